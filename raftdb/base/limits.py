@@ -1,0 +1,59 @@
+"""Every bound in one table. Bytes are bytes, times are in the unit that ends the name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from raftdb.base.errors import ConfigError
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of one node. What replicas must agree on (request_bytes_max and the like) is checked
+    by the leader before a request is logged, never while it is applied (rule M4)."""
+
+    sql_bytes_max: int = 1 * MIB
+    parameters_max: int = 32_766
+    value_bytes_max: int = 16 * MIB
+    request_bytes_max: int = 32 * MIB
+    statements_per_request_max: int = 10_000
+    reply_bytes_kept_max: int = 64 * 1024
+    result_bytes_max: int = 32 * MIB
+    client_frame_bytes_max: int = 33 * MIB
+    hello_frame_bytes_max: int = 4096
+    peer_frame_bytes_max: int = 40 * MIB
+    client_connections_max: int = 1_024
+    requests_per_connection_max: int = 1_024
+    proposals_waiting_max: int = 8_192
+    proposals_waiting_bytes_max: int = 64 * MIB
+    entry_bytes_max: int = 4 * MIB
+    """A log entry takes waiting requests up to this size (one larger request goes alone)."""
+    entry_requests_max: int = 1_024
+    append_bytes_max: int = 1 * MIB
+    """Target size of one append_entries message (one larger entry goes alone)."""
+    append_inflight_bytes_max: int = 16 * MIB
+    """Bytes sent to one follower and not yet answered."""
+    connection_buffer_bytes_max: int = 64 * MIB
+    journal_segment_bytes: int = 16 * MIB
+    journal_cache_bytes_max: int = 16 * MIB
+    sessions_max: int = 10_000
+    session_replies_max: int = 1_024
+    session_idle_ms: int = 24 * 3_600_000
+    """A session ends when logged time has moved this far since its last request."""
+    reader_age_ms_max: int = 60_000
+    readers_max: int = 8
+    request_timeout_ms: int = 5_000
+    handshake_timeout_ms: int = 5_000
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ConfigError(
+                    f"limits.{field.name} is {value!r}", hint="give a whole number of at least 1"
+                )
+
+
+DEFAULT_LIMITS = Limits()

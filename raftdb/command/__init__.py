@@ -1,0 +1,56 @@
+"""What is asked and what is answered: frozen values and their bytes.
+
+Owns: requests, results, and the versioned codec that the log, the session table and the client
+protocol share.
+Promises: equal values give equal bytes; decoding bad bytes raises CodecError and nothing else.
+May import: base; msgpack (only in codec).
+Never: SQL semantics, consensus, IO.
+"""
+
+from raftdb.command.codec import (
+    CodecError,
+    decode_reply,
+    decode_request,
+    encode_reply,
+    encode_request,
+)
+from raftdb.command.requests import (
+    CloseSession,
+    Execute,
+    OpenSession,
+    Request,
+    SessionId,
+    Statement,
+    Tick,
+    Value,
+)
+from raftdb.command.results import (
+    Failed,
+    Opened,
+    Reply,
+    ResultDropped,
+    Results,
+    StatementResult,
+)
+
+__all__ = [
+    "CloseSession",
+    "CodecError",
+    "Execute",
+    "Failed",
+    "OpenSession",
+    "Opened",
+    "Reply",
+    "Request",
+    "ResultDropped",
+    "Results",
+    "SessionId",
+    "Statement",
+    "StatementResult",
+    "Tick",
+    "Value",
+    "decode_reply",
+    "decode_request",
+    "encode_reply",
+    "encode_request",
+]

@@ -1,0 +1,183 @@
+"""Requests and replies as msgpack. Version 1; docs/formats.md has it byte by byte.
+
+A request is `[1, kind, time_ms, seed, …]`, a reply `[1, kind, …]`. Kinds are never reused. Every
+malformed input raises CodecError.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+import msgpack
+
+from raftdb.base.errors import DataError, Error, FatalError, from_wire, to_wire
+from raftdb.command.requests import (
+    CloseSession,
+    Execute,
+    OpenSession,
+    Parameters,
+    Request,
+    SessionId,
+    Stamp,
+    Statement,
+    Tick,
+)
+from raftdb.command.results import (
+    Failed,
+    Opened,
+    Reply,
+    ResultDropped,
+    Results,
+    StatementResult,
+)
+
+VERSION = 1
+
+_OPEN, _CLOSE, _EXECUTE, _TICK = 1, 2, 3, 4
+_RESULTS, _FAILED, _OPENED, _DROPPED = 1, 2, 3, 4
+
+
+class CodecError(FatalError):
+    """Bytes that no version of raftdb this node knows has written."""
+
+    default_code = "codec"
+
+
+def encode_request(request: Request) -> bytes:
+    """The request as bytes. Raises DataError when a value cannot be stored."""
+    stamp = request.stamp
+    head: list[Any] = [VERSION, 0, stamp.time_ms, stamp.seed]
+    if isinstance(request, Execute):
+        head[1] = _EXECUTE
+        statements = [(s.sql, s.parameter_sets) for s in request.statements]
+        head += [request.session, request.sequence, request.floor, request.foreign_keys, statements]
+    elif isinstance(request, OpenSession):
+        head[1] = _OPEN
+        head += [request.token, request.label]
+    elif isinstance(request, CloseSession):
+        head[1] = _CLOSE
+        head += [request.session]
+    else:
+        head[1] = _TICK
+    return _pack(head)
+
+
+def decode_request(data: bytes) -> Request:
+    """Read what `encode_request` wrote. Raises CodecError."""
+    try:
+        return _request(_unpack(data))
+    except (ValueError, TypeError, IndexError, AttributeError) as error:
+        _bad("request", error)
+
+
+def encode_reply(reply: Reply) -> bytes:
+    """The reply as bytes."""
+    if isinstance(reply, Results):
+        statements = [(r.columns, r.rows, r.changes, r.last_insert_rowid) for r in reply.statements]
+        return _pack([VERSION, _RESULTS, statements])
+    if isinstance(reply, Failed):
+        return _pack([VERSION, _FAILED, to_wire(reply.error), reply.statement])
+    if isinstance(reply, Opened):
+        return _pack([VERSION, _OPENED, reply.session.to_bytes()])
+    return _pack([VERSION, _DROPPED, reply.result_bytes])
+
+
+def decode_reply(data: bytes) -> Reply:
+    """Read what `encode_reply` wrote. Raises CodecError."""
+    try:
+        return _reply(_unpack(data))
+    except (ValueError, TypeError, IndexError, AttributeError, Error) as error:
+        _bad("reply", error)
+
+
+def _pack(value: Any) -> bytes:
+    try:
+        packed: bytes = msgpack.packb(value, use_bin_type=True)
+    except (OverflowError, UnicodeEncodeError) as error:
+        raise DataError(
+            f"a value cannot be stored: {error}",
+            hint="integers have 64 bits and text is valid Unicode",
+        ) from error
+    return packed
+
+
+def _unpack(data: bytes) -> list[Any]:
+    value = msgpack.unpackb(data, raw=False, strict_map_key=True, use_list=False)
+    if not isinstance(value, tuple) or len(value) < 2:
+        raise ValueError("not an array")
+    if value[0] != VERSION:
+        raise ValueError(f"version {value[0]!r}, this node knows {VERSION}")
+    return list(value)
+
+
+def _bad(what: str, error: BaseException) -> NoReturn:
+    raise CodecError(
+        f"a {what} does not decode: {error}",
+        hint="a newer release may have written it: see `raftdb --version` on the other nodes",
+    ) from error
+
+
+def _request(value: list[Any]) -> Request:
+    kind = value[1]
+    stamp = Stamp(_integer(value[2]), _bytes(value[3]))
+    body = value[4:]
+    if kind == _EXECUTE:
+        session, sequence, floor, foreign_keys, statements = body
+        return Execute(
+            stamp,
+            _integer(session),
+            _integer(sequence),
+            _integer(floor),
+            tuple(Statement(_text(sql), _parameter_sets(sets)) for sql, sets in statements),
+            bool(foreign_keys),
+        )
+    if kind == _OPEN:
+        token, label = body
+        return OpenSession(stamp, _bytes(token), _text(label))
+    if kind == _CLOSE:
+        (session,) = body
+        return CloseSession(stamp, _integer(session))
+    if kind == _TICK:
+        return Tick(stamp)
+    raise ValueError(f"unknown kind {kind!r}")
+
+
+def _reply(value: list[Any]) -> Reply:
+    kind, body = value[1], value[2:]
+    if kind == _RESULTS:
+        (statements,) = body
+        return Results(tuple(StatementResult(*statement) for statement in statements))
+    if kind == _FAILED:
+        error, statement = body
+        return Failed(from_wire(error), _integer(statement))
+    if kind == _OPENED:
+        (session,) = body
+        return Opened(SessionId.from_bytes(_bytes(session)))
+    if kind == _DROPPED:
+        (result_bytes,) = body
+        return ResultDropped(_integer(result_bytes))
+    raise ValueError(f"unknown kind {kind!r}")
+
+
+def _parameter_sets(value: Any) -> tuple[Parameters, ...]:
+    if not isinstance(value, tuple) or not all(isinstance(item, tuple | dict) for item in value):
+        raise ValueError("parameter sets are arrays or maps")
+    return value
+
+
+def _integer(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError(f"{value!r} is not an integer")
+    return value
+
+
+def _bytes(value: Any) -> bytes:
+    if not isinstance(value, bytes):
+        raise ValueError(f"{type(value).__name__} is not bytes")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{type(value).__name__} is not text")
+    return value

@@ -1,0 +1,107 @@
+"""Requests: what the log carries. All values are frozen."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from raftdb.base.errors import SessionError
+
+Value = None | int | float | str | bytes
+"""What SQLite stores. Integers are 64-bit and signed."""
+
+Parameters = tuple[Value, ...] | dict[str, Value]
+"""Positional, or by name without the leading : @ or $."""
+
+_SESSION_ID = struct.Struct(">16sQ16s")
+POSITION_BITS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class SessionId:
+    """Names a session for ever (rule S2): history, place of its logged open, 128 random bits."""
+
+    history: bytes
+    number: int
+    """(index << 16) + position of the request that opened it: unique within the history."""
+    token: bytes
+
+    def to_bytes(self) -> bytes:
+        """40 bytes."""
+        return _SESSION_ID.pack(self.history, self.number, self.token)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> SessionId:
+        """Read 40 bytes. Raises SessionError."""
+        if len(data) != _SESSION_ID.size:
+            raise SessionError(
+                f"a session id has {_SESSION_ID.size} bytes, not {len(data)}",
+                hint="open a new session",
+            )
+        return cls(*_SESSION_ID.unpack(data))
+
+
+def session_number(index: int, position: int) -> int:
+    """The number of the session that the request at (index, position) opens."""
+    return (index << POSITION_BITS) + position
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One SQL statement, executed once for each parameter set (executemany: one request)."""
+
+    sql: str
+    parameter_sets: tuple[Parameters, ...] = ((),)
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What makes a request deterministic: chosen by the leader, the same on every replica."""
+
+    time_ms: int
+    """Unix milliseconds by the leader's wall clock. The machine never lets time run backwards."""
+    seed: bytes
+    """8 random bytes from which all random values of the request come."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSession:
+    """Open a session. Its reply is Opened."""
+
+    stamp: Stamp
+    token: bytes
+    """16 random bytes, chosen by the leader."""
+    label: str = ""
+    """Who opened it, for `raftdb status`."""
+
+
+@dataclass(frozen=True, slots=True)
+class CloseSession:
+    """Forget a session and its replies."""
+
+    stamp: Stamp
+    session: int
+
+
+@dataclass(frozen=True, slots=True)
+class Execute:
+    """Execute statements in one transaction, all or nothing, exactly once."""
+
+    stamp: Stamp
+    session: int
+    sequence: int
+    """1, 2, 3, … without gaps within the session (rule S1)."""
+    floor: int
+    """The client has the replies of all sequences up to this one: they may be forgotten."""
+    statements: tuple[Statement, ...]
+    foreign_keys: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Moves logged time, so that idle sessions end (rule S2)."""
+
+    stamp: Stamp
+
+
+Request = OpenSession | CloseSession | Execute | Tick

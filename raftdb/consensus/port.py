@@ -1,0 +1,153 @@
+"""The engine's port: all that the rest of raftdb knows of consensus, and all it needs of them.
+
+The engine carries bytes. An entry of the log holds a tuple of payloads, one per proposed request;
+(index, position) names one of them for ever (rule M1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from raftdb.base.ids import Address, Index, NodeId, Term
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One member of the cluster."""
+
+    node_id: NodeId
+    location: str
+    peer_address: Address
+    client_address: Address
+
+
+@dataclass(frozen=True, slots=True)
+class CommittedEntry:
+    """An entry that a quorum holds durably. `payloads` is empty for a term's no-op."""
+
+    index: Index
+    term: Term
+    payloads: tuple[bytes, ...]
+
+
+class StateMachine(Protocol):
+    """What the engine drives. Called on the `apply` lane, except where it says loop."""
+
+    def applied(self) -> tuple[Index, Term]:
+        """Loop, before start: the last entry whose effect is committed in the database (C2)."""
+
+    def apply(self, entries: Sequence[CommittedEntry]) -> Sequence[Sequence[bytes]]:
+        """Apply in order, in one transaction; replies per entry and payload. A SQL error is a
+        reply. An exception means that this node cannot go on: the engine stops it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """The proposal was committed and applied here."""
+
+    index: Index
+    position: int
+    reply: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class NotApplied:
+    """The proposal never entered the log and never will."""
+
+    reason: str
+    """`not_leader`, `overloaded`, `stopping`."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeUnknown:
+    """It entered the log here, but leadership was lost or the node stops before it was applied."""
+
+    reason: str
+
+
+ProposalOutcome = Applied | NotApplied | OutcomeUnknown
+
+
+@dataclass(frozen=True, slots=True)
+class ReadReady:
+    """A read at this node sees every write acknowledged before `read_index` was called, once the
+    machine has applied `index` (the engine waited for that already)."""
+
+    index: Index
+
+
+ReadOutcome = ReadReady | NotApplied
+
+
+@dataclass(frozen=True, slots=True)
+class PeerStatus:
+    """What the leader knows of one other member."""
+
+    node_id: NodeId
+    connected: bool
+    match_index: Index
+    round_trip_ms: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStatus:
+    """A snapshot of the engine, for people and for routing."""
+
+    node_id: NodeId
+    role: str
+    """`leader`, `follower`, `candidate` or `stopped`."""
+    term: Term
+    leader: NodeId | None
+    first_index: Index
+    last_index: Index
+    durable_index: Index
+    commit_index: Index
+    applied_index: Index
+    peers: tuple[PeerStatus, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds. Defaults suit a LAN: failover in about half a second."""
+
+    election_min_s: float = 0.3
+    election_max_s: float = 0.6
+    heartbeat_s: float = 0.05
+    leader_timeout_s: float = 0.6
+    """A leader that heard no majority for this long steps down (check-quorum)."""
+    connect_timeout_s: float = 1.0
+    reconnect_s: float = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class EngineEvents:
+    """Called on the loop."""
+
+    on_role: Callable[[EngineStatus], None]
+    """The role, the term or the known leader changed."""
+    on_fatal: Callable[[BaseException], None]
+    """The engine stopped itself; the node must stop. Called once."""
+
+
+class EnginePort(Protocol):
+    """One member's consensus. Everything here is called on the loop."""
+
+    def start(self) -> None:
+        """Open the peer port and take part. `on_fatal` reports what goes wrong."""
+
+    def propose(self, payload: bytes, done: Callable[[ProposalOutcome], None]) -> None:
+        """Replicate one request. `done` is called exactly once."""
+
+    def read_index(self, done: Callable[[ReadOutcome], None]) -> None:
+        """Confirm leadership for a linearizable read (thesis 6.4). `done` is called once."""
+
+    def transfer_leadership(self, target: NodeId | None, done: Callable[[str], None]) -> None:
+        """Hand over to `target` (None: the most advanced). `done` gets `` or the reason why not."""
+
+    def status(self) -> EngineStatus:
+        """As of now."""
+
+    def stop(self, done: Callable[[], None]) -> None:
+        """Close connections and the port. Open proposals end as OutcomeUnknown, then `done`."""
