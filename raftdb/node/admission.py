@@ -1,0 +1,90 @@
+"""Admission: what may enter the log, decided once, by the leader, before it is logged.
+
+After this point no local limit has a say: replicas apply what is in the log (rule M4: a bound that
+one node enforces while applying and another does not is a divergence).
+"""
+
+from __future__ import annotations
+
+from raftdb.base.errors import DataError, InterfaceError
+from raftdb.base.limits import Limits
+from raftdb.command import Execute, Statement, encode_request
+from raftdb.command.requests import Parameters
+
+
+class Admission:
+    """Checks a request against the limits and makes its bytes."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+
+    def encode(self, request: Execute) -> bytes:
+        """The request as log payload. Raises DataError or InterfaceError, and then nothing of it
+        was or will be applied."""
+        self.check_statements(request.statements)
+        if request.sequence < 1 or not 0 <= request.floor < request.sequence:
+            raise InterfaceError(
+                f"sequence {request.sequence} with floor {request.floor}",
+                hint="sequences start at 1 and the floor lies below the sequence",
+            )
+        payload = encode_request(request)
+        if len(payload) > self._limits.request_bytes_max:
+            raise DataError(
+                f"the request has {len(payload)} bytes, and {self._limits.request_bytes_max} are"
+                " allowed",
+                code="request_too_large",
+                hint="send it in several requests",
+            )
+        return payload
+
+    def check_statements(self, statements: tuple[Statement, ...]) -> None:
+        """Raises DataError or InterfaceError for statements out of bounds."""
+        limits = self._limits
+        if not statements:
+            raise InterfaceError("the request has no statement")
+        if len(statements) > limits.statements_per_request_max:
+            raise DataError(
+                f"{len(statements)} statements in one request, and"
+                f" {limits.statements_per_request_max} are allowed",
+                code="too_many_statements",
+                hint="send them in several requests",
+            )
+        for position, statement in enumerate(statements):
+            if len(statement.sql) > limits.sql_bytes_max:
+                raise DataError(
+                    f"statement {position} has {len(statement.sql)} characters, and"
+                    f" {limits.sql_bytes_max} are allowed",
+                    code="sql_too_long",
+                    hint="pass values as parameters",
+                )
+            for parameters in statement.parameter_sets:
+                self._check_parameters(position, parameters)
+
+    def _check_parameters(self, position: int, parameters: Parameters) -> None:
+        limits = self._limits
+        if len(parameters) > limits.parameters_max:
+            raise DataError(
+                f"statement {position} has {len(parameters)} parameters, and"
+                f" {limits.parameters_max} are allowed",
+                code="too_many_parameters",
+                hint="use several parameter sets (executemany) or several statements",
+            )
+        values = parameters.values() if isinstance(parameters, dict) else parameters
+        for value in values:
+            if isinstance(value, str | bytes):
+                # A character has at most four bytes: only long text is worth measuring.
+                size = len(value)
+                if isinstance(value, str) and 4 * size > limits.value_bytes_max:
+                    size = len(value.encode())
+                if size > limits.value_bytes_max:
+                    raise DataError(
+                        f"a value of statement {position} has {size} bytes, and"
+                        f" {limits.value_bytes_max} are allowed",
+                        code="value_too_large",
+                        hint="store large objects outside, or in pieces",
+                    )
+            elif value is not None and not isinstance(value, int | float):
+                raise DataError(
+                    f"a value of statement {position} is of type {type(value).__name__}",
+                    hint="SQLite stores None, int, float, str and bytes",
+                )

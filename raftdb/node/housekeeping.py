@@ -1,0 +1,62 @@
+"""What a replica does besides answering: checkpoints beside the writer, and logged ticks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from raftdb.base.errors import FatalError
+from raftdb.base.ports import Ports
+from raftdb.machine import Machine
+from raftdb.node.replica import Replica
+
+CHECK_EVERY_S = 0.25
+TICK_EVERY_S = 60.0
+CHECKPOINT_WAL_BYTES = 8 << 20
+"""A checkpoint is started when the WAL holds this much; it runs on its own lane."""
+
+
+class Housekeeping:
+    """Watches the WAL's size and the time; one timer, one checkpoint at a time."""
+
+    def __init__(self, replica: Replica, machine: Machine, ports: Ports) -> None:
+        self._replica = replica
+        self._machine = machine
+        self._ports = ports
+        self._checkpointing = False
+        self._stopped = False
+        self._next_tick_s = 0.0
+        self._timer: Any = None
+
+    def start(self) -> None:
+        """Begin watching."""
+        self._next_tick_s = self._ports.clock.monotonic_s() + TICK_EVERY_S
+        self._arm()
+
+    def stop(self) -> None:
+        """Watch no more; a checkpoint that runs is left to end."""
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _arm(self) -> None:
+        self._timer = self._ports.executor.call_later(CHECK_EVERY_S, self._check)
+
+    def _check(self) -> None:
+        if self._stopped:
+            return
+        if not self._checkpointing and self._machine.wal_bytes() >= CHECKPOINT_WAL_BYTES:
+            self._checkpointing = True
+            self._ports.executor.submit("checkpoint", self._machine.checkpoint, self._checkpointed)
+        now_s = self._ports.clock.monotonic_s()
+        if now_s >= self._next_tick_s:
+            self._next_tick_s = now_s + TICK_EVERY_S
+            if self._replica.status().role == "leader":
+                self._replica.tick()
+        self._arm()
+
+    def _checkpointed(self, _result: Any, error: BaseException | None) -> None:
+        self._checkpointing = False
+        if isinstance(error, FatalError):
+            raise error
+        if error is not None:
+            self._ports.log.warning("checkpoint_failed", error=str(error))

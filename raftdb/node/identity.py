@@ -1,0 +1,30 @@
+"""Who this replica is, and who the others are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from raftdb.base.ids import Address, ClusterId, HistoryId, NodeId
+from raftdb.consensus.port import Member
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """One replica's place in its cluster."""
+
+    cluster_id: ClusterId
+    history: HistoryId
+    node_id: NodeId
+    members: tuple[Member, ...]
+
+    def member(self, node_id: NodeId) -> Member | None:
+        """The member of that name."""
+        for member in self.members:
+            if member.node_id == node_id:
+                return member
+        return None
+
+    def client_address(self, node_id: NodeId | None) -> Address | None:
+        """Where clients reach that member."""
+        member = self.member(node_id) if node_id is not None else None
+        return member.client_address if member else None

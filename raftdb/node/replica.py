@@ -1,0 +1,409 @@
+"""The replica: one call down for each request, one call up for each outcome.
+
+Everything here runs on the loop. `done` callbacks are called exactly once, never from inside the
+call that took them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from raftdb.base.errors import (
+    DeadlineError,
+    Error,
+    FatalError,
+    InterfaceError,
+    InternalError,
+    NotLeaderError,
+    OperationalError,
+    OverloadedError,
+    SessionError,
+    UnavailableError,
+)
+from raftdb.base.ids import HistoryId, NodeId
+from raftdb.base.limits import Limits
+from raftdb.base.ports import Ports
+from raftdb.command import (
+    CloseSession,
+    Execute,
+    OpenSession,
+    Results,
+    SessionId,
+    Statement,
+    Tick,
+    encode_request,
+)
+from raftdb.command.requests import Stamp
+from raftdb.consensus.port import (
+    Applied,
+    EnginePort,
+    EngineStatus,
+    NotApplied,
+    OutcomeUnknown,
+    ProposalOutcome,
+    ReadOutcome,
+)
+from raftdb.machine import Machine
+from raftdb.node.admission import Admission
+from raftdb.node.identity import Identity
+
+LINEARIZABLE = "linearizable"
+LOCAL = "local"
+LEVELS = (LINEARIZABLE, LOCAL)
+
+RETRY_AFTER_MS = 50
+_VERIFIED_SESSIONS_MAX = 4_096
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a call brought. `body` is an encoded reply, `Results` of a query, or a plain value."""
+
+    body: Any
+    index: int
+    """The log index that the answer reflects at least."""
+
+
+Done = Callable[[Answer | None, Error | None], None]
+
+
+class Replica:
+    """Admits, proposes, waits, reads."""
+
+    def __init__(
+        self, *, identity: Identity, engine: EnginePort, machine: Machine, ports: Ports,
+        limits: Limits,
+    ) -> None:
+        self._identity = identity
+        self._engine = engine
+        self._machine = machine
+        self._clock = ports.clock
+        self._random = ports.random
+        self._executor = ports.executor
+        self._log = ports.log
+        self._limits = limits
+        self._admission = Admission(limits)
+        self._history = bytes.fromhex(identity.history)
+        self._verified: dict[int, bytes] = {}
+        self._next_reader = 0
+        self._reads_waiting = 0
+        self._draining = False
+        self._under_way = 0
+        self._on_idle: Callable[[], None] | None = None
+
+    # ---- what is asked of it
+
+    @property
+    def identity(self) -> Identity:
+        """Who this replica is."""
+        return self._identity
+
+    @property
+    def history(self) -> HistoryId:
+        """The history that this replica's data belongs to."""
+        return self._identity.history
+
+    def status(self) -> EngineStatus:
+        """The engine's view, as of now."""
+        return self._engine.status()
+
+    def open_session(self, label: str, timeout_s: float, done: Done) -> None:
+        """Open a session through the log (rule S2). The answer's body is an encoded Opened."""
+        request = OpenSession(self._stamp(), self._random.randbytes(16), label[:128])
+        self._propose(encode_request(request), timeout_s, done)
+
+    def close_session(self, session: SessionId, timeout_s: float, done: Done) -> None:
+        """Forget a session through the log."""
+        refused = self._refuse_session(session)
+        if refused is not None:
+            self._executor.call_soon(done, None, refused)
+            return
+        self._verified.pop(session.number, None)
+        request = CloseSession(self._stamp(), session.number)
+        self._propose(encode_request(request), timeout_s, done)
+
+    def execute(
+        self,
+        session: SessionId,
+        sequence: int,
+        floor: int,
+        statements: tuple[Statement, ...],
+        *,
+        foreign_keys: bool,
+        timeout_s: float,
+        done: Done,
+    ) -> None:
+        """Execute once, whatever is retried. The answer's body is an encoded reply."""
+        refused = self._refuse() or self._refuse_session(session)
+        if refused is not None:
+            self._executor.call_soon(done, None, refused)
+            return
+        try:
+            payload = self._admission.encode(
+                Execute(
+                    self._stamp(), session.number, sequence, floor, statements, foreign_keys
+                )
+            )
+        except Error as error:
+            # It takes no place in the sequence: a corrected request may use the number again.
+            self._executor.call_soon(done, None, error)
+            return
+        self._propose(payload, timeout_s, done)
+
+    def tick(self) -> None:
+        """Move logged time (leader only), so that idle sessions end everywhere alike."""
+        self._propose(encode_request(Tick(self._stamp())), 5.0, _ignore)
+
+    def query(
+        self, level: str, statement: Statement, rows_bytes_max: int, timeout_s: float, done: Done
+    ) -> None:
+        """Read at a level. The answer's body is Results."""
+        try:
+            self._admission.check_statements((statement,))
+            if level not in LEVELS:
+                raise InterfaceError(
+                    f"unknown read level {level!r}", hint=f"one of {', '.join(LEVELS)}"
+                )
+            if self._reads_waiting >= self._limits.proposals_waiting_max:
+                raise OverloadedError(
+                    f"{self._reads_waiting} reads wait already",
+                    hint="try again a little later",
+                    detail={"retry_after_ms": RETRY_AFTER_MS},
+                )
+        except Error as error:
+            self._executor.call_soon(done, None, error)
+            return
+        self._reads_waiting += 1
+        call = self._call(timeout_s, done, _read_deadline)
+        call.is_read = True
+        if level == LOCAL:
+            self._read(statement, rows_bytes_max, call)
+            return
+        self._engine.read_index(
+            lambda outcome: self._on_read_index(outcome, statement, rows_bytes_max, call)
+        )
+
+    def content_hash(self, done: Done) -> None:
+        """The content hash at the applied index (from the `apply` lane, so at one index)."""
+        call = self._call(self._limits.request_timeout_ms / 1000, done, _read_deadline)
+        self._executor.submit(
+            "apply",
+            self._machine.content_hash,
+            lambda result, error: call.end(*_answer(result, error, 0)),
+        )
+
+    def transfer_leadership(self, target: NodeId | None, done: Done) -> None:
+        """Hand leadership over. The answer's body is `` or the reason why not."""
+        self._engine.transfer_leadership(
+            target, lambda reason: done(Answer(reason, int(self.status().applied_index)), None)
+        )
+
+    def attach(self, session: SessionId) -> Error | None:
+        """Whether the session can be used here; None when it can, or when only the leader may say."""
+        if self._engine.status().role != "leader":
+            return None
+        return self._refuse_session(session)
+
+    def drain(self, done: Callable[[], None]) -> None:
+        """Admit no more, hand leadership over, let what is under way finish, then `done`."""
+        if self._draining:
+            return
+        self._draining = True
+        status = self._engine.status()
+        if status.role != "leader" or len(self._identity.members) == 1:
+            self._finish(done)
+            return
+        self._log.info("handing_over", term=status.term)
+        self._engine.transfer_leadership(None, lambda reason: self._handed_over(reason, done))
+
+    # ---- proposals
+
+    def _stamp(self) -> Stamp:
+        return Stamp(self._clock.wall_ms(), self._random.randbytes(8))
+
+    def _propose(self, payload: bytes, timeout_s: float, done: Done) -> None:
+        refused = self._refuse()
+        if refused is not None:
+            self._executor.call_soon(done, None, refused)
+            return
+        call = self._call(timeout_s, done, _write_deadline)
+        self._engine.propose(payload, lambda outcome: self._on_outcome(outcome, call))
+
+    def _on_outcome(self, outcome: ProposalOutcome, call: _Call) -> None:
+        if isinstance(outcome, Applied):
+            call.end(Answer(outcome.reply, int(outcome.index)), None)
+        elif isinstance(outcome, OutcomeUnknown):
+            call.end(
+                None,
+                OperationalError(
+                    f"the outcome is not known: {outcome.reason}",
+                    code="outcome_unknown",
+                    retryable=True,
+                    outcome="unknown",
+                    hint="retry with the same session and sequence: it is applied at most once",
+                ),
+            )
+        else:
+            call.end(None, self._not_applied(outcome))
+
+    def _not_applied(self, outcome: NotApplied) -> Error:
+        if outcome.reason == "overloaded":
+            return OverloadedError(
+                "the leader's queue is full",
+                hint="try again a little later",
+                detail={"retry_after_ms": RETRY_AFTER_MS},
+            )
+        if outcome.reason == "not_leader":
+            return self._not_leader()
+        return UnavailableError(f"not applied: {outcome.reason}", hint="try another node")
+
+    def _refuse(self) -> Error | None:
+        return self._not_leader() if self._draining else None
+
+    def _not_leader(self) -> Error:
+        status = self._engine.status()
+        leader = status.leader if status.leader != self._identity.node_id else None
+        detail: dict[str, Any] = {"term": int(status.term)}
+        address = self._identity.client_address(leader)
+        if leader is not None and address is not None:
+            detail |= {"leader": str(leader), "address": str(address)}
+            return NotLeaderError(
+                f"{self._identity.node_id} does not lead, {leader} does", detail=detail
+            )
+        return NotLeaderError(
+            f"{self._identity.node_id} does not lead and knows no leader",
+            hint="an election may be under way: try again, also on other nodes",
+            detail=detail,
+        )
+
+    def _refuse_session(self, session: SessionId) -> Error | None:
+        if session.history != self._history:
+            return SessionError(
+                "the session belongs to another history of this cluster",
+                code="session_other_history",
+                outcome="unknown",
+                hint="the cluster was restored or this is another cluster: open a new session",
+            )
+        token = self._verified.get(session.number)
+        if token is None:
+            token = self._machine.session_token(session.number)
+            if token is None:
+                # Not applied here yet, expired, or never opened: the log decides (an unknown
+                # session number is a committed failure), so let it through unverified.
+                return None
+            if len(self._verified) >= _VERIFIED_SESSIONS_MAX:
+                self._verified.pop(next(iter(self._verified)))
+            self._verified[session.number] = token
+        if token != session.token:
+            return SessionError(
+                "the session id is not genuine",
+                code="session_forged",
+                hint="open a new session",
+            )
+        return None
+
+    # ---- reads
+
+    def _on_read_index(
+        self, outcome: ReadOutcome, statement: Statement, rows_bytes_max: int, call: _Call
+    ) -> None:
+        if isinstance(outcome, NotApplied):
+            call.end(None, self._not_applied(outcome))
+        elif not call.ended:
+            self._read(statement, rows_bytes_max, call)
+
+    def _read(self, statement: Statement, rows_bytes_max: int, call: _Call) -> None:
+        index = int(self._engine.status().applied_index)
+        lane = f"read-{self._next_reader}"
+        self._next_reader = (self._next_reader + 1) % min(2, self._limits.readers_max)
+        self._executor.submit(
+            lane,
+            lambda: self._machine.query(statement, rows_bytes_max=rows_bytes_max),
+            lambda result, error: call.end(*_answer(result, error, index)),
+        )
+
+    # ---- calls under way
+
+    def _call(self, timeout_s: float, done: Done, late: Callable[[float], Error]) -> _Call:
+        bounded_s = min(max(timeout_s, 0.001), 3_600.0)
+        call = _Call(self._call_over, done)
+        call.timer = self._executor.call_later(bounded_s, call.expire, late, bounded_s)
+        self._under_way += 1
+        return call
+
+    def _call_over(self, call: _Call) -> None:
+        self._under_way -= 1
+        if call.is_read:
+            self._reads_waiting -= 1
+        if self._under_way == 0 and self._on_idle is not None:
+            self._executor.call_soon(self._on_idle)
+            self._on_idle = None
+
+    def _handed_over(self, reason: str, done: Callable[[], None]) -> None:
+        if reason:
+            self._log.warning("hand_over_failed", reason=reason)
+        self._finish(done)
+
+    def _finish(self, done: Callable[[], None]) -> None:
+        """`done` once nothing is under way: every call has a deadline, so that comes."""
+        if self._under_way:
+            self._on_idle = done
+        else:
+            done()
+
+
+class _Call:
+    """One call under way: ends once, by its outcome or by its deadline."""
+
+    __slots__ = ("_done", "_over", "ended", "is_read", "timer")
+
+    def __init__(self, over: Callable[[_Call], None], done: Done) -> None:
+        self._over = over
+        self._done = done
+        self.ended = False
+        self.is_read = False
+        self.timer: Any = None
+
+    def end(self, answer: Answer | None, error: Error | None) -> None:
+        if self.ended:
+            return
+        self.ended = True
+        self.timer.cancel()
+        self._over(self)
+        self._done(answer, error)
+
+    def expire(self, late: Callable[[float], Error], timeout_s: float) -> None:
+        self.end(None, late(timeout_s))
+
+
+def _answer(
+    result: Any, error: BaseException | None, index: int
+) -> tuple[Answer | None, Error | None]:
+    if error is None:
+        return Answer(result, index), None
+    if isinstance(error, Error):
+        return None, error
+    return None, InternalError(f"{type(error).__name__}: {error}")
+
+
+def _write_deadline(timeout_s: float) -> Error:
+    return DeadlineError(
+        f"no outcome within {timeout_s:g} s",
+        retryable=True,
+        hint="retry with the same session and sequence: it is applied at most once",
+    )
+
+
+def _read_deadline(timeout_s: float) -> Error:
+    return DeadlineError(
+        f"no answer within {timeout_s:g} s", retryable=True, outcome="not_applied"
+    )
+
+
+def _ignore(_answer: Answer | None, _error: Error | None) -> None:
+    pass
+
+
+__all__ = ["LEVELS", "LINEARIZABLE", "LOCAL", "Answer", "Done", "FatalError", "Replica", "Results"]
