@@ -1,0 +1,278 @@
+"""Dot commands: a function per command, registered by decorator; its docstring is its help."""
+
+from __future__ import annotations
+
+import inspect
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from raftdb.shell.formats import FORMATS
+from raftdb.shell.port import READ_LEVELS
+
+if TYPE_CHECKING:
+    from raftdb.shell.shell import Shell
+
+Handler = Callable[["Shell", list[str]], None]
+
+
+class CommandError(Exception):
+    """A dot command was used wrongly."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One dot command."""
+
+    name: str
+    usage: str
+    arguments_min: int
+    arguments_max: int
+    run: Handler
+
+    @property
+    def help(self) -> str:
+        """The first line of its docstring."""
+        return (inspect.getdoc(self.run) or "").split("\n", 1)[0]
+
+
+COMMANDS: dict[str, Command] = {}
+
+
+def command(usage: str, least: int = 0, most: int = 0) -> Callable[[Handler], Handler]:
+    """Register a command. `usage` is its name and arguments, as help shows them."""
+
+    def register(handler: Handler) -> Handler:
+        name = usage.split()[0]
+        COMMANDS[name] = Command(name, usage, least, most, handler)
+        return handler
+
+    return register
+
+
+def run_command(shell: Shell, text: str) -> None:
+    """Run a line that starts with a dot. Raises CommandError."""
+    try:
+        words = shlex.split(text.rstrip().removesuffix(";"))
+    except ValueError as error:
+        raise CommandError(f"{text}: {error}", hint="close the quote") from None
+    found = find_command(words[0])
+    arguments = words[1:]
+    if not found.arguments_min <= len(arguments) <= found.arguments_max:
+        raise CommandError(f"usage: {found.usage}")
+    found.run(shell, arguments)
+
+
+def find_command(name: str) -> Command:
+    """By name, or by the beginning of a name that fits only one. Raises CommandError."""
+    if name in COMMANDS:
+        return COMMANDS[name]
+    fitting = [one for one in sorted(COMMANDS) if one.startswith(name)] if len(name) > 1 else []
+    if len(fitting) == 1:
+        return COMMANDS[fitting[0]]
+    hint = "did you mean " + " or ".join(fitting) + "?" if fitting else ".help lists them all"
+    raise CommandError(f"there is no command {name}", hint=hint)
+
+
+def _switch(shell: Shell, arguments: list[str], current: bool, name: str) -> bool:
+    if not arguments:
+        shell.say(f"{name}: {'on' if current else 'off'}")
+        return current
+    value = arguments[0].lower()
+    if value not in ("on", "off"):
+        raise CommandError(f"{name} is on or off, not {arguments[0]!r}")
+    return value == "on"
+
+
+@command(".help [COMMAND]", most=1)
+def _help(shell: Shell, arguments: list[str]) -> None:
+    """This list, or all about one command."""
+    if arguments:
+        found = find_command("." + arguments[0].lstrip("."))
+        shell.say(f"{found.usage}\n\n{inspect.getdoc(found.run)}")
+        return
+    width = max(len(one.usage) for one in COMMANDS.values())
+    for name in sorted(COMMANDS):
+        one = COMMANDS[name]
+        shell.say(f"{one.usage:<{width}}  {one.help}")
+
+
+@command(".quit")
+def _quit(shell: Shell, arguments: list[str]) -> None:
+    """Leave the shell."""
+    shell.quitting = True
+
+
+@command(".exit")
+def _exit(shell: Shell, arguments: list[str]) -> None:
+    """Leave the shell."""
+    shell.quitting = True
+
+
+@command(".tables [PATTERN]", most=1)
+def _tables(shell: Shell, arguments: list[str]) -> None:
+    """Names of tables and views, those LIKE a pattern."""
+    sql = (
+        "SELECT name, type FROM sqlite_schema WHERE type IN ('table', 'view') "
+        "AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name LIKE ? ORDER BY name"
+    )
+    shell.show(*shell.query(sql, (arguments[0] if arguments else "%",)))
+
+
+@command(".schema [NAME]", most=1)
+def _schema(shell: Shell, arguments: list[str]) -> None:
+    """The statements that made the tables, indexes, views and triggers.
+
+    With a name: of that table and all that belongs to it. The output is SQL that can be run.
+    """
+    sql = (
+        "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL "
+        "AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND (? IS NULL OR tbl_name LIKE ? "
+        "OR name LIKE ?) ORDER BY tbl_name, type = 'table' DESC, name"
+    )
+    name = arguments[0] if arguments else None
+    _columns, rows = shell.query(sql, (name, name, name))
+    for (text,) in rows:
+        shell.output.write(f"{text};\n")
+
+
+@command(".indexes [TABLE]", most=1)
+def _indexes(shell: Shell, arguments: list[str]) -> None:
+    """Indexes, of one table or of all."""
+    sql = (
+        "SELECT name, tbl_name AS 'table' FROM sqlite_schema WHERE type = 'index' "
+        "AND (? IS NULL OR tbl_name LIKE ?) ORDER BY tbl_name, name"
+    )
+    name = arguments[0] if arguments else None
+    shell.show(*shell.query(sql, (name, name)))
+
+
+@command(".mode [FORMAT]", most=1)
+def _mode(shell: Shell, arguments: list[str]) -> None:
+    """Output format: table, csv, json, jsonl, line or markdown."""
+    if not arguments:
+        shell.say(f"mode: {shell.settings.style.format}")
+        return
+    if arguments[0] not in FORMATS:
+        raise CommandError(f"there is no mode {arguments[0]}", hint="one of " + ", ".join(FORMATS))
+    shell.settings.style.format = arguments[0]
+
+
+@command(".headers [on|off]", most=1)
+def _headers(shell: Shell, arguments: list[str]) -> None:
+    """Column names above tables and in the first line of CSV."""
+    style = shell.settings.style
+    style.headers = _switch(shell, arguments, style.headers, "headers")
+
+
+@command(".nullvalue [TEXT]", most=1)
+def _nullvalue(shell: Shell, arguments: list[str]) -> None:
+    """What stands for NULL in table, line, markdown and CSV; without TEXT the format's own."""
+    shell.settings.style.null = arguments[0] if arguments else None
+
+
+@command(".timer [on|off]", most=1)
+def _timer(shell: Shell, arguments: list[str]) -> None:
+    """Say how long each statement took, the way to the cluster and back included."""
+    shell.settings.timer = _switch(shell, arguments, shell.settings.timer, "timer")
+
+
+@command(".changes [on|off]", most=1)
+def _changes(shell: Shell, arguments: list[str]) -> None:
+    """Say how many rows each write changed."""
+    shell.settings.changes = _switch(shell, arguments, shell.settings.changes, "changes")
+
+
+@command(".bail [on|off]", most=1)
+def _bail(shell: Shell, arguments: list[str]) -> None:
+    """Stop a script at its first error."""
+    shell.settings.bail = _switch(shell, arguments, shell.settings.bail, "bail")
+
+
+@command(".echo [on|off]", most=1)
+def _echo(shell: Shell, arguments: list[str]) -> None:
+    """Write each statement before its result."""
+    shell.settings.echo = _switch(shell, arguments, shell.settings.echo, "echo")
+
+
+@command(".level [LEVEL]", most=1)
+def _level(shell: Shell, arguments: list[str]) -> None:
+    """Read level of what follows: linearizable (sees every acknowledged write) or local.
+
+    `local` reads what the node at hand has applied, which may lag behind; it needs no leader.
+    """
+    if not arguments:
+        shell.say(f"level: {shell.settings.level}")
+        return
+    if arguments[0] not in READ_LEVELS:
+        raise CommandError(
+            f"there is no read level {arguments[0]}", hint="one of " + ", ".join(READ_LEVELS)
+        )
+    shell.settings.level = arguments[0]
+
+
+@command(".read FILE", least=1, most=1)
+def _read(shell: Shell, arguments: list[str]) -> None:
+    """Run the statements and commands in a file."""
+    shell.run_file(arguments[0])
+
+
+@command(".output [FILE]", most=1)
+def _output(shell: Shell, arguments: list[str]) -> None:
+    """Write results into a file; without FILE to the screen again."""
+    shell.redirect(arguments[0] if arguments else None)
+
+
+@command(".print TEXT...", most=1000)
+def _print(shell: Shell, arguments: list[str]) -> None:
+    """Write a line among the results."""
+    shell.output.write(" ".join(arguments) + "\n")
+
+
+@command(".import FILE TABLE", least=2, most=2)
+def _import(shell: Shell, arguments: list[str]) -> None:
+    """Load a CSV, JSON or JSON-lines file into a table (made if missing), as `raftdb load` does."""
+    if shell.hooks.import_file is None:
+        raise CommandError(".import is not available here")
+    shell.hooks.import_file(shell.connection, arguments[0], arguments[1], shell.messages)
+    shell.schema_version += 1
+
+
+@command(".status")
+def _status(shell: Shell, arguments: list[str]) -> None:
+    """The cluster: nodes, roles, terms, indexes, lag."""
+    if shell.hooks.status is None:
+        raise CommandError(".status is not available here")
+    shell.hooks.status(shell.output)
+
+
+@command(".leader")
+def _leader(shell: Shell, arguments: list[str]) -> None:
+    """The node that leads."""
+    if shell.hooks.leader is None:
+        raise CommandError(".leader is not available here")
+    shell.output.write(shell.hooks.leader() + "\n")
+
+
+@command(".show")
+def _show(shell: Shell, arguments: list[str]) -> None:
+    """All settings."""
+    settings = shell.settings
+    null = settings.style.null
+    for name, value in (
+        ("mode", settings.style.format),
+        ("headers", settings.style.headers),
+        ("nullvalue", "the format's own" if null is None else repr(null)),
+        ("level", settings.level),
+        ("timer", settings.timer),
+        ("changes", settings.changes),
+        ("bail", settings.bail),
+        ("echo", settings.echo),
+    ):
+        word = {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
+        shell.say(f"{name:>9}: {word}")

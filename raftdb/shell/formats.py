@@ -1,0 +1,210 @@
+"""Rows to text: one function per format, in a table by name.
+
+Data formats (csv, json, jsonl) are exact: what is written can be read back. Formats for people
+(table, line, markdown) show control characters escaped, so that stored text cannot drive a
+terminal.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TextIO
+
+from tabulate import tabulate
+
+Row = Sequence[object]
+
+
+@dataclass(slots=True)
+class Style:
+    """How rows are written."""
+
+    format: str = "table"
+    headers: bool = True
+    null: str | None = None
+    """What stands for NULL in table, line, markdown and csv; None is the format's own."""
+
+
+Writer = Callable[[Sequence[str], Iterable[Row], Style, TextIO], None]
+FORMATS: dict[str, Writer] = {}
+
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_ANY_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+
+
+def _format(name: str) -> Callable[[Writer], Writer]:
+    def register(writer: Writer) -> Writer:
+        FORMATS[name] = writer
+        return writer
+
+    return register
+
+
+def write_rows(columns: Sequence[str], rows: Iterable[Row], style: Style, out: TextIO) -> None:
+    """Write one result set."""
+    FORMATS[style.format](columns, rows, style, out)
+
+
+def text_of(value: object, null: str = "NULL") -> str:
+    """A value as people and CSV readers see it: integers and floats exactly, blobs as X'..'."""
+    if value is None:
+        return null
+    if isinstance(value, bytes | bytearray | memoryview):
+        return f"X'{bytes(value).hex().upper()}'"
+    if isinstance(value, float):
+        if math.isinf(value):
+            return "Inf" if value > 0 else "-Inf"
+        return repr(value)
+    return str(value)
+
+
+def visible(text: str, keep_newlines: bool = True) -> str:
+    """Text with control characters as \\xNN, so that no terminal obeys them."""
+    pattern = _CONTROL if keep_newlines else _ANY_CONTROL
+    return pattern.sub(_escape, text)
+
+
+def _escape(match: re.Match[str]) -> str:
+    known = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+    return known.get(match.group(), f"\\x{ord(match.group()):02x}")
+
+
+def unique_names(columns: Sequence[str]) -> list[str]:
+    """Column names that an object can have: a repeated `id` becomes `id_2`."""
+    names: list[str] = []
+    for column in columns:
+        name, count = column, 1
+        while name in names:
+            count += 1
+            name = f"{column}_{count}"
+        names.append(name)
+    return names
+
+
+class _ExactEncoder(json.JSONEncoder):
+    """Blobs as {"base64": ".."}: text is never an object, so it cannot be mistaken."""
+
+    def default(self, value: object) -> object:
+        if isinstance(value, bytes | bytearray | memoryview):
+            return {"base64": base64.b64encode(bytes(value)).decode()}
+        return super().default(value)
+
+
+def to_json(value: object) -> str:
+    """One JSON text. Integers are exact; an infinity is 1e999, which JSON readers take as such."""
+    return _ExactEncoder(ensure_ascii=False, allow_nan=True).encode(value)
+
+
+def _object_line(names: Sequence[str], row: Row) -> str:
+    if any(isinstance(value, float) and math.isinf(value) for value in row):
+        parts = []
+        for name, value in zip(names, row, strict=True):
+            if isinstance(value, float) and math.isinf(value):
+                shown = "1e999" if value > 0 else "-1e999"
+            else:
+                shown = to_json(value)
+            parts.append(f"{to_json(name)}: {shown}")
+        return "{" + ", ".join(parts) + "}"
+    return to_json(dict(zip(names, row, strict=True)))
+
+
+@_format("json")
+def _write_json(columns: Sequence[str], rows: Iterable[Row], style: Style, out: TextIO) -> None:
+    names = unique_names(columns)
+    first = True
+    out.write("[")
+    for row in rows:
+        out.write("" if first else ",\n ")
+        out.write(_object_line(names, row))
+        first = False
+    out.write("]\n")
+
+
+@_format("jsonl")
+def _write_jsonl(columns: Sequence[str], rows: Iterable[Row], style: Style, out: TextIO) -> None:
+    names = unique_names(columns)
+    for row in rows:
+        out.write(_object_line(names, row) + "\n")
+
+
+@_format("csv")
+def _write_csv(columns: Sequence[str], rows: Iterable[Row], style: Style, out: TextIO) -> None:
+    """RFC 4180: comma, quotes doubled, CRLF."""
+    writer = csv.writer(out)
+    if style.headers:
+        writer.writerow(columns)
+    null = style.null or ""
+    writer.writerows([text_of(value, null) for value in row] for row in rows)
+
+
+def _cells(rows: Iterable[Row], style: Style) -> tuple[list[list[str]], list[bool]]:
+    """Texts, and for each column whether all of it is numbers."""
+    null = "NULL" if style.null is None else style.null
+    texts: list[list[str]] = []
+    numeric: list[bool] = []
+    for row in rows:
+        numeric = numeric or [True] * len(row)
+        for position, value in enumerate(row):
+            if value is not None and not isinstance(value, int | float):
+                numeric[position] = False
+        texts.append([visible(text_of(value, null)) for value in row])
+    return texts, numeric
+
+
+@_format("table")
+def _write_table(columns: Sequence[str], rows: Iterable[Row], style: Style, out: TextIO) -> None:
+    texts, numeric = _cells(rows, style)
+    rendered = tabulate(
+        texts,
+        headers=[visible(column) for column in columns] if style.headers else (),
+        tablefmt="psql",
+        disable_numparse=True,
+        preserve_whitespace=True,
+        colalign=["right" if one else "left" for one in numeric] or None,
+    )
+    out.write(rendered + "\n")
+
+
+@_format("markdown")
+def _write_markdown(columns: Sequence[str], rows: Iterable[Row], style: Style, out: TextIO) -> None:
+    texts, numeric = _cells(rows, style)
+
+    def cell(text: str) -> str:
+        return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", "<br>")
+
+    rendered = tabulate(
+        [[cell(text) for text in row] for row in texts],
+        headers=[cell(visible(column)) for column in columns],
+        tablefmt="github",
+        disable_numparse=True,
+        preserve_whitespace=True,
+        colalign=["right" if one else "left" for one in numeric] or None,
+    )
+    out.write(rendered + "\n")
+
+
+@_format("line")
+def _write_line(columns: Sequence[str], rows: Iterable[Row], style: Style, out: TextIO) -> None:
+    """One `name = value` per line, a blank line between rows: for rows wider than a screen."""
+    null = "NULL" if style.null is None else style.null
+    width = max((len(column) for column in columns), default=0)
+    for number, row in enumerate(rows):
+        if number:
+            out.write("\n")
+        for column, value in zip(columns, row, strict=True):
+            text = visible(text_of(value, null))
+            out.write(f"{visible(column):>{width}} = {text}\n")
+
+
+def table_width(columns: Sequence[str], rows: Iterable[Row], style: Style) -> int:
+    """Columns of the terminal that the table would take."""
+    buffer = io.StringIO()
+    _write_table(columns, rows, style, buffer)
+    return len(buffer.getvalue().split("\n", 1)[0])

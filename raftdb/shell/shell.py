@@ -1,0 +1,219 @@
+"""The shell's core: pieces in, rows out, errors told apart from data.
+
+Data goes to `output`, everything else to `messages`, so that a pipe gets data alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+from raftdb.base.errors import Error, InterfaceError, ProgrammingError
+from raftdb.base.exits import ExitCode, exit_code
+from raftdb.base.ports import Clock
+from raftdb.shell.commands import CommandError, run_command
+from raftdb.shell.formats import Style, table_width, write_rows
+from raftdb.shell.port import Connection
+from raftdb.shell.statements import Piece, leading_words, read_pieces
+
+SCRIPT_DEPTH_MAX = 16
+_DEFINING = frozenset({"CREATE", "DROP", "ALTER"})
+
+
+@dataclass(slots=True)
+class Settings:
+    """What the user can set, by options and by dot commands."""
+
+    style: Style = field(default_factory=Style)
+    level: str = "linearizable"
+    timer: bool = False
+    bail: bool = True
+    echo: bool = False
+    changes: bool = False
+    """Say after each write how many rows it changed."""
+    width: int | None = None
+    """A table wider than this many columns is shown as lines; None: never."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What the composition root lends to the shell, since rooms beside it are out of its reach."""
+
+    import_file: Callable[[Connection, str, str, TextIO], None] | None = None
+    """Loads (connection, file, table, messages)."""
+    status: Callable[[TextIO], None] | None = None
+    """Writes the cluster's state."""
+    leader: Callable[[], str] | None = None
+    """Node id of the leader."""
+
+
+class Shell:
+    """One session at one connection."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        output: TextIO,
+        messages: TextIO,
+        clock: Clock,
+        settings: Settings | None = None,
+        hooks: Hooks | None = None,
+    ) -> None:
+        self.connection = connection
+        self.output = output
+        self.messages = messages
+        self.clock = clock
+        self.settings = settings or Settings()
+        self.hooks = hooks or Hooks()
+        self.exit = ExitCode.OK
+        """Of the first failure."""
+        self.failures = 0
+        self.quitting = False
+        self.schema_version = 0
+        """Grows whenever a statement may have changed the schema (completion looks at it)."""
+        self._depth = 0
+        self._opened: TextIO | None = None
+        self._standard_output = output
+
+    def run(self, lines: Iterable[str], source: str) -> ExitCode:
+        """Run a whole script; stops at the first error when `bail` is on."""
+        try:
+            for piece in read_pieces(lines):
+                if not self.run_piece(piece, source) and self.settings.bail:
+                    break
+                if self.quitting:
+                    break
+        except UnicodeDecodeError as error:
+            self._fail(InterfaceError(f"not UTF-8: {error}"), None, source)
+        except Error as error:
+            self._fail(error, None, source)
+        return self.exit
+
+    def run_piece(self, piece: Piece, source: str) -> bool:
+        """Run one piece. False when it failed (what failed is written to `messages`)."""
+        failures = self.failures
+        if self.settings.echo:
+            self.output.write(piece.text + "\n")
+        try:
+            if piece.is_command:
+                run_command(self, piece.text)
+            else:
+                self.run_statement(piece.text)
+        except CommandError as error:
+            self._fail(InterfaceError(str(error), hint=error.hint), piece, source)
+        except Error as error:
+            self._fail(error, piece, source)
+        except OSError as error:
+            self._fail(InterfaceError(f"{error.strerror}: {error.filename}"), piece, source)
+        return self.failures == failures
+
+    def query(self, sql: str, parameters: tuple[Any, ...] = ()) -> tuple[list[str], list[Any]]:
+        """Column names and rows of one statement, at the chosen read level."""
+        cursor = self.connection.execute(sql, parameters, read=self.settings.level)
+        columns = [column[0] for column in cursor.description or ()]
+        return columns, list(cursor.fetchall()) if columns else []
+
+    def show(self, columns: list[str], rows: list[Any]) -> None:
+        """Write rows in the chosen format, tables that are too wide as lines."""
+        style = self.settings.style
+        width = self.settings.width
+        if width is not None and style.format == "table" and rows:
+            fits = table_width(columns, rows, style) <= width
+            style = style if fits else Style("line", style.headers, style.null)
+        write_rows(columns, rows, style, self.output)
+        self.output.flush()
+
+    def run_statement(self, sql: str) -> None:
+        """Execute SQL and show what it returns."""
+        started = self.clock.monotonic_s()
+        cursor = self.connection.execute(sql, (), read=self.settings.level)
+        elapsed_ms = (self.clock.monotonic_s() - started) * 1000
+        words = leading_words(sql)
+        if words and words[0] in _DEFINING:
+            self.schema_version += 1
+        if cursor.description:
+            self.show([column[0] for column in cursor.description], list(cursor.fetchall()))
+        elif self.settings.changes and cursor.rowcount >= 0:
+            rows = "row" if cursor.rowcount == 1 else "rows"
+            self.say(f"{cursor.rowcount} {rows} changed")
+        if self.settings.timer:
+            self.say(f"Time: {elapsed_ms:.1f} ms")
+
+    def run_file(self, path: str) -> None:
+        """Run a script in place (`.read`)."""
+        if self._depth >= SCRIPT_DEPTH_MAX:
+            raise CommandError(f"scripts nest deeper than {SCRIPT_DEPTH_MAX}", hint="a loop?")
+        self._depth += 1
+        try:
+            with Path(path).open(encoding="utf-8-sig", newline="") as lines:
+                self.run(lines, path)
+        finally:
+            self._depth -= 1
+
+    def say(self, text: str) -> None:
+        """A message: never mixed with data."""
+        self.output.flush()
+        self.messages.write(text + "\n")
+        self.messages.flush()
+
+    def redirect(self, path: str | None) -> None:
+        """Send data to a file, or back to where it went at first."""
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
+        self.output = self._standard_output
+        if path is not None:
+            self._opened = Path(path).open("w", encoding="utf-8", newline="")  # noqa: SIM115
+            self.output = self._opened
+
+    @contextmanager
+    def closing(self) -> Iterator[Shell]:
+        """Closes a file that `.output` left open."""
+        try:
+            yield self
+        finally:
+            self.redirect(None)
+
+    def report(self, error: Error) -> None:
+        """Say what went wrong outside of any statement."""
+        self._fail(error, None, "")
+
+    def _fail(self, error: Error, piece: Piece | None, source: str) -> None:
+        self.failures += 1
+        self.exit = self.exit or exit_code(error)
+        for line in describe(error, piece, source):
+            self.say(line)
+
+
+def describe(error: Error, piece: Piece | None, source: str) -> list[str]:
+    """An error as lines: where, what, the place in the statement, what to do."""
+    where = source
+    if piece is not None and source:
+        where = f"{source}:{piece.line}"
+    prefix = f"{where}: " if where else ""
+    lines = [f"{prefix}error [{error.code}]: {error.message}"]
+    offset = error.detail.get("offset")
+    if piece is not None and isinstance(error, ProgrammingError) and isinstance(offset, int):
+        lines.extend(_point_at(piece.text, offset))
+    if error.outcome != "not_applied":
+        lines.append(f"  outcome: {error.outcome}")
+    if error.hint:
+        lines.append(f"  hint: {error.hint}")
+    return lines
+
+
+def _point_at(sql: str, offset: int) -> list[str]:
+    """The line of the statement that is wrong, and a mark below. `offset` counts UTF-8 bytes."""
+    data = sql.encode()
+    if not 0 <= offset <= len(data):
+        return []
+    before = data[:offset].decode(errors="replace")
+    line_start = before.rfind("\n") + 1
+    line_end = sql.find("\n", line_start)
+    line = sql[line_start : len(sql) if line_end < 0 else line_end]
+    column = len(before) - line_start
+    cut = max(0, column - 60)
+    return [f"  {line[cut : cut + 78]}", "  " + " " * (column - cut) + "^"]
