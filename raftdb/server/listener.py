@@ -1,0 +1,232 @@
+"""The client port: bytes to messages, messages to the dispatcher, answers to bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import raftdb.wire as wire
+from raftdb.base.errors import ProtocolError, to_wire
+from raftdb.base.ids import Address
+from raftdb.base.limits import Limits
+from raftdb.base.ports import Connection, Listener, Ports, Timer
+from raftdb.node import Replica
+from raftdb.server.dispatcher import Describe, Dispatcher
+
+UNSENT_PAUSE_BYTES = 1 << 20
+"""A client that does not read its answers is not read from either."""
+
+DRAIN_CHECK_S = 0.01
+
+
+class ClientListener:
+    """Owns the client port and its connections."""
+
+    def __init__(
+        self, *, replica: Replica, ports: Ports, limits: Limits, describe: Describe
+    ) -> None:
+        self.replica = replica
+        self.ports = ports
+        self.limits = limits
+        self.describe = describe
+        self._listener: Listener | None = None
+        self._connections: dict[int, ClientConnection] = {}
+        self._accepted = 0
+
+    def open(
+        self, address: Address, ready: Callable[[BaseException | None], None]
+    ) -> None:
+        """Listen; `ready` gets None, or why not."""
+
+        def opened(listener: Listener | None, error: BaseException | None) -> None:
+            self._listener = listener
+            ready(error)
+
+        self.ports.network.listen("client", address, self._accept, opened)
+
+    @property
+    def address(self) -> Address | None:
+        """Where it listens."""
+        return self._listener.address if self._listener is not None else None
+
+    @property
+    def connections(self) -> int:
+        """Open connections."""
+        return len(self._connections)
+
+    def _accept(self) -> ClientConnection:
+        self._accepted += 1
+        return ClientConnection(self, self._accepted)
+
+    def opened(self, connection: ClientConnection) -> None:
+        """A connection's handshake is done."""
+        self._connections[connection.number] = connection
+
+    def closed(self, connection: ClientConnection) -> None:
+        """A connection is gone."""
+        self._connections.pop(connection.number, None)
+
+    def stop_accepting(self) -> None:
+        """Close the port; open connections stay."""
+        if self._listener is not None:
+            self._listener.close()
+
+    def say_goodbye(self, reason: str) -> None:
+        """Tell every client to go elsewhere."""
+        for connection in list(self._connections.values()):
+            connection.say_goodbye(reason)
+
+    def close(self) -> None:
+        """Close every connection after what was written is sent."""
+        for connection in list(self._connections.values()):
+            connection.close()
+
+
+class ClientConnection:
+    """One client connection: a Handler of the Network port."""
+
+    def __init__(self, owner: ClientListener, number: int) -> None:
+        self.number = number
+        self._owner = owner
+        self._core = wire.ServerSide(owner.limits)
+        self._connection: Connection | None = None
+        self._dispatcher: Dispatcher | None = None
+        self._timer: Timer | None = None
+        self._out: list[bytes] = []
+        self._paused = False
+
+    # ---- Handler
+
+    def connection_made(self, connection: Connection) -> None:
+        self._connection = connection
+        self._owner.opened(self)
+        timeout_s = self._owner.limits.handshake_timeout_ms / 1000
+        self._timer = self._owner.ports.executor.call_later(timeout_s, self._no_hello)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            messages = self._core.receive(data)
+        except ProtocolError as error:
+            self._protocol_error(error)
+            return
+        for message in messages:
+            if isinstance(message, wire.Hello):
+                self._on_hello(message)
+            elif self._dispatcher is not None:
+                self._dispatcher.handle(message)
+
+    def connection_lost(self, reason: str) -> None:
+        self._cancel_timer()
+        if self._dispatcher is not None:
+            self._dispatcher.close()
+        self._connection = None
+        self._owner.closed(self)
+
+    # ---- conversation
+
+    def _on_hello(self, hello: wire.Hello) -> None:
+        self._cancel_timer()
+        owner = self._owner
+        identity = owner.replica.identity
+        for asked, here, what in (
+            (hello.cluster_id, identity.cluster_id, "cluster"),
+            (hello.history, identity.history, "history"),
+        ):
+            if asked is not None and asked != here:
+                self._protocol_error(
+                    ProtocolError(
+                        f"this node belongs to {what} {here}, and the client asked for {asked}",
+                        code=f"wrong_{what}",
+                        hint="check the addresses in the connection's URL",
+                    )
+                )
+                return
+        self._dispatcher = Dispatcher(
+            owner.replica, owner.limits, owner.describe, self.send, administer=True
+        )
+        self.send(self._welcome())
+
+    def _welcome(self) -> Any:
+        replica = self._owner.replica
+        identity = replica.identity
+        status = replica.status()
+        address = identity.client_address(status.leader)
+        leader = (str(status.leader), str(address)) if status.leader and address else None
+        return wire.welcome(
+            cluster_id=identity.cluster_id,
+            history=identity.history,
+            node_id=identity.node_id,
+            role=status.role,
+            leader=leader,
+            frame_bytes_max=self._owner.limits.client_frame_bytes_max,
+        )
+
+    def send(self, message: Any) -> None:
+        """Queue an answer; what is queued in one turn of the loop leaves in one write."""
+        if self._connection is None:
+            return
+        if not self._out:
+            self._owner.ports.executor.call_soon(self._flush)
+        self._out.append(self._core.send(message))
+
+    def _flush(self) -> None:
+        connection = self._connection
+        out, self._out = self._out, []
+        if connection is None:
+            return
+        connection.write(out[0] if len(out) == 1 else b"".join(out))
+        if not self._paused and connection.unsent_bytes() > UNSENT_PAUSE_BYTES:
+            self._paused = True
+            connection.pause_reading()
+            self._owner.ports.executor.call_later(DRAIN_CHECK_S, self._maybe_resume)
+
+    def _maybe_resume(self) -> None:
+        connection = self._connection
+        if connection is None:
+            return
+        if connection.unsent_bytes() > UNSENT_PAUSE_BYTES // 2:
+            self._owner.ports.executor.call_later(DRAIN_CHECK_S, self._maybe_resume)
+            return
+        self._paused = False
+        connection.resume_reading()
+
+    def say_goodbye(self, reason: str) -> None:
+        """Tell the client that this node is going."""
+        if self._dispatcher is not None:
+            self.send(wire.Goodbye(reason))
+
+    def close(self) -> None:
+        """Close after what was written is sent."""
+        if self._out:
+            self._flush()
+        if self._connection is not None:
+            self._connection.close()
+
+    # ---- ends
+
+    def _protocol_error(self, error: ProtocolError) -> None:
+        connection = self._connection
+        if connection is None:
+            return
+        self._owner.ports.log.warning(
+            "client_refused", remote=connection.peer.remote, name=connection.peer.name,
+            reason=str(error),
+        )
+        if self._dispatcher is not None:
+            self._dispatcher.close()
+        self.send(wire.ErrorMessage(0, to_wire(error)))
+        self.close()
+
+    def _no_hello(self) -> None:
+        self._timer = None
+        self._protocol_error(
+            ProtocolError(
+                "no hello came in time",
+                hint="this is raftdb's client port: connect with raftdb's client library",
+            )
+        )
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
