@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from dataclasses import dataclass, field
@@ -60,7 +61,7 @@ class Ledger:
         with self._lock:
             moments = [moment for moment in self._commits if first_s <= moment <= last_s]
         edges = [first_s, *sorted(moments), last_s]
-        return max(after - before for before, after in zip(edges, edges[1:], strict=False))
+        return max(after - before for before, after in itertools.pairwise(edges))
 
     def totals(self) -> Totals:
         """Sums as of now (each number is exact, together they may be a moment apart)."""

@@ -103,7 +103,7 @@ class LoadClient(threading.Thread):
         ).fetchone()
         if row is None or row[0] < acknowledged:
             record.stale_reads.append(
-                f"client {record.client} read {row and row[0]} after {acknowledged} was acknowledged"
+                f"client {record.client} read {row and row[0]} after the commit of {acknowledged}"
             )
 
     def _search(self, connection: Connection) -> None:

@@ -13,7 +13,6 @@ from typing import Any
 from raftdb.base.errors import (
     DeadlineError,
     Error,
-    FatalError,
     InterfaceError,
     InternalError,
     NotLeaderError,
@@ -29,7 +28,6 @@ from raftdb.command import (
     CloseSession,
     Execute,
     OpenSession,
-    Results,
     SessionId,
     Statement,
     Tick,
@@ -55,6 +53,7 @@ LEVELS = (LINEARIZABLE, LOCAL)
 
 RETRY_AFTER_MS = 50
 _VERIFIED_SESSIONS_MAX = 4_096
+_APPLIED_CHECK_S = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +72,12 @@ class Replica:
     """Admits, proposes, waits, reads."""
 
     def __init__(
-        self, *, identity: Identity, engine: EnginePort, machine: Machine, ports: Ports,
+        self,
+        *,
+        identity: Identity,
+        engine: EnginePort,
+        machine: Machine,
+        ports: Ports,
         limits: Limits,
     ) -> None:
         self._identity = identity
@@ -142,9 +146,7 @@ class Replica:
             return
         try:
             payload = self._admission.encode(
-                Execute(
-                    self._stamp(), session.number, sequence, floor, statements, foreign_keys
-                )
+                Execute(self._stamp(), session.number, sequence, floor, statements, foreign_keys)
             )
         except Error as error:
             # It takes no place in the sequence: a corrected request may use the number again.
@@ -157,11 +159,16 @@ class Replica:
         self._propose(encode_request(Tick(self._stamp())), 5.0, _ignore)
 
     def query(
-        self, level: str, statement: Statement, rows_bytes_max: int, timeout_s: float, done: Done
+        self,
+        level: str,
+        statements: tuple[Statement, ...],
+        rows_max: int,
+        timeout_s: float,
+        done: Done,
     ) -> None:
-        """Read at a level. The answer's body is Results."""
+        """Read at a level, all statements against one snapshot. The answer's body is Results."""
         try:
-            self._admission.check_statements((statement,))
+            self._admission.check_statements(statements)
             if level not in LEVELS:
                 raise InterfaceError(
                     f"unknown read level {level!r}", hint=f"one of {', '.join(LEVELS)}"
@@ -179,29 +186,45 @@ class Replica:
         call = self._call(timeout_s, done, _read_deadline)
         call.is_read = True
         if level == LOCAL:
-            self._read(statement, rows_bytes_max, call)
+            self._read(statements, rows_max, call)
             return
         self._engine.read_index(
-            lambda outcome: self._on_read_index(outcome, statement, rows_bytes_max, call)
+            lambda outcome: self._on_read_index(outcome, statements, rows_max, call)
         )
 
-    def content_hash(self, done: Done) -> None:
-        """The content hash at the applied index (from the `apply` lane, so at one index)."""
-        call = self._call(self._limits.request_timeout_ms / 1000, done, _read_deadline)
+    def content_hash(self, index: int | None, timeout_s: float, done: Done) -> None:
+        """The content hash, once `index` is applied here. The answer's body is a dict."""
+        call = self._call(timeout_s, done, _read_deadline)
+        self._content_hash_at(index or 0, call)
+
+    def _content_hash_at(self, index: int, call: _Call) -> None:
+        if call.ended:
+            return
+        if self._engine.status().applied_index < index:
+            self._executor.call_later(_APPLIED_CHECK_S, self._content_hash_at, index, call)
+            return
+        # On the lane of the writer, so that index and hash belong together.
         self._executor.submit(
             "apply",
-            self._machine.content_hash,
+            lambda: self._machine.content_hash().describe(),
             lambda result, error: call.end(*_answer(result, error, 0)),
         )
 
-    def transfer_leadership(self, target: NodeId | None, done: Done) -> None:
-        """Hand leadership over. The answer's body is `` or the reason why not."""
-        self._engine.transfer_leadership(
-            target, lambda reason: done(Answer(reason, int(self.status().applied_index)), None)
-        )
+    def transfer_leadership(self, target: NodeId | None, timeout_s: float, done: Done) -> None:
+        """Hand leadership over to `target`, or to the most advanced follower."""
+        call = self._call(timeout_s, done, _read_deadline)
+        self._engine.transfer_leadership(target, lambda reason: self._transferred(reason, call))
+
+    def _transferred(self, reason: str, call: _Call) -> None:
+        if not reason:
+            call.end(Answer(None, int(self.status().applied_index)), None)
+        elif reason == "not_leader":
+            call.end(None, self._not_leader())
+        else:
+            call.end(None, OperationalError(f"leadership did not move: {reason}", code="transfer"))
 
     def attach(self, session: SessionId) -> Error | None:
-        """Whether the session can be used here; None when it can, or when only the leader may say."""
+        """Why the session can't be used here; None when it can, or when only the leader knows."""
         if self._engine.status().role != "leader":
             return None
         return self._refuse_session(session)
@@ -307,20 +330,26 @@ class Replica:
     # ---- reads
 
     def _on_read_index(
-        self, outcome: ReadOutcome, statement: Statement, rows_bytes_max: int, call: _Call
+        self,
+        outcome: ReadOutcome,
+        statements: tuple[Statement, ...],
+        rows_max: int,
+        call: _Call,
     ) -> None:
         if isinstance(outcome, NotApplied):
             call.end(None, self._not_applied(outcome))
         elif not call.ended:
-            self._read(statement, rows_bytes_max, call)
+            self._read(statements, rows_max, call)
 
-    def _read(self, statement: Statement, rows_bytes_max: int, call: _Call) -> None:
+    def _read(self, statements: tuple[Statement, ...], rows_max: int, call: _Call) -> None:
         index = int(self._engine.status().applied_index)
         lane = f"read-{self._next_reader}"
         self._next_reader = (self._next_reader + 1) % min(2, self._limits.readers_max)
         self._executor.submit(
             lane,
-            lambda: self._machine.query(statement, rows_bytes_max=rows_bytes_max),
+            lambda: self._machine.query(
+                statements, rows_max=rows_max, bytes_max=self._limits.result_bytes_max
+            ),
             lambda result, error: call.end(*_answer(result, error, index)),
         )
 
@@ -397,13 +426,11 @@ def _write_deadline(timeout_s: float) -> Error:
 
 
 def _read_deadline(timeout_s: float) -> Error:
-    return DeadlineError(
-        f"no answer within {timeout_s:g} s", retryable=True, outcome="not_applied"
-    )
+    return DeadlineError(f"no answer within {timeout_s:g} s", retryable=True, outcome="not_applied")
 
 
 def _ignore(_answer: Answer | None, _error: Error | None) -> None:
     pass
 
 
-__all__ = ["LEVELS", "LINEARIZABLE", "LOCAL", "Answer", "Done", "FatalError", "Replica", "Results"]
+__all__ = ["LEVELS", "LINEARIZABLE", "LOCAL", "Answer", "Done", "Replica"]

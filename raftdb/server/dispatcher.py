@@ -9,13 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 import raftdb.wire as wire
-from raftdb.base.errors import Error, InterfaceError, OverloadedError, SessionError, to_wire
-from raftdb.base.limits import Limits
-from raftdb.command import Failed, Opened, Results, SessionId, Statement, decode_reply, encode_reply
+from raftdb.base.errors import AuthError, Error, InterfaceError, SessionError
+from raftdb.base.ids import NodeId
+from raftdb.command import Failed, Opened, SessionId, decode_reply, encode_reply
 from raftdb.node import Answer, Replica
-
-ROWS_CHUNK_BYTES = 256 << 10
-"""A read's rows go out in pieces of this size, so that no answer holds up another for long."""
 
 Send = Callable[[Any], None]
 Describe = Callable[[], dict[str, Any]]
@@ -24,11 +21,8 @@ Describe = Callable[[], dict[str, Any]]
 class Dispatcher:
     """One client's side of the replica: its session, and its requests under way."""
 
-    def __init__(
-        self, replica: Replica, limits: Limits, describe: Describe, send: Send, administer: bool
-    ) -> None:
+    def __init__(self, replica: Replica, describe: Describe, send: Send, administer: bool) -> None:
         self._replica = replica
-        self._limits = limits
         self._describe = describe
         self._send = send
         self._administer = administer
@@ -56,39 +50,18 @@ class Dispatcher:
         """The client is gone: outcomes still come, answers are not sent."""
         self._closed = True
 
-    def handle(self, message: Any) -> None:
-        """Take one request. Its answer comes by `send`, at once or later."""
+    def handle(self, message: wire.Message) -> None:
+        """Take one request. Its answer comes by `send`, at once or later. (A Cancel needs nothing
+        here: reads are bounded by their deadline, and a write is never taken back.)"""
         handler = self._handlers.get(type(message))
-        if handler is None:
-            self._refuse(
-                message.request_id,
-                InterfaceError(f"this node does not offer {type(message).__name__}"),
-            )
-            return
-        if self._under_way >= self._limits.requests_per_connection_max:
-            self._refuse(
-                message.request_id,
-                OverloadedError(
-                    f"{self._under_way} requests of this connection are under way already",
-                    hint="wait for answers, or use more connections",
-                    detail={"retry_after_ms": 50},
-                ),
-            )
-            return
-        handler(message)
+        if handler is not None:
+            handler(message)
 
     # ---- requests, one method each
 
     def _on_execute(self, message: wire.Execute) -> None:
         if self._session is None:
-            self._refuse(
-                message.request_id,
-                SessionError(
-                    "no session is attached to this connection",
-                    code="session_missing",
-                    hint="open or attach a session first",
-                ),
-            )
+            self._refuse(message.request_id, _no_session())
             return
         self._replica.execute(
             self._session,
@@ -103,8 +76,8 @@ class Dispatcher:
     def _on_query(self, message: wire.Query) -> None:
         self._replica.query(
             message.level,
-            message.statement,
-            self._limits.result_bytes_max,
+            message.statements,
+            message.max_rows,
             message.timeout_ms / 1000,
             self._answer(message.request_id, self._send_rows),
         )
@@ -112,7 +85,7 @@ class Dispatcher:
     def _on_open(self, message: wire.OpenSession) -> None:
         self._replica.open_session(
             message.label,
-            self._limits.request_timeout_ms / 1000,
+            message.timeout_ms / 1000,
             self._answer(message.request_id, self._send_opened),
         )
 
@@ -126,16 +99,16 @@ class Dispatcher:
             self._refuse(message.request_id, refused)
             return
         self._session = session
-        self._send(wire.Pong(message.request_id))
+        self._send(wire.Done(message.request_id))
 
     def _on_close(self, message: wire.CloseSession) -> None:
         session, self._session = self._session, None
         if session is None:
-            self._send(wire.Pong(message.request_id))
+            self._refuse(message.request_id, _no_session())
             return
         self._replica.close_session(
             session,
-            self._limits.request_timeout_ms / 1000,
+            message.timeout_ms / 1000,
             self._answer(message.request_id, self._send_result),
         )
 
@@ -147,14 +120,20 @@ class Dispatcher:
 
     def _on_transfer(self, message: wire.Transfer) -> None:
         if not self._administer:
-            self._refuse(message.request_id, InterfaceError("not offered on this link"))
+            self._refuse(message.request_id, AuthError("this link may not move leadership"))
             return
         self._replica.transfer_leadership(
-            message.target, self._answer(message.request_id, self._send_transferred)
+            NodeId(message.target) if message.target is not None else None,
+            message.timeout_ms / 1000,
+            self._answer(message.request_id, self._send_done),
         )
 
     def _on_content_hash(self, message: wire.ContentHash) -> None:
-        self._replica.content_hash(self._answer(message.request_id, self._send_hash))
+        self._replica.content_hash(
+            message.index,
+            message.timeout_ms / 1000,
+            self._answer(message.request_id, self._send_info),
+        )
 
     # ---- answers
 
@@ -175,32 +154,34 @@ class Dispatcher:
         return done
 
     def _refuse(self, request_id: int, error: Error) -> None:
-        self._send(wire.ErrorMessage(request_id, to_wire(error)))
+        self._send(wire.ErrorMessage.of(request_id, error))
 
     def _send_result(self, request_id: int, answer: Answer) -> None:
         self._send(wire.Result(request_id, answer.index, answer.body))
 
     def _send_opened(self, request_id: int, answer: Answer) -> None:
         reply = decode_reply(answer.body)
-        if isinstance(reply, Opened):
-            self._session = reply.session
-        elif isinstance(reply, Failed):
+        if isinstance(reply, Failed):
             self._refuse(request_id, reply.error)
             return
+        if isinstance(reply, Opened):
+            self._session = reply.session
         self._send_result(request_id, answer)
 
     def _send_rows(self, request_id: int, answer: Answer) -> None:
-        body = encode_reply(answer.body)
-        for first in range(0, len(body), ROWS_CHUNK_BYTES):
-            chunk = body[first : first + ROWS_CHUNK_BYTES]
-            last = first + ROWS_CHUNK_BYTES >= len(body)
-            self._send(wire.Rows(request_id, chunk, last, answer.index))
+        for rows in wire.rows_messages(request_id, answer.index, encode_reply(answer.body)):
+            self._send(rows)
 
-    def _send_transferred(self, request_id: int, answer: Answer) -> None:
-        self._send(wire.Info(request_id, {"reason": answer.body}))
+    def _send_done(self, request_id: int, _answer: Answer) -> None:
+        self._send(wire.Done(request_id))
 
-    def _send_hash(self, request_id: int, answer: Answer) -> None:
-        self._send(wire.Info(request_id, answer.body.describe()))
+    def _send_info(self, request_id: int, answer: Answer) -> None:
+        self._send(wire.Info(request_id, answer.body))
 
 
-__all__ = ["Dispatcher", "Results", "Statement"]
+def _no_session() -> Error:
+    return SessionError(
+        "no session is attached to this connection",
+        code="session_missing",
+        hint="open or attach a session first",
+    )

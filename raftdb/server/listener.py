@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import raftdb.wire as wire
-from raftdb.base.errors import ProtocolError, to_wire
+from raftdb._version import __version__
+from raftdb.base.errors import DataError, Error, ProtocolError
 from raftdb.base.ids import Address
 from raftdb.base.limits import Limits
 from raftdb.base.ports import Connection, Listener, Ports, Timer
@@ -33,9 +33,7 @@ class ClientListener:
         self._connections: dict[int, ClientConnection] = {}
         self._accepted = 0
 
-    def open(
-        self, address: Address, ready: Callable[[BaseException | None], None]
-    ) -> None:
+    def open(self, address: Address, ready: Callable[[BaseException | None], None]) -> None:
         """Listen; `ready` gets None, or why not."""
 
         def opened(listener: Listener | None, error: BaseException | None) -> None:
@@ -104,16 +102,18 @@ class ClientConnection:
         self._timer = self._owner.ports.executor.call_later(timeout_s, self._no_hello)
 
     def data_received(self, data: bytes) -> None:
+        fault: wire.RemoteProtocolError | None = None
         try:
-            messages = self._core.receive(data)
-        except ProtocolError as error:
-            self._protocol_error(error)
-            return
+            messages: Sequence[wire.Message] = self._core.receive(data)
+        except wire.RemoteProtocolError as error:
+            fault, messages = error, error.messages
         for message in messages:
             if isinstance(message, wire.Hello):
                 self._on_hello(message)
             elif self._dispatcher is not None:
                 self._dispatcher.handle(message)
+        if fault is not None:
+            self._end_with(fault)
 
     def connection_lost(self, reason: str) -> None:
         self._cancel_timer()
@@ -128,12 +128,17 @@ class ClientConnection:
         self._cancel_timer()
         owner = self._owner
         identity = owner.replica.identity
+        try:
+            version = wire.choose_version(hello)
+        except Error as error:
+            self._end_with(error)
+            return
         for asked, here, what in (
             (hello.cluster_id, identity.cluster_id, "cluster"),
             (hello.history, identity.history, "history"),
         ):
             if asked is not None and asked != here:
-                self._protocol_error(
+                self._end_with(
                     ProtocolError(
                         f"this node belongs to {what} {here}, and the client asked for {asked}",
                         code=f"wrong_{what}",
@@ -141,33 +146,45 @@ class ClientConnection:
                     )
                 )
                 return
-        self._dispatcher = Dispatcher(
-            owner.replica, owner.limits, owner.describe, self.send, administer=True
-        )
-        self.send(self._welcome())
+        self._dispatcher = Dispatcher(owner.replica, owner.describe, self.send, administer=True)
+        self.send(self._welcome(version))
 
-    def _welcome(self) -> Any:
+    def _welcome(self, version: int) -> wire.Welcome:
         replica = self._owner.replica
         identity = replica.identity
         status = replica.status()
         address = identity.client_address(status.leader)
-        leader = (str(status.leader), str(address)) if status.leader and address else None
-        return wire.welcome(
+        leader = wire.Endpoint(status.leader, str(address)) if status.leader and address else None
+        limits = self._owner.limits
+        return wire.Welcome(
+            version=version,
             cluster_id=identity.cluster_id,
             history=identity.history,
             node_id=identity.node_id,
             role=status.role,
+            term=int(status.term),
             leader=leader,
-            frame_bytes_max=self._owner.limits.client_frame_bytes_max,
+            members=tuple(
+                wire.Endpoint(member.node_id, str(member.client_address))
+                for member in identity.members
+            ),
+            frame_bytes_max=limits.client_frame_bytes_max,
+            requests_max=limits.requests_per_connection_max,
+            server_version=__version__,
         )
 
-    def send(self, message: Any) -> None:
+    def send(self, message: wire.ServerMessage) -> None:
         """Queue an answer; what is queued in one turn of the loop leaves in one write."""
-        if self._connection is None:
+        if self._connection is None or self._core.state is wire.State.CLOSED:
             return
+        try:
+            data = self._core.send(message)
+        except DataError as error:
+            request_id = getattr(message, "request_id", 0)
+            data = self._core.send(wire.ErrorMessage.of(request_id, error))
         if not self._out:
             self._owner.ports.executor.call_soon(self._flush)
-        self._out.append(self._core.send(message))
+        self._out.append(data)
 
     def _flush(self) -> None:
         connection = self._connection
@@ -204,22 +221,25 @@ class ClientConnection:
 
     # ---- ends
 
-    def _protocol_error(self, error: ProtocolError) -> None:
+    def _end_with(self, error: Error) -> None:
         connection = self._connection
         if connection is None:
             return
         self._owner.ports.log.warning(
-            "client_refused", remote=connection.peer.remote, name=connection.peer.name,
+            "client_refused",
+            remote=connection.peer.remote,
+            name=connection.peer.name,
             reason=str(error),
         )
         if self._dispatcher is not None:
             self._dispatcher.close()
-        self.send(wire.ErrorMessage(0, to_wire(error)))
+            self._dispatcher = None
+        self._out.append(self._core.send(wire.ErrorMessage.of(0, error)))
         self.close()
 
     def _no_hello(self) -> None:
         self._timer = None
-        self._protocol_error(
+        self._end_with(
             ProtocolError(
                 "no hello came in time",
                 hint="this is raftdb's client port: connect with raftdb's client library",
