@@ -19,12 +19,18 @@ class Limits:
     value_bytes_max: int = 16 * MIB
     request_bytes_max: int = 32 * MIB
     statements_per_request_max: int = 10_000
+    request_values_max: int = 1_000_000
+    """Values (parameters, statements and their frames) in one request: bounds what a frame of
+    small values takes once it is decoded."""
     reply_bytes_kept_max: int = 64 * 1024
     result_bytes_max: int = 32 * MIB
     client_frame_bytes_max: int = 33 * MIB
     hello_frame_bytes_max: int = 4096
     peer_frame_bytes_max: int = 40 * MIB
     client_connections_max: int = 1_024
+    peer_connections_max: int = 128
+    handshakes_max: int = 64
+    """Connections of one port that have not shown their certificate yet."""
     requests_per_connection_max: int = 1_024
     proposals_waiting_max: int = 8_192
     proposals_waiting_bytes_max: int = 64 * MIB

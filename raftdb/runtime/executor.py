@@ -94,16 +94,17 @@ class LoopExecutor:
         their own, such as the network."""
         self._guarded(call, arguments)
 
+    def crash(self, error: BaseException) -> None:
+        """Report what a callback raised to those who caught it themselves."""
+        self._on_crash(error)
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise error
+
     def _guarded(self, call: Callable[..., None], arguments: tuple[Any, ...]) -> None:
         try:
             call(*arguments)
         except BaseException as error:
-            self._crash(error)
-
-    def _crash(self, error: BaseException) -> None:
-        self._on_crash(error)
-        if isinstance(error, KeyboardInterrupt | SystemExit):
-            raise error
+            self.crash(error)
 
     def _open_lane(self, name: str) -> _Lane:
         if self._closed:

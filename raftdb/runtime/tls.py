@@ -7,8 +7,8 @@ roots, no host names. Identity is the certificate's single URI name (raftdb.base
 from __future__ import annotations
 
 import os
+import socket
 import ssl
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -23,6 +23,7 @@ from raftdb.base.identity import (
     parse_revocations,
 )
 from raftdb.base.ids import ClusterId, NodeId
+from raftdb.base.keyfile import check_key_permissions
 from raftdb.base.ports import Peer
 
 PURPOSES = ("peer", "client")
@@ -110,27 +111,6 @@ def _unusable(what: str, where: str, error: Exception) -> NoReturn:
         reason = error.strerror or str(error) if isinstance(error, OSError) else str(error)
         hint = "check the paths in [tls] and who may read the files"
     raise ConfigError(f"cannot use the {what} {where}: {reason}", hint=hint) from error
-
-
-def check_key_permissions(path: str) -> None:
-    """Refuse a private key that others can read. ConfigError with the command that mends it.
-
-    As PostgreSQL does, a key that belongs to root may be readable by the group (0640): so systems
-    hand keys to services, and containers mount them.
-    """
-    try:
-        status = os.stat(path)
-    except OSError as error:
-        _unusable("key", path, error)
-    if os.name != "posix":
-        return
-    mode = stat.S_IMODE(status.st_mode)
-    allowed = 0o640 if status.st_uid == 0 and os.geteuid() != 0 else 0o600
-    if mode & ~allowed & 0o077:
-        raise ConfigError(
-            f"the key {path} can be used by others (mode {mode:04o})",
-            hint=f"chmod {allowed & 0o600:04o} {path}",
-        )
 
 
 def read_revocations(path: str | None) -> Mapping[int, Revocation]:
@@ -249,6 +229,10 @@ def describe_error(error: BaseException) -> str:
         return f"TLS: {(error.reason or str(error)).replace('_', ' ').lower()}"
     if isinstance(error, TimeoutError):
         return "timed out"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()
+    if isinstance(error, socket.gaierror):
+        return (error.strerror or str(error)).lower()
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno).lower()
+    if isinstance(error, ConnectionResetError):
+        return "closed during the handshake"
     return str(error) or type(error).__name__
