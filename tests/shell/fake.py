@@ -1,0 +1,53 @@
+"""A connection backed by the standard library's SQLite, with raftdb's errors."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+from raftdb.base.errors import Error, IntegrityError, ProgrammingError
+
+
+class FakeConnection:
+    """Has the shape of raftdb's connection; remembers what was asked of it."""
+
+    def __init__(self) -> None:
+        self.raw = sqlite3.connect(":memory:", isolation_level=None)
+        self.levels: list[str | None] = []
+        self.requests: list[tuple[str, int]] = []
+        self.fail_next: Error | None = None
+
+    def execute(self, sql: str, parameters: Any = (), /, **options: Any) -> sqlite3.Cursor:
+        self.levels.append(options.get("read"))
+        self._maybe_fail()
+        try:
+            return self.raw.execute(sql, parameters)
+        except sqlite3.IntegrityError as error:
+            raise IntegrityError(str(error)) from error
+        except sqlite3.Error as error:
+            detail = {"offset": 7} if "syntax" in str(error) else {}
+            raise ProgrammingError(str(error), hint="read it again", detail=detail) from error
+
+    def executemany(self, sql: str, parameter_sets: Sequence[Any], /) -> sqlite3.Cursor:
+        self.requests.append((sql, len(parameter_sets)))
+        self._maybe_fail()
+        self.raw.execute("BEGIN")
+        try:
+            cursor = self.raw.executemany(sql, parameter_sets)
+        except sqlite3.Error as error:
+            self.raw.execute("ROLLBACK")
+            wrong = (
+                IntegrityError if isinstance(error, sqlite3.IntegrityError) else ProgrammingError
+            )
+            raise wrong(str(error)) from error
+        self.raw.execute("COMMIT")
+        return cursor
+
+    def close(self) -> None:
+        self.raw.close()
+
+    def _maybe_fail(self) -> None:
+        error, self.fail_next = self.fail_next, None
+        if error is not None:
+            raise error
