@@ -1,0 +1,193 @@
+"""python -m bench: side-by-side measurements."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+
+import click
+from rich.console import Console
+
+from bench import commits as commits_module
+from bench import host, report
+from bench.errors import BenchError
+from bench.targets import ALL, Options
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def _console() -> Console:
+    """As wide as the terminal; wide enough for the table when there is none."""
+    return Console() if sys.stdout.isatty() else Console(width=140)
+
+
+def _on_sigterm(_signal: int, _frame: FrameType | None) -> None:
+    """End as Ctrl-C does, so that everything is stopped and removed."""
+    raise KeyboardInterrupt
+
+
+def _guarded(work: Callable[[], None]) -> None:
+    """Run `work`; errors become a message and an exit code."""
+    signal.signal(signal.SIGTERM, _on_sigterm)
+    try:
+        work()
+    except BenchError as error:
+        click.echo(f"bench: {error}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        click.echo("bench: interrupted; everything is stopped and removed", err=True)
+        sys.exit(130)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+def main() -> None:
+    """Measure raftdb beside its peers, on this machine, with everything durable.
+
+    Exit codes: 0 measured, 2 wrong use or an unsuitable directory, 3 something is not installed
+    (the message says how), 4 a node died or an acknowledged write was missing, 130 interrupted.
+    """
+
+
+def _default_targets() -> str:
+    names = [name for name in ALL if name != "rqlite" or os.environ.get("RQLITED")]
+    return ",".join(names)
+
+
+@main.command()
+@click.option(
+    "--targets",
+    "names",
+    help="Which systems, separated by commas.  [default: all; "
+    "rqlite only when RQLITED names its binary]",
+)
+@click.option("--rounds", default=5, type=click.IntRange(1, 100), help="Interleaved rounds.")
+@click.option(
+    "--seconds", default=5.0, type=click.FloatRange(0.2, 600), help="Measured time of one run."
+)
+@click.option("--warmup", default=1.0, type=click.FloatRange(0, 60), help="Seconds before it.")
+@click.option("--connections", default="1,16,64", help="Client connections, separated by commas.")
+@click.option(
+    "--value-bytes",
+    default=100,
+    type=click.IntRange(1, 100_000),
+    help="Size of the value in each row.",
+)
+@click.option("--peer-tls", is_flag=True, help="Mutual TLS for etcd and dqlite too.")
+@click.option(
+    "--raftdb-load",
+    default="events",
+    type=click.Choice(["events", "threads"]),
+    help="How the load process drives raftdb.",
+)
+@click.option(
+    "--directory", help="Where the clusters' data goes, on a real disk.  [default: /var/tmp]"
+)
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The JSON file of results.  [default: bench/results/commits-DATE.json]",
+)
+@click.option(
+    "--quick", is_flag=True, help="Only see that it runs: 1 round of 1 s; proves nothing."
+)
+@click.option("--keep", is_flag=True, help="Keep data and logs.")
+def commits(
+    names: str | None,
+    rounds: int,
+    seconds: float,
+    warmup: float,
+    connections: str,
+    value_bytes: int,
+    peer_tls: bool,
+    raftdb_load: str,
+    directory: str | None,
+    output: Path | None,
+    quick: bool,
+    keep: bool,
+) -> None:
+    """Durable single-row inserts: latency, throughput, CPU per commit, memory.
+
+    \b
+    Three nodes on loopback each, one system after the other, in rounds.
+      python -m bench commits
+      python -m bench commits --targets raftdb,etcd --connections 1 --rounds 9
+      RQLITED=~/bin/rqlited python -m bench commits
+    """
+    settings = commits_module.Settings(
+        rounds=1 if quick else rounds,
+        seconds=1.0 if quick else seconds,
+        warmup_s=0.3 if quick else warmup,
+        connections=_numbers(connections),
+        value_bytes=value_bytes,
+    )
+    options = Options(peer_tls=peer_tls, raftdb_load=raftdb_load)
+    chosen = _names(names or _default_targets())
+    _guarded(lambda: _commits(chosen, settings, options, directory, output, keep))
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        found = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        found = ()
+    if not found or min(found) < 1 or max(found) > 1000:
+        raise click.BadParameter(f"{text!r}: give numbers from 1 to 1000, such as 1,16,64")
+    return found
+
+
+def _names(text: str) -> list[str]:
+    found = [part.strip() for part in text.split(",") if part.strip()]
+    unknown = [name for name in found if name not in ALL]
+    if unknown or not found:
+        raise click.BadParameter(f"{text!r}: choose from {', '.join(ALL)}")
+    return found
+
+
+def _commits(
+    names: list[str],
+    settings: commits_module.Settings,
+    options: Options,
+    directory: str | None,
+    output: Path | None,
+    keep: bool,
+) -> None:
+    console = _console()
+    targets = [ALL[name](options) for name in names]
+    commits_module.require(targets)
+    versions: dict[str, str] = {}
+    for target in targets:
+        versions.update(target.prepare())
+    place, disk = host.work_directory(directory)
+    console.print(f"data in {place}, {disk.file_system} on {disk.device}", highlight=False)
+    try:
+        probes = {"before": host.fdatasync_latency(place)}
+        runs = commits_module.measure(
+            targets, settings, place, lambda line: console.print(line, highlight=False)
+        )
+        probes["after"] = host.fdatasync_latency(place)
+    finally:
+        if not keep:
+            shutil.rmtree(place, ignore_errors=True)
+    results = commits_module.record(runs, settings, versions, disk, probes, asdict(options))
+    path = output or RESULTS / f"commits-{results['date'][:19].replace(':', '')}.json"
+    commits_module.save(results, path)
+    report.show(results, console)
+    console.print(f"results in {path}", highlight=False)
+
+
+@main.command("show")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def show(file: Path) -> None:
+    """Print the table of a recorded FILE again."""
+    report.show(json.loads(file.read_text()), _console())
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m bench")
