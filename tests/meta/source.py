@@ -1,0 +1,83 @@
+"""The repository's own source, parsed once: what the house rules are checked on."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "raftdb"
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """One parsed file."""
+
+    path: Path
+    text: str
+    tree: ast.Module
+
+    @property
+    def name(self) -> str:
+        """Path from the repository's root, for messages."""
+        return self.path.relative_to(ROOT).as_posix()
+
+    @property
+    def lines(self) -> int:
+        """Number of lines."""
+        return self.text.count("\n")
+
+
+@cache
+def modules(*folders: str) -> tuple[Module, ...]:
+    """All modules below these folders of the repository."""
+    found = []
+    for folder in folders:
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            text = path.read_text(encoding="utf-8")
+            found.append(Module(path, text, ast.parse(text, str(path))))
+    return tuple(found)
+
+
+@cache
+def rooms() -> tuple[str, ...]:
+    """Names of the package's rooms."""
+    return tuple(sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py")))
+
+
+def functions(module: Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """All functions and methods of a module."""
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+
+
+def imported(module: Module) -> Iterator[tuple[int, str]]:
+    """(line, absolute name) of everything that a module imports, wherever in it."""
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                yield node.lineno, f"{node.module}.{alias.name}"
+
+
+def used(module: Module) -> Iterator[tuple[int, str]]:
+    """(line, dotted name) of each attribute and name that is read, and of what is imported."""
+    yield from imported(module)
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Attribute):
+            parts: list[str] = [node.attr]
+            value: ast.expr = node.value
+            while isinstance(value, ast.Attribute):
+                parts.append(value.attr)
+                value = value.value
+            if isinstance(value, ast.Name):
+                parts.append(value.id)
+                yield node.lineno, ".".join(reversed(parts))
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            yield node.lineno, node.func.id
