@@ -1,0 +1,108 @@
+"""The `raftdb` command: finds the subcommand, and turns errors into exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from typing import Any
+
+import click
+
+from raftdb._version import __version__
+from raftdb.base.errors import Error
+from raftdb.base.exits import ExitCode, exit_code
+from raftdb.cli.output import show_error, wants_json
+
+COMMANDS = {
+    "init": ("raftdb.cli.init", "init"),
+    "start": ("raftdb.cli.start", "start"),
+    "status": ("raftdb.cli.status", "status"),
+    "sql": ("raftdb.cli.sql", "sql"),
+    "load": ("raftdb.cli.load", "load"),
+    "check": ("raftdb.cli.check", "check"),
+    "inspect": ("raftdb.cli.inspect", "inspect"),
+    "leader": ("raftdb.cli.leader", "leader"),
+    "cert": ("raftdb.cli.cert", "cert"),
+    "demo": ("raftdb.cli.demo", "demo"),
+    "completion": ("raftdb.cli.completion", "completion"),
+}
+"""Name of a command to the module and function that hold it: imported when it is asked for, so
+that a node does not carry the shell's libraries in memory."""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        place = COMMANDS.get(cmd_name)
+        if place is None:
+            return None
+        command = getattr(importlib.import_module(place[0]), place[1])
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.command(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 fine, 1 a statement or check failed, 2 usage or configuration, "
+    "3 cluster unreachable, 4 a promise is broken, 5 outcome unknown, 130 interrupted.",
+)
+@click.version_option(__version__, prog_name="raftdb")
+def cli() -> None:
+    """A replicated SQL database: SQLite on three or more nodes, exactly once.
+
+    \b
+    Try it:      raftdb demo
+    Set it up:   raftdb init DIR --local 3
+    Use it:      raftdb sql --dir DIR
+    """
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run a command; returns its exit code and never raises."""
+    try:
+        result: Any = cli.main(args=arguments, prog_name="raftdb", standalone_mode=False)
+        sys.stdout.flush()
+        return int(result) if isinstance(result, int) else int(ExitCode.OK)
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.ClickException as error:
+        if wants_json():
+            show_error(error.format_message(), "usage", int(ExitCode.USAGE))
+        else:
+            error.show()
+        return int(ExitCode.USAGE)
+    except (click.Abort, KeyboardInterrupt):
+        return int(ExitCode.INTERRUPTED)
+    except Error as error:
+        code = exit_code(error)
+        show_error(error.message, error.code, int(code), error.hint, error.outcome, error.retryable)
+        return int(code)
+    except BrokenPipeError:
+        # Whoever read has enough (`| head`). Nothing more can be written, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return int(ExitCode.OK)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        show_error(f"{where}{error.strerror or error}", "system", int(ExitCode.USAGE))
+        return int(ExitCode.USAGE)
+    except Exception as error:
+        traceback.print_exc()
+        show_error(
+            f"raftdb found itself in the wrong: {error!r}",
+            "internal",
+            int(ExitCode.BROKEN),
+            "please report it with the lines above",
+        )
+        return int(ExitCode.BROKEN)
+
+
+def main() -> None:
+    """The entry point of the installed command."""
+    sys.exit(run())
