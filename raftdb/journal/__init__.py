@@ -1,1 +1,13 @@
-"""TODO."""
+"""The durable Raft log and hard state.
+
+Owns: segments, checksums, group commit, recovery, reading a stopped node's journal.
+Promises: what `durable_index` and `durable_sequence` report survives every crash and power cut;
+a torn tail is cut, anything else that does not verify raises; nothing is written after a failure.
+May import: base.
+Never: SQL, the network, a thread or a clock of its own; a retry of a failed write or sync.
+"""
+
+from raftdb.journal.format import HardState, LogEntry
+from raftdb.journal.journal import Journal
+
+__all__ = ["HardState", "Journal", "LogEntry"]

@@ -1,0 +1,52 @@
+"""The errors that the journal raises, each with what, where and what to do."""
+
+from __future__ import annotations
+
+import errno
+
+from raftdb.base.errors import ConfigError, FatalError, JournalCorruptError
+from raftdb.journal.format import FormatError, UnknownVersionError
+
+__all__ = ["corrupt", "format_problem", "io_problem"]
+
+_CORRUPT_HINT = (
+    "this node must not vote with it. Keep the directory for `raftdb inspect`, remove the member "
+    "from the cluster and let it join again with a new node id and an empty directory"
+)
+_IO_HINTS = {
+    errno.ENOSPC: "free some space on that file system, then start the node again",
+    errno.EDQUOT: "raise the quota, then start the node again",
+    errno.EFBIG: "raise the limit on file sizes, then start the node again",
+    errno.EROFS: "the file system is read-only: find out why, then start the node again",
+    errno.EMFILE: "raise the limit on open files, then start the node again",
+}
+_IO_HINT = "check the device and the kernel's log, then start the node again"
+
+
+def corrupt(path: str, offset: int, text: str) -> JournalCorruptError:
+    """Something that was durable does not verify."""
+    return JournalCorruptError(
+        f"the journal is damaged: {path}, offset {offset}: {text}",
+        hint=_CORRUPT_HINT,
+        detail={"file": path, "offset": offset},
+    )
+
+
+def format_problem(path: str, problem: FormatError, base: int = 0) -> ConfigError | FatalError:
+    """A FormatError found in `path`; its offset counts from `base`."""
+    if isinstance(problem, UnknownVersionError):
+        return ConfigError(
+            f"{path} has {problem.text}",
+            hint="start it with the release of raftdb that wrote it, or a later one",
+        )
+    return corrupt(path, base + problem.offset, problem.text)
+
+
+def io_problem(doing: str, error: OSError) -> FatalError:
+    """The system refused. Nothing is tried again: what a failed sync left is unknown."""
+    return FatalError(
+        f"{doing} failed: {error}",
+        code="journal_io",
+        hint=_IO_HINTS.get(error.errno or 0, _IO_HINT),
+        detail={"file": str(error.filename or ""), "errno": error.errno or 0},
+    )

@@ -1,0 +1,390 @@
+"""Founding a journal, and making sense of one after a stop of any kind (rules J1 to J5).
+
+The order matters. What a start finds may live only in the page cache (killed before its sync
+returned, or a sync that failed), so nothing is told to the caller before the last segment has
+been rewritten to a new file, synced, renamed, and the directory synced. Everything before the last
+segment was synced before the first batch of the last segment was written; where there is no such
+batch yet, the segment before is rewritten too.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from raftdb.base.atomic import NEW_SUFFIX, make_directory_durably, replace_file
+from raftdb.base.errors import ConfigError
+from raftdb.base.ids import Term
+from raftdb.base.ports import File, Files, Log, Random
+from raftdb.journal.format import (
+    ENTRY,
+    FOOTER_TAIL_BYTES,
+    SEGMENT_HEADER_BYTES,
+    FooterTail,
+    FormatError,
+    HardState,
+    Mark,
+    Operation,
+    SegmentHeader,
+    decode_footer_tail,
+    decode_mark,
+    decode_segment_header,
+    encode_batch,
+    encode_mark,
+    encode_segment_header,
+    seed_of,
+    segment_name,
+    segment_number,
+)
+from raftdb.journal.problems import corrupt, format_problem, io_problem
+from raftdb.journal.scan import Cursor, Replay, check_torn, read_batches
+from raftdb.journal.segments import SealedSegment, SegmentReader, Segments
+
+__all__ = ["LOCK_NAME", "MARK_NAME", "Recovered", "create_journal", "recover_journal"]
+
+LOCK_NAME = "lock"
+MARK_NAME = "mark"
+FIRST_SEGMENT = 1
+FIRST_INDEX = 1
+JOURNAL_ID_BYTES = 16
+
+
+@dataclass(slots=True)
+class Recovered:
+    """A journal that is durable as described here, locked, and ready to be written on."""
+
+    journal_id: bytes
+    segments: Segments
+    hard_state: HardState
+    size: int
+    """Bytes of the active segment."""
+    batches: int
+    """Batches in the active segment."""
+    next_batch: int
+    chain: int
+    release: Callable[[], None]
+
+
+def create_journal(files: Files, directory: str, random: Random) -> None:
+    """Found an empty journal: the base entry (index 1, term 0, no data), term 0, no vote.
+
+    Durable on return, the directory's own name included. Raises ConfigError when there is one
+    already or another process works there, FatalError when the system refuses.
+    """
+    try:
+        make_directory_durably(files, directory)
+        release = _lock(files, directory)
+        try:
+            if any(segment_number(name) for name in files.list_directory(directory)):
+                raise ConfigError(
+                    f"{directory} already holds a journal",
+                    hint="start the node, or give it another directory",
+                )
+            _found(files, directory, random.randbytes(JOURNAL_ID_BYTES))
+        finally:
+            release()
+    except OSError as error:
+        raise io_problem(f"creating a journal in {directory}", error) from error
+
+
+def _found(files: Files, directory: str, journal_id: bytes) -> None:
+    """The first segment's appearance is what founds; all else is there before."""
+    seed = seed_of(journal_id, FIRST_SEGMENT)
+    header = SegmentHeader(
+        journal_id=journal_id,
+        number=FIRST_SEGMENT,
+        oldest=FIRST_SEGMENT,
+        first_batch=1,
+        next_index=FIRST_INDEX,
+        previous_term=0,
+        durable_index=0,
+        hard_state=HardState(Term(0), None),
+        chain=0,
+    )
+    batch, chain = encode_batch([Operation(ENTRY, FIRST_INDEX, 0, b"")], 1, 0, 0, seed)
+    mark = Mark(journal_id, FIRST_SEGMENT, 1, FIRST_INDEX, chain)
+    replace_file(files, posixpath.join(directory, MARK_NAME), encode_mark(mark))
+    path = posixpath.join(directory, segment_name(FIRST_SEGMENT))
+    replace_file(files, path, encode_segment_header(header) + batch)
+
+
+def recover_journal(files: Files, directory: str, log: Log) -> Recovered:
+    """Lock, verify, make durable. Raises JournalCorruptError, ConfigError, FatalError."""
+    try:
+        names = files.list_directory(directory)
+    except (FileNotFoundError, NotADirectoryError):
+        names = []
+    except OSError as error:
+        raise io_problem(f"opening the journal in {directory}", error) from error
+    if not any(segment_number(name) for name in names):
+        raise ConfigError(
+            f"there is no journal in {directory}",
+            code="journal_missing",
+            hint="an empty directory is not a member: `raftdb init` founds a cluster, a join adds "
+            "a member with a new node id. If a disk was lost, do not reuse its node id",
+        )
+    try:
+        release = _lock(files, directory)
+    except OSError as error:
+        raise io_problem(f"locking the journal in {directory}", error) from error
+    try:
+        return _Recovery(files, directory, log).run(release)
+    except BaseException as error:
+        release()
+        if isinstance(error, OSError):
+            raise io_problem(f"opening the journal in {directory}", error) from error
+        raise
+
+
+def _lock(files: Files, directory: str) -> Callable[[], None]:
+    try:
+        return files.lock(posixpath.join(directory, LOCK_NAME))
+    except BlockingIOError:
+        raise ConfigError(
+            f"another process has the journal in {directory}",
+            code="journal_locked",
+            hint="stop the node that runs there, or give this one its own directory",
+        ) from None
+
+
+@dataclass(slots=True)
+class _Scanned:
+    """One segment, read as a whole."""
+
+    header: SegmentHeader
+    data: bytes
+    replay: Replay
+    cursor: Cursor
+    problem: FormatError | None
+
+    @property
+    def batches(self) -> int:
+        return self.cursor.number - self.header.first_batch
+
+
+class _Recovery:
+    def __init__(self, files: Files, directory: str, log: Log) -> None:
+        self._files = files
+        self._directory = directory
+        self._log = log
+        self._mark = self._read_mark()
+
+    def run(self, release: Callable[[], None]) -> Recovered:
+        files, directory = self._files, self._directory
+        names = files.list_directory(directory)
+        numbers = sorted(filter(None, map(segment_number, names)))
+        last = self._scan_last(numbers[-1])
+        oldest = last.replay.oldest
+        self._check_complete(numbers, oldest, last)
+        header = last.header
+        if last.batches == 0 and header.number > oldest:
+            self._finish_seal(header)
+        sealed = self._read_sealed(oldest, header)
+        self._trim_sealed(sealed, last.replay.index.first)
+        path = self._path(header.number)
+        replace_file(files, path, last.data[: last.cursor.offset])
+        self._remove_leftovers(names, oldest)
+        files.sync_directory(posixpath.dirname(directory))
+        file = files.open(path)
+        self._write_mark(last)
+        seed = seed_of(header.journal_id, header.number)
+        active = SegmentReader(path, file, last.replay.index, seed)
+        return Recovered(
+            journal_id=header.journal_id,
+            segments=Segments(files, directory, header.journal_id, sealed, active),
+            hard_state=last.replay.hard_state,
+            size=last.cursor.offset,
+            batches=last.batches,
+            next_batch=last.cursor.number,
+            chain=last.cursor.chain,
+            release=release,
+        )
+
+    def _path(self, number: int) -> str:
+        return posixpath.join(self._directory, segment_name(number))
+
+    def _mark_path(self) -> str:
+        return posixpath.join(self._directory, MARK_NAME)
+
+    def _read_mark(self) -> Mark:
+        path = self._mark_path()
+        try:
+            return decode_mark(self._files.read_file(path))
+        except FileNotFoundError:
+            raise corrupt(path, 0, "the file is missing") from None
+        except FormatError as problem:
+            raise format_problem(path, problem) from None
+
+    def _write_mark(self, last: _Scanned) -> None:
+        mark = Mark(
+            last.header.journal_id,
+            last.header.number,
+            last.cursor.number - 1,
+            last.replay.index.last,
+            last.cursor.chain,
+        )
+        if mark != self._mark:
+            replace_file(self._files, self._mark_path(), encode_mark(mark))
+
+    # -- the last segment ---------------------------------------------------------------------
+
+    def _scan_last(self, number: int) -> _Scanned:
+        path = self._path(number)
+        data = self._files.read_file(path)
+        header = self._decode_header(number, data[:SEGMENT_HEADER_BYTES])
+        seed = seed_of(header.journal_id, number)
+        if decode_footer_tail(data[-FOOTER_TAIL_BYTES:], seed) is not None:
+            text = "it is missing, though the segment before it was sealed"
+            raise corrupt(self._path(number + 1), 0, text)
+        scanned = self._scan(header, data, len(data))
+        if scanned.problem is not None:
+            self._judge_tail(path, scanned)
+        self._check_mark(path, scanned)
+        return scanned
+
+    def _judge_tail(self, path: str, scanned: _Scanned) -> None:
+        """Cut what a crash tore (by remembering where to), or raise."""
+        cursor, problem = scanned.cursor, scanned.problem
+        assert problem is not None
+        if scanned.header.number == self._mark.segment and cursor.number <= self._mark.batch:
+            text = f"{problem.text}, but batch {self._mark.batch} was durable by the mark"
+            raise corrupt(path, problem.offset, text)
+        try:
+            check_torn(scanned.data, scanned.header, cursor, problem)
+        except FormatError as rotten:
+            raise format_problem(path, rotten) from None
+        self._log.warning(
+            "journal_tail_cut",
+            file=path,
+            offset=cursor.offset,
+            bytes=len(scanned.data) - cursor.offset,
+            reason=f"a write was cut short by a crash: {problem.text}",
+        )
+
+    def _scan(self, header: SegmentHeader, data: bytes, end: int) -> _Scanned:
+        """Replay all batches up to `end`. What does not verify is kept as the problem; what
+        verifies and is impossible raises."""
+        replay, cursor = Replay.from_header(header), Cursor.at_start(header)
+        path = self._path(header.number)
+        marked = self._mark if self._mark.segment == header.number else None
+        problem = None
+        batches = iter(read_batches(data, header, cursor, end))
+        while True:
+            try:
+                batch = next(batches, None)
+            except FormatError as found:
+                problem = found
+                break
+            if batch is None:
+                break
+            try:
+                replay.apply_batch(batch, data)
+            except FormatError as nonsense:
+                raise format_problem(path, nonsense) from None
+            if marked and batch.header.number == marked.batch and batch.chain != marked.chain:
+                raise corrupt(path, batch.offset, "the batch is not the one that the mark names")
+        return _Scanned(header, data, replay, cursor, problem)
+
+    def _check_mark(self, path: str, last: _Scanned) -> None:
+        """J2: nothing that the mark says was durable may be gone."""
+        mark = self._mark
+        if mark.segment > last.header.number:
+            text = f"the segment is missing, though the mark names its batch {mark.batch}"
+            raise corrupt(self._path(mark.segment), 0, text)
+        if mark.segment == last.header.number and mark.batch >= last.cursor.number:
+            text = f"the segment ends before batch {mark.batch}, which was durable by the mark"
+            raise corrupt(path, last.cursor.offset, text)
+        if mark.segment < last.header.number and mark.batch >= last.header.first_batch:
+            raise corrupt(path, 0, f"batch {mark.batch} should lie in segment {mark.segment}")
+
+    def _decode_header(self, number: int, data: bytes) -> SegmentHeader:
+        path = self._path(number)
+        try:
+            header = decode_segment_header(data)
+        except FormatError as problem:
+            raise format_problem(path, problem) from None
+        if header.number != number:
+            raise corrupt(path, 0, f"this is segment {header.number} under another name")
+        if header.journal_id != self._mark.journal_id:
+            raise corrupt(path, 0, "the segment belongs to another journal")
+        return header
+
+    # -- the segments before ------------------------------------------------------------------
+
+    def _check_complete(self, numbers: list[int], oldest: int, last: _Scanned) -> None:
+        have = set(numbers)
+        for number in range(oldest, last.header.number):
+            if number not in have:
+                raise corrupt(self._path(number), 0, "the segment is missing")
+
+    def _finish_seal(self, successor: SegmentHeader) -> None:
+        """Nothing was written behind the last segment's header yet, so the footer of the segment
+        before may be missing, torn, or only in the page cache: write that segment again."""
+        number = successor.number - 1
+        path = self._path(number)
+        data = self._files.read_file(path)
+        header = self._decode_header(number, data[:SEGMENT_HEADER_BYTES])
+        seed = seed_of(header.journal_id, number)
+        tail = decode_footer_tail(data[-FOOTER_TAIL_BYTES:], seed)
+        scanned = self._scan(header, data, len(data) if tail is None else tail.index_offset)
+        cursor = scanned.cursor
+        if (cursor.number, cursor.chain) != (successor.first_batch, successor.chain):
+            where = scanned.problem or FormatError(cursor.offset, "the segment ends too early")
+            raise format_problem(path, where)
+        footer = scanned.replay.index.footer(cursor.offset, cursor.number, cursor.chain, seed)
+        replace_file(self._files, path, data[: cursor.offset] + footer)
+
+    def _read_sealed(self, oldest: int, last: SegmentHeader) -> list[SealedSegment]:
+        """J4: of sealed segments a start reads header and footer only."""
+        sealed: list[SealedSegment] = []
+        successor = last
+        for number in range(last.number - 1, oldest - 1, -1):
+            header, tail = self._read_ends(number)
+            problem = _broken_chain(tail, successor)
+            if problem:
+                raise corrupt(self._path(number), tail.index_offset, problem)
+            sealed.append(SealedSegment(tail, tail.last_index))
+            successor = header
+        sealed.reverse()
+        return sealed
+
+    def _read_ends(self, number: int) -> tuple[SegmentHeader, FooterTail]:
+        path = self._path(number)
+        file: File = self._files.open(path)
+        try:
+            size = file.size()
+            header = self._decode_header(number, file.read_at(0, SEGMENT_HEADER_BYTES))
+            offset = max(0, size - FOOTER_TAIL_BYTES)
+            tail_bytes = file.read_at(offset, FOOTER_TAIL_BYTES)
+        finally:
+            file.close()
+        tail = decode_footer_tail(tail_bytes, seed_of(header.journal_id, number))
+        if tail is None or tail.number != number:
+            raise corrupt(path, offset, "the footer of a sealed segment does not verify")
+        return header, tail
+
+    def _trim_sealed(self, sealed: list[SealedSegment], floor: int) -> None:
+        """Entries that a later segment truncated do not count."""
+        for segment in reversed(sealed):
+            segment.last = min(segment.last, floor - 1)
+            floor = min(floor, segment.first)
+
+    def _remove_leftovers(self, names: list[str], oldest: int) -> None:
+        """Segments that were dropped, and files whose writing a crash interrupted."""
+        for name in names:
+            number = segment_number(name)
+            if (number is not None and number < oldest) or name.endswith(NEW_SUFFIX):
+                path = posixpath.join(self._directory, name)
+                if self._files.exists(path):
+                    self._files.remove(path)
+        self._files.sync_directory(self._directory)
+
+
+def _broken_chain(tail: FooterTail, successor: SegmentHeader) -> str:
+    """Why a sealed segment and its successor do not fit together; empty when they do."""
+    if (tail.chain, tail.next_batch) != (successor.chain, successor.first_batch):
+        return f"its last batch is not the one that segment {successor.number} follows"
+    if (tail.last_index + 1, tail.last_term) != (successor.next_index, successor.previous_term):
+        return f"its last entry is not the one that segment {successor.number} follows"
+    return ""
