@@ -1,0 +1,37 @@
+"""What each limit bounds, in a sentence: for `--print-config` and docs/configuration.md."""
+
+from __future__ import annotations
+
+LIMIT_DOCS = {
+    "sql_bytes_max": "Bytes of one SQL statement.",
+    "parameters_max": "Parameters of one statement.",
+    "value_bytes_max": "Bytes of one text or blob.",
+    "request_bytes_max": "Bytes of one request, with all its statements and parameters.",
+    "statements_per_request_max": "Statements in one request.",
+    "request_values_max": "Parameters and statements in one request, all counted.",
+    "reply_bytes_kept_max": "A reply up to this size is kept, so that a retry gets it again.",
+    "result_bytes_max": "Bytes of one result.",
+    "client_frame_bytes_max": "Bytes of one message of the client protocol.",
+    "hello_frame_bytes_max": "Bytes of a connection's first message.",
+    "peer_frame_bytes_max": "Bytes of one message between nodes.",
+    "client_connections_max": "Open connections at the client port.",
+    "peer_connections_max": "Open connections at the peer port.",
+    "handshakes_max": "Connections of one port that have not shown their certificate yet.",
+    "requests_per_connection_max": "Requests of one connection that wait for their answer.",
+    "proposals_waiting_max": "Requests that wait for the log, of all clients together.",
+    "proposals_waiting_bytes_max": "Their bytes.",
+    "entry_bytes_max": "Requests share one log entry up to this size.",
+    "entry_requests_max": "Requests that share one log entry.",
+    "append_bytes_max": "Aimed-at bytes of one message that carries log entries.",
+    "append_inflight_bytes_max": "Bytes on their way to one follower.",
+    "connection_buffer_bytes_max": "Unsent bytes of one connection; beyond, it is cut.",
+    "journal_segment_bytes": "Bytes of one file of the journal.",
+    "journal_cache_bytes_max": "Recent log entries that are kept in memory, in bytes.",
+    "sessions_max": "Client sessions, of the whole cluster.",
+    "session_replies_max": "Kept replies of one session.",
+    "session_idle_ms": "A session ends after this long without a request, in milliseconds.",
+    "reader_age_ms_max": "How long one read may run, in milliseconds.",
+    "readers_max": "Reads that run at the same time.",
+    "request_timeout_ms": "Deadline of a request that names none, in milliseconds.",
+    "handshake_timeout_ms": "How long a connection's handshake may take, in milliseconds.",
+}

@@ -1,0 +1,158 @@
+"""What a node makes sure of before it takes part: that the data is its own, and the clock is sane.
+
+`node.json` in the data directory says whose data it is; `raftdb init` (or, later, a join) writes
+it, and nothing else does. A directory without it is never made into a member's by `start`: an
+empty voter in a member's place would vote that member's entries away.
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from raftdb.base.atomic import make_directory_durably, replace_file
+from raftdb.base.config import NodeConfig
+from raftdb.base.errors import ConfigError
+from raftdb.base.ids import ClusterId, HistoryId, NodeId, parse_cluster_id, parse_node_id
+from raftdb.base.ports import Files, Log
+from raftdb.base.settings import parse_history_id
+
+IDENTITY_FILE = "node.json"
+IDENTITY_FORMAT = 1
+RELEASED = datetime(2026, 1, 1, tzinfo=UTC)
+"""No clock of a machine that runs this release can be before this."""
+BACKWARDS_ALARM_MS = 3_600_000
+FORWARDS_ALARM_MS = 366 * 86_400_000
+_CREATED = re.compile(r"[0-9TZ:.+-]{10,40}")
+
+
+@dataclass(frozen=True, slots=True)
+class NodeIdentity:
+    """Whose data a directory holds."""
+
+    cluster_id: ClusterId
+    history: HistoryId
+    node_id: NodeId
+    created: str
+    """ISO 8601, UTC; for people."""
+
+
+def time_text(wall_ms: int) -> str:
+    """Unix milliseconds as ISO 8601 in UTC; years beyond 9999 as the bare number."""
+    try:
+        return datetime.fromtimestamp(wall_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (ValueError, OverflowError, OSError):
+        return f"{wall_ms} ms"
+
+
+def render_identity(identity: NodeIdentity) -> bytes:
+    """node.json."""
+    value = {
+        "format": IDENTITY_FORMAT,
+        "cluster_id": identity.cluster_id,
+        "history": identity.history,
+        "node_id": identity.node_id,
+        "created": identity.created,
+    }
+    return (json.dumps(value, indent=2) + "\n").encode()
+
+
+def parse_identity(data: bytes, where: str) -> NodeIdentity:
+    """Read node.json; `where` is its path. Raises ConfigError."""
+    try:
+        value = json.loads(data)
+        if not isinstance(value, dict):
+            raise ValueError("it is no JSON object")
+        if value.get("format") != IDENTITY_FORMAT:
+            raise ValueError(
+                f"its format is {value.get('format')!r}, this release knows {IDENTITY_FORMAT}"
+            )
+        texts = {key: value.get(key) for key in ("cluster_id", "history", "node_id", "created")}
+        for key, text in texts.items():
+            if not isinstance(text, str):
+                raise ValueError(f"{key} is missing")
+        if not _CREATED.fullmatch(str(texts["created"])):
+            raise ValueError("created is not a time")
+        return NodeIdentity(
+            parse_cluster_id(str(texts["cluster_id"])),
+            parse_history_id(str(texts["history"])),
+            parse_node_id(str(texts["node_id"])),
+            str(texts["created"]),
+        )
+    except (ValueError, RecursionError, ConfigError) as error:
+        raise ConfigError(
+            f"{where} is damaged: {error}",
+            hint="restore this node's directory from before, or replace the node by a new member",
+        ) from error
+
+
+def write_identity(files: Files, data_dir: str, identity: NodeIdentity) -> None:
+    """Make `data_dir` that node's, durably. ConfigError when it holds anything already."""
+    if files.exists(data_dir) and files.list_directory(data_dir):
+        raise ConfigError(
+            f"{data_dir} is not empty",
+            hint="a new node begins in a directory of its own: choose another, or empty this one",
+        )
+    make_directory_durably(files, data_dir)
+    replace_file(files, posixpath.join(data_dir, IDENTITY_FILE), render_identity(identity))
+
+
+def check_identity(files: Files, config: NodeConfig) -> NodeIdentity:
+    """Whose data `config.data_dir` holds: this node's, or ConfigError with what to do."""
+    data_dir = config.data_dir
+    path = posixpath.join(data_dir, IDENTITY_FILE)
+    if not files.exists(data_dir) or not files.list_directory(data_dir):
+        problem = "is empty" if files.exists(data_dir) else "does not exist"
+        raise ConfigError(
+            f"the data directory {data_dir} {problem}, and node {config.node_id} is a member of "
+            "the cluster: starting without its data could lose acknowledged writes",
+            hint="if the path or a mount is wrong, mend it; if the disk is lost, replace the node "
+            "by a new member with another node id; for a new cluster, use `raftdb init`",
+        )
+    if not files.exists(path):
+        raise ConfigError(
+            f"{data_dir} is not the data directory of a raftdb node: it has no {IDENTITY_FILE}",
+            hint="check data_dir in the configuration",
+        )
+    found = parse_identity(files.read_file(path), path)
+    for what, there, here in (
+        ("cluster", found.cluster_id, config.cluster_id),
+        ("node", found.node_id, config.node_id),
+        ("history", found.history, config.history),
+    ):
+        if there != here:
+            raise ConfigError(
+                f"{data_dir} holds the data of {what} {there}, and this is {what} {here}",
+                hint="each node has its own directory and configuration: check data_dir",
+            )
+    return found
+
+
+def check_clock(wall_ms: int, last_logged_ms: int | None, log: Log) -> None:
+    """Refuse a clock that cannot be right, and give an alarm for one that is hardly.
+
+    raftdb's order and durability do not rest on wall clocks, and logged time never runs back, so a
+    doubtful clock is no reason to take a node away from its cluster. Before the release, though,
+    even certificates cannot be judged: ConfigError.
+    """
+    if wall_ms < RELEASED.timestamp() * 1000:
+        raise ConfigError(
+            f"the clock of this machine says {time_text(wall_ms)}, which is before this release "
+            "was made",
+            hint="set the clock (timedatectl, chrony), then start again",
+        )
+    if last_logged_ms is None or last_logged_ms <= 0:
+        return
+    ahead_ms = wall_ms - last_logged_ms
+    if ahead_ms < -BACKWARDS_ALARM_MS or ahead_ms > FORWARDS_ALARM_MS:
+        log.warning(
+            "clock_far_off",
+            clock=time_text(wall_ms),
+            last_write=time_text(last_logged_ms),
+            hint="set the clock of this machine; until then datetime('now') stands still"
+            if ahead_ms < 0
+            else "if nothing was written for a year, all is well; else set the clock now",
+        )
