@@ -1,1 +1,85 @@
-"""TODO."""
+"""The client protocol without IO: messages, their bytes, and one connection from either side.
+
+Owns: the kinds of messages, framing, the rules of who may say what when.
+Promises: whatever bytes arrive, only RemoteProtocolError is raised, and memory stays bounded by
+the announced frame size; what `send` returned, the other side's `receive` gives back equal.
+May import: base, command; msgpack.
+Never: a socket, a clock, SQL semantics, routing.
+"""
+
+from raftdb.wire.connection import ClientSide, ServerSide, State
+from raftdb.wire.errors import LocalProtocolError, RemoteProtocolError
+from raftdb.wire.messages import (
+    LEVELS,
+    LINEARIZABLE,
+    LOCAL,
+    VERSION,
+    VERSIONS,
+    AttachSession,
+    Cancel,
+    ClientMessage,
+    CloseSession,
+    ContentHash,
+    Done,
+    Endpoint,
+    ErrorMessage,
+    Execute,
+    Goodbye,
+    Hello,
+    Info,
+    Message,
+    OpenSession,
+    Ping,
+    Pong,
+    Query,
+    Reply,
+    Request,
+    Result,
+    Rows,
+    ServerMessage,
+    Status,
+    Transfer,
+    Welcome,
+    choose_version,
+    rows_messages,
+)
+
+__all__ = [
+    "LEVELS",
+    "LINEARIZABLE",
+    "LOCAL",
+    "VERSION",
+    "VERSIONS",
+    "AttachSession",
+    "Cancel",
+    "ClientMessage",
+    "ClientSide",
+    "CloseSession",
+    "ContentHash",
+    "Done",
+    "Endpoint",
+    "ErrorMessage",
+    "Execute",
+    "Goodbye",
+    "Hello",
+    "Info",
+    "LocalProtocolError",
+    "Message",
+    "OpenSession",
+    "Ping",
+    "Pong",
+    "Query",
+    "RemoteProtocolError",
+    "Reply",
+    "Request",
+    "Result",
+    "Rows",
+    "ServerMessage",
+    "ServerSide",
+    "State",
+    "Status",
+    "Transfer",
+    "Welcome",
+    "choose_version",
+    "rows_messages",
+]

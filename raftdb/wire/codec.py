@@ -1,0 +1,502 @@
+"""Bodies of frames: msgpack arrays `[kind, request_id, …]`, strictly checked.
+
+Kinds are never reused: 1 to 63 come from clients, 64 to 127 from servers. `decode` raises
+RemoteProtocolError and nothing else.
+
+Memory: an array header of five bytes can claim millions of elements, and nested ones multiply. So
+bodies beyond SKIP_BYTES are walked once without building anything (what is claimed must be there),
+and beyond COUNT_BYTES their values are counted against `values_max`, because a value of one byte
+can take 64 once it is built.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import msgpack
+
+from raftdb.base.errors import OUTCOMES, DataError
+from raftdb.command import Statement
+from raftdb.command.requests import Parameters
+from raftdb.wire import messages as m
+from raftdb.wire.errors import LocalProtocolError, RemoteProtocolError
+
+MAGIC = "raftdb"
+INTEGER_MAX = (1 << 63) - 1
+INTEGER_MIN = -(1 << 63)
+TIMEOUT_MS_MAX = 24 * 3_600_000
+SESSION_ID_BYTES = 40
+NAME_CHARACTERS_MAX = 256
+LABEL_CHARACTERS_MAX = 128
+REASON_CHARACTERS_MAX = 4_096
+VERSIONS_MAX = 16
+MEMBERS_MAX = 64
+INFO_DEPTH_MAX = 8
+
+SKIP_BYTES = 1_024
+COUNT_BYTES = 256 * 1_024
+
+_VALUE_TYPES = frozenset((type(None), int, float, str, bytes))
+_ROLES = ("leader", "follower", "candidate", "stopped")
+_HEX_ID = re.compile(r"[0-9a-f]{32}")
+_Built = TypeVar("_Built", bound=m.Message)
+
+
+# --- encoding -----------------------------------------------------------------------------------
+
+
+def encode(message: m.Message) -> bytes:
+    """The frame's body. Raises DataError when a value cannot be sent."""
+    entry = _ENCODERS.get(type(message))
+    if entry is None:
+        raise LocalProtocolError(f"{type(message).__name__} is not a message of this protocol")
+    kind, fields = entry
+    try:
+        packed: bytes = msgpack.packb((kind, *fields(message)), use_bin_type=True)
+    except (OverflowError, UnicodeEncodeError, TypeError, ValueError) as error:
+        raise DataError(
+            f"a value cannot be sent: {error}",
+            hint="integers have 64 bits, text is valid Unicode, other types are not stored",
+        ) from error
+    return packed
+
+
+def _statements(statements: tuple[Statement, ...]) -> list[tuple[str, tuple[Parameters, ...]]]:
+    return [(statement.sql, statement.parameter_sets) for statement in statements]
+
+
+def _endpoint_fields(endpoint: m.Endpoint | None) -> tuple[str, str] | None:
+    return None if endpoint is None else (endpoint.node_id, endpoint.address)
+
+
+def _hello_fields(v: m.Hello) -> tuple[Any, ...]:
+    return (0, MAGIC, v.versions, v.client_name, v.cluster_id, v.history)
+
+
+def _execute_fields(v: m.Execute) -> tuple[Any, ...]:
+    return (
+        v.request_id,
+        v.sequence,
+        v.floor,
+        v.timeout_ms,
+        v.foreign_keys,
+        _statements(v.statements),
+    )
+
+
+def _query_fields(v: m.Query) -> tuple[Any, ...]:
+    return (v.request_id, v.level, v.timeout_ms, v.max_rows, _statements(v.statements))
+
+
+def _welcome_fields(v: m.Welcome) -> tuple[Any, ...]:
+    return (
+        0,
+        v.version,
+        v.cluster_id,
+        v.history,
+        v.node_id,
+        v.role,
+        v.term,
+        _endpoint_fields(v.leader),
+        [_endpoint_fields(member) for member in v.members],
+        v.frame_bytes_max,
+        v.requests_max,
+        v.server_version,
+    )
+
+
+_ENCODERS: dict[type, tuple[int, Callable[[Any], tuple[Any, ...]]]] = {
+    m.Hello: (1, _hello_fields),
+    m.OpenSession: (2, lambda v: (v.request_id, v.label, v.timeout_ms)),
+    m.AttachSession: (3, lambda v: (v.request_id, v.session_id)),
+    m.CloseSession: (4, lambda v: (v.request_id, v.timeout_ms)),
+    m.Execute: (5, _execute_fields),
+    m.Query: (6, _query_fields),
+    m.Status: (7, lambda v: (v.request_id,)),
+    m.Ping: (8, lambda v: (v.request_id,)),
+    m.Transfer: (9, lambda v: (v.request_id, v.target, v.timeout_ms)),
+    m.ContentHash: (10, lambda v: (v.request_id, v.index, v.timeout_ms)),
+    m.Cancel: (11, lambda v: (v.request_id,)),
+    m.Welcome: (64, _welcome_fields),
+    m.Result: (65, lambda v: (v.request_id, v.index, v.reply)),
+    m.Rows: (66, lambda v: (v.request_id, v.index, v.chunk, v.last)),
+    m.Info: (67, lambda v: (v.request_id, v.info)),
+    m.Pong: (68, lambda v: (v.request_id,)),
+    m.ErrorMessage: (69, lambda v: (v.request_id, v.error)),
+    m.Goodbye: (70, lambda v: (0, v.reason)),
+    m.Done: (71, lambda v: (v.request_id,)),
+}
+
+
+# --- decoding -----------------------------------------------------------------------------------
+
+
+def decode(body: bytes | memoryview, values_max: int) -> m.Message:
+    """Read one frame's body. Raises RemoteProtocolError."""
+    try:
+        if len(body) > SKIP_BYTES:
+            check_shape(body, values_max)
+        value = msgpack.unpackb(body, raw=False, use_list=False, strict_map_key=True)
+        if type(value) is not tuple or len(value) < 2:
+            raise ValueError("it is not an array of kind and request id")
+        kind = value[0]
+        decoder = _DECODERS.get(kind) if type(kind) is int else None
+        if decoder is None:
+            raise ValueError(f"kind {_shown(kind)} is unknown")
+        return decoder(*value[1:])
+    except (ValueError, TypeError, OverflowError) as error:
+        raise RemoteProtocolError(
+            f"a message does not decode: {error}",
+            hint="the other side speaks another protocol or a newer version of this one",
+        ) from error
+
+
+def check_shape(body: bytes | memoryview, values_max: int) -> None:
+    """Walk msgpack without building it. Raises ValueError when more is claimed than is there, or
+    when there are more than `values_max` values."""
+    if len(body) > COUNT_BYTES:
+        _count_values(body, values_max)
+        return
+    walker = msgpack.Unpacker(max_buffer_size=len(body), read_size=min(len(body), 4_096))
+    walker.feed(body)
+    try:
+        walker.skip()
+    except msgpack.OutOfData:
+        raise ValueError("it ends early") from None
+
+
+def _count_values(body: bytes | memoryview, values_max: int) -> None:
+    sizes, position, end, pending, count = _SIZES, 0, len(body), 1, 0
+    while pending:
+        if position >= end or count >= values_max:
+            break
+        head = body[position]
+        pending -= 1
+        count += 1
+        if head < 0x80 or head >= 0xE0:
+            position += 1
+        elif head < 0x90:
+            pending += 2 * (head & 15)
+            position += 1
+        elif head < 0xA0:
+            pending += head & 15
+            position += 1
+        elif head < 0xC0:
+            position += 1 + (head & 31)
+        else:
+            fixed, length_bytes, per_length = sizes[head - 0xC0]
+            position += 1
+            if length_bytes:
+                length = int.from_bytes(body[position : position + length_bytes], "big")
+                position += length_bytes
+                if per_length:
+                    pending += per_length * length
+                else:
+                    position += length
+            position += fixed
+        if pending > end - position:
+            raise ValueError("it claims more elements than it has bytes")
+    if pending and count >= values_max:
+        raise ValueError(f"it has more than {values_max} values")
+    if pending or position != end:
+        raise ValueError("it ends early or has bytes to spare")
+
+
+# Of the heads 0xC0 to 0xDF: bytes of a fixed size; bytes of the length field; elements per unit of
+# length (0: the length counts bytes).
+# fmt: off
+_FIXED = (0, 0, 0, 0,  0, 0, 0,  1, 1, 1,  4, 8,  1, 2, 4, 8,  1, 2, 4, 8,
+          2, 3, 5, 9, 17,  0, 0, 0,  0, 0, 0, 0)
+_LENGTH = (0, 0, 0, 0,  1, 2, 4,  1, 2, 4,  0, 0,  0, 0, 0, 0,  0, 0, 0, 0,
+           0, 0, 0, 0, 0,  1, 2, 4,  2, 4, 2, 4)
+_ELEMENTS = (0,) * 28 + (1, 1, 2, 2)
+# fmt: on
+_SIZES = tuple(zip(_FIXED, _LENGTH, _ELEMENTS, strict=True))
+
+
+def _shown(value: Any) -> str:
+    return repr(value)[:40]
+
+
+def _integer(value: Any, what: str, low: int, high: int = INTEGER_MAX) -> int:
+    if type(value) is not int or not low <= value <= high:
+        raise ValueError(f"{what} is {_shown(value)}, not an integer from {low} to {high}")
+    return value
+
+
+def _rid(value: Any) -> int:
+    return _integer(value, "the request id", 1)
+
+
+def _no_rid(value: Any) -> int:
+    return _integer(value, "the request id", 0, 0)
+
+
+def _timeout(value: Any) -> int:
+    return _integer(value, "timeout_ms", 1, TIMEOUT_MS_MAX)
+
+
+def _text(value: Any, what: str, characters_max: int) -> str:
+    if type(value) is not str or len(value) > characters_max:
+        raise ValueError(f"{what} is not text of at most {characters_max} characters")
+    return value
+
+
+def _hex_id(value: Any, what: str) -> str:
+    if type(value) is not str or not _HEX_ID.fullmatch(value):
+        raise ValueError(f"{what} is {_shown(value)}, not 32 hexadecimal digits")
+    return value
+
+
+def _bytes(value: Any, what: str) -> bytes:
+    if type(value) is not bytes:
+        raise ValueError(f"{what} is not bytes")
+    return value
+
+
+def _boolean(value: Any, what: str) -> bool:
+    if type(value) is not bool:
+        raise ValueError(f"{what} is {_shown(value)}, not a boolean")
+    return value
+
+
+def _array(value: Any, what: str, low: int, high: int) -> tuple[Any, ...]:
+    if type(value) is not tuple or not low <= len(value) <= high:
+        raise ValueError(f"{what} is not an array of {low} to {high} elements")
+    return value
+
+
+def _endpoint(value: Any) -> m.Endpoint:
+    node_id, address = _array(value, "an end point", 2, 2)
+    return m.Endpoint(
+        _text(node_id, "a node id", NAME_CHARACTERS_MAX),
+        _text(address, "an address", NAME_CHARACTERS_MAX + 8),
+    )
+
+
+def _read_statements(value: Any) -> tuple[Statement, ...]:
+    statements = []
+    for item in _array(value, "the statements", 1, INTEGER_MAX):
+        sql, sets = _array(item, "a statement", 2, 2)
+        _array(sets, "parameter sets", 1, INTEGER_MAX)
+        for parameters in sets:
+            _check_parameters(parameters)
+        statements.append(Statement(_text(sql, "SQL", INTEGER_MAX), sets))
+    return tuple(statements)
+
+
+def _check_parameters(parameters: Any) -> None:
+    if type(parameters) is tuple:
+        values: Any = parameters
+    elif type(parameters) is dict:
+        if not all(type(name) is str for name in parameters):
+            raise ValueError("a parameter's name is not text")
+        values = parameters.values()
+    else:
+        raise ValueError("parameters are neither an array nor a map")
+    types = set(map(type, values))
+    if not types <= _VALUE_TYPES:
+        raise ValueError("a parameter is not null, integer, float, text or bytes")
+    if int in types and not all(type(v) is not int or v <= INTEGER_MAX for v in values):
+        raise ValueError("a parameter is an integer beyond 64 bits")
+    if float in types and any(v != v for v in values):
+        raise ValueError("a parameter is not a number (NaN)")
+
+
+def _check_plain(value: Any, depth: int = 0) -> None:
+    """Info and errors may hold any plain value, nested a little."""
+    if depth > INFO_DEPTH_MAX:
+        raise ValueError(f"it is nested deeper than {INFO_DEPTH_MAX}")
+    if type(value) is dict:
+        if not all(type(key) is str for key in value):
+            raise ValueError("a key is not text")
+        value = tuple(value.values())
+    if type(value) is tuple:
+        for item in value:
+            _check_plain(item, depth + 1)
+    elif type(value) not in _VALUE_TYPES and type(value) is not bool:
+        raise ValueError(f"{type(value).__name__} is not a plain value")
+
+
+def _read_hello(
+    rid: Any, magic: Any, versions: Any, name: Any, cluster: Any, history: Any
+) -> m.Hello:
+    _no_rid(rid)
+    if magic != MAGIC:
+        raise ValueError("a hello starts with the word raftdb")
+    for version in _array(versions, "versions", 1, VERSIONS_MAX):
+        _integer(version, "a version", 1, 65_535)
+    return m.Hello(
+        versions,
+        _text(name, "the client's name", LABEL_CHARACTERS_MAX),
+        None if cluster is None else _hex_id(cluster, "the cluster id"),
+        None if history is None else _hex_id(history, "the history id"),
+    )
+
+
+def _read_open(rid: Any, label: Any, timeout_ms: Any) -> m.OpenSession:
+    return m.OpenSession(
+        _rid(rid), _text(label, "the label", LABEL_CHARACTERS_MAX), _timeout(timeout_ms)
+    )
+
+
+def _read_attach(rid: Any, session_id: Any) -> m.AttachSession:
+    if len(_bytes(session_id, "the session id")) != SESSION_ID_BYTES:
+        raise ValueError(f"a session id has {SESSION_ID_BYTES} bytes")
+    return m.AttachSession(_rid(rid), session_id)
+
+
+def _read_close(rid: Any, timeout_ms: Any) -> m.CloseSession:
+    return m.CloseSession(_rid(rid), _timeout(timeout_ms))
+
+
+def _read_execute(
+    rid: Any, sequence: Any, floor: Any, timeout_ms: Any, foreign_keys: Any, statements: Any
+) -> m.Execute:
+    _integer(sequence, "the sequence", 1)
+    return m.Execute(
+        _rid(rid),
+        sequence,
+        _integer(floor, "the floor", 0, sequence - 1),
+        _timeout(timeout_ms),
+        _read_statements(statements),
+        _boolean(foreign_keys, "foreign_keys"),
+    )
+
+
+def _read_query(rid: Any, level: Any, timeout_ms: Any, max_rows: Any, statements: Any) -> m.Query:
+    if level not in m.LEVELS:
+        raise ValueError(f"read level {_shown(level)} is unknown")
+    return m.Query(
+        _rid(rid),
+        level,
+        _timeout(timeout_ms),
+        _read_statements(statements),
+        _integer(max_rows, "max_rows", 0),
+    )
+
+
+def _read_status(rid: Any) -> m.Status:
+    return m.Status(_rid(rid))
+
+
+def _read_ping(rid: Any) -> m.Ping:
+    return m.Ping(_rid(rid))
+
+
+def _read_transfer(rid: Any, target: Any, timeout_ms: Any) -> m.Transfer:
+    if target is not None:
+        _text(target, "the target", NAME_CHARACTERS_MAX)
+    return m.Transfer(_rid(rid), target, _timeout(timeout_ms))
+
+
+def _read_content_hash(rid: Any, index: Any, timeout_ms: Any) -> m.ContentHash:
+    if index is not None:
+        _integer(index, "the index", 0)
+    return m.ContentHash(_rid(rid), index, _timeout(timeout_ms))
+
+
+def _read_cancel(rid: Any) -> m.Cancel:
+    return m.Cancel(_rid(rid))
+
+
+def _read_welcome(
+    rid: Any,
+    version: Any,
+    cluster: Any,
+    history: Any,
+    node_id: Any,
+    role: Any,
+    term: Any,
+    leader: Any,
+    members: Any,
+    frame_bytes_max: Any,
+    requests_max: Any,
+    server_version: Any,
+) -> m.Welcome:
+    _no_rid(rid)
+    if role not in _ROLES:
+        raise ValueError(f"role {_shown(role)} is unknown")
+    return m.Welcome(
+        _integer(version, "the version", 1, 65_535),
+        _hex_id(cluster, "the cluster id"),
+        _hex_id(history, "the history id"),
+        _text(node_id, "the node id", NAME_CHARACTERS_MAX),
+        role,
+        _integer(term, "the term", 0),
+        None if leader is None else _endpoint(leader),
+        tuple(map(_endpoint, _array(members, "members", 0, MEMBERS_MAX))),
+        _integer(frame_bytes_max, "frame_bytes_max", 1, (1 << 32) - 1),
+        _integer(requests_max, "requests_max", 1),
+        _text(server_version, "the server's version", LABEL_CHARACTERS_MAX),
+    )
+
+
+def _read_result(rid: Any, index: Any, reply: Any) -> m.Result:
+    return m.Result(_rid(rid), _integer(index, "the index", 0), _bytes(reply, "the reply"))
+
+
+def _read_rows(rid: Any, index: Any, chunk: Any, last: Any) -> m.Rows:
+    return m.Rows(
+        _rid(rid),
+        _integer(index, "the index", 0),
+        _bytes(chunk, "a chunk"),
+        _boolean(last, "last"),
+    )
+
+
+def _read_info(rid: Any, info: Any) -> m.Info:
+    if type(info) is not dict:
+        raise ValueError("info is not a map")
+    _check_plain(info)
+    return m.Info(_rid(rid), info)
+
+
+def _read_pong(rid: Any) -> m.Pong:
+    return m.Pong(_rid(rid))
+
+
+def _read_done(rid: Any) -> m.Done:
+    return m.Done(_rid(rid))
+
+
+def _read_error(rid: Any, error: Any) -> m.ErrorMessage:
+    if type(error) is not dict:
+        raise ValueError("an error is not a map")
+    _check_plain(error)
+    for key in ("class", "code", "message", "hint"):
+        _text(error.get(key), f"an error's {key}", INTEGER_MAX)
+    _boolean(error.get("retryable"), "an error's retryable")
+    if error.get("outcome") not in OUTCOMES:
+        raise ValueError(f"an error's outcome is {_shown(error.get('outcome'))}")
+    return m.ErrorMessage(_integer(rid, "the request id", 0), error)
+
+
+def _read_goodbye(rid: Any, reason: Any) -> m.Goodbye:
+    _no_rid(rid)
+    return m.Goodbye(_text(reason, "the reason", REASON_CHARACTERS_MAX))
+
+
+_DECODERS: dict[int, Callable[..., m.Message]] = {
+    1: _read_hello,
+    2: _read_open,
+    3: _read_attach,
+    4: _read_close,
+    5: _read_execute,
+    6: _read_query,
+    7: _read_status,
+    8: _read_ping,
+    9: _read_transfer,
+    10: _read_content_hash,
+    11: _read_cancel,
+    64: _read_welcome,
+    65: _read_result,
+    66: _read_rows,
+    67: _read_info,
+    68: _read_pong,
+    69: _read_error,
+    70: _read_goodbye,
+    71: _read_done,
+}

@@ -1,0 +1,260 @@
+"""One connection, seen from either side: bytes to messages and back, no IO.
+
+A connection goes through these states; both sides keep the same table and neither knows which of
+them it is (they differ only in what they may send).
+
+    FRESH       nobody has spoken; only a Hello may come
+    GREETED     the Hello is out; the server accepts it (Welcome) or refuses (ErrorMessage 0)
+    OPEN        requests and replies
+    DRAINING    after Goodbye: requests and replies still, for what crossed on the way
+    CLOSED      after ErrorMessage 0 or a fault: nothing more
+
+Frames are a big-endian u32 length and that many bytes of body. Until the Welcome a server takes
+`limits.hello_frame_bytes_max` and a client WELCOME_FRAME_BYTES_MAX; afterwards
+`limits.client_frame_bytes_max` (announced in the Welcome). A header that claims more is refused
+when the header is there, before any of the body is kept.
+
+An exception from `send` leaves the connection as it was. RemoteProtocolError from `receive` ends
+the receiving: every later call raises it again; a server can still say why (`send` of an
+ErrorMessage with request_id 0). Any other exception from `receive` is a bug.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from collections.abc import Mapping
+
+from raftdb.base.errors import DataError
+from raftdb.base.limits import DEFAULT_LIMITS, Limits
+from raftdb.wire import messages as m
+from raftdb.wire.codec import decode, encode
+from raftdb.wire.errors import LocalProtocolError, RemoteProtocolError
+
+WELCOME_FRAME_BYTES_MAX = 64 * 1024
+_HEADER = struct.Struct(">I")
+HEADER_BYTES = _HEADER.size
+
+
+class State(enum.Enum):
+    """Where a connection stands."""
+
+    FRESH = "fresh"
+    GREETED = "greeted"
+    OPEN = "open"
+    DRAINING = "draining"
+    CLOSED = "closed"
+
+
+_REQUESTS = (
+    m.OpenSession,
+    m.AttachSession,
+    m.CloseSession,
+    m.Execute,
+    m.Query,
+    m.Status,
+    m.Ping,
+    m.Transfer,
+    m.ContentHash,
+)
+_REPLIES = (m.Result, m.Rows, m.Info, m.Pong, m.Done, m.ErrorMessage)
+_WHILE_OPEN = (*_REQUESTS, *_REPLIES, m.Cancel)
+
+TRANSITIONS: Mapping[State, Mapping[type, State]] = {
+    State.FRESH: {m.Hello: State.GREETED},
+    State.GREETED: {m.Welcome: State.OPEN},
+    State.OPEN: dict.fromkeys(_WHILE_OPEN, State.OPEN) | {m.Goodbye: State.DRAINING},
+    State.DRAINING: dict.fromkeys((*_WHILE_OPEN, m.Goodbye), State.DRAINING),
+    State.CLOSED: {},
+}
+"""What may be said in a state, and the state that follows. An ErrorMessage with request_id 0 is
+the exception: it may come from the server at any time and leads to CLOSED."""
+
+
+class _Side:
+    """What both sides share."""
+
+    _sends: frozenset[type]
+    _receives: frozenset[type]
+
+    def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
+        self.limits = limits
+        self.state = State.FRESH
+        self._fault: RemoteProtocolError | None = None
+        self._buffer = bytearray()
+        self._open: set[int] = set()
+        self._receive_frame_max = 0
+        self._send_frame_max = 0
+        self._requests_max = limits.requests_per_connection_max
+
+    @property
+    def open_requests(self) -> int:
+        """How many requests have no (last) reply yet."""
+        return len(self._open)
+
+    def send(self, message: m.Message) -> bytes:
+        """The message's bytes, ready for the stream.
+
+        Raises LocalProtocolError when it may not be sent now, DataError when a value cannot be sent
+        or the frame would be larger than the other side takes.
+        """
+        kind = type(message)
+        if kind not in self._sends:
+            raise LocalProtocolError(f"this side does not send {kind.__name__}")
+        following = self._following(message, LocalProtocolError)
+        self._check_request_id(message, LocalProtocolError)
+        body = encode(message)
+        frame_max = self._send_frame_max
+        if len(body) > frame_max:
+            raise DataError(
+                f"a message of {len(body)} bytes is larger than the {frame_max} bytes allowed",
+                code="too_large",
+                hint="split it into smaller requests",
+            )
+        self._advance(message, following)
+        return _HEADER.pack(len(body)) + body
+
+    def receive(self, data: bytes | bytearray | memoryview) -> list[m.Message]:
+        """Take bytes as they come; give the messages that are complete, in order.
+
+        Raises RemoteProtocolError. Its `messages` are the good ones that stood ahead of the fault.
+        """
+        if self._fault is not None:
+            raise self._fault
+        received: list[m.Message] = []
+        try:
+            if self._buffer:
+                self._buffer += data
+                with memoryview(self._buffer) as view:
+                    used = self._frames(view, received)
+                del self._buffer[:used]
+            else:
+                with memoryview(data) as view:
+                    used = self._frames(view, received)
+                    if used < len(view):
+                        self._buffer += view[used:]
+        except RemoteProtocolError as error:
+            error.messages = tuple(received)
+            self._fault = error
+            self.state = State.CLOSED
+            self._buffer = bytearray()
+            raise
+        return received
+
+    def _frames(self, view: memoryview, received: list[m.Message]) -> int:
+        """Decode all complete frames; give the number of bytes used."""
+        position, end = 0, len(view)
+        while end - position >= HEADER_BYTES:
+            (size,) = _HEADER.unpack_from(view, position)
+            if size > self._receive_frame_max:
+                raise RemoteProtocolError(
+                    f"a frame of {size} bytes is larger than the "
+                    f"{self._receive_frame_max} bytes allowed",
+                    code="frame_too_large",
+                    hint="split the request, or check that this is a raftdb client port",
+                )
+            start = position + HEADER_BYTES
+            if end - start < size:
+                break
+            position = start + size
+            with view[start:position] as body:
+                message = decode(body, self.limits.request_values_max)
+            if type(message) not in self._receives:
+                raise RemoteProtocolError(f"{type(message).__name__} came from the wrong side")
+            following = self._following(message, RemoteProtocolError)
+            self._check_request_id(message, RemoteProtocolError)
+            self._advance(message, following)
+            received.append(message)
+        return position
+
+    def _following(self, message: m.Message, blame: type[Exception]) -> State:
+        if type(message) is m.ErrorMessage and message.request_id == 0:
+            if self.state is State.CLOSED and self._fault is None:
+                raise blame("the connection is closed already")
+            return State.CLOSED
+        following = TRANSITIONS[self.state].get(type(message))
+        if following is None:
+            raise blame(f"{type(message).__name__} is not allowed: {self.state.value}")
+        return following
+
+    def _check_request_id(self, message: m.Message, blame: type[Exception]) -> None:
+        kind = type(message)
+        if kind in _REQUEST_TYPES:
+            request_id = message.request_id  # type: ignore[union-attr]
+            if request_id in self._open:
+                raise blame(f"request id {request_id} is open already")
+            if len(self._open) >= self._requests_max:
+                raise blame(f"more than {self._requests_max} requests are open")
+        elif kind in _REPLY_TYPES:
+            request_id = message.request_id  # type: ignore[union-attr]
+            if request_id and request_id not in self._open:
+                raise blame(f"{kind.__name__} for request {request_id}, which is not open")
+
+    def _advance(self, message: m.Message, following: State) -> None:
+        kind = type(message)
+        if kind in _REQUEST_TYPES:
+            self._open.add(message.request_id)  # type: ignore[union-attr]
+        elif kind in _REPLY_TYPES:
+            if kind is not m.Rows or message.last:  # type: ignore[union-attr]
+                self._open.discard(message.request_id)  # type: ignore[union-attr]
+        elif kind is m.Welcome:
+            self._welcomed(message)  # type: ignore[arg-type]
+        self.state = following
+
+    def _welcomed(self, welcome: m.Welcome) -> None:
+        raise NotImplementedError
+
+
+_REQUEST_TYPES = frozenset(_REQUESTS)
+_REPLY_TYPES = frozenset(_REPLIES)
+_CLIENT_TYPES = frozenset((m.Hello, *_REQUESTS, m.Cancel))
+_SERVER_TYPES = frozenset((m.Welcome, *_REPLIES, m.Goodbye))
+
+
+class ClientSide(_Side):
+    """A client's end."""
+
+    _sends = _CLIENT_TYPES
+    _receives = _SERVER_TYPES
+
+    def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
+        super().__init__(limits)
+        self._send_frame_max = limits.hello_frame_bytes_max
+        self._receive_frame_max = WELCOME_FRAME_BYTES_MAX
+        self._offered: tuple[int, ...] = ()
+
+    def send(self, message: m.Message) -> bytes:
+        data = super().send(message)
+        if type(message) is m.Hello:
+            self._offered = message.versions
+        return data
+
+    def _welcomed(self, welcome: m.Welcome) -> None:
+        if welcome.version not in self._offered:
+            raise RemoteProtocolError(
+                f"the server chose protocol version {welcome.version}, which was not offered"
+            )
+        self._send_frame_max = welcome.frame_bytes_max
+        self._receive_frame_max = self.limits.client_frame_bytes_max
+        self._requests_max = welcome.requests_max
+
+
+class ServerSide(_Side):
+    """A server's end."""
+
+    _sends = _SERVER_TYPES
+    _receives = _CLIENT_TYPES
+
+    def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
+        super().__init__(limits)
+        self._receive_frame_max = limits.hello_frame_bytes_max
+        self._send_frame_max = WELCOME_FRAME_BYTES_MAX
+
+    def _welcomed(self, welcome: m.Welcome) -> None:
+        if (
+            welcome.frame_bytes_max > self.limits.client_frame_bytes_max
+            or welcome.requests_max > self.limits.requests_per_connection_max
+        ):
+            raise LocalProtocolError("the Welcome announces more than this side's limits")
+        self._receive_frame_max = self.limits.client_frame_bytes_max
+        self._send_frame_max = self.limits.client_frame_bytes_max
