@@ -1,1 +1,15 @@
-"""TODO."""
+"""A whole node in one process: the composition of all rooms, in the foreground or embedded.
+
+Owns: the assembly of a node from its configuration and ports, its life from start to stop, signals,
+and `raftdb.Node`, a full member inside the user's own process.
+Promises: a node that cannot keep a promise stops, says why, and gives a meaningful exit code;
+SIGTERM hands leadership over first and finishes what is under way.
+May import: everything below; asyncio for the loop that a node runs on.
+Never: decisions that belong to a room below.
+"""
+
+from raftdb.embedded.assembly import Assembly
+from raftdb.embedded.foreground import run_node
+from raftdb.embedded.node import Node
+
+__all__ = ["Assembly", "Node", "run_node"]

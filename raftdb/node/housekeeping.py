@@ -11,17 +11,16 @@ from raftdb.node.replica import Replica
 
 CHECK_EVERY_S = 0.25
 TICK_EVERY_S = 60.0
-CHECKPOINT_WAL_BYTES = 8 << 20
-"""A checkpoint is started when the WAL holds this much; it runs on its own lane."""
 
 
 class Housekeeping:
-    """Watches the WAL's size and the time; one timer, one checkpoint at a time."""
+    """Watches the WAL's size and the time; one timer, one checkpoint at a time, on its own lane."""
 
-    def __init__(self, replica: Replica, machine: Machine, ports: Ports) -> None:
+    def __init__(self, replica: Replica, machine: Machine, ports: Ports, wal_bytes: int) -> None:
         self._replica = replica
         self._machine = machine
         self._ports = ports
+        self._wal_bytes = wal_bytes
         self._checkpointing = False
         self._stopped = False
         self._next_tick_s = 0.0
@@ -44,7 +43,7 @@ class Housekeeping:
     def _check(self) -> None:
         if self._stopped:
             return
-        if not self._checkpointing and self._machine.wal_bytes() >= CHECKPOINT_WAL_BYTES:
+        if not self._checkpointing and self._machine.wal_bytes() >= self._wal_bytes:
             self._checkpointing = True
             self._ports.executor.submit("checkpoint", self._machine.checkpoint, self._checkpointed)
         now_s = self._ports.clock.monotonic_s()

@@ -1,0 +1,230 @@
+"""One node, from journal to client port, on whatever ports it is given.
+
+Real ports make a process (`foreground`) or an embedded node (`node`); simulated ones make a member
+of a simulated cluster. Nothing here knows which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from raftdb._version import __version__
+from raftdb.base.config import NodeConfig
+from raftdb.base.ids import Index
+from raftdb.base.nodefile import database_path, journal_path
+from raftdb.base.ports import Ports
+from raftdb.base.startup import check_clock, check_identity
+from raftdb.consensus import Engine
+from raftdb.consensus.port import EngineEvents, EngineStatus, Member, Timing
+from raftdb.journal import Journal
+from raftdb.machine import Machine, fingerprint
+from raftdb.node import Housekeeping, Identity, Replica
+from raftdb.server import ClientListener
+
+Stopped = Callable[[BaseException | None], None]
+
+LINGER_S = 0.05
+"""How long answers that are already written get to leave before connections are closed."""
+
+
+class Assembly:
+    """A node. Everything here runs on the loop; `stopped` is called once, last."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        ports: Ports,
+        stopped: Stopped,
+        facts: Callable[[], dict[str, Any]] | None = None,
+    ) -> None:
+        """Open journal and database. Raises ConfigError or FatalError, and then holds nothing.
+
+        `facts` adds to the status what only the owner knows (certificates, memory).
+        """
+        self.config = config
+        self._ports = ports
+        self._stopped: Stopped | None = stopped
+        self._facts = facts or dict
+        self._started_s = ports.clock.monotonic_s()
+        self._stopping = False
+        check_identity(ports.files, config)
+        self.journal = Journal.open(
+            ports.files, journal_path(config.data_dir), ports.executor, config.limits, ports.log
+        )
+        try:
+            self.machine = Machine.open(
+                database_path(config.data_dir),
+                history=config.history,
+                limits=config.limits,
+                log=ports.log,
+            )
+        except BaseException:
+            self.journal.close(_ignore)
+            raise
+        check_clock(ports.clock.wall_ms(), self.machine.last_time_ms(), ports.log)
+        identity = Identity(config.cluster_id, config.history, config.node_id, _members(config))
+        self.engine = Engine(
+            node_id=config.node_id,
+            members=identity.members,
+            cluster_id=config.cluster_id,
+            journal=self.journal,
+            machine=self.machine,
+            ports=ports,
+            timing=_timing(config),
+            limits=config.limits,
+            events=EngineEvents(on_role=self._on_role, on_fatal=self.fail),
+            fingerprint=fingerprint().text(),
+            listen=config.peer_listen,
+        )
+        self.replica = Replica(
+            identity=identity,
+            engine=self.engine,
+            machine=self.machine,
+            ports=ports,
+            limits=config.limits,
+        )
+        self._housekeeping = Housekeeping(
+            self.replica, self.machine, ports, config.checkpoint.wal_bytes
+        )
+        self.listener = ClientListener(
+            replica=self.replica, ports=ports, limits=config.limits, describe=self.describe
+        )
+
+    # ---- life
+
+    def start(self, ready: Callable[[], None]) -> None:
+        """Take part. `ready` is called when both ports are open; otherwise `stopped` is."""
+
+        def opened(error: BaseException | None) -> None:
+            if error is not None:
+                self.fail(error)
+                return
+            self._ports.log.info(
+                "started",
+                peer=str(self.config.peer_listen),
+                client=str(self.config.client_listen),
+                applied_index=int(self.machine.applied()[0]),
+                version=__version__,
+            )
+            ready()
+
+        self.engine.start()
+        self._housekeeping.start()
+        self.listener.open(self.config.client_listen, opened)
+
+    def stop(self) -> None:
+        """Hand leadership over, finish what is under way, close. Ends with `stopped(None)`."""
+        if self._stopping:
+            return
+        self._stopping = True
+        self._ports.log.info("stopping")
+        self._housekeeping.stop()
+        self.listener.stop_accepting()
+        self.listener.say_goodbye("this node is being stopped")
+        self.replica.drain(self._drained)
+
+    def fail(self, error: BaseException) -> None:
+        """The node can't go on: nothing more is promised to anybody. Ends with `stopped(error)`."""
+        stopped, self._stopped = self._stopped, None
+        if stopped is None:
+            return
+        self._stopping = True
+        self._housekeeping.stop()
+        self._ports.log.error("node_stops", reason=str(error))
+        stopped(error)
+
+    def _drained(self) -> None:
+        self._ports.executor.call_later(LINGER_S, self.listener.close)
+        self._ports.executor.call_later(2 * LINGER_S, self.engine.stop, self._engine_stopped)
+
+    def _engine_stopped(self) -> None:
+        self._ports.executor.submit("apply", self.machine.close, self._machine_closed)
+
+    def _machine_closed(self, _result: Any, error: BaseException | None) -> None:
+        if error is not None:
+            self._ports.log.warning("database_not_closed", reason=str(error))
+        self.journal.close(self._journal_closed)
+
+    def _journal_closed(self, error: BaseException | None) -> None:
+        stopped, self._stopped = self._stopped, None
+        if stopped is not None:
+            self._ports.log.info("stopped")
+            stopped(error)
+
+    # ---- what it says of itself
+
+    def _on_role(self, status: EngineStatus) -> None:
+        self._ports.log.info(
+            "role", role=status.role, term=int(status.term), leader=status.leader or "-"
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """The status that clients are told."""
+        status, config = self.engine.status(), self.config
+        seen = {peer.node_id: peer for peer in status.peers}
+        return {
+            "node_id": config.node_id,
+            "cluster_id": config.cluster_id,
+            "history": config.history,
+            "location": config.location,
+            "version": __version__,
+            "sqlite_version": fingerprint().sqlite_version,
+            "uptime_s": round(self._ports.clock.monotonic_s() - self._started_s, 3),
+            "role": status.role,
+            "term": int(status.term),
+            "leader": status.leader,
+            "first_index": int(status.first_index),
+            "last_index": int(status.last_index),
+            "durable_index": int(status.durable_index),
+            "commit_index": int(status.commit_index),
+            "applied_index": int(status.applied_index),
+            "client_connections": self.listener.connections,
+            "stopping": self._stopping,
+            "members": [
+                {
+                    "node_id": member.node_id,
+                    "location": member.location,
+                    "peer_address": str(member.peer_address),
+                    "client_address": str(member.client_address),
+                    **_peer_facts(seen.get(member.node_id), status.last_index),
+                }
+                for member in self.replica.identity.members
+            ],
+            **self.machine.facts(),
+            **self._facts(),
+        }
+
+
+def _peer_facts(peer: Any, last_index: Index) -> dict[str, Any]:
+    if peer is None:
+        return {}
+    return {
+        "connected": peer.connected,
+        "match_index": int(peer.match_index),
+        "lag_entries": max(0, int(last_index) - int(peer.match_index)),
+        "round_trip_ms": peer.round_trip_ms,
+    }
+
+
+def _members(config: NodeConfig) -> tuple[Member, ...]:
+    return tuple(
+        Member(one.node_id, one.location, one.peer_address, one.client_address)
+        for one in config.members
+    )
+
+
+def _timing(config: NodeConfig) -> Timing:
+    timing = config.timing
+    return Timing(
+        election_min_s=timing.election_min_ms / 1000,
+        election_max_s=timing.election_max_ms / 1000,
+        heartbeat_s=timing.heartbeat_ms / 1000,
+        leader_timeout_s=timing.leader_timeout_ms / 1000,
+        connect_timeout_s=timing.connect_timeout_ms / 1000,
+        reconnect_s=timing.reconnect_ms / 1000,
+    )
+
+
+def _ignore(_error: BaseException | None) -> None:
+    pass

@@ -1,0 +1,74 @@
+"""`raftdb start`: a node in the foreground, until a signal or a broken promise ends it."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from raftdb.base.config import NodeConfig
+from raftdb.base.exits import ExitCode, exit_code
+from raftdb.embedded.assembly import Assembly
+from raftdb.embedded.process import ports_of, use_utc
+from raftdb.runtime import StreamLog, new_event_loop, tune_malloc, tune_switching
+
+STOP_TIMEOUT_S = 30.0
+"""A node that did not stop in order by then is ended: its journal makes that harmless."""
+
+
+def run_node(config: NodeConfig) -> int:
+    """Run until SIGTERM, SIGINT or a failure; returns the exit code.
+
+    The first signal hands leadership over and finishes what is under way; a second one ends at once.
+    """
+    use_utc()
+    tune_malloc()
+    tune_switching()
+    log = StreamLog(
+        level=config.log.level,
+        line_format=config.log.format,
+        common={"node": config.node_id},
+    )
+    loop = new_event_loop(log)
+    outcome: list[BaseException | None] = []
+
+    def stopped(error: BaseException | None) -> None:
+        outcome.append(error)
+        loop.stop()
+
+    assembly: Assembly | None = None
+
+    def crashed(error: BaseException) -> None:
+        if assembly is not None:
+            assembly.fail(error)
+        else:
+            stopped(error)
+
+    ports, executor, network, facts = ports_of(config, loop, log, crashed)
+    assembly = Assembly(config, ports, stopped, facts)
+
+    signals: list[int] = []
+
+    def on_signal(number: int) -> None:
+        if signals:
+            os._exit(128 + number)
+        signals.append(number)
+        assembly.stop()
+        loop.call_later(STOP_TIMEOUT_S, stopped, None)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number)
+    loop.add_signal_handler(signal.SIGHUP, network.reload)
+    loop.call_soon(executor.guard, assembly.start, _ready)
+    loop.run_forever()
+    error = outcome[0]
+    if error is not None:
+        # Whatever threads are doing now, nothing is promised any more: don't wait for them.
+        log.error("exit", reason=str(error))
+        return int(exit_code(error))
+    network.close()
+    executor.close(timeout_s=2.0)
+    return int(ExitCode.OK)
+
+
+def _ready() -> None:
+    pass
