@@ -8,6 +8,22 @@ Never: SQL, the network, a thread or a clock of its own; a retry of a failed wri
 """
 
 from raftdb.journal.format import HardState, LogEntry
+from raftdb.journal.inspect import (
+    Damage,
+    JournalReport,
+    SegmentReport,
+    inspect_journal,
+    read_entries,
+)
 from raftdb.journal.journal import Journal
 
-__all__ = ["HardState", "Journal", "LogEntry"]
+__all__ = [
+    "Damage",
+    "HardState",
+    "Journal",
+    "JournalReport",
+    "LogEntry",
+    "SegmentReport",
+    "inspect_journal",
+    "read_entries",
+]
