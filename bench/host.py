@@ -46,11 +46,16 @@ def parse_mountinfo(text: str) -> dict[str, tuple[str, str, str]]:
     return mounts
 
 
+def read_mountinfo() -> str:
+    """What is mounted where."""
+    return Path("/proc/self/mountinfo").read_text()
+
+
 def disk_of(directory: Path) -> Disk:
     """The disk under `directory`. Raises Unsuitable when it is memory."""
     device = directory.stat().st_dev
     key = f"{os.major(device)}:{os.minor(device)}"
-    mounts = parse_mountinfo(Path("/proc/self/mountinfo").read_text())
+    mounts = parse_mountinfo(read_mountinfo())
     point, kind, name = mounts.get(key, ("?", "unknown", key))
     if kind in MEMORY_FILE_SYSTEMS:
         raise Unsuitable(

@@ -92,10 +92,10 @@ class Service:
         if self.process.poll() is None:
             self.process.terminate()
 
-    def join(self, timeout_s: float = STOP_S) -> None:
+    def join(self) -> None:
         """Wait for its end, and end it the hard way when it takes longer."""
         try:
-            self.process.wait(timeout_s)
+            self.process.wait(STOP_S)
         except subprocess.TimeoutExpired:
             pass
         finally:

@@ -117,7 +117,7 @@ def _cell(items: Sequence[float], digits: int) -> str:
     s = spread(items)
     if len(items) == 1:
         return f"{s.median:,.{digits}f}"
-    return f"{s.median:,.{digits}f} ({s.low:,.{digits}f}-{s.high:,.{digits}f})"
+    return f"{s.median:,.{digits}f}\n{s.low:,.{digits}f}-{s.high:,.{digits}f}"
 
 
 COLUMNS = (
@@ -134,10 +134,10 @@ COLUMNS = (
 
 
 def table(results: Results) -> Table:
-    """Medians, with the range over all rounds in brackets."""
+    """Medians, with the range over all rounds below."""
     settings = results["settings"]
     drawn = Table(
-        title=f"Durable single-row commits: median of {settings['rounds']} rounds (range)",
+        title=f"Durable single-row commits: median of {settings['rounds']} rounds, and the range",
         caption="Per commit: CPU of all nodes, of the busiest one, of the load process; flushes of "
         "the disk\n(by all nodes, and by whatever else runs); retries. RSS of the largest node, "
         "10^6 bytes.",

@@ -1,0 +1,265 @@
+"""Load on raftdb: N connections in one process. `python -m bench.raftdb_load events|threads`.
+
+`events` drives the client protocol's sans-IO core from one event loop, as an asyncio client would:
+the fair counterpart of the peers' load processes in Go, whose 64 goroutines cost little.
+`threads` is what a blocking program does: one `raftdb.connect` and one thread per connection; with
+many threads the generator itself, not the cluster, becomes what is measured.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import sys
+import time
+from typing import Any, cast
+
+from bench import loadkit
+from raftdb import wire
+from raftdb.command import Failed, Results, Statement, decode_reply
+
+SCHEMA = (
+    "CREATE TABLE IF NOT EXISTS bench (id INTEGER PRIMARY KEY, k TEXT NOT NULL, v BLOB NOT NULL)"
+)
+INSERT = "INSERT INTO bench (k, v) VALUES (?, ?)"
+COUNT = "SELECT count(*) FROM bench WHERE k >= ? AND k < ?"
+TIMEOUT_MS = 5_000
+SETUP_S = 20.0
+
+
+class LoadFailed(Exception):
+    """The load can't go on."""
+
+
+def client_tls(specification: dict[str, Any]) -> ssl.SSLContext | None:
+    """The client's certificate; None for plain text."""
+    if not specification["ca"]:
+        return None
+    from raftdb.runtime import client_context
+
+    return client_context(specification["ca"], specification["certificate"], specification["key"])
+
+
+class EventConnection(asyncio.Protocol):
+    """One connection: requests in order, one open at a time."""
+
+    def __init__(self, load: EventLoad, number: int) -> None:
+        self.load = load
+        self.number = number
+        self.side = wire.ClientSide()
+        self.transport: asyncio.Transport | None = None
+        self.waiting: asyncio.Future[Any] | None = None
+        self.sequence = 0
+        self.request_id = 0
+        self.started_ns = 0
+
+    # ---- asyncio
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        for message in self.side.receive(data):
+            if self.waiting is not None:
+                self._settle(message)
+            elif type(message) is wire.Result:
+                self._inserted(message)
+            else:
+                self.load.stop(LoadFailed(f"connection {self.number} got {message}"))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        lost = LoadFailed(f"connection {self.number} was lost: {error or 'closed by the node'}")
+        if self.waiting is not None and not self.waiting.done():
+            self.waiting.set_exception(lost)
+        elif not self.load.finished:
+            self.load.stop(lost)
+
+    # ---- setting up and counting: one answer awaited at a time
+
+    async def ask(self, message: Any) -> Any:
+        """Send one message and wait for its answer. Raises LoadFailed."""
+        assert self.transport is not None
+        self.waiting = asyncio.get_running_loop().create_future()
+        self.transport.write(self.side.send(message))
+        try:
+            answer = await asyncio.wait_for(self.waiting, SETUP_S)
+        except TimeoutError:
+            raise LoadFailed(f"no answer to {type(message).__name__}") from None
+        finally:
+            self.waiting = None
+        if isinstance(answer, wire.ErrorMessage):
+            raise LoadFailed(str(answer.exception()))
+        return answer
+
+    def _settle(self, message: Any) -> None:
+        if isinstance(message, wire.Goodbye):
+            return
+        if self.waiting is not None and not self.waiting.done():
+            self.waiting.set_result(message)
+
+    async def execute(self, sql: str) -> None:
+        """Execute one statement outside of the measured time."""
+        answer = await self.ask(self._request(sql, ()))
+        reply = decode_reply(answer.reply)
+        if isinstance(reply, Failed):
+            raise LoadFailed(str(reply.error))
+
+    async def count(self, prefix: str) -> int:
+        """How many rows with the prefix a linearizable read finds."""
+        self.request_id += 1
+        statement = Statement(COUNT, ((f"{prefix}-", f"{prefix}."),))
+        answer = await self.ask(
+            wire.Query(self.request_id, wire.LINEARIZABLE, TIMEOUT_MS, (statement,))
+        )
+        reply = decode_reply(answer.chunk)
+        assert isinstance(reply, Results)
+        found = reply.statements[0].rows[0][0]
+        assert isinstance(found, int)
+        return found
+
+    # ---- the measured part
+
+    def insert(self, now_ns: int) -> None:
+        """Send the next row."""
+        assert self.transport is not None
+        load = self.load
+        row = (loadkit.key(load.prefix, self.number, self.sequence), load.value)
+        self.started_ns = now_ns
+        self.transport.write(self.side.send(self._request(INSERT, row)))
+
+    def _request(self, sql: str, parameters: tuple[Any, ...]) -> wire.Execute:
+        self.request_id += 1
+        self.sequence += 1
+        return wire.Execute(
+            self.request_id,
+            self.sequence,
+            self.sequence - 1,
+            TIMEOUT_MS,
+            (Statement(sql, (parameters,)),),
+        )
+
+    def _inserted(self, message: wire.Result) -> None:
+        now_ns = time.perf_counter_ns()
+        reply = decode_reply(message.reply)
+        if type(reply) is not Results:
+            self.load.stop(LoadFailed(f"connection {self.number}: {reply}"))
+        elif self.load.window.record(self.started_ns, now_ns):
+            self.insert(now_ns)
+        else:
+            self.load.ended(self)
+
+
+class EventLoad:
+    """All connections of one process."""
+
+    window: loadkit.Window
+
+    def __init__(self, specification: dict[str, Any]) -> None:
+        self.specification = specification
+        self.prefix: str = specification["prefix"]
+        self.value = loadkit.value(specification["value_bytes"])
+        self.tls = client_tls(specification)
+        self.finished = False
+        self._active: set[int] = set()
+        self._end: asyncio.Future[None] | None = None
+
+    def stop(self, error: LoadFailed) -> None:
+        """Something went wrong."""
+        if self._end is not None and not self._end.done():
+            self._end.set_exception(error)
+
+    def ended(self, connection: EventConnection) -> None:
+        """This connection's time is over."""
+        self._active.discard(connection.number)
+        if not self._active and self._end is not None and not self._end.done():
+            self._end.set_result(None)
+
+    async def run(self) -> None:
+        """Prepare, load, count, report."""
+        leader = await self._find_leader()
+        first = await self._open(leader, 0)
+        await first.execute(SCHEMA)
+        count = self.specification["connections"]
+        connections = [first, *[await self._open(leader, i) for i in range(1, count)]]
+        loadkit.emit("ready")
+        cpu = await self._measure(connections)
+        found = await first.count(self.prefix)
+        self.finished = True
+        self.window.write(self.specification["samples_path"])
+        loadkit.emit(
+            "done", acknowledged=self.window.acknowledged, found=found, retries=0, cpu_s=cpu
+        )
+
+    async def _measure(self, connections: list[EventConnection]) -> float:
+        self._end = asyncio.get_running_loop().create_future()
+        self._active = {connection.number for connection in connections}
+        window = loadkit.Window(self.specification["warmup_s"], self.specification["seconds"])
+        self.window = window
+        for connection in connections:
+            connection.insert(time.perf_counter_ns())
+        await self._sleep(window.left_s(window.begin_ns))
+        before = loadkit.cpu_s()
+        loadkit.emit("begin")
+        await self._sleep(window.left_s(window.end_ns))
+        cpu = loadkit.cpu_s() - before
+        loadkit.emit("end")
+        await asyncio.wait_for(self._end, SETUP_S)
+        return cpu
+
+    async def _sleep(self, seconds: float) -> None:
+        """Wait, or fail as soon as a connection does."""
+        assert self._end is not None
+        done, _ = await asyncio.wait([self._end], timeout=seconds)
+        for future in done:
+            future.result()
+
+    async def _dial(self, address: str, number: int) -> tuple[EventConnection, wire.Welcome]:
+        host, _, port = address.rpartition(":")
+        options: dict[str, Any] = {"ssl": self.tls, "server_hostname": ""} if self.tls else {}
+        _, connection = await asyncio.get_running_loop().create_connection(
+            lambda: EventConnection(self, number), host, int(port), **options
+        )
+        welcome = await connection.ask(wire.Hello(wire.VERSIONS, "bench"))
+        assert isinstance(welcome, wire.Welcome)
+        return connection, welcome
+
+    async def _find_leader(self) -> str:
+        for address in self.specification["addresses"]:
+            connection, welcome = await self._dial(address, -1)
+            assert connection.transport is not None
+            connection.transport.close()
+            if welcome.role == "leader":
+                return str(address)
+        raise LoadFailed("none of the nodes says that it leads")
+
+    async def _open(self, address: str, number: int) -> EventConnection:
+        connection, _ = await self._dial(address, number)
+        connection.request_id += 1
+        await connection.ask(wire.OpenSession(connection.request_id, "bench", TIMEOUT_MS))
+        return connection
+
+
+def run_events(specification: dict[str, Any]) -> None:
+    """Load by one event loop."""
+    import uvloop
+
+    loop = uvloop.new_event_loop()
+    try:
+        loop.run_until_complete(EventLoad(specification).run())
+    finally:
+        loop.close()
+
+
+def main() -> None:
+    """Read the specification and load."""
+    modes = {"events": run_events}
+    if len(sys.argv) != 2 or sys.argv[1] not in modes:
+        sys.exit(f"use: python -m bench.raftdb_load {'|'.join(modes)}")
+    try:
+        modes[sys.argv[1]](loadkit.specification())
+    except (LoadFailed, OSError) as error:
+        loadkit.fail(str(error))
+
+
+if __name__ == "__main__":
+    main()
