@@ -80,6 +80,7 @@ def _default_targets() -> str:
     help="Size of the value in each row.",
 )
 @click.option("--peer-tls", is_flag=True, help="Mutual TLS for etcd and dqlite too.")
+@click.option("--insecure", is_flag=True, help="raftdb without TLS, to see what TLS costs.")
 @click.option(
     "--raftdb-load",
     default="events",
@@ -106,6 +107,7 @@ def commits(
     connections: str,
     value_bytes: int,
     peer_tls: bool,
+    insecure: bool,
     raftdb_load: str,
     directory: str | None,
     output: Path | None,
@@ -127,7 +129,7 @@ def commits(
         connections=_numbers(connections),
         value_bytes=value_bytes,
     )
-    options = Options(peer_tls=peer_tls, raftdb_load=raftdb_load)
+    options = Options(peer_tls=peer_tls, insecure=insecure, raftdb_load=raftdb_load)
     chosen = _names(names or _default_targets())
     _guarded(lambda: _commits(chosen, settings, options, directory, output, keep))
 

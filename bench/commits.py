@@ -79,7 +79,13 @@ def measure(
                         key=cluster.key,
                         extra=cluster.extra,
                     )
-                    found = run(cluster.load_command, specification, cluster.nodes, supervisor)
+                    found = run(
+                        cluster.load_command,
+                        specification,
+                        cluster.nodes,
+                        supervisor,
+                        cluster.working,
+                    )
                     runs.append(Run(number, target.name, connections, found))
                     progress(
                         f"round {number + 1}/{settings.rounds}: {target.name}, {connections} "

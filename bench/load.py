@@ -120,12 +120,14 @@ def run(
     specification: Specification,
     nodes: Sequence[Service],
     supervisor: Supervisor,
+    working: Path = Path("/"),
 ) -> Measurement:
     """Run one load process to its end. Raises BenchError on any failure or lost write."""
     process = subprocess.Popen(
         list(command),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        cwd=working,
         start_new_session=True,
         preexec_fn=die_with_parent,
     )

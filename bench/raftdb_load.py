@@ -224,13 +224,17 @@ class EventLoad:
         return connection, welcome
 
     async def _find_leader(self) -> str:
-        for address in self.specification["addresses"]:
-            connection, welcome = await self._dial(address, -1)
-            assert connection.transport is not None
-            connection.transport.close()
-            if welcome.role == "leader":
-                return str(address)
-        raise LoadFailed("none of the nodes says that it leads")
+        """Ask all nodes, again and again until one leads: the cluster may have just started."""
+        deadline = time.monotonic() + SETUP_S
+        while time.monotonic() < deadline:
+            for address in self.specification["addresses"]:
+                connection, welcome = await self._dial(address, -1)
+                assert connection.transport is not None
+                connection.transport.close()
+                if welcome.role == "leader":
+                    return str(address)
+            await asyncio.sleep(0.05)
+        raise LoadFailed(f"none of the nodes said within {SETUP_S:g} s that it leads")
 
     async def _open(self, address: str, number: int) -> EventConnection:
         connection, _ = await self._dial(address, number)

@@ -22,7 +22,8 @@ class Options:
 
     peer_tls: bool = False
     """Mutual TLS for etcd and dqlite too. Without it they run in plain text, at their best."""
-    raftdb_tls: bool = True
+    insecure: bool = False
+    """raftdb without TLS, to see what TLS costs. Never for a recorded result."""
     raftdb_load: str = "events"
 
 
@@ -36,6 +37,8 @@ class Cluster:
     ca: str = ""
     certificate: str = ""
     key: str = ""
+    working: Path = Path("/")
+    """Working directory of the load process."""
     extra: dict[str, Any] = field(default_factory=dict)
 
 
