@@ -17,6 +17,7 @@ from rich.console import Console
 
 from bench import commits as commits_module
 from bench import host, report
+from bench import profile as profile_module
 from bench.errors import BenchError
 from bench.targets import ALL, Options
 
@@ -182,6 +183,40 @@ def _commits(
     commits_module.save(results, path)
     report.show(results, console)
     console.print(f"results in {path}", highlight=False)
+
+
+@main.command()
+@click.option("--connections", default=64, type=click.IntRange(1, 1000))
+@click.option("--seconds", default=10.0, type=click.FloatRange(1, 600))
+@click.option("--native", is_flag=True, help="See into C libraries too; slows the node more.")
+@click.option("--insecure", is_flag=True, help="Without TLS.")
+@click.option("--directory", help="As in commits.")
+@click.option(
+    "--raw",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Keep the stacks here, for flamegraph.pl or speedscope.",
+)
+def profile(
+    connections: int,
+    seconds: float,
+    native: bool,
+    insecure: bool,
+    directory: str | None,
+    raw: Path | None,
+) -> None:
+    """Where the leader's processor time goes, per commit (needs py-spy from PyPI)."""
+    options = Options(insecure=insecure)
+
+    def work() -> None:
+        place, _ = host.work_directory(directory)
+        try:
+            kept = raw or place / "stacks"
+            found = profile_module.profile(options, place, connections, seconds, native, kept)
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+        report.show_profile(found, _console())
+
+    _guarded(work)
 
 
 @main.command("show")

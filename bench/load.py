@@ -20,7 +20,7 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -121,6 +121,7 @@ def run(
     nodes: Sequence[Service],
     supervisor: Supervisor,
     working: Path = Path("/"),
+    on_begin: Callable[[], None] | None = None,
 ) -> Measurement:
     """Run one load process to its end. Raises BenchError on any failure or lost write."""
     process = subprocess.Popen(
@@ -140,6 +141,8 @@ def run(
         lines = _Lines(process, supervisor)
         lines.expect("ready", SETUP_S)
         lines.expect("begin", specification.warmup_s + SETUP_S)
+        if on_begin is not None:
+            on_begin()
         before = [node.cpu_s() for node in nodes]
         flushes = disk_flushes(supervisor.directory)
         lines.expect("end", specification.seconds + FINISH_S)

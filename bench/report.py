@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.figures import Spread, paired_ratio, spread
+from bench.profile import Profile
 
 Results = dict[str, Any]
 Pick = Callable[[dict[str, Any]], float]
@@ -181,3 +182,27 @@ def show(results: Results, console: Console) -> None:
             f"needed {sign} {item.needed:g}: {item.word}",
             highlight=False,
         )
+
+
+def show_profile(found: Profile, console: Console, functions: int = 30) -> None:
+    """Print where the busiest node's time goes, in microseconds per commit."""
+    measured = found.measurement
+    cpu = measured.node_cpu_s[found.busiest]
+    per_commit_us = cpu * US / measured.latency.count
+    console.print(
+        f"busiest node: {per_commit_us:.0f} us of CPU per commit, "
+        f"{measured.commits_per_s:,.0f} commits/s while sampled, p50 {measured.latency.p50_ms:.2f}",
+        highlight=False,
+    )
+    for title, rows in (
+        ("by room", found.breakdown.places),
+        ("by function (innermost Python frame)", found.breakdown.functions[:functions]),
+    ):
+        drawn = Table(title=f"CPU of the busiest node {title}")
+        for heading, side in (("thread", "left"), ("where", "left"), ("%", "right")):
+            drawn.add_column(heading, justify="right" if side == "right" else "left")
+        drawn.add_column("us/commit", justify="right")
+        for thread, where, count in rows:
+            share = count / found.breakdown.total
+            drawn.add_row(thread, where, f"{share:.1%}", f"{share * per_commit_us:.1f}")
+        console.print(drawn)
