@@ -33,7 +33,7 @@ _NATIVE = (
 
 @dataclass(frozen=True)
 class Stack:
-    """One distinct stack and how often it was seen. Frames are (function, file), outermost first."""
+    """One distinct stack and how often it was seen; frames (function, file), outermost first."""
 
     thread: str
     frames: tuple[tuple[str, str], ...]
