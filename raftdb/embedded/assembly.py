@@ -7,12 +7,13 @@ of a simulated cluster. Nothing here knows which.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from raftdb._version import __version__
 from raftdb.base.config import NodeConfig
 from raftdb.base.ids import Index
-from raftdb.base.nodefile import database_path, journal_path
+from raftdb.base.layout import database_path, journal_path
 from raftdb.base.ports import Ports
 from raftdb.base.startup import check_clock, check_identity
 from raftdb.consensus import Engine
@@ -66,7 +67,7 @@ class Assembly:
         identity = Identity(config.cluster_id, config.history, config.node_id, _members(config))
         self.engine = Engine(
             node_id=config.node_id,
-            members=identity.members,
+            members=_listening(identity.members, config),
             cluster_id=config.cluster_id,
             journal=self.journal,
             machine=self.machine,
@@ -74,8 +75,8 @@ class Assembly:
             timing=_timing(config),
             limits=config.limits,
             events=EngineEvents(on_role=self._on_role, on_fatal=self.fail),
-            fingerprint=fingerprint().text(),
-            listen=config.peer_listen,
+            fingerprint=fingerprint().to_bytes(),
+            history_id=config.history,
         )
         self.replica = Replica(
             identity=identity,
@@ -211,6 +212,17 @@ def _members(config: NodeConfig) -> tuple[Member, ...]:
     return tuple(
         Member(one.node_id, one.location, one.peer_address, one.client_address)
         for one in config.members
+    )
+
+
+def _listening(members: tuple[Member, ...], config: NodeConfig) -> tuple[Member, ...]:
+    """The members as the engine wants them: this one by the address where it listens, which may
+    differ from the address by which others reach it (behind NAT, in a container)."""
+    return tuple(
+        replace(member, peer_address=config.peer_listen)
+        if member.node_id == config.node_id
+        else member
+        for member in members
     )
 
 

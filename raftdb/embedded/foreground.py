@@ -18,7 +18,7 @@ STOP_TIMEOUT_S = 30.0
 def run_node(config: NodeConfig) -> int:
     """Run until SIGTERM, SIGINT or a failure; returns the exit code.
 
-    The first signal hands leadership over and finishes what is under way; a second one ends at once.
+    The first signal hands leadership over and finishes what is under way; a second ends at once.
     """
     use_utc()
     tune_malloc()

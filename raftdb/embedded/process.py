@@ -19,7 +19,7 @@ Facts = Callable[[], dict[str, Any]]
 
 
 def use_utc() -> None:
-    """SQLite's `localtime` means UTC in raftdb, on every node: it must not depend on the machine."""
+    """SQLite's `localtime` means UTC on every node: it must not depend on the machine."""
     os.environ["TZ"] = "UTC"
     time.tzset()
 

@@ -83,7 +83,14 @@ class Admission:
                         code="value_too_large",
                         hint="store large objects outside, or in pieces",
                     )
-            elif value is not None and not isinstance(value, int | float):
+            elif isinstance(value, int):
+                if not -(1 << 63) <= value < 1 << 63:
+                    raise DataError(
+                        f"the integer {value} of statement {position} does not fit into 64 bits",
+                        code="integer_too_large",
+                        hint="store it as text",
+                    )
+            elif value is not None and not isinstance(value, float):
                 raise DataError(
                     f"a value of statement {position} is of type {type(value).__name__}",
                     hint="SQLite stores None, int, float, str and bytes",
