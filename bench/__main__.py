@@ -80,7 +80,7 @@ def _default_targets() -> str:
     type=click.IntRange(1, 100_000),
     help="Size of the value in each row.",
 )
-@click.option("--peer-tls", is_flag=True, help="Mutual TLS for etcd and dqlite too.")
+@click.option("--etcd-tls", is_flag=True, help="Mutual TLS for etcd too.")
 @click.option("--insecure", is_flag=True, help="raftdb without TLS, to see what TLS costs.")
 @click.option(
     "--raftdb-load",
@@ -107,7 +107,7 @@ def commits(
     warmup: float,
     connections: str,
     value_bytes: int,
-    peer_tls: bool,
+    etcd_tls: bool,
     insecure: bool,
     raftdb_load: str,
     directory: str | None,
@@ -130,7 +130,7 @@ def commits(
         connections=_numbers(connections),
         value_bytes=value_bytes,
     )
-    options = Options(peer_tls=peer_tls, insecure=insecure, raftdb_load=raftdb_load)
+    options = Options(etcd_tls=etcd_tls, insecure=insecure, raftdb_load=raftdb_load)
     chosen = _names(names or _default_targets())
     _guarded(lambda: _commits(chosen, settings, options, directory, output, keep))
 

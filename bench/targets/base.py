@@ -20,8 +20,8 @@ START_S = 30.0
 class Options:
     """How the systems are run."""
 
-    peer_tls: bool = False
-    """Mutual TLS for etcd and dqlite too. Without it they run in plain text, at their best."""
+    etcd_tls: bool = False
+    """Mutual TLS for etcd too. Without it they run in plain text, at their best."""
     insecure: bool = False
     """raftdb without TLS, to see what TLS costs. Never for a recorded result."""
     raftdb_load: str = "events"

@@ -7,7 +7,6 @@ import subprocess
 from pathlib import Path
 
 from bench.build import SOURCES, go_program, missing_go
-from bench.certificates import make_certificates
 from bench.host import free_ports
 from bench.processes import Supervisor
 from bench.targets.base import NODES, START_S, Cluster, Target
@@ -37,23 +36,14 @@ class Dqlite(Target):
     def start(self, directory: Path, supervisor: Supervisor) -> Cluster:
         """See Target."""
         addresses = [f"127.0.0.1:{port}" for port in free_ports(NODES)]
-        certificates = make_certificates(directory / "tls") if self.options.peer_tls else None
         for i, address in enumerate(addresses):
             data = directory / f"node{i}"
             data.mkdir()
             command = [str(self._program), "serve", "-address", address, "-directory", str(data)]
             if i:
                 command += ["-join", addresses[0]]
-            if certificates:
-                command += ["-ca", str(certificates.ca), "-key", str(certificates.key)]
-                command += ["-certificate", str(certificates.certificate)]
             supervisor.start(f"dqlite-{i}", command).wait_for_log("ready\n", START_S)
-        cluster = Cluster(list(supervisor.services), addresses, [str(self._program), "load"])
-        if certificates:
-            cluster.ca = str(certificates.ca)
-            cluster.certificate = str(certificates.certificate)
-            cluster.key = str(certificates.key)
-        return cluster
+        return Cluster(list(supervisor.services), addresses, [str(self._program), "load"])
 
 
 def _pkg_config(question: str) -> str | None:

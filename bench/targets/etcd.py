@@ -38,7 +38,7 @@ class Etcd(Target):
         """See Target."""
         ports = free_ports(3 * NODES)
         metrics = ports[2 * NODES :]
-        certificates = make_certificates(directory / "tls") if self.options.peer_tls else None
+        certificates = make_certificates(directory / "tls") if self.options.etcd_tls else None
         scheme = "https" if certificates else "http"
         peers = [f"{scheme}://127.0.0.1:{port}" for port in ports[:NODES]]
         clients = [f"{scheme}://127.0.0.1:{port}" for port in ports[NODES : 2 * NODES]]

@@ -35,9 +35,6 @@ func serve(arguments []string) error {
 	address := flags.String("address", "", "HOST:PORT of this node")
 	directory := flags.String("directory", "", "data directory of this node")
 	join := flags.String("join", "", "HOST:PORT of a member; empty to found a cluster")
-	ca := flags.String("ca", "", "CA certificate; empty for plain text")
-	certificate := flags.String("certificate", "", "certificate of this node")
-	key := flags.String("key", "", "key of this node")
 	if err := flags.Parse(arguments); err != nil {
 		return err
 	}
@@ -50,13 +47,6 @@ func serve(arguments []string) error {
 	}
 	if *join != "" {
 		options = append(options, app.WithCluster([]string{*join}))
-	}
-	config, err := loadkit.TLS(*ca, *certificate, *key)
-	if err != nil {
-		return err
-	}
-	if config != nil {
-		options = append(options, app.WithTLS(config, config))
 	}
 	node, err := app.New(*directory, options...)
 	if err != nil {
@@ -80,18 +70,10 @@ type connection struct {
 	random    *rand.Rand
 }
 
-func dial(s *loadkit.Specification) (client.DialFunc, error) {
-	config, err := loadkit.TLS(s.CA, s.Certificate, s.Key)
-	if err != nil || config == nil {
-		return client.DefaultDialFunc, err
-	}
-	return client.DialFuncWithTLS(client.DefaultDialFunc, config), nil
-}
-
 // checkVoters makes sure that three nodes vote: a joined node that only watches would make
 // commits cheaper than they are.
-func checkVoters(ctx context.Context, store client.NodeStore, dial client.DialFunc) error {
-	leader, err := client.FindLeader(ctx, store, client.WithDialFunc(dial))
+func checkVoters(ctx context.Context, store client.NodeStore) error {
+	leader, err := client.FindLeader(ctx, store)
 	if err != nil {
 		return err
 	}
@@ -121,18 +103,15 @@ func (t *target) Prepare(ctx context.Context, s *loadkit.Specification) error {
 	if err := store.Set(ctx, nodes); err != nil {
 		return err
 	}
-	dial, err := dial(s)
+	if err := checkVoters(ctx, store); err != nil {
+		return err
+	}
+	quiet := dqlite.WithLogFunc(func(client.LogLevel, string, ...interface{}) {})
+	made, err := dqlite.New(store, quiet)
 	if err != nil {
 		return err
 	}
-	if err := checkVoters(ctx, store, dial); err != nil {
-		return err
-	}
-	t.driver, err = dqlite.New(store, dqlite.WithDialFunc(dial),
-		dqlite.WithLogFunc(func(client.LogLevel, string, ...interface{}) {}))
-	if err != nil {
-		return err
-	}
+	t.driver = made
 	sql.Register("dqlite", t.driver)
 	database, err := sql.Open("dqlite", "bench")
 	if err != nil {
