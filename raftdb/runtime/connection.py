@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
@@ -13,6 +14,9 @@ from raftdb.runtime.tls import Certificate, describe_error, serial_number
 
 CLOSE_TIMEOUT_S = 10.0
 """How long `close` goes on sending to somebody who does not read."""
+WRITE_CHUNK_BYTES = 128 * 1024
+"""What is handed to the transport at a time. A TLS transport takes whatever it is given, and does
+not say how much of it waits below: so the rest waits here, where it is counted."""
 KEEPALIVE_IDLE_S = 30
 KEEPALIVE_INTERVAL_S = 10
 KEEPALIVE_PROBES = 3
@@ -73,6 +77,10 @@ class RealConnection(asyncio.Protocol):
         self._peer: Peer | None = None
         self._closing = False
         self._reading = True
+        self._waiting: deque[memoryview] = deque()
+        self._waiting_bytes = 0
+        self._writable = True
+        self._sending = False
         self._reason = ""
         self._abort_timer: asyncio.TimerHandle | None = None
         self.remote = remote
@@ -106,22 +114,21 @@ class RealConnection(asyncio.Protocol):
         transport = self._transport
         if self._closing or transport is None or transport.is_closing():
             return
-        try:
-            if transport.get_write_buffer_size() > self._owner.unsent_bytes_max:
-                self._reason = "too much unsent data: the other end does not read"
-                self.abort()
-                return
-            transport.write(data)
-        except Exception as error:
-            # uvloop raises on transports that broke a moment ago; `connection_lost` will follow.
-            self._reason = self._reason or describe_error(error)
-            self.abort()
+        if self._writable and not self._waiting and len(data) <= WRITE_CHUNK_BYTES:
+            self._hand_over(transport, data)
+            return
+        if self.unsent_bytes() > self._owner.unsent_bytes_max:
+            self.abort("too much unsent data: the other end does not read")
+            return
+        self._waiting.append(memoryview(data))
+        self._waiting_bytes += len(data)
+        self._send_waiting()
 
     def unsent_bytes(self) -> int:
-        """Bytes not taken by the system yet (with TLS: up to 64 KiB more may wait below)."""
+        """Bytes not taken by the system yet (some 200 KiB more may be between here and there)."""
         if self._transport is None or self._transport.is_closing():
             return 0
-        return self._transport.get_write_buffer_size()
+        return self._waiting_bytes + self._transport.get_write_buffer_size()
 
     def close(self) -> None:
         """Close after what was written is sent, or after CLOSE_TIMEOUT_S."""
@@ -129,9 +136,10 @@ class RealConnection(asyncio.Protocol):
             return
         self._closing = True
         self._reason = self._reason or "closed by this end"
-        # `close` sends a TLS farewell and waits for the answer; a party that is silent is cut off.
+        # A TLS farewell waits for the answer, and a reader may never read: then it is cut off.
         self._abort_timer = self._owner.loop.call_later(CLOSE_TIMEOUT_S, self._cut)
-        self._transport.close()
+        if not self._waiting:
+            self._transport.close()
 
     def abort(self, reason: str = "") -> None:
         """Close now; what was not sent is dropped."""
@@ -173,6 +181,15 @@ class RealConnection(asyncio.Protocol):
         except BaseException as error:
             self._owner.crash(error)
 
+    def pause_writing(self) -> None:
+        """By asyncio: the transport has enough."""
+        self._writable = False
+
+    def resume_writing(self) -> None:
+        """By asyncio: the transport has room again."""
+        self._writable = True
+        self._send_waiting()
+
     def data_received(self, data: bytes) -> None:
         """By asyncio."""
         handler = self._handler
@@ -186,6 +203,7 @@ class RealConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """By asyncio, once."""
         self._closing = True
+        self._forget_waiting()
         if self._abort_timer is not None:
             self._abort_timer.cancel()
         if self._peer is None:
@@ -199,6 +217,36 @@ class RealConnection(asyncio.Protocol):
         except BaseException as error:
             self._owner.crash(error)
 
+    def _send_waiting(self) -> None:
+        transport = self._transport
+        if self._sending or transport is None:
+            return
+        self._sending = True
+        try:
+            while self._waiting and self._writable and not transport.is_closing():
+                data = self._waiting.popleft()
+                if len(data) > WRITE_CHUNK_BYTES:
+                    self._waiting.appendleft(data[WRITE_CHUNK_BYTES:])
+                    data = data[:WRITE_CHUNK_BYTES]
+                self._waiting_bytes -= len(data)
+                self._hand_over(transport, data)
+        finally:
+            self._sending = False
+        if self._closing and not self._waiting:
+            transport.close()
+
+    def _hand_over(self, transport: asyncio.Transport, data: bytes | memoryview) -> None:
+        try:
+            transport.write(data)
+        except Exception as error:
+            # uvloop raises on transports that broke a moment ago; `connection_lost` will follow.
+            self.abort(describe_error(error))
+
+    def _forget_waiting(self) -> None:
+        self._waiting.clear()
+        self._waiting_bytes = 0
+
     def _cut(self) -> None:
+        self._forget_waiting()
         if self._transport is not None:
             self._transport.abort()

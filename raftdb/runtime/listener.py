@@ -149,7 +149,7 @@ class RealListener:
             limits.peer_connections_max if purpose == "peer" else limits.client_connections_max
         )
         self._handshakes_max = limits.handshakes_max
-        self._handshakes: dict[asyncio.Task[None], float] = {}
+        self._handshakes: dict[RealConnection, tuple[asyncio.Task[None], float]] = {}
         """Oldest first, with the time of their start."""
         self._open: set[RealConnection] = set()
         self._resume_timer: asyncio.TimerHandle | None = None
@@ -169,7 +169,7 @@ class RealListener:
         self._unwatch()
         for raw in self._sockets:
             raw.close()
-        for task in list(self._handshakes):
+        for task, _ in list(self._handshakes.values()):
             task.cancel()
         self._network.forget(self)
 
@@ -186,7 +186,8 @@ class RealListener:
         self._network.refuse(self._purpose, connection.remote, reason)
 
     def opened(self, connection: RealConnection) -> None:
-        """Count it."""
+        """Count it, as open and no more as one that may be."""
+        self._handshakes.pop(connection, None)
         self._open.add(connection)
         self._network.added(connection)
 
@@ -247,10 +248,10 @@ class RealListener:
         """Whether one more handshake may begin; a slow one gives up its place."""
         if len(self._handshakes) < self._handshakes_max:
             return True
-        oldest, start_s = next(iter(self._handshakes.items()))
+        oldest, (task, start_s) = next(iter(self._handshakes.items()))
         if self.loop.time() - start_s >= SLOW_HANDSHAKE_S:
             del self._handshakes[oldest]
-            oldest.cancel()
+            task.cancel()
             return True
         return False
 
@@ -264,10 +265,10 @@ class RealListener:
         accepted.setblocking(False)
         connection = RealConnection(self, remote, self._accept)
         task = self._network.start_task(self._handshake(accepted, connection))
-        self._handshakes[task] = self.loop.time()
+        self._handshakes[connection] = (task, self.loop.time())
 
         def ended(done: asyncio.Task[None]) -> None:
-            self._handshakes.pop(done, None)
+            self._handshakes.pop(connection, None)
             if done.cancelled():
                 reason = "stopping" if self._closed else "slow handshake while others waited"
                 self._network.refuse(self._purpose, remote, reason)
