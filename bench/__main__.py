@@ -16,6 +16,7 @@ import click
 from rich.console import Console
 
 from bench import commits as commits_module
+from bench import embedded_read as embedded_module
 from bench import host, report
 from bench import profile as profile_module
 from bench.errors import BenchError
@@ -179,7 +180,7 @@ def _commits(
         if not keep:
             shutil.rmtree(place, ignore_errors=True)
     results = commits_module.record(runs, settings, versions, disk, probes, asdict(options))
-    path = output or RESULTS / f"commits-{results['date'][:19].replace(':', '')}.json"
+    path = output or RESULTS / host.file_name(results)
     commits_module.save(results, path)
     report.show(results, console)
     console.print(f"results in {path}", highlight=False)
@@ -219,11 +220,56 @@ def profile(
     _guarded(work)
 
 
+@main.command("embedded-read")
+@click.option("--rounds", default=5, type=click.IntRange(1, 100), help="Interleaved rounds.")
+@click.option("--seconds", default=3.0, type=click.FloatRange(0.2, 600), help="Of one run.")
+@click.option("--directory", help="As in commits.")
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The JSON file of results.  [default: bench/results/embedded-read-DATE.json]",
+)
+@click.option("--quick", is_flag=True, help="Only see that it runs: 1 round of 1 s.")
+def embedded_read(
+    rounds: int, seconds: float, directory: str | None, output: Path | None, quick: bool
+) -> None:
+    """Reads by primary key on an embedded node, beside raw apsw."""
+    console = _console()
+
+    def work() -> None:
+        place, disk = host.work_directory(directory)
+        try:
+            found = embedded_module.run(
+                1 if quick else rounds,
+                1.0 if quick else seconds,
+                place,
+                lambda line: console.print(line, highlight=False),
+            )
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+        results = {
+            **host.record("embedded-read", disk),
+            "versions": ALL["raftdb"](Options()).prepare(),
+            "runs": [asdict(item) for item in found],
+        }
+        path = output or RESULTS / host.file_name(results)
+        commits_module.save(results, path)
+        embedded_module.show(found, console)
+        console.print(f"results in {path}", highlight=False)
+
+    _guarded(work)
+
+
 @main.command("show")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-def show(file: Path) -> None:
+@click.option("--markdown", is_flag=True, help="As a table for a document.")
+def show(file: Path, markdown: bool) -> None:
     """Print the table of a recorded FILE again."""
-    report.show(json.loads(file.read_text()), _console())
+    results = json.loads(file.read_text())
+    if markdown:
+        click.echo(report.markdown(results))
+    else:
+        report.show(results, _console())
 
 
 if __name__ == "__main__":

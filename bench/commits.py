@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -14,8 +13,6 @@ from bench.errors import Missing
 from bench.load import Measurement, Specification, run
 from bench.processes import Supervisor
 from bench.targets import Target
-
-FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -105,12 +102,7 @@ def record(
 ) -> dict[str, Any]:
     """Everything worth keeping, as JSON values."""
     return {
-        "benchmark": "commits",
-        "format": FORMAT,
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        **host.commit(),
-        "machine": host.describe(),
-        "disk": asdict(disk),
+        **host.record("commits", disk),
         "fdatasync": fdatasync,
         "settings": asdict(settings),
         "options": options,

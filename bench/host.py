@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import platform
 import shutil
@@ -16,6 +17,7 @@ from typing import Any
 from bench.errors import Unsuitable
 from bench.figures import latency
 
+FORMAT = 1
 MEMORY_FILE_SYSTEMS = frozenset({"tmpfs", "ramfs", "devtmpfs", "hugetlbfs"})
 FIRST_PORT = 20_000
 LAST_PORT = 32_767
@@ -159,3 +161,20 @@ def commit() -> dict[str, Any]:
 
     changed = ask("status", "--porcelain", "--untracked-files=no")
     return {"commit": ask("rev-parse", "HEAD") or "unknown", "changed": bool(changed)}
+
+
+def record(benchmark: str, disk: Disk) -> dict[str, Any]:
+    """What every file of results begins with."""
+    return {
+        "benchmark": benchmark,
+        "format": FORMAT,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        **commit(),
+        "machine": describe(),
+        "disk": asdict(disk),
+    }
+
+
+def file_name(results: dict[str, Any]) -> str:
+    """Where results go unless told otherwise: BENCHMARK-DATE.json."""
+    return f"{results['benchmark']}-{results['date'][:19].replace(':', '')}.json"

@@ -158,6 +158,22 @@ def table(results: Results) -> Table:
     return drawn
 
 
+def markdown(results: Results) -> str:
+    """The table for a document: medians, ranges in brackets."""
+    heads = ["connections", "system", *(title.replace("\n", " ") for title, _, _ in COLUMNS)]
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    for connections in results["settings"]["connections"]:
+        for name in targets(results):
+            cells = []
+            for _, metric, digits in COLUMNS:
+                median, _, limits = _cell(
+                    values(results, name, connections, metric), digits
+                ).partition("\n")
+                cells.append(f"{median} ({limits})" if limits else median)
+            lines.append("| " + " | ".join([str(connections), name, *cells]) + " |")
+    return "\n".join(lines)
+
+
 def show(results: Results, console: Console) -> None:
     """Print the table, the context and the verdicts."""
     console.print(table(results))

@@ -104,3 +104,9 @@ def test_the_table_shows_medians_with_ranges() -> None:
         assert part in text
     assert "commits/s, 64 connections: 3.00 x etcd" in text
     assert text.index("raftdb") < text.index("etcd")
+
+
+def test_the_table_for_a_document() -> None:
+    lines = report.markdown(results(1.0, 9000)).splitlines()
+    assert len({line.count("|") for line in lines}) == 1
+    assert lines[2].startswith("| 1 | raftdb | 2.00 (1.00-3.00) |")
