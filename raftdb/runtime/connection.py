@@ -17,6 +17,10 @@ CLOSE_TIMEOUT_S = 10.0
 WRITE_CHUNK_BYTES = 128 * 1024
 """What is handed to the transport at a time. A TLS transport takes whatever it is given, and does
 not say how much of it waits below: so the rest waits here, where it is counted."""
+CLOSED = "closed by the other end"
+CLOSED_UNHEARD = "closed by the other end without a word: its log says why, if it refused this one"
+"""In TLS 1.3 a dialler's handshake ends before the other end has judged its certificate, and
+neither asyncio nor uvloop sends the alert that would give the reason."""
 KEEPALIVE_IDLE_S = 30
 KEEPALIVE_INTERVAL_S = 10
 KEEPALIVE_PROBES = 3
@@ -82,6 +86,7 @@ class RealConnection(asyncio.Protocol):
         self._writable = True
         self._sending = False
         self._reason = ""
+        self._heard = False
         self._abort_timer: asyncio.TimerHandle | None = None
         self.remote = remote
         self.serial = 0
@@ -195,6 +200,7 @@ class RealConnection(asyncio.Protocol):
         handler = self._handler
         if handler is None or self._closing:
             return
+        self._heard = True
         try:
             handler.data_received(data)
         except BaseException as error:
@@ -211,7 +217,9 @@ class RealConnection(asyncio.Protocol):
         self._owner.ended(self)
         if self._handler is None:
             return
-        reason = self._reason or (describe_error(exc) if exc else "closed by the other end")
+        reason = self._reason or (describe_error(exc) if exc else CLOSED)
+        if reason == CLOSED and not self._heard:
+            reason = CLOSED_UNHEARD
         try:
             self._handler.connection_lost(reason)
         except BaseException as error:

@@ -153,6 +153,8 @@ class RealListener:
         """Oldest first, with the time of their start."""
         self._open: set[RealConnection] = set()
         self._resume_timer: asyncio.TimerHandle | None = None
+        self._full = False
+        """Resting because all places for handshakes are taken."""
         self._closed = False
         self._watch()
 
@@ -187,7 +189,7 @@ class RealListener:
 
     def opened(self, connection: RealConnection) -> None:
         """Count it, as open and no more as one that may be."""
-        self._handshakes.pop(connection, None)
+        self._give_back(connection)
         self._open.add(connection)
         self._network.added(connection)
 
@@ -204,6 +206,7 @@ class RealListener:
 
     def _watch(self) -> None:
         self._resume_timer = None
+        self._full = False
         for raw in self._sockets:
             self.loop.add_reader(raw.fileno(), self._readable, raw)
 
@@ -214,10 +217,18 @@ class RealListener:
             self._resume_timer.cancel()
             self._resume_timer = None
 
-    def _rest(self, delay_s: float) -> None:
+    def _rest(self, delay_s: float, *, for_place: bool) -> None:
         """Accept nothing for a while: what comes waits in the system's backlog."""
         self._unwatch()
+        self._full = for_place
         self._resume_timer = self.loop.call_later(delay_s, self._watch)
+
+    def _give_back(self, connection: RealConnection) -> None:
+        """A handshake ended, one way or the other: its place is free."""
+        self._handshakes.pop(connection, None)
+        if self._full and not self._closed:
+            self._unwatch()
+            self._watch()
 
     def _readable(self, raw: socket.socket) -> None:
         try:
@@ -232,14 +243,14 @@ class RealListener:
                 reason=describe_error(error),
                 hint="raise the limit on open files (LimitNOFILE, ulimit -n)",
             )
-            self._rest(EXHAUSTED_RETRY_S)
+            self._rest(EXHAUSTED_RETRY_S, for_place=False)
         except BaseException as error:
             self._network.crash(error)
 
     def _accept_some(self, raw: socket.socket) -> None:
         for _ in range(ACCEPTS_PER_TURN):
             if not self._has_place():
-                self._rest(RETRY_S)
+                self._rest(RETRY_S, for_place=True)
                 return
             accepted, name = raw.accept()
             self._start_handshake(accepted, address_text(name))
@@ -268,7 +279,7 @@ class RealListener:
         self._handshakes[connection] = (task, self.loop.time())
 
         def ended(done: asyncio.Task[None]) -> None:
-            self._handshakes.pop(connection, None)
+            self._give_back(connection)
             if done.cancelled():
                 reason = "stopping" if self._closed else "slow handshake while others waited"
                 self._network.refuse(self._purpose, remote, reason)

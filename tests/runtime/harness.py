@@ -134,14 +134,24 @@ class Bench:
             late.append(True)
             self.loop.stop()
 
-        timers: list[asyncio.TimerHandle] = []
-        # Asked for from inside: uvloop's idea of now is old before the loop runs.
-        self.loop.call_soon(lambda: timers.append(self.loop.call_later(deadline_s, give_up)))
+        timers: dict[str, asyncio.TimerHandle] = {}
+
+        def tick() -> None:
+            # For what changes without telling.
+            self.changed()
+            timers["tick"] = self.loop.call_later(0.02, tick)
+
+        def begin() -> None:
+            # From inside: uvloop's idea of now is old before the loop runs.
+            timers["deadline"] = self.loop.call_later(deadline_s, give_up)
+            tick()
+
+        self.loop.call_soon(begin)
         while not until() and not late:
             self._until = until
             self.loop.run_forever()
         self._until = None
-        for timer in timers:
+        for timer in timers.values():
             timer.cancel()
         assert until(), f"not so after {deadline_s} s; the log:\n{self.log.text()}"
 

@@ -11,6 +11,7 @@ import pytest
 from raftdb.base.errors import ConfigError, InterfaceError
 from raftdb.base.ids import Address
 from raftdb.base.ports import Peer
+from raftdb.runtime.connection import CLOSED
 from raftdb.runtime.network import RealNetwork
 from tests.runtime.conftest import CLUSTER, Pki
 from tests.runtime.harness import LOCAL, Bench, End, free_port, small_limits
@@ -56,7 +57,8 @@ def test_close_sends_what_was_written(both: Bench, made_pki: Pki) -> None:
     both.wait(lambda: bool(served.lost and dialled.lost))
     assert len(served.data) == 3_000_000
     assert dialled.lost == ["closed by this end"]
-    assert served.lost == ["closed by the other end"]
+    assert served.lost == [CLOSED]
+    assert CLOSED == "closed by the other end"
     assert dialled.link.unsent_bytes() == 0
 
 
