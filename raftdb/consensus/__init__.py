@@ -1,1 +1,45 @@
-"""TODO."""
+"""pysyncobj behind its wall: one log, the same on a majority, durably.
+
+Owns: the Raft engine (elections, replication, commit, linearizable reads, transfer of leadership),
+the members' own transport, and every touch of pysyncobj.
+Promises: nothing is acknowledged, voted or asked for before it is on disk; a committed entry is
+never replaced; each proposal gets exactly one outcome; nothing that came from outside is unpickled.
+May import: base, journal (entry and hard state), pysyncobj (only in seams), msgpack.
+Never: SQL, commands, a thread, a socket, a file or a clock of its own.
+"""
+
+from raftdb.consensus.engine import Engine
+from raftdb.consensus.port import (
+    Applied,
+    CommittedEntry,
+    EngineEvents,
+    EnginePort,
+    EngineStatus,
+    Member,
+    NotApplied,
+    OutcomeUnknown,
+    PeerStatus,
+    ProposalOutcome,
+    ReadOutcome,
+    ReadReady,
+    StateMachine,
+    Timing,
+)
+
+__all__ = [
+    "Applied",
+    "CommittedEntry",
+    "Engine",
+    "EngineEvents",
+    "EnginePort",
+    "EngineStatus",
+    "Member",
+    "NotApplied",
+    "OutcomeUnknown",
+    "PeerStatus",
+    "ProposalOutcome",
+    "ReadOutcome",
+    "ReadReady",
+    "StateMachine",
+    "Timing",
+]

@@ -1,0 +1,135 @@
+"""The apply lane: committed entries to the machine, in order, never in a callback (row 17)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from raftdb.base.errors import FatalError, InternalError
+from raftdb.base.ids import Index, Term
+from raftdb.base.ports import Executor
+from raftdb.consensus.entry import decode_payloads
+from raftdb.consensus.log import DurableLog
+from raftdb.consensus.port import CommittedEntry, StateMachine
+
+APPLY_LANE = "apply"
+APPLY_BYTES_MAX = 8 << 20
+"""Of entries handed to the machine at a time (one larger entry goes alone)."""
+APPLY_ENTRIES_MAX = 256
+
+OnApplied = Callable[[CommittedEntry, Sequence[bytes]], None]
+
+
+class Applier:
+    """Hands over what is committed and durable here, one batch at a time (rule C2).
+
+    `applied` moves only when the machine has returned, that is: when its transaction is committed.
+    """
+
+    def __init__(
+        self,
+        *,
+        machine: StateMachine,
+        log: DurableLog,
+        executor: Executor,
+        own_payloads: Callable[[int, int], tuple[bytes, ...] | None],
+        on_applied: OnApplied,
+        on_batch: Callable[[], None],
+        on_failed: Callable[[BaseException], None],
+    ) -> None:
+        self._machine = machine
+        self._log = log
+        self._executor = executor
+        self._own_payloads = own_payloads
+        self._on_applied = on_applied
+        self._on_batch = on_batch
+        self._on_failed = on_failed
+        self.applied = 0
+        self.busy = False
+        self._stopped = False
+
+    def start(self) -> None:
+        """Take the machine's applied index; refuse when the journal does not lead to it.
+
+        Raises FatalError. The engine applies only what its own journal holds durably, so the
+        journal of a healthy node never ends below the machine.
+        """
+        index, term = self._machine.applied()
+        log = self._log
+        if index > log.last_index:
+            raise FatalError(
+                f"the database has applied entry {index}, but the journal ends at {log.last_index}",
+                code="journal_behind_database",
+                hint="the journal was damaged or replaced: restore both from the same copy, or "
+                "remove this member and add it again under a new name",
+            )
+        if index < log.first_index and (index, log.first_index) != (0, 1):
+            raise FatalError(
+                f"the database has applied entry {index}, but the journal begins at "
+                f"{log.first_index}",
+                code="journal_ahead_of_database",
+                hint="the database file was replaced by an older one: put the right one back",
+            )
+        if index >= log.first_index and log.term_at(index) != term:
+            raise FatalError(
+                f"the database has applied entry {index} of term {term}; in the journal it is of "
+                f"term {log.term_at(index)}",
+                code="journal_of_another",
+                hint="journal and database do not belong together: put the right ones back",
+            )
+        self.applied = index
+
+    def advance(self, upto: int) -> None:
+        """Everything up to `upto` may be applied."""
+        if self.busy or self._stopped or upto <= self.applied:
+            return
+        last = min(upto, self.applied + APPLY_ENTRIES_MAX)
+        found = self._log.entries(self.applied + 1, last, APPLY_BYTES_MAX)
+        batch: list[CommittedEntry] = []
+        for entry in found:
+            payloads = self._own_payloads(entry.index, entry.term)
+            if payloads is None:
+                payloads = decode_payloads(entry.data)
+            batch.append(CommittedEntry(Index(entry.index), Term(entry.term), payloads))
+        if not batch or batch[0].index != self.applied + 1:
+            raise InternalError("the journal returned other entries than asked for")
+        self.busy = True
+        machine = self._machine
+
+        def work() -> Sequence[Sequence[bytes]]:
+            return machine.apply(batch)
+
+        def done(replies: Sequence[Sequence[bytes]] | None, error: BaseException | None) -> None:
+            self._done(batch, replies, error)
+
+        self._executor.submit(APPLY_LANE, work, done)
+
+    def stop(self) -> None:
+        """Nothing more is handed over; what is under way finishes unheard."""
+        self._stopped = True
+
+    def _done(
+        self,
+        batch: list[CommittedEntry],
+        replies: Sequence[Sequence[bytes]] | None,
+        error: BaseException | None,
+    ) -> None:
+        self.busy = False
+        if self._stopped:
+            self._on_batch()
+            return
+        if error is not None:
+            self._on_failed(error)
+            return
+        if replies is None or len(replies) != len(batch):
+            self._on_failed(InternalError("the machine did not answer for every entry"))
+            return
+        for entry, answers in zip(batch, replies, strict=True):
+            if len(answers) != len(entry.payloads):
+                self._on_failed(
+                    InternalError(f"the machine did not answer every request of {entry.index}")
+                )
+                return
+        self.applied = batch[-1].index
+        for entry, answers in zip(batch, replies, strict=True):
+            self._on_applied(entry, answers)
+        self._on_batch()

@@ -1,0 +1,469 @@
+"""The member's Raft state: pysyncobj's, entered only through the wall.
+
+No timers, no callbacks to clients, no sockets: `Core` takes one event at a time (a message, a
+deadline, the journal's wake-up) and sends messages. What follows from a change (resolving
+proposals, applying, timers) is the engine's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from raftdb.base.errors import FatalError, InternalError, ProtocolError
+from raftdb.base.ids import Index, NodeId, Term
+from raftdb.base.limits import Limits
+from raftdb.base.ports import Clock, Log, Random
+from raftdb.consensus.gate import PersistGate
+from raftdb.consensus.log import DurableLog, LogEntry
+from raftdb.consensus.messages import (
+    Ack,
+    Append,
+    Heartbeat,
+    HeartbeatAck,
+    Message,
+    PreVote,
+    PreVoteResponse,
+    RequestVote,
+    TermHint,
+    TimeoutNow,
+    Vote,
+)
+from raftdb.consensus.port import PeerStatus, Timing
+from raftdb.consensus.replication import Replicator
+from raftdb.consensus.seams import Library
+from raftdb.consensus.wall import LEADER, Wall
+
+ROUNDS_REMEMBERED = 128
+"""Heartbeat rounds whose sending time is kept, for round-trip times."""
+
+
+class Links(Protocol):
+    """The core's view of the transport: who is connected, and sending."""
+
+    def connected(self, peer: str) -> bool: ...
+
+    def epoch(self, peer: str) -> int:
+        """Of the current connection; grows with each."""
+
+    def send(self, peer: str, message: Message) -> None:
+        """Dropped when the peer is not connected."""
+
+
+class Core:
+    """One member. Every `on_…` takes one message of `peer`; all run on the loop."""
+
+    def __init__(
+        self,
+        *,
+        node_id: str,
+        peers: Sequence[str],
+        log: DurableLog,
+        wall: Wall,
+        clock: Clock,
+        random: Random,
+        log_port: Log,
+        timing: Timing,
+        limits: Limits,
+        links: Links,
+    ) -> None:
+        self.node_id = node_id
+        self.peers = tuple(peers)
+        self.log = log
+        self.wall = wall
+        self._clock = clock
+        self._log_port = log_port
+        self._timing = timing
+        self._links = links
+        self._random = random
+        self._campaigning = False
+        self._forced = False
+        self._heard_at_s = float("-inf")
+        """When the leader of this term last spoke."""
+        self._verified = (0, 0)
+        """(term, index): how far that term's leader has shown its log to match ours."""
+        self._answering: Append | None = None
+        """The Append that the library is working on, and how far it verified."""
+        self._answer_cap = 0
+        self._pre_vote: tuple[int, set[str]] | None = None
+        self._voters: set[str] = set()
+        self.round = 0
+        """Of the last heartbeat sent; never starts over."""
+        self._round_sent_s: dict[int, float] = {}
+        self._rounds_acked: dict[str, int] = dict.fromkeys(self.peers, 0)
+        self._round_trip_s: dict[str, float] = {}
+        self.library = Library(
+            node_id=node_id,
+            peers=peers,
+            log=log,
+            calls=self,
+            clock=clock,
+            random=random,
+            election_min_s=timing.election_min_s,
+            election_max_s=timing.election_max_s,
+        )
+        self.gate = PersistGate(log, self._send_held)
+        self.replicator = Replicator(
+            peers=self.peers,
+            library=self.library,
+            log=log,
+            wall=wall,
+            limits=limits,
+            log_port=log_port,
+            connected=links.connected,
+            send=links.send,
+        )
+        self._handlers: dict[type[Any], Callable[[str, Any], None]] = {
+            Append: self.on_append,
+            Ack: self.on_ack,
+            Heartbeat: self.on_heartbeat,
+            HeartbeatAck: self.on_heartbeat_ack,
+            PreVote: self.on_pre_vote,
+            PreVoteResponse: self.on_pre_vote_response,
+            RequestVote: self.on_request_vote,
+            Vote: self.on_vote,
+            TermHint: self.on_term_hint,
+            TimeoutNow: self.on_timeout_now,
+        }
+
+    # -- what the library calls ------------------------------------------------------------------
+
+    def library_may_campaign(self) -> bool:
+        """Row 9: only after a pre-vote, or by the leader's wish."""
+        return self._campaigning
+
+    def library_leads(self) -> None:
+        """Won: begin the term at every follower."""
+        self._rounds_acked = dict.fromkeys(self.peers, 0)
+        self.replicator.begin_term()
+
+    def library_sends(self, peer: str, message: dict[str, Any]) -> None:
+        """Translate, and hold what promises (row 1)."""
+        kind = message["type"]
+        sent: Message
+        if kind == "next_node_idx":
+            sent = self._make_ack(message)
+        elif kind == "response_vote":
+            sent = Vote(message["term"])
+        elif kind == "request_vote":
+            sent = RequestVote(
+                message["term"],
+                message["last_log_index"],
+                message["last_log_term"],
+                self._forced,
+            )
+        elif kind == "timeout_now":
+            sent = TimeoutNow(message["term"])
+        else:
+            raise InternalError(f"pysyncobj sends {kind!r}, which no peer would understand")
+        self._dispatch(peer, sent)
+
+    def _make_ack(self, message: dict[str, Any]) -> Ack:
+        append = self._answering
+        if append is None:
+            raise InternalError("pysyncobj answers an append that it was not given")
+        term = self.library.term
+        if message["success"]:
+            # Capped to what this message verified: the tail behind it may be another leader's.
+            index = min(message["next_node_idx"] - 1, self._answer_cap)
+            return Ack(term, append.sequence, True, index)
+        hint = self.wall.conflict_hint(append.prev_index, self.log, self.library.commit_index)
+        return Ack(term, append.sequence, False, hint)
+
+    def _dispatch(self, peer: str, message: Message) -> None:
+        if self.wall.waits_for_disk(message):
+            self.gate.pass_or_hold(peer, self._links.epoch(peer), message)
+        else:
+            self._links.send(peer, message)
+
+    def _send_held(self, peer: str, epoch: int, message: Message) -> None:
+        # A vote is as good on a newer connection; an ack answers a message of its own connection.
+        if not isinstance(message, Ack) or epoch == self._links.epoch(peer):
+            self._links.send(peer, message)
+
+    # -- messages --------------------------------------------------------------------------------
+
+    def on_message(self, peer: str, message: Message) -> None:
+        """Raises ProtocolError for what a correct peer never says."""
+        handler = self._handlers.get(type(message))
+        if handler is None:
+            raise ProtocolError(f"{type(message).__name__} is not for the engine")
+        handler(peer, message)
+
+    def on_append(self, peer: str, message: Append) -> None:
+        """Rows 3 and 4: put at its index, commit what it verified, answer when durable."""
+        if not self._accept_leader(peer, message.term):
+            return
+        placed = self.wall.put_at_index(message, self.log, self.library.commit_index)
+        verified_term, verified = self._verified
+        if verified_term != message.term:
+            verified = 0
+        self._verified = (message.term, max(verified, placed.verified))
+        self._answering, self._answer_cap = message, placed.verified
+        try:
+            self.library.deliver_append(
+                peer,
+                message.term,
+                self.wall.follower_commit(message.commit_index, placed.verified),
+                (placed.prev_index, placed.prev_term),
+                placed.entries,
+            )
+        finally:
+            self._answering = None
+
+    def on_heartbeat(self, peer: str, message: Heartbeat) -> None:
+        """Answered at once: it says nothing that a disk would have to hold."""
+        if not self._accept_leader(peer, message.term):
+            return
+        verified_term, verified = self._verified
+        if verified_term != message.term:
+            verified = 0
+        commit = self.wall.follower_commit(message.commit_index, verified)
+        self.library.deliver_heartbeat(peer, message.term, commit)
+        self._links.send(peer, HeartbeatAck(message.term, message.round))
+
+    def _accept_leader(self, peer: str, term: int) -> bool:
+        """Whether `peer` leads this term as far as this node can know; it was heard then."""
+        library = self.library
+        if term < library.term:
+            self._hint(peer)
+            return False
+        if term == library.term:
+            other = library.leader
+            if library.role == LEADER or (other is not None and other != peer):
+                raise FatalError(
+                    f"{peer} leads term {term}, and so does {other}",
+                    code="two_leaders",
+                    hint="a member's data directory was copied or set back: find out which one",
+                )
+        self._heard_at_s = self._clock.monotonic_s()
+        self._pre_vote = None
+        return True
+
+    def on_ack(self, peer: str, message: Ack) -> None:
+        """Rows 3, 6 and 8."""
+        if self._adopt(message.term):
+            return
+        library = self.library
+        if library.role != LEADER or not self.wall.ack_counts(message.term, library.term):
+            return
+        if message.success:
+            self.replicator.on_success(peer, message)
+        else:
+            self.replicator.on_reject(peer, message)
+        library.note_response(peer, self._clock.monotonic_s())
+
+    def on_heartbeat_ack(self, peer: str, message: HeartbeatAck) -> None:
+        """Rows 9 and 10: this peer still takes us for the leader."""
+        if self._adopt(message.term):
+            return
+        library = self.library
+        if library.role != LEADER or not self.wall.ack_counts(message.term, library.term):
+            return
+        if message.round > self.round:
+            raise ProtocolError(f"{peer} answers heartbeat {message.round}, which was never sent")
+        now_s = self._clock.monotonic_s()
+        library.note_response(peer, now_s)
+        self._rounds_acked[peer] = max(self._rounds_acked[peer], message.round)
+        sent_s = self._round_sent_s.get(message.round)
+        if sent_s is not None:
+            old_s = self._round_trip_s.get(peer, now_s - sent_s)
+            self._round_trip_s[peer] = old_s + (now_s - sent_s - old_s) / 8
+        self.replicator.retry(peer)
+
+    def on_pre_vote(self, peer: str, message: PreVote) -> None:
+        """Row 9. Changes nothing here, so it needs no disk."""
+        library, log = self.library, self.log
+        if message.term < library.term:
+            self._hint(peer)
+        elif self.wall.grants_pre_vote(
+            message, library.term, log.last_index, log.last_term, self._hears_other(peer)
+        ):
+            self._links.send(peer, PreVoteResponse(library.term, message.term + 1))
+
+    def on_pre_vote_response(self, peer: str, message: PreVoteResponse) -> None:
+        """Row 9: a majority would vote, so ask them to."""
+        pending = self._pre_vote
+        if pending is None or message.asked_term != pending[0]:
+            return
+        if pending[0] != self.library.term + 1 or self.library.role == LEADER:
+            self._pre_vote = None
+            return
+        pending[1].add(peer)
+        if self.wall.may_campaign(len(pending[1]), len(self.peers) + 1):
+            self.campaign(forced=False)
+
+    def on_request_vote(self, peer: str, message: RequestVote) -> None:
+        """Row 9, then the library's vote (thesis 3.6.1)."""
+        library = self.library
+        if message.term < library.term:
+            self._hint(peer)
+            return
+        if not self.wall.considers_vote(message, self._hears_other(peer)):
+            return
+        library.deliver(
+            peer,
+            {
+                "type": "request_vote",
+                "term": message.term,
+                "last_log_index": message.last_index,
+                "last_log_term": message.last_term,
+            },
+        )
+
+    def on_vote(self, peer: str, message: Vote) -> None:
+        """Row 7."""
+        if self._adopt(message.term) or message.term != self.library.term:
+            return
+        if self.wall.vote_counts(peer, self._voters):
+            self._voters.add(peer)
+            self.library.deliver(peer, {"type": "response_vote", "term": message.term})
+
+    def on_term_hint(self, peer: str, message: TermHint) -> None:
+        """A peer is in a later term. A leader whom nobody replaced there claims it again at once,
+        so that a member that comes back with a high term costs one election, not one time-out."""
+        led = self.library.role == LEADER
+        if self._adopt(message.term) and led and not message.leader_alive:
+            self.on_election_deadline()
+
+    def on_timeout_now(self, peer: str, message: TimeoutNow) -> None:
+        """Thesis 3.10: the leader hands over."""
+        library = self.library
+        library.deliver(peer, {"type": "timeout_now", "term": message.term})
+        if library.transfer_pending:
+            self.campaign(forced=True)
+
+    # -- deadlines -------------------------------------------------------------------------------
+
+    def on_election_deadline(self) -> None:
+        """No leader was heard: ask for pre-votes, and try again later."""
+        library = self.library
+        if library.role == LEADER:
+            return
+        if not self.peers:
+            self.campaign(forced=False)
+            return
+        now_s = self._clock.monotonic_s()
+        retry_s = self._timing.election_min_s * (0.3 + 0.5 * self._random.random())
+        library.set_election_deadline(now_s + retry_s)
+        self._pre_vote = (library.term + 1, set())
+        ask = PreVote(library.term, self.log.last_index, self.log.last_term)
+        for peer in self.peers:
+            self._links.send(peer, ask)
+
+    def campaign(self, *, forced: bool) -> None:
+        """Stand for election in the next term."""
+        self._pre_vote = None
+        self._voters = set()
+        self._campaigning, self._forced = True, forced
+        try:
+            self.library.campaign(self._clock.monotonic_s())
+        finally:
+            self._campaigning = self._forced = False
+
+    def send_heartbeats(self) -> int:
+        """A round to every follower; returns its number."""
+        self.round += 1
+        self._round_sent_s[self.round] = self._clock.monotonic_s()
+        self._round_sent_s.pop(self.round - ROUNDS_REMEMBERED, None)
+        library = self.library
+        message = Heartbeat(library.term, self.round, library.commit_index)
+        for peer in self.peers:
+            self._links.send(peer, message)
+        return self.round
+
+    def check_quorum(self) -> None:
+        """Row 9: step down when no majority answers."""
+        library = self.library
+        now_s = self._clock.monotonic_s()
+        silences_s = [now_s - library.last_response_s(peer) for peer in self.peers]
+        if not self.wall.keeps_leading(silences_s, self._timing.leader_timeout_s):
+            self._log_port.warning("leader_without_quorum", term=library.term)
+            library.step_down()
+
+    def advance_commit(self) -> None:
+        """Rows 2 and 6; thesis 3.6.2."""
+        library, log = self.library, self.log
+        if library.role != LEADER:
+            return
+        own = self.wall.own_copy(log.last_index, log.durable_index)
+        matches = [library.match_index(peer) for peer in self.peers]
+        commit = library.commit_index
+        moved = self.wall.commit_index(own, matches, commit, library.term, log.term_at)
+        if moved > commit:
+            library.set_commit_index(moved)
+
+    def on_bulk(self, peer: str) -> None:
+        """A piece of a long message came in, or was answered: that peer is alive."""
+        library, now_s = self.library, self._clock.monotonic_s()
+        if library.role == LEADER:
+            library.note_response(peer, now_s)
+        elif library.leader == peer and not library.transfer_pending:
+            self._heard_at_s = now_s
+            library.set_election_deadline(now_s + library.draw_timeout_s())
+
+    def on_connected(self, peer: str) -> None:
+        """A new connection of `peer`."""
+        if self.library.role == LEADER:
+            self.replicator.on_connected(peer)
+
+    def append_own(self, data: bytes) -> int:
+        """One entry of this leader's; returns its index."""
+        index = self.log.last_index + 1
+        self.log.append([LogEntry(Index(index), Term(self.library.term), data)])
+        self.replicator.replicate_all()
+        return index
+
+    # -- views -----------------------------------------------------------------------------------
+
+    def rounds_acked(self) -> list[int]:
+        """Per peer, the newest heartbeat round that it answered in this term."""
+        return [self._rounds_acked[peer] for peer in self.peers]
+
+    def best_successor(self) -> str | None:
+        """The connected follower with the most entries."""
+        best: str | None = None
+        for peer in self.peers:
+            if self._links.connected(peer) and (
+                best is None or self.library.match_index(peer) > self.library.match_index(best)
+            ):
+                best = peer
+        return best
+
+    def peer_status(self) -> tuple[PeerStatus, ...]:
+        """One per other member; what only a leader knows is 0 or None elsewhere."""
+        leads = self.library.role == LEADER
+        found = []
+        for peer in self.peers:
+            trip_s = self._round_trip_s.get(peer) if leads else None
+            found.append(
+                PeerStatus(
+                    node_id=NodeId(peer),
+                    connected=self._links.connected(peer),
+                    match_index=Index(self.library.match_index(peer) if leads else 0),
+                    round_trip_ms=None if trip_s is None else round(trip_s * 1000, 3),
+                )
+            )
+        return tuple(found)
+
+    # -- helpers ---------------------------------------------------------------------------------
+
+    def _hears_other(self, candidate: str) -> bool:
+        """Row 9: a live leader is heard here, other than the candidate itself."""
+        library = self.library
+        if library.role == LEADER:
+            return True
+        if library.leader is None or library.leader == candidate:
+            return False
+        silence_s = self._clock.monotonic_s() - self._heard_at_s
+        return self.wall.hears_leader(silence_s, self._timing.election_min_s)
+
+    def _hint(self, peer: str) -> None:
+        self._links.send(peer, TermHint(self.library.term, self._hears_other(peer)))
+
+    def _adopt(self, term: int) -> bool:
+        """Follow in a higher term; whether it was one."""
+        if term <= self.library.term:
+            return False
+        self.library.adopt_term(term)
+        return True

@@ -1,0 +1,431 @@
+"""The engine: one member's consensus, behind `EnginePort`.
+
+The engine owns the order of things. Every event (a message, a timer, the journal's wake-up, a call)
+goes through `_event`, which does it and then takes `_step`: what follows from the state as it is
+now. No batching timer, no polling: timers exist for the election deadline, the heartbeat, and a
+transfer's end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from raftdb.base.errors import ConfigError, ProtocolError
+from raftdb.base.ids import ClusterId, Index, NodeId, Term
+from raftdb.base.limits import DEFAULT_LIMITS, Limits
+from raftdb.base.ports import Ports, Timer
+from raftdb.consensus.apply import Applier
+from raftdb.consensus.core import Core
+from raftdb.consensus.entry import encode_batch
+from raftdb.consensus.log import DurableLog
+from raftdb.consensus.messages import PROTOCOL_VERSION, Hello, Message
+from raftdb.consensus.port import (
+    CommittedEntry,
+    EngineEvents,
+    EngineStatus,
+    Member,
+    NotApplied,
+    ProposalOutcome,
+    ReadOutcome,
+    StateMachine,
+    Timing,
+)
+from raftdb.consensus.proposals import Proposals
+from raftdb.consensus.reads import Reads
+from raftdb.consensus.seams import PINNED_VERSION
+from raftdb.consensus.transfer import Transfer
+from raftdb.consensus.transport import Transport, check_members
+from raftdb.consensus.wall import LEADER, Wall
+
+
+class Engine:
+    """One member. Everything is called on the loop; see EnginePort for what each method promises.
+
+    `journal` is founded and recovered; `machine` belongs to it; the node closes both, after `stop`.
+    `fingerprint` names what replicas must agree on to compute alike. Raises ConfigError.
+    """
+
+    def __init__(
+        self,
+        *,
+        node_id: NodeId,
+        members: Sequence[Member],
+        cluster_id: ClusterId,
+        journal: DurableLog,
+        machine: StateMachine,
+        ports: Ports,
+        events: EngineEvents,
+        timing: Timing | None = None,
+        limits: Limits = DEFAULT_LIMITS,
+        wall: Wall | None = None,
+        fingerprint: bytes = b"",
+        history_id: str = "",
+    ) -> None:
+        timing = timing or Timing()
+        wall = wall or Wall()
+        check_timing(timing)
+        me = next((member for member in members if member.node_id == node_id), None)
+        if me is None:
+            raise ConfigError(
+                f"{node_id} is not in the list of members",
+                hint="each node's configuration lists all members, itself included",
+            )
+        others = check_members(me, members)
+        self._node_id = node_id
+        self._ports = ports
+        self._timing = timing
+        self._events = events
+        self._wall = wall
+        self._limits = limits
+        self._journal = journal
+        self._started = False
+        self._stopped = False
+        self._stop_done: Callable[[], None] | None = None
+        self._led_term = 0
+        """The term in which this node's proposals and reads were taken; 0 when it does not lead."""
+        self._seen: tuple[str, int, str | None] = ("", -1, None)
+        self._entry_sequence = 0
+        """Journal sequence of the last own entry: the next is made when this is on disk."""
+        self._pump_scheduled = False
+        self._election_timer: Timer | None = None
+        self._heartbeat_timer: Timer | None = None
+        self._proposals = Proposals(limits, self._resolve)
+        self._reads = Reads(wall, self._resolve)
+        self._applier = Applier(
+            machine=machine,
+            log=journal,
+            executor=ports.executor,
+            own_payloads=self._proposals.payloads_at,
+            on_applied=self._on_applied,
+            on_batch=self._on_batch,
+            on_failed=self._fatal,
+        )
+        self._transport = Transport(
+            me=me,
+            peers=others,
+            hello=Hello(
+                PROTOCOL_VERSION, cluster_id, node_id, history_id, PINNED_VERSION, fingerprint
+            ),
+            wall=wall,
+            ports=ports,
+            timing=timing,
+            limits=limits,
+            events=self,
+        )
+        self._core = Core(
+            node_id=node_id,
+            peers=sorted(str(member.node_id) for member in others),
+            log=journal,
+            wall=wall,
+            clock=ports.clock,
+            random=ports.random,
+            log_port=ports.log,
+            timing=timing,
+            limits=limits,
+            links=self._transport,
+        )
+        self._transfer = Transfer(self._core, ports.executor, self._resume_after_transfer)
+
+    # -- EnginePort ------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Open the peer port and take part. `on_fatal` reports what goes wrong."""
+        self._started = True
+        try:
+            self._applier.start()
+        except Exception as error:
+            self._fatal(error)
+            return
+        self._core.library.seed_applied(max(self._applier.applied, self._journal.first_index))
+        self._journal.wake(self._on_durable, self._fatal)
+        self._transport.start(self._on_listening)
+        self._event(self._arm_election)
+
+    def propose(self, payload: bytes, done: Callable[[ProposalOutcome], None]) -> None:
+        """Replicate one request. `done` is called exactly once, never before this returns."""
+        reason = self._why_not(len(payload))
+        if reason:
+            self._ports.executor.call_soon(self._resolve, done, NotApplied(reason))
+            return
+        self._proposals.add(payload, done)
+        self._pump_soon()
+
+    def read_index(self, done: Callable[[ReadOutcome], None]) -> None:
+        """Confirm leadership for a linearizable read. `done` is called once, not before this
+        returns; how long it waits is bounded by the leader's own time-out (check-quorum)."""
+        reason = self._why_not(0)
+        if not reason and self._reads.count >= self._limits.proposals_waiting_max:
+            reason = "overloaded"
+        if reason:
+            self._ports.executor.call_soon(self._resolve, done, NotApplied(reason))
+            return
+        self._reads.add(done)
+        self._pump_soon()
+
+    def transfer_leadership(self, target: NodeId | None, done: Callable[[str], None]) -> None:
+        """Hand over to `target` (None: the most advanced). `done` gets `` or the reason why not.
+
+        While it is under way proposals wait; bounded by twice the maximum election timeout.
+        """
+
+        def finished(reason: str) -> None:
+            self._resolve(done, reason)
+
+        if self._stopped:
+            self._ports.executor.call_soon(self._resolve, done, "stopping")
+            return
+        self._event(self._transfer.begin, target, finished, 2 * self._timing.election_max_s)
+
+    def status(self) -> EngineStatus:
+        """As of now."""
+        library, journal = self._core.library, self._journal
+        leader = library.leader
+        return EngineStatus(
+            node_id=self._node_id,
+            role="stopped" if self._stopped or not self._started else library.role,
+            term=Term(library.term),
+            leader=None if leader is None or self._stopped else NodeId(leader),
+            first_index=Index(journal.first_index),
+            last_index=Index(journal.last_index),
+            durable_index=Index(journal.durable_index),
+            commit_index=Index(library.commit_index),
+            applied_index=Index(self._applier.applied),
+            peers=self._core.peer_status(),
+        )
+
+    def stop(self, done: Callable[[], None]) -> None:
+        """Close connections and the port. Open proposals end as OutcomeUnknown, then `done`, once
+        the machine has finished what it was given."""
+        self._shut("stopping")
+        if self._applier.busy:
+            self._stop_done = done
+        else:
+            self._ports.executor.call_soon(self._call, done)
+
+    # -- TransportEvents -------------------------------------------------------------------------
+
+    def on_connected(self, peer: str) -> None:
+        """A peer said hello."""
+        self._event(self._core.on_connected, peer)
+
+    def on_disconnected(self, peer: str) -> None:
+        """Nothing follows at once: elections and check-quorum go by time."""
+
+    def on_message(self, peer: str, message: Message) -> None:
+        """Raises ProtocolError for what a correct peer never says."""
+        self._event(self._core.on_message, peer, message)
+
+    def on_bulk(self, peer: str) -> None:
+        """A long message makes progress."""
+        self._event(self._core.on_bulk, peer)
+
+    # -- events ----------------------------------------------------------------------------------
+
+    def _event(self, call: Callable[..., None], *arguments: Any) -> None:
+        """One event, then what follows from it. Whatever goes wrong in here stops the node: its
+        state could not be relied on afterwards."""
+        if self._stopped:
+            return
+        try:
+            call(*arguments)
+            self._step()
+        except ProtocolError:
+            raise
+        except Exception as error:
+            self._fatal(error)
+
+    def _step(self) -> None:
+        """What follows from the state as it is now."""
+        core, journal = self._core, self._journal
+        self._note_role()
+        if self._led_term:
+            self._make_entry()
+            core.advance_commit()
+            self._begin_read_round()
+        upto = self._wall.may_apply(core.library.commit_index, journal.durable_index)
+        self._applier.advance(upto)
+        if self._transfer.active:
+            self._transfer.step(
+                drained=not self._proposals.logged and self._applier.applied == journal.last_index
+            )
+
+    def _note_role(self) -> None:
+        library = self._core.library
+        seen = (library.role, library.term, library.leader)
+        if seen == self._seen:
+            return
+        self._seen = seen
+        role, term, _leader = seen
+        if self._led_term and (role != LEADER or term != self._led_term):
+            self._led_term = 0
+            self._proposals.fail("not_leader", "leadership_lost")
+            self._reads.fail("not_leader")
+        if role == LEADER and not self._led_term:
+            self._led_term = term
+            self._entry_sequence = self._journal.sequence()
+            self._arm_heartbeat()
+        elif role != LEADER:
+            self._arm_election()
+        self._ports.log.info("raft_role", role=role, term=term, leader=library.leader)
+        self._call(self._events.on_role, self.status())
+
+    def _on_durable(self) -> None:
+        if not self._stopped:
+            self._event(self._core.gate.release)
+
+    def _on_listening(self, error: BaseException | None) -> None:
+        if error is not None:
+            self._fatal(error)
+
+    # -- proposals and reads ---------------------------------------------------------------------
+
+    def _why_not(self, size: int) -> str:
+        if self._stopped:
+            return "stopping"
+        if not self._started or not self._wall.admits_proposal(self._core.library.role):
+            return "not_leader"
+        return "" if self._proposals.has_room(size) else "overloaded"
+
+    def _pump_soon(self) -> None:
+        """After what the loop has at hand: requests that came in together share one entry."""
+        if not self._pump_scheduled:
+            self._pump_scheduled = True
+            self._ports.executor.call_soon(self._pump)
+
+    def _pump(self) -> None:
+        self._pump_scheduled = False
+        self._event(_nothing)
+
+    def _make_entry(self) -> None:
+        """All that waits becomes one entry, as soon as the disk has taken the previous one: group
+        commit without a timer (row 18). Replication of earlier entries goes on meanwhile."""
+        if not self._proposals.waiting or self._transfer.active:
+            return
+        if self._journal.durable_sequence < self._entry_sequence:
+            return
+        index = self._journal.last_index + 1
+        payloads = self._proposals.take_entry(index, self._led_term)
+        self._core.append_own(encode_batch(payloads))
+        self._entry_sequence = self._journal.sequence()
+
+    def _begin_read_round(self) -> None:
+        core, reads = self._core, self._reads
+        if reads.wants_round():
+            library = core.library
+            if self._wall.may_read(library.commit_index, library.noop_index):
+                commit = library.commit_index
+                reads.begin_round(core.send_heartbeats(), commit)
+        if reads.count:
+            reads.on_rounds(core.rounds_acked(), self._applier.applied)
+
+    def _on_applied(self, entry: CommittedEntry, replies: Sequence[bytes]) -> None:
+        self._proposals.on_applied(entry.index, entry.term, replies)
+
+    def _on_batch(self) -> None:
+        if self._stopped:
+            done, self._stop_done = self._stop_done, None
+            if done is not None:
+                self._call(done)
+            return
+        self._core.library.note_applied(self._applier.applied)
+        self._reads.on_applied(self._applier.applied)
+        self._event(_nothing)
+
+    def _resume_after_transfer(self) -> None:
+        self._pump_soon()
+
+    # -- timers ----------------------------------------------------------------------------------
+
+    def _arm_election(self) -> None:
+        """One timer, set for the earliest deadline: messages only move the deadline on."""
+        if self._election_timer is not None or self._stopped:
+            return
+        library = self._core.library
+        delay_s = library.election_deadline_s - self._ports.clock.monotonic_s()
+        self._election_timer = self._ports.executor.call_later(
+            max(delay_s, 0.001), self._on_election_timer
+        )
+
+    def _on_election_timer(self) -> None:
+        self._election_timer = None
+        if not self._stopped and self._core.library.role != LEADER:
+            self._event(self._election_due)
+
+    def _election_due(self) -> None:
+        library = self._core.library
+        if library.election_deadline_s < self._ports.clock.monotonic_s():
+            self._core.on_election_deadline()
+        if library.role != LEADER:
+            self._arm_election()
+
+    def _arm_heartbeat(self) -> None:
+        if self._heartbeat_timer is None:
+            self._heartbeat_timer = self._ports.executor.call_later(
+                self._timing.heartbeat_s, self._on_heartbeat_timer
+            )
+
+    def _on_heartbeat_timer(self) -> None:
+        self._heartbeat_timer = None
+        if not self._stopped and self._core.library.role == LEADER:
+            self._event(self._heartbeat_due)
+
+    def _heartbeat_due(self) -> None:
+        self._core.check_quorum()
+        if self._core.library.role == LEADER:
+            self._core.send_heartbeats()
+            self._arm_heartbeat()
+
+    # -- ends ------------------------------------------------------------------------------------
+
+    def _fatal(self, error: BaseException) -> None:
+        """This node can't go on (row 17): everything ends, and the node hears why, once."""
+        if self._stopped:
+            return
+        self._ports.log.error("consensus_fatal", error=repr(error))
+        self._shut("stopped_by_error")
+        self._call(self._events.on_fatal, error)
+
+    def _shut(self, reason: str) -> None:
+        if self._stopped:
+            return
+        self._stopped = True
+        for timer in (self._election_timer, self._heartbeat_timer):
+            if timer is not None:
+                timer.cancel()
+        self._core.gate.clear()
+        self._applier.stop()
+        self._transport.stop()
+        self._transfer.fail(reason)
+        self._proposals.fail("stopping", reason)
+        self._reads.fail("stopping")
+
+    def _resolve(self, done: Callable[[Any], None], outcome: Any) -> None:
+        self._call(done, outcome)
+
+    def _call(self, call: Callable[..., None], *arguments: Any) -> None:
+        """Someone else's code: what it raises is logged and breaks nothing here (row 17)."""
+        try:
+            call(*arguments)
+        except Exception as error:
+            self._ports.log.error("consensus_callback_failed", error=repr(error))
+
+
+def check_timing(timing: Timing) -> None:
+    """Raises ConfigError when elections could not work with it."""
+    if not 0 < timing.heartbeat_s <= timing.election_min_s / 2:
+        raise ConfigError(
+            f"a heartbeat of {timing.heartbeat_s} s does not fit elections after "
+            f"{timing.election_min_s} s",
+            hint="make the heartbeat at most half of the minimum election timeout",
+        )
+    if not timing.election_min_s < timing.election_max_s:
+        raise ConfigError("the minimum election timeout must be below the maximum")
+    if timing.leader_timeout_s < timing.election_min_s:
+        raise ConfigError("the leader's timeout must not be below the minimum election timeout")
+    if timing.connect_timeout_s <= 0 or timing.reconnect_s <= 0:
+        raise ConfigError("connect and reconnect times must be above 0")
+
+
+def _nothing() -> None:
+    """An event without an action of its own: only what follows."""

@@ -1,0 +1,236 @@
+"""What members say to each other: an allow-list of message types and their bytes.
+
+A message is a msgpack array `[type, field, …]`. Decoding checks the type, the number of fields and
+every field's type and range; whatever does not fit raises ProtocolError and nothing else. There is
+no way to say anything but what is listed here, and nothing is ever unpickled. DESIGN.md lists the
+messages field by field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import msgpack
+
+from raftdb.base.errors import ProtocolError
+
+PROTOCOL_VERSION = 1
+NUMBER_MAX = (1 << 63) - 1
+APPEND_ENTRIES_MAX = 1024
+"""Entries in one Append."""
+_TEXT_MAX = 256
+
+
+class Hello(NamedTuple):
+    """First on every connection, from both ends. Kept readable by every later version."""
+
+    version: int
+    cluster_id: str
+    node_id: str
+    history_id: str
+    library: str
+    """Version of the consensus library."""
+    fingerprint: bytes
+    """What replicas must agree on to compute alike (SQLite build, arithmetic)."""
+
+
+class Ping(NamedTuple):
+    """Keeps an idle connection known to be alive."""
+
+
+class PreVote(NamedTuple):
+    """Would you vote for me in term + 1? (thesis 9.6)"""
+
+    term: int
+    last_index: int
+    last_term: int
+
+
+class PreVoteResponse(NamedTuple):
+    """Yes; a refusal is silence, or a TermHint."""
+
+    term: int
+    asked_term: int
+
+
+class RequestVote(NamedTuple):
+    """Thesis 3.4. `forced`: the leader asked for this election (thesis 3.10)."""
+
+    term: int
+    last_index: int
+    last_term: int
+    forced: bool
+
+
+class Vote(NamedTuple):
+    """The sender's vote in `term`; a refusal is silence, or a TermHint."""
+
+    term: int
+
+
+class TermHint(NamedTuple):
+    """You are behind: my term is this."""
+
+    term: int
+    leader_alive: bool
+    """The sender hears the leader of its term."""
+
+
+class Append(NamedTuple):
+    """Thesis 3.5: entries that follow (prev_index, prev_term). Empty to ask what matches."""
+
+    term: int
+    sequence: int
+    prev_index: int
+    prev_term: int
+    commit_index: int
+    entries: tuple[tuple[int, bytes], ...]
+    """(term, data) each, at prev_index + 1, + 2, …"""
+
+
+class Ack(NamedTuple):
+    """Answer to the Append of that sequence."""
+
+    term: int
+    sequence: int
+    success: bool
+    log_index: int
+    """Success: all up to here is on the sender's disk and as the leader has it. Otherwise: the
+    index from which the leader should try next."""
+
+
+class Heartbeat(NamedTuple):
+    """I lead. Says nothing about the log, so that it can overtake bulk appends."""
+
+    term: int
+    round: int
+    commit_index: int
+
+
+class HeartbeatAck(NamedTuple):
+    """You do, as far as I know: answer to the heartbeat of that round."""
+
+    term: int
+    round: int
+
+
+class TimeoutNow(NamedTuple):
+    """Stand for election at once: the leader hands over (thesis 3.10)."""
+
+    term: int
+
+
+class Part(NamedTuple):
+    """A piece of a message too long for one frame."""
+
+    last: bool
+    data: bytes
+
+
+class PartAck(NamedTuple):
+    """Pieces received so far of the message under way: the sender keeps only a few unanswered."""
+
+    parts: int
+
+
+Message = (
+    Ping
+    | PreVote
+    | PreVoteResponse
+    | RequestVote
+    | Vote
+    | TermHint
+    | Append
+    | Ack
+    | Heartbeat
+    | HeartbeatAck
+    | TimeoutNow
+    | Part
+    | PartAck
+    | Hello
+)
+
+_T = TypeVar("_T")
+_Check = Callable[[Any], bool]
+
+
+def _number(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= NUMBER_MAX
+
+
+def _flag(value: Any) -> bool:
+    return type(value) is bool
+
+
+def _text(value: Any) -> bool:
+    return type(value) is str and len(value) <= _TEXT_MAX
+
+
+def _bytes(value: Any) -> bool:
+    return type(value) is bytes
+
+
+def _entries(value: Any) -> bool:
+    if type(value) is not tuple or len(value) > APPEND_ENTRIES_MAX:
+        return False
+    for item in value:
+        if type(item) is not tuple or len(item) != 2:
+            return False
+        if not _number(item[0]) or type(item[1]) is not bytes:
+            return False
+    return True
+
+
+_TYPES: dict[int, tuple[type[Any], tuple[_Check, ...]]] = {
+    1: (Hello, (_number, _text, _text, _text, _text, _bytes)),
+    2: (Ping, ()),
+    3: (Part, (_flag, _bytes)),
+    4: (PartAck, (_number,)),
+    10: (PreVote, (_number, _number, _number)),
+    11: (PreVoteResponse, (_number, _number)),
+    12: (RequestVote, (_number, _number, _number, _flag)),
+    13: (Vote, (_number,)),
+    14: (TermHint, (_number, _flag)),
+    15: (TimeoutNow, (_number,)),
+    20: (Append, (_number, _number, _number, _number, _number, _entries)),
+    21: (Ack, (_number, _number, _flag, _number)),
+    22: (Heartbeat, (_number, _number, _number)),
+    23: (HeartbeatAck, (_number, _number)),
+}
+_CODES: dict[type[Any], int] = {cls: code for code, (cls, _checks) in _TYPES.items()}
+
+MESSAGE_TYPES: tuple[type[Any], ...] = tuple(_CODES)
+"""All of them, for tests."""
+
+
+def encode(message: Message) -> bytes:
+    """The message as bytes."""
+    packed: bytes = msgpack.packb((_CODES[type(message)], *message), use_bin_type=True)
+    return packed
+
+
+def decode(data: bytes) -> Message:
+    """Read what `encode` wrote. Raises ProtocolError."""
+    try:
+        value = msgpack.unpackb(
+            data, use_list=False, max_array_len=APPEND_ENTRIES_MAX, max_map_len=0, max_ext_len=0
+        )
+    except (ValueError, TypeError, OverflowError, msgpack.UnpackException) as error:
+        raise ProtocolError(f"a peer message does not decode: {error}") from None
+    if type(value) is not tuple or not value or type(value[0]) is not int:
+        raise ProtocolError("a peer message is not an array that begins with its type")
+    known = _TYPES.get(value[0])
+    if known is None:
+        raise ProtocolError(f"unknown peer message type {value[0]}")
+    cls, checks = known
+    if len(value) != len(checks) + 1:
+        raise ProtocolError(
+            f"{cls.__name__} has {len(checks)} fields, {len(value) - 1} were received"
+        )
+    for position, check in enumerate(checks, start=1):
+        if not check(value[position]):
+            field = cls._fields[position - 1]
+            raise ProtocolError(f"{cls.__name__}.{field} has a wrong type or range")
+    message: Message = cls._make(value[1:])
+    return message

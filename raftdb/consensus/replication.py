@@ -1,0 +1,190 @@
+"""The leader's sending: pipelined, bounded by bytes, driven by events (rows 3, 8 and 18)."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from raftdb.base.errors import ProtocolError
+from raftdb.base.limits import Limits
+from raftdb.base.ports import Log
+from raftdb.consensus.log import DurableLog
+from raftdb.consensus.messages import APPEND_ENTRIES_MAX, Ack, Append
+from raftdb.consensus.seams import Library
+from raftdb.consensus.wall import Wall
+
+
+class Progress:
+    """How far one follower is, beside what the library keeps (next and match index)."""
+
+    __slots__ = ("generation", "inflight", "inflight_bytes", "probing", "sequence", "stalled")
+
+    def __init__(self) -> None:
+        self.sequence = 0
+        """Of the last Append sent; never starts over while the engine runs."""
+        self.generation = 0
+        """`sequence` at the last rewind: refusals of older messages are stale (row 8)."""
+        self.inflight: deque[tuple[int, int, int]] = deque()
+        """(sequence, bytes, first index) of what is not answered yet."""
+        self.inflight_bytes = 0
+        self.probing = True
+        """Where the logs match is not known yet: one message at a time."""
+        self.stalled = False
+        """The last refusal brought nothing new: wait for a heartbeat before trying again."""
+
+    def rewind(self) -> None:
+        """What is in flight does not count any more."""
+        self.generation = self.sequence
+        self.inflight.clear()
+        self.inflight_bytes = 0
+        self.probing = True
+
+    def answered(self, sequence: int) -> int:
+        """Answers come in order, so everything sent up to `sequence` has arrived. Returns the
+        first index of the newest of these messages, 0 when none was waiting."""
+        first_index = 0
+        while self.inflight and self.inflight[0][0] <= sequence:
+            _sequence, size, first_index = self.inflight.popleft()
+            self.inflight_bytes -= size
+        return first_index
+
+
+class Replicator:
+    """Sends what followers lack. `send` takes (peer, message)."""
+
+    def __init__(
+        self,
+        *,
+        peers: Sequence[str],
+        library: Library,
+        log: DurableLog,
+        wall: Wall,
+        limits: Limits,
+        log_port: Log,
+        connected: Callable[[str], bool],
+        send: Callable[[str, Append], None],
+    ) -> None:
+        self._library = library
+        self._log = log
+        self._wall = wall
+        self._limits = limits
+        self._log_port = log_port
+        self._connected = connected
+        self._send = send
+        self._progress = {peer: Progress() for peer in peers}
+
+    def begin_term(self) -> None:
+        """This node leads now: nothing is known of anybody."""
+        for progress in self._progress.values():
+            progress.rewind()
+            progress.stalled = False
+        self.replicate_all()
+
+    def on_connected(self, peer: str) -> None:
+        """A new connection: what was in flight may be lost, so ask what matches."""
+        progress = self._progress[peer]
+        progress.rewind()
+        progress.stalled = False
+        match = self._library.match_index(peer)
+        if match:
+            self._library.set_next_index(peer, match + 1)
+        self._send_one(peer, progress)
+
+    def replicate_all(self) -> None:
+        """Send to every follower what it may be sent."""
+        for peer in self._progress:
+            self.replicate(peer)
+
+    def replicate(self, peer: str) -> None:
+        """Send to one follower, within the window."""
+        progress = self._progress[peer]
+        if not self._connected(peer) or progress.stalled:
+            return
+        last, window = self._log.last_index, self._limits.append_inflight_bytes_max
+        while self._library.next_index(peer) <= last:
+            if progress.inflight and (progress.probing or progress.inflight_bytes >= window):
+                return
+            self._send_one(peer, progress)
+
+    def retry(self, peer: str) -> None:
+        """A heartbeat was answered: a follower that stalled gets another try."""
+        progress = self._progress[peer]
+        if progress.stalled:
+            progress.stalled = False
+            self._send_one(peer, progress)
+        elif not progress.inflight:
+            self.replicate(peer)
+
+    def on_success(self, peer: str, ack: Ack) -> None:
+        """Rows 3 and 6: the follower has everything up to ack.log_index on its disk."""
+        library, progress = self._library, self._progress[peer]
+        if ack.log_index > self._log.last_index or ack.sequence > progress.sequence:
+            raise ProtocolError(f"{peer} acknowledges what was never sent")
+        before = library.next_index(peer)
+        self._deliver(peer, ack.log_index + 1, success=True)
+        library.set_next_index(
+            peer, self._wall.next_after_success(before, library.next_index(peer))
+        )
+        progress.answered(ack.sequence)
+        if ack.sequence > progress.generation:
+            progress.probing = False
+            progress.stalled = False
+
+    def on_reject(self, peer: str, ack: Ack) -> None:
+        """Row 8: go back to the hint, and send at once."""
+        library, progress = self._library, self._progress[peer]
+        if not self._wall.reject_counts(ack.sequence, progress.generation):
+            return
+        refused = progress.answered(ack.sequence)
+        match = library.match_index(peer)
+        after = self._wall.next_after_reject(ack.log_index, match, self._log.last_index)
+        self._deliver(peer, after, success=False)
+        progress.rewind()
+        if after < refused:
+            self._send_one(peer, progress)
+            return
+        progress.stalled = True
+        self._log_port.warning(
+            "replication_stalled", peer=peer, match_index=match, hint_index=ack.log_index
+        )
+
+    def _deliver(self, peer: str, next_index: int, *, success: bool) -> None:
+        self._library.deliver(
+            peer,
+            {
+                "type": "next_node_idx",
+                "next_node_idx": next_index,
+                "reset": not success,
+                "success": success,
+            },
+        )
+
+    def _send_one(self, peer: str, progress: Progress) -> None:
+        """One Append, empty when there is nothing to send."""
+        if not self._connected(peer):
+            return
+        library, log = self._library, self._log
+        next_index = max(library.next_index(peer), log.first_index + 1)
+        last = min(log.last_index, next_index + APPEND_ENTRIES_MAX - 1)
+        entries: tuple[tuple[int, bytes], ...] = ()
+        size = 0
+        if next_index <= last:
+            found = log.entries(next_index, last, self._limits.append_bytes_max)
+            entries = tuple((entry.term, entry.data) for entry in found)
+            size = sum(len(entry.data) for entry in found)
+        progress.sequence += 1
+        progress.inflight.append((progress.sequence, size, next_index))
+        progress.inflight_bytes += size
+        library.set_next_index(peer, next_index + len(entries))
+        prev = next_index - 1
+        self._send(
+            peer,
+            Append(
+                library.term,
+                progress.sequence,
+                prev,
+                log.term_at(prev),
+                library.commit_index,
+                entries,
+            ),
+        )

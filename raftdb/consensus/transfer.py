@@ -1,0 +1,80 @@
+"""Handing over leadership in an orderly way (thesis 3.10)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from raftdb.base.ports import Executor, Timer
+from raftdb.consensus.core import Core
+from raftdb.consensus.wall import LEADER
+
+
+class Transfer:
+    """At most one at a time: stop admitting, let the target catch up, tell it to stand, wait."""
+
+    def __init__(self, core: Core, executor: Executor, resume: Callable[[], None]) -> None:
+        self._core = core
+        self._executor = executor
+        self._resume = resume
+        self._done: Callable[[str], None] | None = None
+        self._target = ""
+        self._term = 0
+        self._asked = False
+        self._timer: Timer | None = None
+
+    @property
+    def active(self) -> bool:
+        """No new entries are made meanwhile."""
+        return self._done is not None
+
+    def begin(self, target: str | None, done: Callable[[str], None], timeout_s: float) -> None:
+        """Start; `done` gets `` or why not."""
+        reason = self._why_not(target)
+        chosen = target or self._core.best_successor()
+        if not reason and chosen is None:
+            reason = "no other member is connected"
+        if reason or chosen is None:
+            self._executor.call_soon(done, reason)
+            return
+        self._done = done
+        self._target = chosen
+        self._term = self._core.library.term
+        self._asked = False
+        self._timer = self._executor.call_later(
+            timeout_s, self._finish, f"{chosen} did not take over within {timeout_s:g} s"
+        )
+
+    def step(self, *, drained: bool) -> None:
+        """Go on as far as the state allows. `drained`: every entry is applied here."""
+        library = self._core.library
+        if library.role == LEADER and library.term == self._term:
+            if drained and not self._asked and library.transfer(self._target):
+                self._asked = True
+        elif library.leader == self._target:
+            self._finish("")
+        elif library.leader is not None:
+            self._finish(f"{library.leader} became leader instead")
+
+    def fail(self, reason: str) -> None:
+        """The engine stops."""
+        if self._done is not None:
+            self._finish(reason)
+
+    def _why_not(self, target: str | None) -> str:
+        core = self._core
+        if core.library.role != LEADER:
+            return "not_leader"
+        if self._done is not None:
+            return "a transfer is under way"
+        if target is not None and target not in core.peers:
+            return f"{target} is not another member"
+        return ""
+
+    def _finish(self, reason: str) -> None:
+        done, self._done = self._done, None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if done is not None:
+            done(reason)
+            self._resume()

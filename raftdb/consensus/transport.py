@@ -1,0 +1,325 @@
+"""The members' connections: who dials, who is who, one live connection per peer (rows 14, 15).
+
+Of two members the one whose name sorts first dials. A peer speaks only after a hello that matches
+its certificate, the cluster and this node's versions; then it has a number, its epoch, and what an
+older connection still delivers is dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from raftdb.base.errors import ConfigError, ProtocolError
+from raftdb.base.limits import Limits
+from raftdb.base.ports import ExpectedPeer, Listener, Ports, Timer
+from raftdb.consensus.link import Link
+from raftdb.consensus.messages import PROTOCOL_VERSION, Hello, Message, Ping
+from raftdb.consensus.port import Member, Timing
+from raftdb.consensus.wall import Wall
+
+PENDING_MAX = 64
+"""Connections that have not said hello yet."""
+BACKOFF_MAX = 8
+"""The pause between dials grows to this many times Timing.reconnect_s."""
+
+
+class TransportEvents(Protocol):
+    """On the loop. `on_message` may raise ProtocolError: the connection is closed then."""
+
+    def on_connected(self, peer: str) -> None: ...
+
+    def on_disconnected(self, peer: str) -> None: ...
+
+    def on_message(self, peer: str, message: Message) -> None: ...
+
+    def on_bulk(self, peer: str) -> None: ...
+
+
+class _Slot:
+    """One other member."""
+
+    __slots__ = ("dialling", "epoch", "failures", "link", "member", "reported", "timer")
+
+    def __init__(self, member: Member) -> None:
+        self.member = member
+        self.link: Link | None = None
+        self.epoch = 0
+        self.dialling: Link | None = None
+        self.failures = 0
+        self.reported = ""
+        """The last trouble that was logged, so that it is logged once."""
+        self.timer: Timer | None = None
+
+
+class Transport:
+    """Connections to all other members."""
+
+    def __init__(
+        self,
+        *,
+        me: Member,
+        peers: Sequence[Member],
+        hello: Hello,
+        wall: Wall,
+        ports: Ports,
+        timing: Timing,
+        limits: Limits,
+        events: TransportEvents,
+    ) -> None:
+        self._me = me
+        self._hello = hello
+        self._wall = wall
+        self._ports = ports
+        self._timing = timing
+        self._limits = limits
+        self._events = events
+        self._slots = {str(member.node_id): _Slot(member) for member in peers}
+        self._pending: list[Link] = []
+        self._listener: Listener | None = None
+        self._stopped = False
+        self._watch_timer: Timer | None = None
+        self._silence_s_max = max(2 * timing.election_max_s, timing.connect_timeout_s)
+
+    # -- life ------------------------------------------------------------------------------------
+
+    def start(self, ready: Callable[[BaseException | None], None]) -> None:
+        """Listen and dial. `ready` says whether the port could be opened."""
+
+        def listening(listener: Listener | None, error: BaseException | None) -> None:
+            if self._stopped:
+                if listener is not None:
+                    listener.close()
+                return
+            self._listener = listener
+            ready(error)
+
+        self._ports.network.listen("peer", self._me.peer_address, self._accept, listening)
+        for name, slot in self._slots.items():
+            if self._dials(name):
+                self._dial(slot)
+        self._watch()
+
+    def stop(self) -> None:
+        """Close everything."""
+        self._stopped = True
+        if self._listener is not None:
+            self._listener.close()
+        if self._watch_timer is not None:
+            self._watch_timer.cancel()
+        for slot in self._slots.values():
+            if slot.timer is not None:
+                slot.timer.cancel()
+            if slot.link is not None:
+                slot.link.abort()
+        for link in list(self._pending):
+            link.abort()
+
+    # -- Links -----------------------------------------------------------------------------------
+
+    def connected(self, peer: str) -> bool:
+        """Whether `send` reaches a live connection."""
+        return self._slots[peer].link is not None
+
+    def epoch(self, peer: str) -> int:
+        """Number of the newest connection of this peer."""
+        return self._slots[peer].epoch
+
+    def send(self, peer: str, message: Message) -> None:
+        """Dropped when there is no connection."""
+        link = self._slots[peer].link
+        if link is not None:
+            link.send(message)
+
+    # -- LinkOwner -------------------------------------------------------------------------------
+
+    def link_made(self, link: Link) -> None:
+        """Connected: say hello, and wait for theirs."""
+        if self._stopped or (link.dialled is None and len(self._pending) >= PENDING_MAX):
+            link.abort()
+            return
+        self._pending.append(link)
+        link.send(self._hello)
+
+    def link_hello(self, link: Link, hello: Hello) -> None:
+        """Check who is there; raises ProtocolError."""
+        slot = self._check_hello(link, hello)
+        self._pending.remove(link)
+        link.peer = hello.node_id
+        slot.epoch += 1
+        link.epoch = slot.epoch
+        old, slot.link = slot.link, link
+        slot.failures = 0
+        slot.reported = ""
+        if slot.dialling is link:
+            slot.dialling = None
+        if old is not None and not self._wall.connection_counts(old.epoch, slot.epoch):
+            old.abort()
+        self._ports.log.info("peer_connected", peer=hello.node_id, epoch=slot.epoch)
+        self._events.on_connected(hello.node_id)
+
+    def link_message(self, link: Link, message: Message) -> None:
+        """Row 14: only the newest connection speaks for its peer."""
+        assert link.peer is not None
+        if self._wall.connection_counts(link.epoch, self._slots[link.peer].epoch):
+            self._events.on_message(link.peer, message)
+
+    def link_bulk(self, link: Link) -> None:
+        """A piece of a long message moved."""
+        assert link.peer is not None
+        if self._wall.connection_counts(link.epoch, self._slots[link.peer].epoch):
+            self._events.on_bulk(link.peer)
+
+    def link_failed(self, link: Link, error: ProtocolError) -> None:
+        """Row 15: log, close this connection, go on serving the others."""
+        remote = "" if link.connection is None else link.connection.peer.remote
+        name = link.peer or link.dialled or ""
+        slot = self._slots.get(name)
+        if slot is None or slot.reported != error.message:
+            self._ports.log.warning(
+                "peer_refused", peer=name, remote=remote, error=error.message, hint=error.hint
+            )
+        if slot is not None:
+            slot.reported = error.message
+            slot.failures = max(slot.failures, BACKOFF_MAX)
+
+    def link_lost(self, link: Link, reason: str) -> None:
+        """Gone, for whatever reason."""
+        if link in self._pending:
+            self._pending.remove(link)
+        name = link.peer or link.dialled
+        if name is None:
+            return
+        slot = self._slots[name]
+        if slot.dialling is link:
+            slot.dialling = None
+        if slot.link is link:
+            slot.link = None
+            self._ports.log.warning("peer_lost", peer=name, reason=reason)
+            if not self._stopped:
+                self._events.on_disconnected(name)
+        if link.dialled is not None and slot.link is None:
+            self._dial_later(slot)
+
+    # -- dialling --------------------------------------------------------------------------------
+
+    def _dials(self, name: str) -> bool:
+        return self._me.node_id < name
+
+    def _accept(self) -> Link:
+        return Link(self, None, self._ports.clock, self._limits)
+
+    def _dial(self, slot: _Slot) -> None:
+        slot.timer = None
+        if self._stopped or slot.link is not None or slot.dialling is not None:
+            return
+        name = slot.member.node_id
+        link = slot.dialling = Link(self, name, self._ports.clock, self._limits)
+
+        def failed(reason: str) -> None:
+            if slot.dialling is link:
+                slot.dialling = None
+            if not self._stopped:
+                self._report(slot, reason)
+                self._dial_later(slot)
+
+        self._ports.network.connect(
+            "peer",
+            slot.member.peer_address,
+            ExpectedPeer(name),
+            link,
+            self._timing.connect_timeout_s,
+            failed,
+        )
+
+    def _dial_later(self, slot: _Slot) -> None:
+        if self._stopped or slot.timer is not None:
+            return
+        factor = min(1 << min(slot.failures, 8), BACKOFF_MAX)
+        slot.failures += 1
+        delay_s = self._timing.reconnect_s * factor * (0.75 + 0.5 * self._ports.random.random())
+        slot.timer = self._ports.executor.call_later(delay_s, self._dial, slot)
+
+    def _report(self, slot: _Slot, reason: str) -> None:
+        if slot.reported != reason:
+            slot.reported = reason
+            self._ports.log.warning(
+                "peer_unreachable",
+                peer=slot.member.node_id,
+                address=str(slot.member.peer_address),
+                reason=reason,
+            )
+
+    def _watch(self) -> None:
+        """A silent connection is a dead one: a black hole gives no sign by itself (row 14)."""
+        now_s = self._ports.clock.monotonic_s()
+        for link in list(self._pending):
+            if now_s - link.made_at_s > self._limits.handshake_timeout_ms / 1000:
+                link.abort()
+        for slot in self._slots.values():
+            link_now = slot.link
+            if link_now is None:
+                continue
+            if now_s - link_now.heard_at_s > self._silence_s_max:
+                link_now.abort()
+            elif now_s - link_now.sent_at_s >= self._timing.election_min_s:
+                link_now.send(Ping())
+        self._watch_timer = self._ports.executor.call_later(
+            self._timing.election_min_s, self._watch
+        )
+
+    # -- who is who ------------------------------------------------------------------------------
+
+    def _check_hello(self, link: Link, hello: Hello) -> _Slot:
+        mine, name = self._hello, hello.node_id
+        assert link.connection is not None
+        peer = link.connection.peer
+        if hello.version != PROTOCOL_VERSION:
+            raise ProtocolError(
+                f"{name} speaks peer protocol {hello.version}, this node {PROTOCOL_VERSION}",
+                hint="run releases that are at most one apart",
+            )
+        if hello.cluster_id != mine.cluster_id:
+            raise ProtocolError(
+                f"{name} at {peer.remote} belongs to cluster {hello.cluster_id}",
+                hint="an address in the configuration leads to another cluster",
+            )
+        if hello.history_id != mine.history_id:
+            raise ProtocolError(
+                f"{name} follows history {hello.history_id}, this node {mine.history_id}",
+                hint="one of them was restored or recovered: add the other one anew",
+            )
+        if peer.role and (peer.role != "node" or peer.name != name):
+            raise ProtocolError(f"the certificate of {peer.name!r} does not allow to be {name!r}")
+        slot = self._slots.get(name)
+        if slot is None:
+            raise ProtocolError(f"{name!r} is not another member of this cluster")
+        if link.dialled is not None and link.dialled != name:
+            raise ProtocolError(f"{name} answers at the address of {link.dialled}")
+        if link.dialled is None and self._dials(name):
+            raise ProtocolError(f"{name} dials although {self._me.node_id} does")
+        if hello.library != mine.library:
+            raise ProtocolError(
+                f"{name} runs pysyncobj {hello.library}, this node {mine.library}",
+                hint="install the same release of raftdb on all nodes",
+            )
+        if hello.fingerprint != mine.fingerprint:
+            raise ProtocolError(
+                f"{name} computes differently: its fingerprint is {hello.fingerprint.hex()}, "
+                f"here it is {mine.fingerprint.hex()}",
+                hint="replicas must run the same SQLite build with the same arithmetic",
+            )
+        return slot
+
+
+def check_members(me: Member, members: Sequence[Member]) -> list[Member]:
+    """The others; raises ConfigError when the list is not usable."""
+    names = [member.node_id for member in members]
+    if len(set(names)) != len(names):
+        raise ConfigError("a node id appears twice in the list of members")
+    if me.node_id not in names:
+        raise ConfigError(
+            f"{me.node_id} is not in the list of members",
+            hint="each node's configuration lists all members, itself included",
+        )
+    return [member for member in members if member.node_id != me.node_id]

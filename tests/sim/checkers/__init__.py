@@ -1,0 +1,41 @@
+"""What must be true in every run: one invariant per file.
+
+A checker is told what the cluster's observers see and raises `Broken` at once when its invariant
+does not hold. It sees the nodes from outside and trusts none of them.
+"""
+
+from tests.sim.checkers.acknowledged_kept import AcknowledgedKept
+from tests.sim.checkers.applied_equal import AppliedEqual
+from tests.sim.checkers.base import Broken, Checker, NodeView
+from tests.sim.checkers.committed_stays import CommittedStays
+from tests.sim.checkers.linearizable_reads import LinearizableReads
+from tests.sim.checkers.log_matching import LogMatching
+from tests.sim.checkers.one_leader import OneLeader
+from tests.sim.checkers.promise_durable import PromiseDurable
+
+__all__ = [
+    "AcknowledgedKept",
+    "AppliedEqual",
+    "Broken",
+    "Checker",
+    "CommittedStays",
+    "LinearizableReads",
+    "LogMatching",
+    "NodeView",
+    "OneLeader",
+    "PromiseDurable",
+    "all_checkers",
+]
+
+
+def all_checkers() -> list[Checker]:
+    """A fresh set for one run."""
+    return [
+        OneLeader(),
+        LogMatching(),
+        CommittedStays(),
+        AppliedEqual(),
+        PromiseDurable(),
+        AcknowledgedKept(),
+        LinearizableReads(),
+    ]

@@ -1,0 +1,69 @@
+"""What checkers are told."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from raftdb.consensus import CommittedEntry
+
+
+class Broken(AssertionError):
+    """An invariant does not hold."""
+
+    def __init__(self, invariant: str, what: str) -> None:
+        super().__init__(f"{invariant}: {what}")
+        self.invariant = invariant
+
+
+class JournalView(Protocol):
+    """A node's log, as a checker reads it."""
+
+    first_index: Any
+    last_index: Any
+
+    def term_at(self, index: int) -> int: ...
+    def entry(self, index: int) -> Any: ...
+
+
+class NodeView(Protocol):
+    """One live node."""
+
+    name: str
+
+    @property
+    def role(self) -> str: ...
+    @property
+    def term(self) -> int: ...
+    @property
+    def commit_index(self) -> int: ...
+    @property
+    def journal(self) -> Any: ...
+
+
+class Checker:
+    """Override what you need."""
+
+    def after_event(self, node: NodeView) -> None:
+        """A live node has done something."""
+
+    def on_append(self, node: NodeView, entries: list[Any]) -> None:
+        """Entries were put into a node's journal."""
+
+    def on_truncate(self, node: NodeView, index: int) -> None:
+        """A node's journal is about to be cut from `index`."""
+
+    def on_send(self, node: NodeView, message: Any) -> None:
+        """A node is about to put a message on the wire."""
+
+    def on_applied(self, name: str, entry: CommittedEntry) -> None:
+        """A node's machine applied an entry."""
+
+    def on_acknowledged(self, client: int, sequence: int, index: int) -> None:
+        """A client got its reply."""
+
+    def on_read(self, name: str, seen: dict[int, int], acknowledged: dict[int, int]) -> None:
+        """A linearizable read at a node answered. `seen`: the last sequence per client there;
+        `acknowledged`: what had been acknowledged before the read began."""
+
+    def at_end(self, histories: dict[str, list[tuple[int, int]]]) -> None:
+        """All healed and converged: every node's history of (client, sequence)."""

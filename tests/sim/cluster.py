@@ -1,0 +1,154 @@
+"""A cluster of simulated machines: starting, killing, cutting power, and looking from outside."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from raftdb.base.errors import Error
+from raftdb.base.limits import Limits
+from raftdb.base.ports import Ports
+from raftdb.consensus import Timing
+from raftdb.consensus.wall import Wall
+from raftdb.journal import Journal
+from tests.sim.checkers import Broken, Checker
+from tests.sim.disk import SimFiles
+from tests.sim.network import Fabric, SimNetwork, Weather
+from tests.sim.nodes import (
+    DIRECTORY,
+    EngineNode,
+    Machine,
+    NodeSettings,
+    SimNode,
+    members_of,
+)
+from tests.sim.ports import SimClock, SimExecutor, SimLog, SimRandom
+from tests.sim.toy import ToyStore
+from tests.sim.world import Life, World
+
+NodeFactory = Callable[
+    [Machine, NodeSettings, Ports, random.Random, Callable[[BaseException], None]], SimNode
+]
+
+
+class Host:
+    """One machine, and the process that may run on it."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.lives = 0
+        self.life: Life | None = None
+        self.network: SimNetwork | None = None
+        self.node: SimNode | None = None
+        self.disk_slow_s = 0.0
+        self.excused = False
+        """Its disk was made to fail, so that stopping is what it should do."""
+
+
+class Cluster:
+    """`count` machines and their processes."""
+
+    def __init__(
+        self,
+        world: World,
+        *,
+        count: int,
+        timing: Timing,
+        limits: Limits,
+        wall: Wall,
+        weather: Weather,
+        checkers: Sequence[Checker],
+        factory: NodeFactory = EngineNode,
+    ) -> None:
+        self.world = world
+        self.fabric = Fabric(world, weather)
+        self.timing = timing
+        self._factory = factory
+        self._settings = NodeSettings(members_of(count), timing, limits, wall, checkers)
+        self.checkers = checkers
+        self.hosts: dict[str, Host] = {}
+        self.elections = 0
+        for member in self._settings.members:
+            name = str(member.node_id)
+            files = SimFiles(random.Random(f"{world.seed} disk {name}"))
+            Journal.create(files, DIRECTORY, SimRandom(f"{world.seed} found {name}"))
+            self.hosts[name] = Host(Machine(name, files, ToyStore()))
+
+    # -- processes -------------------------------------------------------------------------------
+
+    def start(self, name: str) -> None:
+        """Start the node's process, unless it runs."""
+        host, world = self.hosts[name], self.world
+        if host.life is not None:
+            return
+        host.lives += 1
+        life = host.life = Life(world, name, host.lives)
+        host.network = SimNetwork(life, self.fabric)
+        host.excused = False
+        tag = f"{world.seed} {name} {host.lives}"
+        draw = random.Random(f"{tag} node")
+        ports = Ports(
+            clock=SimClock(world),
+            random=SimRandom(f"{tag} port"),
+            executor=SimExecutor(life, lambda lane: self._lane_latency_s(host, lane)),
+            files=host.machine.files,
+            network=host.network,
+            log=SimLog(life),
+        )
+
+        def on_fatal(error: BaseException) -> None:
+            self._on_fatal(host, life, error)
+
+        world.note(f"{name} starts")
+        node = host.node = self._factory(host.machine, self._settings, ports, draw, on_fatal)
+        life.after_each = lambda: self._look(node)
+        life.run(node.start)
+
+    def kill(self, name: str, *, power: bool) -> None:
+        """SIGKILL, or the machine loses power."""
+        host = self.hosts[name]
+        self.world.note(f"{name} {'loses power' if power else 'is killed'}")
+        if host.life is not None and host.network is not None:
+            host.life.end()
+            host.network.die(silently=power)
+        host.life = host.network = host.node = None
+        if power:
+            host.machine.files.crash()
+            host.machine.store.lose_power(self.world.random)
+        else:
+            host.machine.files.kill()
+
+    def live(self) -> list[SimNode]:
+        """Nodes whose process runs (paused ones too)."""
+        return [host.node for host in self.hosts.values() if host.node is not None]
+
+    def leaders(self) -> list[SimNode]:
+        """Nodes that believe to lead."""
+        return [node for node in self.live() if node.role == "leader"]
+
+    def call(self, name: str, call: Callable[..., None], *arguments: Any) -> None:
+        """From outside into the node's process, if it runs."""
+        life = self.hosts[name].life
+        if life is not None:
+            life.run(call, *arguments)
+
+    # -- observation -----------------------------------------------------------------------------
+
+    def _look(self, node: SimNode) -> None:
+        for checker in self.checkers:
+            checker.after_event(node)
+
+    def _on_fatal(self, host: Host, life: Life, error: BaseException) -> None:
+        self.world.note(f"{host.machine.name} stops: {error!r}")
+        if isinstance(error, Broken):
+            raise error
+        if not host.excused:
+            code = error.code if isinstance(error, Error) else type(error).__name__
+            raise Broken("no node stops by itself", f"{host.machine.name}: {code}: {error!r}")
+
+    def _lane_latency_s(self, host: Host, lane: str) -> float:
+        draw = self.world.random
+        if lane == "journal":
+            return draw.uniform(0.0003, 0.004) + host.disk_slow_s
+        return draw.uniform(0.0001, 0.002) if draw.random() < 0.95 else draw.uniform(0.01, 0.2)

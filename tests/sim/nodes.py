@@ -1,0 +1,181 @@
+"""The kind of node that the cluster is built of: here, engine and journal over a toy machine.
+
+A later simulation of whole nodes brings its own factory; the cluster knows only `SimNode`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from raftdb.base.ids import Address, ClusterId, NodeId
+from raftdb.base.limits import Limits
+from raftdb.base.ports import Ports
+from raftdb.consensus import (
+    Engine,
+    EngineEvents,
+    EngineStatus,
+    Member,
+    ProposalOutcome,
+    ReadOutcome,
+    Timing,
+)
+from raftdb.consensus.messages import Message
+from raftdb.consensus.wall import Wall
+from raftdb.journal import Journal, LogEntry
+from tests.sim.checkers import Checker
+from tests.sim.disk import SimFiles
+from tests.sim.toy import ToyMachine, ToyStore
+
+DIRECTORY = "/node/journal"
+CLUSTER = ClusterId("5" * 32)
+
+
+@dataclass
+class Machine:
+    """One machine: its disk and what else survives a process."""
+
+    name: str
+    files: SimFiles
+    store: ToyStore
+
+
+@dataclass(frozen=True)
+class NodeSettings:
+    """What the factory needs to build a node."""
+
+    members: Sequence[Member]
+    timing: Timing
+    limits: Limits
+    wall: Wall
+    checkers: Sequence[Checker]
+
+
+class SimNode(Protocol):
+    """One process's node, as cluster, clients and checkers use it."""
+
+    name: str
+    machine: ToyMachine
+
+    @property
+    def role(self) -> str: ...
+    @property
+    def term(self) -> int: ...
+    @property
+    def commit_index(self) -> int: ...
+    @property
+    def journal(self) -> Any: ...
+    def start(self) -> None: ...
+    def status(self) -> EngineStatus: ...
+    def propose(self, payload: bytes, done: Callable[[ProposalOutcome], None]) -> None: ...
+    def read_index(self, done: Callable[[ReadOutcome], None]) -> None: ...
+    def transfer(self, done: Callable[[str], None]) -> None: ...
+
+
+class WatchedJournal(Journal):
+    """The real journal; checkers are told of changes."""
+
+    watchers: Sequence[Checker] = ()
+    node: Any = None
+
+    def append(self, entries: Sequence[LogEntry]) -> None:
+        for watcher in self.watchers:
+            watcher.on_append(self.node, list(entries))
+        super().append(entries)
+
+    def truncate_from(self, index: int) -> None:
+        if index <= self.last_index:
+            for watcher in self.watchers:
+                watcher.on_truncate(self.node, index)
+        super().truncate_from(index)
+
+
+class EngineNode:
+    """Engine, journal and toy machine in one life."""
+
+    def __init__(
+        self,
+        home: Machine,
+        settings: NodeSettings,
+        ports: Ports,
+        draw: Any,
+        on_fatal: Callable[[BaseException], None],
+    ) -> None:
+        self.name = home.name
+        self._checkers = settings.checkers
+        journal = WatchedJournal.open(
+            home.files, DIRECTORY, ports.executor, settings.limits, ports.log
+        )
+        assert isinstance(journal, WatchedJournal)
+        journal.watchers, journal.node = settings.checkers, self
+        self.journal = journal
+        self.machine = ToyMachine(home.store, draw, self._on_applied)
+        self.engine = Engine(
+            node_id=NodeId(home.name),
+            members=settings.members,
+            cluster_id=CLUSTER,
+            journal=journal,
+            machine=self.machine,
+            ports=ports,
+            timing=settings.timing,
+            limits=settings.limits,
+            events=EngineEvents(lambda _status: None, on_fatal),
+            wall=settings.wall,
+            fingerprint=b"toy",
+        )
+        self._library = self.engine._core.library
+        transport = self.engine._transport
+        send = transport.send
+
+        def watched_send(peer: str, message: Message) -> None:
+            for checker in self._checkers:
+                checker.on_send(self, message)
+            send(peer, message)
+
+        transport.send = watched_send  # type: ignore[method-assign]
+        self.engine._core.replicator._send = watched_send
+
+    @property
+    def role(self) -> str:
+        return self._library.role
+
+    @property
+    def term(self) -> int:
+        return self._library.term
+
+    @property
+    def commit_index(self) -> int:
+        return self._library.commit_index
+
+    def start(self) -> None:
+        self.engine.start()
+
+    def status(self) -> EngineStatus:
+        return self.engine.status()
+
+    def propose(self, payload: bytes, done: Callable[[ProposalOutcome], None]) -> None:
+        self.engine.propose(payload, done)
+
+    def read_index(self, done: Callable[[ReadOutcome], None]) -> None:
+        self.engine.read_index(done)
+
+    def transfer(self, done: Callable[[str], None]) -> None:
+        self.engine.transfer_leadership(None, done)
+
+    def _on_applied(self, entry: Any) -> None:
+        for checker in self._checkers:
+            checker.on_applied(self.name, entry)
+
+
+def members_of(count: int) -> list[Member]:
+    """n1, n2, …, each on a machine of its own name."""
+    return [
+        Member(
+            NodeId(f"n{number}"),
+            f"zone{number}",
+            Address(f"n{number}", 7000),
+            Address(f"n{number}", 7001),
+        )
+        for number in range(1, count + 1)
+    ]

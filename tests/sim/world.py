@@ -1,0 +1,111 @@
+"""Virtual time: one queue of events, one seed, one digest.
+
+Nothing here knows of Raft. A `Life` is one run of one process: what is scheduled for it dies with
+it, and waits while it is paused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import random
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+
+class World:
+    """The queue. Events at the same time run in the order of scheduling."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.now_s = 1000.0
+        self.random = random.Random(f"world {seed}")
+        self.events = 0
+        self._queue: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
+        self._count = 0
+        self._digest = hashlib.blake2b(digest_size=16)
+        self.notes: deque[str] = deque(maxlen=4000)
+        self.trace: Callable[[str], None] | None = None
+
+    def at(self, delay_s: float, call: Callable[..., None], *arguments: Any) -> None:
+        """Run after `delay_s`."""
+        self._count += 1
+        heapq.heappush(self._queue, (self.now_s + delay_s, self._count, call, arguments))
+
+    def run_for(self, duration_s: float) -> None:
+        """Run what is due within `duration_s`."""
+        end_s = self.now_s + duration_s
+        queue = self._queue
+        while queue and queue[0][0] <= end_s:
+            self.now_s, _count, call, arguments = heapq.heappop(queue)
+            self.events += 1
+            call(*arguments)
+        self.now_s = end_s
+
+    def note(self, text: str) -> None:
+        """One line of the run's story; it goes into the digest."""
+        line = f"{self.now_s - 1000:9.4f} {text}"
+        self.notes.append(line)
+        self._digest.update(line.encode())
+        if self.trace is not None:
+            self.trace(line)
+
+    def mark(self, text: str) -> None:
+        """Into the digest only."""
+        self._digest.update(f"{self.now_s!r} {text}\n".encode())
+
+    def digest(self) -> str:
+        """Of everything that happened."""
+        self.mark(f"end {self.events}")
+        return self._digest.hexdigest()
+
+
+class Life:
+    """One run of one process."""
+
+    def __init__(self, world: World, name: str, number: int) -> None:
+        self.world = world
+        self.name = name
+        self.number = number
+        self.alive = True
+        self.paused = False
+        self._deferred: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
+        self.after_each: Callable[[], None] | None = None
+        """Observers look at the node after each of its events."""
+        self.on_crash: Callable[[BaseException], None] | None = None
+
+    def later(self, delay_s: float, call: Callable[..., None], *arguments: Any) -> None:
+        """Run in this life after `delay_s`."""
+        self.world.at(delay_s, self.run, call, *arguments)
+
+    def run(self, call: Callable[..., None], *arguments: Any) -> None:
+        """Run now, unless dead; or when the pause ends."""
+        if not self.alive:
+            return
+        if self.paused or self._deferred:
+            self._deferred.append((call, arguments))
+            return
+        self._run(call, arguments)
+
+    def _run(self, call: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+        self.world.mark(f"{self.name}/{self.number} {call.__qualname__}")
+        call(*arguments)
+        if self.after_each is not None and self.alive:
+            self.after_each()
+
+    def pause(self) -> None:
+        """SIGSTOP."""
+        self.paused = True
+
+    def resume(self) -> None:
+        """SIGCONT: what came in meanwhile is dealt with in order."""
+        self.paused = False
+        while self._deferred and self.alive and not self.paused:
+            call, arguments = self._deferred.popleft()
+            self._run(call, arguments)
+
+    def end(self) -> None:
+        """The process is gone."""
+        self.alive = False
+        self._deferred.clear()
