@@ -1,1 +1,29 @@
-"""TODO."""
+"""The client: DB-API 2.0, routing to the leader, retry exactly once.
+
+Owns: `connect`, Connection, Cursor; the sans-IO core that also other drivers can run; the client's
+sockets.
+Promises: every request ends by its deadline, with a result or an error that says whether it took
+effect; a write is applied at most once, whatever is retried.
+May import: wire, command, base; runtime (clock, randomness, TLS) and security (one's own
+certificate) in its outermost modules.
+Never: node, machine, consensus, journal, server; a socket or a clock in the core.
+"""
+
+from raftdb.client.connection import Connection, Warning, connect
+from raftdb.client.core import Core, Outcome
+from raftdb.client.cursor import Cursor, ResultSet, Row
+from raftdb.client.link import InProcessLink
+from raftdb.client.options import Options
+
+__all__ = [
+    "Connection",
+    "Core",
+    "Cursor",
+    "InProcessLink",
+    "Options",
+    "Outcome",
+    "ResultSet",
+    "Row",
+    "Warning",
+    "connect",
+]

@@ -1,0 +1,297 @@
+"""`connect`, and the Connection that it gives: DB-API 2.0 over the core."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
+
+from raftdb.base import errors
+from raftdb.base.errors import ConfigError, InterfaceError, NotSupportedError
+from raftdb.base.ids import Address
+from raftdb.base.limits import DEFAULT_LIMITS
+from raftdb.client.actions import Steps
+from raftdb.client.core import Core
+from raftdb.client.cursor import Cursor, ResultSet, RowFactory, result_sets
+from raftdb.client.driver import BlockingDriver
+from raftdb.client.link import IN_PROCESS, Dialler, InProcessLink, own_cluster
+from raftdb.client.options import Options, make_options, with_timeout
+from raftdb.client.sqltext import READ, classify
+from raftdb.client.values import adapt_parameters
+from raftdb.command import Results, Statement
+from raftdb.wire import LEVELS, LOCAL
+
+_Value = TypeVar("_Value")
+
+BatchItem = str | Statement | tuple[str, Any]
+
+
+class Warning(Exception):
+    """Part of DB-API 2.0; never raised."""
+
+
+def connect(
+    url: str | None = None, /, *, link: InProcessLink | None = None, **options: Any
+) -> Connection:
+    """A connection to a cluster.
+
+    `url`: raftdb://host:port,host:port/?ca=…&cert=…&key=… ; every option of the URL can be given as
+    a keyword too, and wins (see Options). `link`: a node in this process (`Node.link()`), which
+    then is asked first. Nothing is dialled before the first request. Raises ConfigError.
+    """
+    return Connection(make_options(url, options), link)
+
+
+class Connection:
+    """One user's connection to the cluster: used by one thread at a time (threadsafety 1).
+
+    Behind it are up to a few sockets, opened as needed; it finds the leader, follows it, and
+    retries, so that a request fails only if no majority can be reached before its deadline.
+    """
+
+    Warning = Warning
+    Error = errors.Error
+    InterfaceError = errors.InterfaceError
+    DatabaseError = errors.DatabaseError
+    DataError = errors.DataError
+    OperationalError = errors.OperationalError
+    IntegrityError = errors.IntegrityError
+    InternalError = errors.InternalError
+    ProgrammingError = errors.ProgrammingError
+    NotSupportedError = errors.NotSupportedError
+
+    def __init__(self, options: Options, link: InProcessLink | None = None) -> None:
+        # Late: the real clock brings the real ports with it, which nobody needs before.
+        from raftdb.runtime.clock import RealClock
+        from raftdb.runtime.random import RealRandom
+
+        options = _complete(options, link)
+        clock = RealClock()
+        self.options = options
+        self.row_factory: RowFactory | None = None
+        """Makes what cursors give from (cursor, row): `raftdb.Row`, or any function."""
+        self.foreign_keys = True
+        """Whether foreign keys are enforced in the writes of this connection."""
+        self._link = link
+        self._core = Core(options, clock, RealRandom())
+        self._driver = BlockingDriver(Dialler(options, clock, link), clock)
+        self._closed = False
+        self._busy = False
+        self._last_index = 0
+
+    # ---- statements
+
+    def cursor(self) -> Cursor:
+        """A new cursor. Cursors of one connection don't disturb each other."""
+        self._check_open()
+        return Cursor(self)
+
+    def execute(self, sql: str, parameters: Any = (), /, **options: Any) -> Cursor:
+        """`cursor().execute(…)`."""
+        return self.cursor().execute(sql, parameters, **options)
+
+    def executemany(self, sql: str, parameter_sets: Iterable[Any], /, **options: Any) -> Cursor:
+        """`cursor().executemany(…)`: one request, all or nothing."""
+        return self.cursor().executemany(sql, parameter_sets, **options)
+
+    def executescript(self, script: str, /, **options: Any) -> Cursor:
+        """`cursor().executescript(…)`: one request, all or nothing."""
+        return self.cursor().executescript(script, **options)
+
+    def batch(
+        self, statements: Iterable[BatchItem], *, timeout: float | None = None
+    ) -> list[ResultSet]:
+        """Run statements as one request, all or nothing; the result of each.
+
+        An item is SQL, or (SQL, parameters), or a raftdb.Statement with many parameter sets. If all
+        are reads, they see one snapshot.
+        """
+        self._check_open()
+        items = tuple(_batch_item(number, item) for number, item in enumerate(statements))
+        if not items:
+            return []
+        if len(items) > DEFAULT_LIMITS.statements_per_request_max:
+            raise errors.DataError(
+                f"{len(items)} statements in one batch, and"
+                f" {DEFAULT_LIMITS.statements_per_request_max} are allowed",
+                code="too_many_statements",
+                hint="send several batches, or use executemany for one statement on many rows",
+            )
+        reads = all(classify(item.sql).kind == READ for item in items)
+        return result_sets(items, self._request(items, reads, None, timeout))
+
+    # ---- transactions: every request is one
+
+    def commit(self) -> None:
+        """Part of DB-API: every request is committed when it returns, so there is nothing to do."""
+        self._check_open()
+
+    def rollback(self) -> None:
+        """Part of DB-API: no transaction is ever open between requests, so nothing is undone."""
+        self._check_open()
+
+    @property
+    def in_transaction(self) -> bool:
+        """False: each request is a transaction of its own."""
+        return False
+
+    @property
+    def autocommit(self) -> bool:
+        """True."""
+        return True
+
+    @autocommit.setter
+    def autocommit(self, value: bool) -> None:
+        if value is not True:
+            raise NotSupportedError(
+                "transactions over several requests are not offered yet",
+                hint="put the statements into one batch([...])",
+            )
+
+    # ---- after an unknown outcome
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether the last write ended with outcome `unknown`, and may still be resumed."""
+        return self._core.unsettled
+
+    def resume(self, *, timeout: float | None = None) -> list[ResultSet]:
+        """Bring the write whose outcome is unknown to its end: it is sent again, applied if it was
+        not, and never twice. Its results, or the error that it ended with."""
+        self._check_open()
+        timeout_s = with_timeout(self.options, timeout)
+        statements = self._core.unsettled_statements
+        outcome = self._run(self._core.resume(timeout_s=timeout_s))
+        self._last_index = outcome.index
+        return result_sets(statements, outcome.results)
+
+    # ---- the cluster
+
+    @property
+    def last_index(self) -> int:
+        """Log index of the last write, or applied index that the last read saw; 0 before."""
+        return self._last_index
+
+    def status(self, *, timeout: float | None = None) -> dict[str, Any]:
+        """What the preferred (else the first given and reachable) node says of itself and the
+        cluster."""
+        return self._run(self._core.status(timeout_s=with_timeout(self.options, timeout)))
+
+    def ping(self, *, timeout: float | None = None) -> str:
+        """The id of the node that answered."""
+        return self._run(self._core.ping(timeout_s=with_timeout(self.options, timeout)))
+
+    def content_hash(
+        self, index: int | None = None, *, timeout: float | None = None
+    ) -> dict[str, Any]:
+        """The content hash of the preferred (else the first given) node, once `index` is applied
+        there. Equal content, equal hash: on whatever node."""
+        timeout_s = with_timeout(self.options, timeout)
+        return self._run(self._core.content_hash(index, timeout_s=timeout_s))
+
+    def transfer_leadership(self, target: str | None = None, *, timeout: float = 5.0) -> None:
+        """Have the leader hand over to the node `target`, or to the most advanced one."""
+        self._run(self._core.transfer_leadership(target, timeout_s=timeout))
+
+    # ---- closing
+
+    def close(self) -> None:
+        """Close; using the connection afterwards is an error. Closing twice is none."""
+        if self._closed:
+            return
+        self._run(self._core.close())
+        self._closed = True
+        if self._link is not None:
+            self._link.close()
+
+    def __enter__(self) -> Connection:
+        self._check_open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        hosts = ",".join(str(address) for address in self.options.addresses)
+        return f"<raftdb.Connection to {hosts}{', closed' if self._closed else ''}>"
+
+    # ---- inside
+
+    def _request(
+        self,
+        statements: tuple[Statement, ...],
+        reads: bool,
+        level: str | None,
+        timeout: float | None,
+    ) -> Results:
+        timeout_s = with_timeout(self.options, timeout)
+        level = self.options.read if level is None else level
+        if level not in LEVELS:
+            raise InterfaceError(
+                f"read level {level!r} is unknown", hint="one of " + ", ".join(LEVELS)
+            )
+        if not reads:
+            steps = self._core.execute(
+                statements, foreign_keys=self.foreign_keys, timeout_s=timeout_s
+            )
+        else:
+            if level == LOCAL and self._link is not None:
+                results = self._link.local_query(statements)
+                if results is not None:
+                    return results
+            steps = self._core.query(
+                statements, level=level, timeout_s=timeout_s, foreign_keys=self.foreign_keys
+            )
+        outcome = self._run(steps)
+        self._last_index = outcome.index
+        return outcome.results
+
+    def _run(self, steps: Steps[_Value]) -> _Value:
+        self._check_open()
+        if self._busy:
+            raise InterfaceError(
+                "the connection is in use by another thread",
+                hint="give each thread a connection of its own",
+            )
+        self._busy = True
+        try:
+            return self._driver.run(steps)
+        finally:
+            self._busy = False
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise InterfaceError("the connection is closed", hint="connect again")
+
+
+def _complete(options: Options, link: InProcessLink | None) -> Options:
+    """Fill in what follows from the rest."""
+    from dataclasses import replace
+
+    addresses: tuple[Address, ...] = options.addresses
+    if link is not None:
+        addresses = (IN_PROCESS, *addresses)
+        options = replace(options, addresses=addresses)
+    if not addresses:
+        raise ConfigError(
+            "connect to where?", hint='such as raftdb.connect("raftdb://host:7001/?ca=…")'
+        )
+    return replace(options, cluster=own_cluster(options) or options.cluster)
+
+
+def _batch_item(number: int, item: Any) -> Statement:
+    try:
+        if isinstance(item, Statement):
+            sets: Sequence[Any] = item.parameter_sets
+            return Statement(item.sql, tuple(adapt_parameters(one) for one in sets))
+        if isinstance(item, str):
+            return Statement(item)
+        if isinstance(item, tuple | list) and len(item) == 2 and isinstance(item[0], str):
+            return Statement(item[0], (adapt_parameters(item[1]),))
+    except (errors.DataError, InterfaceError) as error:
+        raise type(error)(
+            f"statement {number} of the batch: {error.message}", code=error.code, hint=error.hint
+        ) from None
+    raise InterfaceError(
+        f"item {number} of the batch is {type(item).__name__}",
+        hint="give SQL, (SQL, parameters) or a raftdb.Statement",
+    )

@@ -1,0 +1,406 @@
+"""The client's core: sessions and exactly once, reads, and the other questions. No IO.
+
+How a write is applied exactly once (DESIGN.md has the reasons):
+
+- Every write carries (session, sequence, floor). Sequences are 1, 2, 3, … without gaps; a sequence
+  is taken when its outcome is known, and only then does the next one go out. So at most one write
+  of a session is open, and the floor is always the sequence before it.
+- A retry carries the same session, sequence and statements, whatever happened in between. The
+  cluster answers the first outcome.
+- A write that ends with an unknown outcome stays *unsettled*. Before the connection does anything
+  else that the user could compare with it (a write, or a read that is not local), the session is
+  closed by a log entry: after that the write either is in or never will be. `resume` asks for
+  its outcome instead, by sending it again.
+- The session is gone (expired, another history): a write that was never sent goes out in a new
+  one; a write that may have been applied ends as unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from raftdb.base.errors import (
+    APPLIED,
+    NOT_APPLIED,
+    UNKNOWN,
+    DeadlineError,
+    Error,
+    InterfaceError,
+    InternalError,
+    OperationalError,
+    SessionError,
+)
+from raftdb.base.limits import DEFAULT_LIMITS, Limits
+from raftdb.base.ports import Clock, Random
+from raftdb.client.actions import Steps
+from raftdb.client.courier import Answered, Call, Courier, Peer
+from raftdb.client.options import Options
+from raftdb.command import (
+    CodecError,
+    Failed,
+    Opened,
+    Reply,
+    ResultDropped,
+    Results,
+    Statement,
+    decode_reply,
+)
+from raftdb.wire import (
+    LINEARIZABLE,
+    LOCAL,
+    AttachSession,
+    CloseSession,
+    ContentHash,
+    Execute,
+    Info,
+    OpenSession,
+    Ping,
+    Query,
+    Request,
+    Status,
+    Transfer,
+)
+
+NEW_SESSIONS_MAX = 3
+FAREWELL_MS = 1_000
+NOT_A_READ = "not_a_read"
+GAP = "sequence_gap"
+
+
+@dataclass(slots=True)
+class Session:
+    """A session as its client sees it."""
+
+    session_id: bytes
+    settled: int = 0
+    """The outcomes of all sequences up to this one are known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """One write: what a retry has to repeat exactly."""
+
+    session: Session
+    sequence: int
+    statements: tuple[Statement, ...]
+    foreign_keys: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a request brought."""
+
+    results: Results
+    index: int
+    """Log index of the write, or applied index of the read's snapshot; 0 where it is not known."""
+
+
+class _SessionGone(Exception):
+    """The session cannot be used any more."""
+
+    def __init__(self, error: Error, unsure: bool) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.unsure = unsure
+
+
+class Core:
+    """One client. Its methods are generators of actions; run one at a time."""
+
+    def __init__(
+        self, options: Options, clock: Clock, random: Random, limits: Limits = DEFAULT_LIMITS
+    ) -> None:
+        self.courier = Courier(options, clock, random, limits)
+        self._label = options.name[:128]
+        self._session: Session | None = None
+        self._unsettled: Write | None = None
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether the last write's outcome is unknown and not settled yet."""
+        return self._unsettled is not None
+
+    @property
+    def unsettled_statements(self) -> tuple[Statement, ...]:
+        """What that write consists of."""
+        return self._unsettled.statements if self._unsettled is not None else ()
+
+    # ---- writes
+
+    def execute(
+        self, statements: tuple[Statement, ...], *, foreign_keys: bool = True, timeout_s: float
+    ) -> Steps[Outcome]:
+        """Apply the statements in one transaction, exactly once."""
+        call = self.courier.call(timeout_s, writes=True)
+        yield from self._settle(call)
+        for _ in range(NEW_SESSIONS_MAX):
+            session = self._session
+            if session is None:
+                session = yield from self._open(call)
+            write = Write(session, session.settled + 1, statements, foreign_keys)
+            try:
+                return (yield from self._write(write, call))
+            except _SessionGone as gone:
+                self._session = self._unsettled = None
+                last = gone.error
+                if gone.unsure:
+                    raise _unknown(last, "the session ended while the write was open") from None
+                call.unsure = False
+        raise _not_applied(last)
+
+    def resume(self, *, timeout_s: float) -> Steps[Outcome]:
+        """Ask for the outcome of the unsettled write, by sending it again: it is applied now, if it
+        was not. Raises InterfaceError when no write is unsettled."""
+        write = self._unsettled
+        if write is None:
+            raise InterfaceError(
+                "there is nothing to resume: the last write's outcome is known",
+                hint="resume only after an error with outcome 'unknown', as the next thing",
+            )
+        call = self.courier.call(timeout_s, writes=True)
+        call.unsure = True
+        try:
+            return (yield from self._write(write, call))
+        except _SessionGone as gone:
+            self._session = self._unsettled = None
+            raise _unknown(gone.error, "the session ended, so its outcome cannot be told") from None
+
+    def _write(self, write: Write, call: Call) -> Steps[Outcome]:
+        """Send one write until its outcome is known. On any error `_unsettled` says whether it is
+        open still."""
+
+        def make(peer: Peer, timeout_ms: int) -> Sequence[Request]:
+            floor = write.sequence - 1
+            execute = Execute(
+                peer.request_id(),
+                write.sequence,
+                floor,
+                timeout_ms,
+                write.statements,
+                write.foreign_keys,
+            )
+            return self._attached(peer, write.session, execute)
+
+        self._unsettled = write
+        try:
+            answered = yield from self.courier.ask_leader(make, call)
+        except BaseException:
+            # Also when interrupted from outside (Ctrl-C): what was sent may be applied.
+            if not call.unsure:
+                self._unsettled = None
+            raise
+        if answered.error is not None:
+            raise self._refused(write, answered, answered.error, call)
+        return self._outcome(write, answered)
+
+    def _refused(self, write: Write, answered: Answered, error: Error, call: Call) -> Exception:
+        """The error to raise for a write that was answered by an error, not by a result."""
+        if isinstance(error, SessionError) and error.code != GAP:
+            answered.peer.attached = b""
+            return _SessionGone(error, answered.unsure)
+        if error.outcome == APPLIED:
+            self._take(write)
+            return error
+        if isinstance(error, DeadlineError):
+            error = call.too_late(error.message)
+        if not call.unsure:
+            self._unsettled = None
+            return error
+        return error if error.outcome == UNKNOWN else _unknown(error, "an earlier try was sent")
+
+    def _outcome(self, write: Write, answered: Answered) -> Outcome:
+        """The committed outcome: the sequence is taken, whatever it was."""
+        reply = _decode(answered.encoded)
+        if isinstance(reply, Failed) and isinstance(reply.error, SessionError):
+            if reply.error.code == GAP:
+                self._session = None
+                raise _unknown(reply.error, "the cluster misses earlier writes of this session")
+            answered.peer.attached = b""
+            raise _SessionGone(reply.error, answered.unsure)
+        self._take(write)
+        return Outcome(_results(reply), answered.index)
+
+    def _take(self, write: Write) -> None:
+        write.session.settled = write.sequence
+        self._unsettled = None
+
+    # ---- sessions
+
+    def _attached(self, peer: Peer, session: Session, message: Request) -> Sequence[Request]:
+        if peer.attached == session.session_id:
+            return (message,)
+        peer.attached = session.session_id
+        return (AttachSession(peer.request_id(), session.session_id), message)
+
+    def _open(self, call: Call) -> Steps[Session]:
+        """Open a session. Opening twice, after a lost reply, leaves one that expires unused."""
+        opening = Call(call.deadline_s, call.timeout_s)
+        answered = yield from self.courier.ask_leader(
+            lambda peer, timeout_ms: (OpenSession(peer.request_id(), self._label, timeout_ms),),
+            opening,
+        )
+        if isinstance(answered.error, DeadlineError):
+            raise opening.too_late(answered.error.message)
+        if answered.error is not None:
+            raise _not_applied(answered.error)
+        reply = _decode(answered.encoded)
+        if isinstance(reply, Failed):
+            raise _not_applied(reply.error)
+        if not isinstance(reply, Opened):
+            raise InternalError(
+                f"a session was answered by {type(reply).__name__}", outcome=NOT_APPLIED
+            )
+        session_id = reply.session.to_bytes()
+        answered.peer.attached = session_id
+        self._session = Session(session_id)
+        return self._session
+
+    def _settle(self, call: Call) -> Steps[None]:
+        """Close the session of a write whose outcome is unknown, so that it is decided for good."""
+        write = self._unsettled
+        if write is None:
+            return
+        session = write.session
+        closing = Call(call.deadline_s, call.timeout_s)
+        while True:
+            answered = yield from self.courier.ask_leader(
+                lambda peer, timeout_ms: self._attached(
+                    peer, session, CloseSession(peer.request_id(), timeout_ms)
+                ),
+                closing,
+            )
+            answered.peer.attached = b""
+            error = answered.error
+            if error is None or isinstance(error, SessionError):
+                break
+            if not isinstance(error, DeadlineError):
+                raise _not_applied(error)
+        self._unsettled = self._session = None
+
+    # ---- reads
+
+    def query(
+        self,
+        statements: tuple[Statement, ...],
+        *,
+        level: str = LINEARIZABLE,
+        timeout_s: float,
+        max_rows: int = 0,
+        foreign_keys: bool = True,
+    ) -> Steps[Outcome]:
+        """Run reads, all on one snapshot. What turns out to be no read is executed as a write."""
+        call = self.courier.call(timeout_s)
+        if level != LOCAL:
+            yield from self._settle(call)
+
+        def make(peer: Peer, timeout_ms: int) -> Sequence[Request]:
+            return (Query(peer.request_id(), level, timeout_ms, statements, max_rows),)
+
+        ask = self.courier.ask_any if level == LOCAL else self.courier.ask_leader
+        answered = yield from ask(make, call)
+        if answered.error is not None:
+            if answered.error.code == NOT_A_READ:
+                left_s = max(call.deadline_s - self.courier.now_s(), 0.001)
+                return (
+                    yield from self.execute(statements, foreign_keys=foreign_keys, timeout_s=left_s)
+                )
+            raise _not_applied(answered.error)
+        return Outcome(_results(_decode(answered.encoded)), answered.index)
+
+    # ---- other questions
+
+    def status(self, *, timeout_s: float) -> Steps[dict[str, Any]]:
+        """What the preferred (else the first given) node says of itself."""
+        call = self.courier.call(timeout_s)
+        answered = yield from self.courier.ask_any(
+            lambda peer, _timeout_ms: (Status(peer.request_id()),), call
+        )
+        return _info(answered)
+
+    def ping(self, *, timeout_s: float) -> Steps[str]:
+        """The id of the node that answered."""
+        call = self.courier.call(timeout_s)
+        answered = yield from self.courier.ask_any(
+            lambda peer, _timeout_ms: (Ping(peer.request_id()),), call
+        )
+        if answered.error is not None:
+            raise answered.error
+        return answered.peer.node_id
+
+    def content_hash(self, index: int | None, *, timeout_s: float) -> Steps[dict[str, Any]]:
+        """Content hash of the preferred (else the first given) node, once `index` is applied."""
+        call = self.courier.call(timeout_s)
+        answered = yield from self.courier.ask_any(
+            lambda peer, timeout_ms: (ContentHash(peer.request_id(), index, timeout_ms),), call
+        )
+        return _info(answered)
+
+    def transfer_leadership(self, target: str | None, *, timeout_s: float) -> Steps[None]:
+        """Have the leader hand over."""
+        call = self.courier.call(timeout_s)
+        answered = yield from self.courier.ask_leader(
+            lambda peer, timeout_ms: (Transfer(peer.request_id(), target, timeout_ms),), call
+        )
+        if answered.error is not None:
+            raise answered.error
+
+    def close(self) -> Steps[None]:
+        """Give the session back if that costs nothing, and drop all connections."""
+        session = self._session
+        peer = self.courier.attached_peer(session.session_id) if session is not None else None
+        self._session = self._unsettled = None
+        farewell = (peer, CloseSession(peer.request_id(), FAREWELL_MS)) if peer else None
+        yield from self.courier.close(farewell)
+
+
+def _decode(encoded: bytes) -> Reply:
+    try:
+        return decode_reply(encoded)
+    except CodecError as error:
+        raise InternalError(f"the node's answer cannot be read: {error}") from error
+
+
+def _results(reply: Reply) -> Results:
+    if isinstance(reply, Results):
+        return reply
+    if isinstance(reply, Failed):
+        error = reply.error
+        error.detail.setdefault("statement", reply.statement)
+        raise error
+    if isinstance(reply, ResultDropped):
+        raise OperationalError(
+            f"the write is applied, but its result of {reply.result_bytes} bytes was not kept for"
+            " this retry",
+            code="result_dropped",
+            outcome=APPLIED,
+            hint="read what you need; large results of writes are kept only for their first reply",
+        )
+    raise InternalError(f"a request was answered by {type(reply).__name__}")
+
+
+def _info(answered: Answered) -> dict[str, Any]:
+    if answered.error is not None:
+        raise answered.error
+    if not isinstance(answered.message, Info):
+        raise InternalError(f"a question was answered by {type(answered.message).__name__}")
+    return answered.message.info
+
+
+def _unknown(error: Error, why: str) -> Error:
+    """The same error, honest about earlier tries."""
+    return type(error)(
+        f"{error.message}; {why}",
+        code=error.code,
+        retryable=False,
+        outcome=UNKNOWN,
+        hint="the write may or may not be applied: read before you write it again",
+        detail=error.detail,
+    )
+
+
+def _not_applied(error: Error) -> Error:
+    """The same error, for a request that itself was never sent."""
+    error.outcome = NOT_APPLIED
+    return error

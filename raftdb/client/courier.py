@@ -1,0 +1,562 @@
+"""Carries one request to the node that can answer it, and the reply back, before the deadline.
+
+Owns the connections of one client: dialling, hello, who leads, silence, retry. It knows nothing of
+sessions and SQL; what may be sent twice is decided by its caller, who learns from `Call.unsure`
+whether an earlier attempt may have taken effect.
+
+The rules of routing:
+- A request for the leader goes to whoever is said to lead by the newest term. A node that knows no
+  leader, and one that cannot be reached, rest for a moment (20 to 50 ms; longer each time for the
+  unreachable), then all are asked in turn: an election takes about half a second.
+- A connection is lost: redial. The request goes out again, with the same session and sequence.
+- No answer within `hedge` seconds: another node is asked who leads, and again each half of that.
+  Leadership has moved: the silent connection is dropped and the request goes to the new leader.
+  It has not: the request is just slow, and we wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from raftdb.base.errors import (
+    APPLIED,
+    UNKNOWN,
+    AuthError,
+    DataError,
+    DeadlineError,
+    Error,
+    NotLeaderError,
+    NotSupportedError,
+    OverloadedError,
+    UnavailableError,
+)
+from raftdb.base.ids import Address
+from raftdb.base.limits import DEFAULT_LIMITS, Limits
+from raftdb.base.ports import Clock, Random
+from raftdb.client.actions import Await, Dial, Drop, Link, LinkError, Pause, Steps, Transmit
+from raftdb.client.options import Options
+from raftdb.client.routing import Routes
+from raftdb.wire import (
+    VERSIONS,
+    Done,
+    ErrorMessage,
+    Goodbye,
+    Hello,
+    Info,
+    Message,
+    Pong,
+    Request,
+    Result,
+    Rows,
+    Status,
+    Welcome,
+)
+
+BACKOFF_MIN_S = 0.02
+BACKOFF_MAX_S = 0.05
+PEERS_MAX = 4
+FAREWELL_S = 0.2
+RESULT_SLACK_BYTES = 1 << 20
+
+_PERMANENT_CODES = frozenset(("wrong_cluster", "wrong_history", "version"))
+
+
+class Peer:
+    """One open connection, after the welcome."""
+
+    __slots__ = (
+        "address",
+        "attached",
+        "cluster_id",
+        "draining",
+        "frame_bytes_max",
+        "history",
+        "leads",
+        "link",
+        "next_request_id",
+        "node_id",
+        "used",
+    )
+
+    def __init__(self, address: Address, link: Link, welcome: Welcome) -> None:
+        self.address = address
+        self.link = link
+        self.node_id = welcome.node_id
+        self.cluster_id = welcome.cluster_id
+        self.history = welcome.history
+        self.frame_bytes_max = welcome.frame_bytes_max
+        self.leads = welcome.role == "leader"
+        self.attached = b""
+        """The session that the other end has attached to this connection."""
+        self.draining = False
+        self.next_request_id = 1
+        self.used = 0
+
+    def request_id(self) -> int:
+        """A fresh one."""
+        self.next_request_id += 1
+        return self.next_request_id - 1
+
+
+@dataclass(slots=True)
+class Call:
+    """One call of the user's, over all its attempts."""
+
+    deadline_s: float
+    timeout_s: float
+    writes: bool = False
+    unsure: bool = False
+    """An attempt was sent and its fate is not known: the write may have taken effect, or will."""
+    attempts: int = 0
+
+    def too_late(self, why: str) -> Error:
+        """The error at the deadline."""
+        reasons = f": {why}" if why else ""
+        if self.writes and self.unsure:
+            return DeadlineError(
+                f"no reply within {self.timeout_s:g} s, and the write was sent{reasons}",
+                outcome=UNKNOWN,
+                hint="it may or may not be applied: read before you write it again",
+            )
+        return DeadlineError(
+            f"no reply within {self.timeout_s:g} s{reasons}",
+            outcome="not_applied",
+            retryable=True,
+            hint="is a majority of the nodes running and reachable?",
+        )
+
+
+@dataclass(slots=True)
+class Answered:
+    """The reply to the last message of an attempt. Rows are joined."""
+
+    peer: Peer
+    message: Result | Info | Pong | Done | None
+    error: Error | None = None
+    index: int = 0
+    encoded: bytes = b""
+    """command.encode_reply bytes of Result and Rows."""
+    unsure: bool = False
+    """An attempt before the one that was answered may have taken effect."""
+
+
+Make = Callable[[Peer, int], Sequence[Request]]
+"""(connection, timeout_ms) to the messages of one attempt; the last one's reply is the answer."""
+
+
+class Courier:
+    """The connections of one client."""
+
+    def __init__(
+        self, options: Options, clock: Clock, random: Random, limits: Limits = DEFAULT_LIMITS
+    ) -> None:
+        self.options = options
+        self.routes = Routes(options.addresses, options.pin)
+        self.cluster_id = options.cluster
+        self.history = ""
+        self._clock = clock
+        self._random = random
+        self._limits = limits
+        self._peers: dict[Address, Peer] = {}
+        self._uses = 0
+
+    def now_s(self) -> float:
+        """Seconds of the clock."""
+        return self._clock.monotonic_s()
+
+    def call(self, timeout_s: float, *, writes: bool = False) -> Call:
+        """Start a call's deadline."""
+        return Call(self._clock.monotonic_s() + timeout_s, timeout_s, writes)
+
+    # ---- one request
+
+    def ask_leader(self, make: Make, call: Call) -> Steps[Answered]:
+        """Bring the request to the leader. Errors that the leader answers are in the Answered;
+        raises DeadlineError, or what makes every node unreachable for good."""
+        return (yield from self._ask(make, call, self._leader))
+
+    def ask_any(self, make: Make, call: Call) -> Steps[Answered]:
+        """Bring the request to the preferred node, else the first that was given and answers."""
+        return (yield from self._ask(make, call, self._any))
+
+    def _ask(
+        self, make: Make, call: Call, choose: Callable[[Call], Steps[Peer]]
+    ) -> Steps[Answered]:
+        while True:
+            peer = yield from choose(call)
+            left_s = call.deadline_s - self._clock.monotonic_s()
+            if left_s <= 0:
+                raise self._nobody(call)
+            messages = make(peer, max(1, int(left_s * 1000)))
+            call.attempts += 1
+            was_unsure = call.unsure
+            try:
+                answered = yield from self._attempt(peer, messages, call)
+            except LinkError as lost:
+                yield from self._drop(peer)
+                self.routes.rest(peer.address, 0.0, lost.reason)
+                if lost.silent:
+                    now_s = self._clock.monotonic_s()
+                    self.routes.failed(peer.address, now_s, lost.reason, silent=True)
+                if call.attempts > 1:
+                    yield from self._pause(call)
+                continue
+            except BaseException:
+                # A reply may still come, for a request that nobody waits for any more.
+                peer.draining = True
+                raise
+            answered.unsure = was_unsure
+            error = answered.error
+            if error is None:
+                return answered
+            if error.outcome not in (UNKNOWN, APPLIED):
+                call.unsure = was_unsure
+            if not self._try_again(peer, error):
+                return answered
+            if not isinstance(error, NotLeaderError):
+                yield from self._pause(call, error)
+
+    def _try_again(self, peer: Peer, error: Error) -> bool:
+        """Whether the same request may be answered better elsewhere or later."""
+        if isinstance(error, NotLeaderError):
+            self._not_leader(peer, error)
+            return True
+        if error.outcome == APPLIED:
+            return False
+        return error.retryable or isinstance(error, OverloadedError | UnavailableError)
+
+    def _not_leader(self, peer: Peer, error: NotLeaderError) -> None:
+        peer.leads = False
+        term = error.detail.get("term", 0)
+        term = term if isinstance(term, int) else 0
+        self.routes.does_not_lead(peer.address, term)
+        leader, address = error.detail.get("leader"), error.detail.get("address")
+        if isinstance(leader, str) and isinstance(address, str) and leader != peer.node_id:
+            self.routes.leads(self.routes.heard_of(leader, address), term)
+
+    def _attempt(self, peer: Peer, messages: Sequence[Request], call: Call) -> Steps[Answered]:
+        """Send, and wait for the reply to the last message. From the first byte on, and until a
+        reply says otherwise, the outcome is unsure."""
+        was_unsure, call.unsure = call.unsure, True
+        try:
+            yield Transmit(peer.link, messages, call.deadline_s, self.options.hedge)
+        except Error:
+            # Refused by our own side (too large): nothing was sent.
+            call.unsure = was_unsure
+            raise
+        wanted = messages[-1].request_id
+        companions = tuple(message.request_id for message in messages[:-1])
+        refused: Error | None = None
+        chunks: list[bytes] = []
+        size = 0
+        now_s = self._clock.monotonic_s()
+        probe_s = now_s + self.options.hedge
+        while True:
+            arrived: Sequence[Message] = yield Await(peer.link, min(call.deadline_s, probe_s))
+            for message in arrived:
+                request_id = getattr(message, "request_id", None)
+                if request_id == wanted:
+                    if type(message) is Rows:
+                        size += len(message.chunk)
+                        chunks.append(message.chunk)
+                        if size > self._limits.result_bytes_max + RESULT_SLACK_BYTES:
+                            yield from self._drop(peer)
+                            raise _too_large(size)
+                        if not message.last:
+                            continue
+                    self._after(peer, arrived, message)
+                    return _answered(peer, message, refused, chunks)
+                if request_id in companions and type(message) is ErrorMessage:
+                    refused = message.exception()
+                else:
+                    self._notice(peer, message)
+            now_s = self._clock.monotonic_s()
+            if arrived:
+                probe_s = now_s + self.options.hedge
+            elif now_s >= call.deadline_s:
+                yield from self._drop(peer)
+                raise call.too_late(f"{peer.address} does not answer")
+            elif now_s >= probe_s:
+                if (yield from self._has_moved(peer, call)):
+                    raise LinkError("is silent, and leadership moved", silent=True)
+                probe_s = self._clock.monotonic_s() + self.options.hedge / 2
+
+    def _after(self, peer: Peer, arrived: Sequence[Message], reply: Message) -> None:
+        """What came in the same piece behind the reply must not be overlooked."""
+        if arrived[-1] is not reply:
+            for message in arrived:
+                if type(message) is Goodbye:
+                    peer.draining = True
+
+    def _notice(self, peer: Peer, message: Message) -> None:
+        """A message that is no reply to what we wait for. (Late replies to requests that were given
+        up are overlooked.)"""
+        if type(message) is Goodbye:
+            peer.draining = True
+        elif type(message) is ErrorMessage and message.request_id == 0:
+            error = message.exception()
+            raise LinkError(error.message, _permanent(error))
+
+    # ---- whom to ask
+
+    def _leader(self, call: Call) -> Steps[Peer]:
+        """A connection to a node that says it leads."""
+        while True:
+            now_s = self._clock.monotonic_s()
+            if now_s >= call.deadline_s:
+                raise self._nobody(call)
+            address = self.routes.next(now_s)
+            if address is None:
+                yield from self._pause_until_awake(call, now_s)
+                continue
+            peer = self._open_peer(address)
+            if peer is None:
+                peer = yield from self._connect(address, call)
+                if peer is None:
+                    continue
+            elif not peer.leads and not (yield from self._ask_status(peer, call)):
+                continue
+            if peer.leads:
+                return peer
+            leader = self.routes.leader
+            if leader is None or leader == address or not self.routes.is_awake(leader, now_s):
+                until_s = self._clock.monotonic_s() + self._backoff_s()
+                self.routes.rest(address, until_s, "knows no leader that can be reached")
+
+    def _any(self, call: Call) -> Steps[Peer]:
+        """A connection to the preferred node, or to the first that answers."""
+        while True:
+            now_s = self._clock.monotonic_s()
+            if now_s >= call.deadline_s:
+                raise self._nobody(call)
+            address = self.routes.next_given(now_s, self.options.prefer)
+            if address is None:
+                yield from self._pause_until_awake(call, now_s)
+                continue
+            peer = self._open_peer(address) or (yield from self._connect(address, call))
+            if peer is not None and (
+                not self.options.prefer
+                or self.routes.next_given(now_s, self.options.prefer) == address
+            ):
+                return peer
+
+    def _open_peer(self, address: Address) -> Peer | None:
+        peer = self._peers.get(address)
+        if peer is None or peer.draining:
+            return None
+        self._uses += 1
+        peer.used = self._uses
+        return peer
+
+    def _connect(self, address: Address, call: Call) -> Steps[Peer | None]:
+        """Dial and say hello. None, and the address rests, when that does not work."""
+        old = self._peers.get(address)
+        if old is not None:
+            yield from self._drop(old)
+        try:
+            peer = yield from self._greet(address, call.deadline_s)
+        except LinkError as error:
+            now_s = self._clock.monotonic_s()
+            self.routes.failed(address, now_s, error.reason, error.cause, silent=error.silent)
+            hopeless = self.routes.hopeless()
+            if hopeless is not None and not call.unsure:
+                raise hopeless from None
+            return None
+        if len(self._peers) >= PEERS_MAX:
+            oldest = min(self._peers.values(), key=lambda one: one.used)
+            yield from self._drop(oldest)
+        self._uses += 1
+        peer.used = self._uses
+        self._peers[address] = peer
+        return peer
+
+    def _greet(self, address: Address, deadline_s: float) -> Steps[Peer]:
+        until_s = min(deadline_s, self._clock.monotonic_s() + self.options.dial_timeout)
+        link: Link = yield Dial(address, until_s)
+        try:
+            name = self.options.name[:128]
+            hello = Hello(VERSIONS, name, self.cluster_id or None, None)
+            yield Transmit(link, (hello,), until_s, self.options.hedge)
+            arrived: Sequence[Message] = yield Await(link, until_s)
+            if not arrived:
+                raise LinkError("does not answer the hello", silent=True)
+            welcome = arrived[0]
+            if type(welcome) is ErrorMessage:
+                error = welcome.exception()
+                raise LinkError(error.message, _permanent(error))
+            if type(welcome) is not Welcome:
+                raise LinkError(f"answers the hello with {type(welcome).__name__}")
+            self._check_identity(link, welcome)
+        except BaseException:
+            yield Drop(link)
+            raise
+        peer = Peer(address, link, welcome)
+        for message in arrived[1:]:
+            self._notice(peer, message)
+        self._learn(address, welcome)
+        return peer
+
+    def _check_identity(self, link: Link, welcome: Welcome) -> None:
+        """The welcome must agree with the certificate, and with the cluster we know."""
+        if link.node_id and link.node_id != welcome.node_id:
+            reason = f"says that it is {welcome.node_id}, its certificate says {link.node_id}"
+            raise LinkError(reason, AuthError(f"the node {reason}"))
+        for found in (link.cluster_id, welcome.cluster_id):
+            if found and self.cluster_id and found != self.cluster_id:
+                reason = f"belongs to cluster {found}, not to {self.cluster_id}"
+                raise LinkError(
+                    reason,
+                    AuthError(
+                        f"the node {reason}",
+                        code="wrong_cluster",
+                        hint="an address or a certificate belongs to another cluster",
+                    ),
+                )
+
+    def _learn(self, address: Address, welcome: Welcome) -> None:
+        routes = self.routes
+        self.cluster_id = welcome.cluster_id
+        if welcome.history != self.history:
+            routes.forget_terms()
+            self.history = welcome.history
+        routes.found(welcome.node_id, address)
+        for member in welcome.members:
+            if member.node_id != welcome.node_id:
+                routes.heard_of(member.node_id, member.address)
+        if welcome.role == "leader":
+            routes.leads(address, welcome.term)
+            return
+        routes.does_not_lead(address, welcome.term)
+        leader = welcome.leader
+        if leader is not None and leader.node_id != welcome.node_id:
+            routes.leads(routes.heard_of(leader.node_id, leader.address), welcome.term)
+
+    def _ask_status(self, peer: Peer, call: Call) -> Steps[bool]:
+        """Ask an open connection who leads now. False when it is gone."""
+        now_s = self._clock.monotonic_s()
+        until_s = min(call.deadline_s, now_s + self.options.dial_timeout)
+        request_id = peer.request_id()
+        try:
+            yield Transmit(peer.link, (Status(request_id),), until_s, self.options.hedge)
+            while True:
+                arrived: Sequence[Message] = yield Await(peer.link, until_s)
+                for message in arrived:
+                    if type(message) is Info and message.request_id == request_id:
+                        self._learn_status(peer, message.info)
+                        self._after(peer, arrived, message)
+                        return True
+                    self._notice(peer, message)
+                if not arrived:
+                    raise LinkError("does not answer", silent=True)
+        except LinkError as error:
+            yield from self._drop(peer)
+            now_s = self._clock.monotonic_s()
+            self.routes.failed(peer.address, now_s, error.reason, error.cause, silent=error.silent)
+            return False
+
+    def _learn_status(self, peer: Peer, info: dict[str, Any]) -> None:
+        term, role, leader = info.get("term"), info.get("role"), info.get("leader")
+        if not isinstance(term, int):
+            return
+        peer.leads = role == "leader"
+        if peer.leads:
+            self.routes.leads(peer.address, term)
+            return
+        self.routes.does_not_lead(peer.address, term)
+        members = info.get("members")
+        for member in members if isinstance(members, tuple | list) else ():
+            if isinstance(member, dict) and isinstance(member.get("node_id"), str):
+                address = member.get("client_address")
+                if member["node_id"] == leader != peer.node_id and isinstance(address, str):
+                    self.routes.leads(self.routes.heard_of(member["node_id"], address), term)
+
+    def _has_moved(self, peer: Peer, call: Call) -> Steps[bool]:
+        """Ask a node other than the silent one, by a connection of its own, who leads."""
+        address = self.routes.next(self._clock.monotonic_s(), avoid=peer.address)
+        if address is None:
+            return False
+        other = yield from self._connect(address, call)
+        if other is None:
+            return False
+        leader = self.routes.leader
+        return leader is not None and leader != peer.address
+
+    # ---- waiting
+
+    def _backoff_s(self) -> float:
+        return BACKOFF_MIN_S + (BACKOFF_MAX_S - BACKOFF_MIN_S) * self._random.random()
+
+    def _pause(self, call: Call, error: Error | None = None) -> Steps[None]:
+        wait_s = self._backoff_s()
+        asked_ms = error.detail.get("retry_after_ms") if error is not None else None
+        if isinstance(asked_ms, int) and asked_ms > 0:
+            wait_s = max(wait_s, min(asked_ms, 1_000) / 1000 * (0.5 + self._random.random()))
+        now_s = self._clock.monotonic_s()
+        yield Pause(min(now_s + wait_s, call.deadline_s))
+
+    def _pause_until_awake(self, call: Call, now_s: float) -> Steps[None]:
+        awake_s = max(self.routes.awake_at_s(), now_s + 0.001)
+        yield Pause(min(awake_s, call.deadline_s))
+
+    def _nobody(self, call: Call) -> Error:
+        hopeless = self.routes.hopeless()
+        if hopeless is not None and not call.unsure:
+            return hopeless
+        return call.too_late(self.routes.problems())
+
+    # ---- closing
+
+    def _drop(self, peer: Peer) -> Steps[None]:
+        if self._peers.get(peer.address) is peer:
+            del self._peers[peer.address]
+        peer.draining = True
+        yield Drop(peer.link)
+
+    def attached_peer(self, session_id: bytes) -> Peer | None:
+        """An open connection that this session is attached to."""
+        for peer in self._peers.values():
+            if peer.attached == session_id and not peer.draining:
+                return peer
+        return None
+
+    def close(self, farewell: tuple[Peer, Request] | None = None) -> Steps[None]:
+        """Send a last message, whose reply nobody waits for, and drop all connections."""
+        if farewell is not None:
+            peer, message = farewell
+            try:
+                until_s = self._clock.monotonic_s() + FAREWELL_S
+                yield Transmit(peer.link, (message,), until_s, FAREWELL_S)
+            except LinkError:
+                pass
+        for peer in list(self._peers.values()):
+            yield from self._drop(peer)
+
+
+def _answered(peer: Peer, message: Message, refused: Error | None, chunks: list[bytes]) -> Answered:
+    if type(message) is ErrorMessage:
+        error = message.exception()
+        # A companion (attach) that was refused is why this one was.
+        return Answered(peer, None, refused if refused is not None else error)
+    if type(message) is Result:
+        return Answered(peer, message, index=message.index, encoded=message.reply)
+    if type(message) is Rows:
+        return Answered(peer, None, index=message.index, encoded=b"".join(chunks))
+    if isinstance(message, Info | Pong | Done):
+        return Answered(peer, message)
+    raise LinkError(f"answers with {type(message).__name__}")
+
+
+def _permanent(error: Error) -> Error | None:
+    """The error, if trying that address again soon would not help."""
+    lasting = isinstance(error, AuthError | NotSupportedError) or error.code in _PERMANENT_CODES
+    return error if lasting else None
+
+
+def _too_large(size: int) -> Error:
+    return DataError(
+        f"the result has more than {size} bytes",
+        code="result_too_large",
+        hint="ask for fewer rows at a time, such as by LIMIT",
+    )

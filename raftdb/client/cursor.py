@@ -1,0 +1,276 @@
+"""Cursors and result rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, overload
+
+from raftdb.base.errors import InterfaceError, ProgrammingError
+from raftdb.client.sqltext import BLANK, READ, Kind, classify, split
+from raftdb.client.values import adapt_parameters, adapt_sets
+from raftdb.command import Results, Statement, StatementResult, Value
+
+if TYPE_CHECKING:
+    from raftdb.client.connection import Connection
+
+Column = tuple[str, None, None, None, None, None, None]
+RowFactory = Callable[["Cursor", tuple[Value, ...]], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ResultSet:
+    """What one statement of a batch brought."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Value, ...], ...]
+    rowcount: int
+    """Rows changed; -1 for what is no INSERT, REPLACE, UPDATE or DELETE."""
+    lastrowid: int | None
+    """Row id of the last INSERT or REPLACE; None for other statements."""
+
+
+def result_sets(statements: Sequence[Statement], results: Results) -> list[ResultSet]:
+    """Results for people: what has no meaning says so."""
+    found = []
+    for statement, result in zip(statements, results.statements, strict=True):
+        kind = classify(statement.sql)
+        found.append(
+            ResultSet(
+                result.columns,
+                result.rows,
+                result.changes if kind.changes_rows else -1,
+                result.last_insert_rowid if kind.inserts else None,
+            )
+        )
+    return found
+
+
+class Row(tuple[Value, ...]):
+    """A row whose values can be reached by column name too: `connection.row_factory = raftdb.Row`.
+
+    Names are compared without case, as SQLite compares them.
+    """
+
+    __slots__ = ()
+    _names: tuple[str, ...]
+
+    def __new__(cls, cursor: Cursor, values: tuple[Value, ...]) -> Row:
+        kind = cursor._row_class
+        if kind is None or not issubclass(kind, cls):
+            names = tuple(column[0] for column in cursor.description or ())
+            kind = cursor._row_class = type(cls.__name__, (cls,), {"_names": names})
+        return tuple.__new__(kind, values)
+
+    def keys(self) -> list[str]:
+        """The columns' names."""
+        return list(self._names)
+
+    @overload  # type: ignore[override]
+    def __getitem__(self, key: int | str) -> Value: ...
+    @overload
+    def __getitem__(self, key: slice) -> tuple[Value, ...]: ...
+    def __getitem__(self, key: int | str | slice) -> Value | tuple[Value, ...]:
+        if isinstance(key, str):
+            folded = key.casefold()
+            for position, name in enumerate(self._names):
+                if name.casefold() == folded:
+                    return tuple.__getitem__(self, position)
+            raise IndexError(f"there is no column {key!r}")
+        return tuple.__getitem__(self, key)
+
+    def __repr__(self) -> str:
+        inner = ", ".join(
+            f"{name}={value!r}" for name, value in zip(self._names, tuple(self), strict=True)
+        )
+        return f"Row({inner})"
+
+
+class Cursor:
+    """A DB-API 2.0 cursor. Results are complete when `execute` returns."""
+
+    arraysize: int = 1
+    """How many rows `fetchmany` gives unless told."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._closed = False
+        self.row_factory: RowFactory | None = connection.row_factory
+        self._row_class: type[Row] | None = None
+        self._lastrowid: int | None = None
+        self._forget()
+
+    def _forget(self) -> None:
+        self._rows: Sequence[tuple[Value, ...]] = ()
+        self._next = 0
+        self._columns: tuple[str, ...] = ()
+        self._rowcount = -1
+        self._row_class = None
+
+    # ---- executing
+
+    def execute(
+        self,
+        sql: str,
+        parameters: Any = (),
+        /,
+        *,
+        read: str | None = None,
+        timeout: float | None = None,
+    ) -> Cursor:
+        """Run one statement.
+
+        `parameters`: a sequence for `?`, a mapping for `:name`. `read`: the read level of this call
+        (`linearizable`, `local`). `timeout`: seconds. Raises raftdb.Error.
+        """
+        self._check_open()
+        kind = _classified(sql)
+        self._forget()
+        if kind.kind == BLANK:
+            return self
+        statement = Statement(sql, (adapt_parameters(parameters),))
+        results = self._connection._request((statement,), kind.kind == READ, read, timeout)
+        self._take(kind, results.statements[0])
+        if kind.inserts:
+            self._lastrowid = results.statements[0].last_insert_rowid
+        return self
+
+    def executemany(
+        self, sql: str, parameter_sets: Iterable[Any], /, *, timeout: float | None = None
+    ) -> Cursor:
+        """Run one statement for each of the parameter sets: one request, all or nothing."""
+        self._check_open()
+        kind = _classified(sql)
+        if kind.kind == READ:
+            raise ProgrammingError(
+                "executemany is for statements that change something",
+                code="executemany",
+                hint="use execute for a query",
+            )
+        self._forget()
+        sets = adapt_sets(parameter_sets)
+        if not sets or kind.kind == BLANK:
+            self._rowcount = 0
+            return self
+        results = self._connection._request((Statement(sql, sets),), False, None, timeout)
+        self._take(kind, results.statements[0])
+        return self
+
+    def executescript(self, script: str, /, *, timeout: float | None = None) -> Cursor:
+        """Run the statements of a script: one request, all or nothing. BEGIN at the start and
+        COMMIT at the end are taken for what the request is anyway."""
+        self._check_open()
+        if not isinstance(script, str):
+            raise InterfaceError(f"a script is text, not {type(script).__name__}")
+        self._forget()
+        texts = _without_begin(split(script))
+        if texts:
+            statements = tuple(Statement(text) for text in texts)
+            self._connection._request(statements, False, None, timeout)
+        return self
+
+    def _take(self, kind: Kind, result: StatementResult) -> None:
+        self._columns = result.columns
+        self._rows = result.rows
+        self._rowcount = result.changes if kind.changes_rows else -1
+
+    # ---- what came
+
+    @property
+    def connection(self) -> Connection:
+        """The connection that this cursor belongs to."""
+        return self._connection
+
+    @property
+    def description(self) -> tuple[Column, ...] | None:
+        """One tuple of seven per column, its name first; None without a result set."""
+        if not self._columns:
+            return None
+        return tuple((name, None, None, None, None, None, None) for name in self._columns)
+
+    @property
+    def rowcount(self) -> int:
+        """Rows changed by the last INSERT, REPLACE, UPDATE or DELETE; else -1."""
+        return self._rowcount
+
+    @property
+    def lastrowid(self) -> int | None:
+        """Row id of the last INSERT or REPLACE by `execute`; None before the first."""
+        return self._lastrowid
+
+    def fetchone(self) -> Any:
+        """The next row; None when there is none."""
+        self._check_open()
+        if self._next >= len(self._rows):
+            return None
+        row = self._rows[self._next]
+        self._next += 1
+        return row if self.row_factory is None else self.row_factory(self, row)
+
+    def fetchmany(self, size: int | None = None) -> list[Any]:
+        """The next rows, at most `size` (default: `arraysize`)."""
+        self._check_open()
+        count = self.arraysize if size is None else size
+        if count < 0:
+            raise InterfaceError(f"size is {count}", hint="give 0 or more")
+        return self._some(self._next + count)
+
+    def fetchall(self) -> list[Any]:
+        """All rows that are left."""
+        self._check_open()
+        return self._some(len(self._rows))
+
+    def _some(self, end: int) -> list[Any]:
+        rows = self._rows[self._next : end]
+        self._next += len(rows)
+        if self.row_factory is None:
+            return list(rows)
+        return [self.row_factory(self, row) for row in rows]
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        if self._next >= len(self._rows):
+            self._check_open()
+            raise StopIteration
+        return self.fetchone()
+
+    # ---- the rest
+
+    def close(self) -> None:
+        """Forget the result; using the cursor afterwards is an error."""
+        self._forget()
+        self._closed = True
+
+    def setinputsizes(self, sizes: Any, /) -> None:
+        """Part of DB-API; does nothing."""
+
+    def setoutputsize(self, size: int, column: int | None = None, /) -> None:
+        """Part of DB-API; does nothing."""
+
+    def __enter__(self) -> Cursor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise InterfaceError("the cursor is closed", hint="make a new one")
+        self._connection._check_open()
+
+
+def _classified(sql: Any) -> Kind:
+    if not isinstance(sql, str):
+        raise InterfaceError(f"SQL is text, not {type(sql).__name__}")
+    return classify(sql)
+
+
+def _without_begin(texts: list[str]) -> list[str]:
+    """A script's own BEGIN (PRAGMAs may stand before it) … COMMIT taken off."""
+    verbs = [classify(text).verb for text in texts]
+    first = next((place for place, verb in enumerate(verbs) if verb != "PRAGMA"), len(verbs))
+    if first < len(verbs) and verbs[first] == "BEGIN" and verbs[-1] in ("COMMIT", "END"):
+        return texts[:first] + texts[first + 1 : -1]
+    return texts

@@ -1,0 +1,184 @@
+"""Where to go next: addresses, who is said to lead, and who is better left alone for a moment.
+
+Values and decisions only. Times are seconds of the caller's clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from raftdb.base.errors import ConfigError, Error
+from raftdb.base.ids import Address, parse_address
+
+ADDRESSES_MAX = 128
+REST_MIN_S = 0.05
+REST_MAX_S = 0.25
+"""Bounds of the rest after a quick refusal: a node that starts is found soon."""
+REST_SILENT_S = 1.0
+"""Rest of a node that let us wait for nothing."""
+
+
+@dataclass(slots=True)
+class _Route:
+    """What is known of one address."""
+
+    address: Address
+    given: bool
+    """The user gave it; the others were learned."""
+    rest_until_s: float = 0.0
+    failures: int = 0
+    problem: str = ""
+    cause: Error | None = None
+
+
+class Routes:
+    """All addresses of one cluster, as one client knows them."""
+
+    def __init__(self, given: tuple[Address, ...], pin: bool = False) -> None:
+        self._routes = {address: _Route(address, given=True) for address in given}
+        self._by_node: dict[str, Address] = {}
+        self._told: dict[str, Address] = {}
+        self._pin = pin
+        self._turn = 0
+        self._leader: Address | None = None
+        self._leader_term = 0
+
+    @property
+    def leader(self) -> Address | None:
+        """Who is said to lead, by the newest term heard of."""
+        return self._leader
+
+    @property
+    def known(self) -> tuple[Address, ...]:
+        """All addresses, the given ones first."""
+        return tuple(self._routes)
+
+    # ---- learning
+
+    def found(self, node_id: str, address: Address) -> None:
+        """That node answered at that address."""
+        self._by_node[node_id] = address
+        route = self._routes.get(address)
+        if route is not None:
+            route.failures, route.rest_until_s, route.problem, route.cause = 0, 0.0, "", None
+
+    def heard_of(self, node_id: str, text: str) -> Address | None:
+        """Someone says that `node_id` is to be found at `text`. Gives the address to use: one at
+        which that node answered before is believed more than what others say (they may see it by
+        another name than we do). None when it is of no use."""
+        known = self._by_node.get(node_id)
+        try:
+            told = parse_address(text)
+        except ConfigError:
+            return known
+        if not self._pin and told not in self._routes and len(self._routes) < ADDRESSES_MAX:
+            self._routes[told] = _Route(told, given=False)
+        if told in self._routes and len(self._told) < ADDRESSES_MAX:
+            self._told[node_id] = told
+        if known is not None and not self._routes[known].failures:
+            return known
+        return told if told in self._routes else known
+
+    def leads(self, address: Address | None, term: int) -> None:
+        """Someone says that the node at `address` leads in `term`. Older terms are not believed."""
+        if address is None or term < self._leader_term:
+            return
+        self._leader, self._leader_term = address, term
+        route = self._routes.get(address)
+        if route is not None and not route.failures:
+            route.rest_until_s = 0.0  # It rested because it did not lead: now it is said to.
+
+    def does_not_lead(self, address: Address, term: int) -> None:
+        """The node at `address` says so itself, in `term`."""
+        if self._leader == address and term >= self._leader_term:
+            self._leader, self._leader_term = None, term
+
+    def forget_terms(self) -> None:
+        """Another history: its terms start afresh."""
+        self._leader, self._leader_term = None, 0
+
+    def failed(
+        self,
+        address: Address,
+        now_s: float,
+        problem: str,
+        cause: Error | None = None,
+        *,
+        silent: bool = False,
+    ) -> None:
+        """Could not connect, or it went silent: leave it alone, longer each time."""
+        route = self._routes.get(address)
+        if route is None:
+            return
+        rest_s = min(REST_MIN_S * 2**route.failures, REST_MAX_S)
+        if silent or cause is not None:
+            rest_s = REST_SILENT_S
+        route.failures = min(route.failures + 1, 16)
+        route.rest_until_s = now_s + rest_s
+        route.problem, route.cause = problem, cause
+
+    def rest(self, address: Address, until_s: float, problem: str) -> None:
+        """It answers, and is of no use just now."""
+        route = self._routes.get(address)
+        if route is not None:
+            route.rest_until_s = max(route.rest_until_s, until_s)
+            route.problem = problem
+
+    # ---- choosing
+
+    def next(self, now_s: float, avoid: Address | None = None) -> Address | None:
+        """The best address for who looks for the leader; None when all are resting."""
+        leader = self._leader
+        if leader is not None and leader != avoid and self.is_awake(leader, now_s):
+            return leader
+        awake = [
+            route.address
+            for route in self._routes.values()
+            if route.rest_until_s <= now_s and route.address != avoid
+        ]
+        if not awake:
+            return None
+        self._turn += 1
+        return awake[self._turn % len(awake)]
+
+    def next_given(self, now_s: float, prefer: str) -> Address | None:
+        """The best address for who would ask any node: the preferred one, then those given, then
+        the others, always in the same order; None when all are resting."""
+        ordered = sorted(
+            self._routes.values(),
+            key=lambda route: (not self._is_preferred(route.address, prefer), not route.given),
+        )
+        for route in ordered:
+            if route.rest_until_s <= now_s:
+                return route.address
+        return None
+
+    def _is_preferred(self, address: Address, prefer: str) -> bool:
+        if not prefer:
+            return False
+        return str(address) == prefer or address == (
+            self._by_node.get(prefer) or self._told.get(prefer)
+        )
+
+    def is_awake(self, address: Address, now_s: float) -> bool:
+        """Whether that address may be tried now."""
+        route = self._routes.get(address)
+        return route is not None and route.rest_until_s <= now_s
+
+    def awake_at_s(self) -> float:
+        """When the first of all resting ones may be tried again."""
+        return min((route.rest_until_s for route in self._routes.values()), default=0.0)
+
+    # ---- telling
+
+    def problems(self) -> str:
+        """What each address did wrong last, for an error's message."""
+        told = [
+            f"{route.address}: {route.problem}" for route in self._routes.values() if route.problem
+        ]
+        return "; ".join(told[:8])
+
+    def hopeless(self) -> Error | None:
+        """The error when every address fails for a reason that no retry will mend."""
+        causes = [route.cause for route in self._routes.values()]
+        return causes[0] if causes and all(cause is not None for cause in causes) else None

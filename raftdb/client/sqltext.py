@@ -1,0 +1,148 @@
+"""What the client can tell of SQL from its text: read or write, and where statements end.
+
+SQLite's own compiler decides at the node; here everything uncertain counts as a write, which is
+always right and only slower. Tokens: https://www.sqlite.org/lang_keywords.html, lang_comment.html.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Iterator
+from functools import lru_cache
+
+_TOKEN = re.compile(
+    r"""
+    (?P<space>[ \t\n\f\r\ufeff]+ | --[^\n]*(?:\n|\Z) | /\*(?:.*?\*/|.*\Z))
+  | (?P<quoted>'(?:[^']|'')*(?:'|\Z) | "(?:[^"]|"")*(?:"|\Z) | `(?:[^`]|``)*(?:`|\Z)
+                | \[[^\]]*(?:\]|\Z))
+  | (?P<word>[^\W\d][\w$]*)
+  | (?P<other>.)
+""",
+    re.VERBOSE | re.DOTALL,
+)
+
+READ, WRITE, BLANK = "read", "write", "blank"
+
+_READ_VERBS = frozenset(("SELECT", "VALUES", "EXPLAIN"))
+_CHANGE_VERBS = frozenset(("INSERT", "REPLACE", "UPDATE", "DELETE"))
+
+# PRAGMAs that only tell. Those of the first kind take an argument and still only tell.
+_PRAGMAS_WITH_ARGUMENT = re.compile(
+    r"table_(x?info|list)|index_(list|x?info)|foreign_key_(list|check)|(integrity|quick)_check"
+)
+_PRAGMAS_WITHOUT = re.compile(
+    _PRAGMAS_WITH_ARGUMENT.pattern + r"|(database|collation|function|module|pragma)_list"
+    r"|compile_options|(user|schema|data)_version|application_id|encoding|page_(count|size)"
+    r"|freelist_count|foreign_keys"
+)
+_CACHED_CHARACTERS_MAX = 4_096
+
+
+class Kind:
+    """What one statement is, as far as its text tells."""
+
+    __slots__ = ("kind", "verb")
+
+    def __init__(self, kind: str, verb: str) -> None:
+        self.kind = kind
+        """READ, WRITE or BLANK."""
+        self.verb = verb
+        """The verb that decides, in upper case: INSERT for WITH … INSERT."""
+
+    @property
+    def changes_rows(self) -> bool:
+        """INSERT, REPLACE, UPDATE or DELETE: `rowcount` has a meaning."""
+        return self.verb in _CHANGE_VERBS
+
+    @property
+    def inserts(self) -> bool:
+        """INSERT or REPLACE: `lastrowid` has a meaning."""
+        return self.verb in ("INSERT", "REPLACE")
+
+
+def classify(sql: str) -> Kind:
+    """Read, write, or nothing at all."""
+    if len(sql) > _CACHED_CHARACTERS_MAX:
+        return _classify(sql)
+    return _classify_cached(sql)
+
+
+def _classify(sql: str) -> Kind:
+    tokens = _tokens(sql)
+    for kind, text in tokens:
+        if text == ";":
+            continue
+        verb = text.upper() if kind == "word" else ""
+        if verb in _READ_VERBS:
+            return Kind(READ, verb)
+        if verb == "WITH":
+            verb = _verb_after_with(tokens)
+            return Kind(READ if verb in ("SELECT", "VALUES") else WRITE, verb)
+        if verb == "PRAGMA":
+            return Kind(_pragma(tokens), verb)
+        return Kind(WRITE, verb)
+    return Kind(BLANK, "")
+
+
+_classify_cached = lru_cache(maxsize=1024)(_classify)
+
+
+def _tokens(sql: str) -> Iterator[tuple[str, str]]:
+    """(kind, text) of all tokens but white space and comments."""
+    for match in _TOKEN.finditer(sql):
+        if match.lastgroup != "space":
+            yield str(match.lastgroup), match.group()
+
+
+def _verb_after_with(tokens: Iterator[tuple[str, str]]) -> str:
+    """WITH [RECURSIVE] name [(columns)] AS [[NOT] MATERIALIZED] (select), … verb: the verb is the
+    first word outside of parentheses behind a closing one that is not AS."""
+    depth, closed = 0, False
+    for kind, text in tokens:
+        if text == "(":
+            depth, closed = depth + 1, False
+        elif text == ")":
+            depth, closed = depth - 1, True
+        else:
+            word = text.upper()
+            if depth == 0 and closed and kind == "word" and word != "AS":
+                return word
+            closed = False
+    return ""
+
+
+def _pragma(tokens: Iterator[tuple[str, str]]) -> str:
+    """PRAGMA [schema.]name [= value | (value)]"""
+    texts = [text for _kind, text in tokens if text != ";"]
+    if len(texts) > 2 and texts[1] == ".":
+        texts = texts[2:]
+    if not texts:
+        return WRITE
+    name = texts[0].lower()
+    if len(texts) == 1:
+        return READ if _PRAGMAS_WITHOUT.fullmatch(name) else WRITE
+    tells = texts[1] == "(" and _PRAGMAS_WITH_ARGUMENT.fullmatch(name)
+    return READ if tells else WRITE
+
+
+def split(script: str) -> list[str]:
+    """The statements of a script, without those that are blank. Semicolons in strings, comments and
+    trigger bodies don't end a statement."""
+    found: list[str] = []
+    start, first_words = 0, 0
+    trigger = False
+    for match in _TOKEN.finditer(script):
+        if match.lastgroup == "word" and first_words < 4:
+            first_words += 1
+            trigger = trigger or match.group().upper() == "TRIGGER"
+        if match.group() != ";":
+            continue
+        text = script[start : match.end()]
+        # Only a trigger holds semicolons of its own, and SQLite knows where one ends.
+        if trigger and not sqlite3.complete_statement(text):
+            continue
+        found.append(text)
+        start, first_words, trigger = match.end(), 0, False
+    found.append(script[start:])
+    return [text.strip() for text in found if classify(text).kind != BLANK]

@@ -1,0 +1,135 @@
+"""Python values to SQLite's five, as the standard library's sqlite3 does it where it can.
+
+    None → NULL; int, bool → INTEGER (64 bits); float → REAL; str → TEXT; bytes, bytearray,
+    memoryview → BLOB; datetime.datetime and date → TEXT in ISO 8601, as SQLite's own date
+    functions read it ("2024-05-06 07:08:09.000001+00:00", "2024-05-06")
+
+Everything else is an error that says what to pass instead: to guess a text for a Decimal or a UUID
+would be to choose a database format for the user.
+"""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NoReturn
+
+from raftdb.base.errors import DataError, InterfaceError
+from raftdb.base.limits import DEFAULT_LIMITS
+from raftdb.command import Value
+from raftdb.command.requests import Parameters
+
+INTEGER_MIN, INTEGER_MAX = -(1 << 63), (1 << 63) - 1
+
+
+def adapt(value: Any, place: int | str) -> Value:
+    """One parameter; `place` (from 1, or its name) is for messages. Raises DataError."""
+    kind = type(value)
+    if kind is str:
+        if not value.isascii():
+            _check_text(value, place)
+        return value  # type: ignore[no-any-return]
+    if kind is int:
+        if not INTEGER_MIN <= value <= INTEGER_MAX:
+            _refuse(place, f"{str(value)[:24]}… is beyond 64 bits", "store it as text")
+        return value  # type: ignore[no-any-return]
+    if value is None or kind is bytes:
+        return value  # type: ignore[no-any-return]
+    if kind is float:
+        if value != value:
+            _refuse(place, "NaN is no value that SQLite keeps", "pass None for NULL")
+        return value  # type: ignore[no-any-return]
+    return _adapt_others(value, place)
+
+
+def _adapt_others(value: Any, place: int | str) -> Value:
+    if isinstance(value, bool | int):
+        return adapt(int(value), place)
+    if isinstance(value, float):
+        return adapt(float(value), place)
+    if isinstance(value, str):
+        return adapt(str.__str__(value), place)
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value)
+    if isinstance(value, datetime.datetime):
+        return value.isoformat(" ")
+    if isinstance(value, datetime.date):
+        return value.isoformat()
+    hints = {
+        decimal.Decimal: "pass str(value) to keep it exact, or float(value)",
+        uuid.UUID: "pass str(value) or value.bytes",
+        datetime.time: "pass value.isoformat()",
+        datetime.timedelta: "pass value.total_seconds()",
+        list: "pass json.dumps(value), or one parameter for each element",
+        tuple: "pass json.dumps(value), or one parameter for each element",
+        dict: "pass json.dumps(value)",
+    }
+    hint = hints.get(type(value), "pass None, int, float, str or bytes")
+    _refuse(place, f"values of type {type(value).__name__} are not stored", hint)
+
+
+def _check_text(value: str, place: int | str) -> None:
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        _refuse(
+            place,
+            f"the text has a lone surrogate at character {error.start}",
+            "decode it properly first, or pass bytes",
+        )
+
+
+def _refuse(place: int | str, why: str, hint: str) -> NoReturn:
+    name = f"parameter {place}" if isinstance(place, int) else f"parameter :{place}"
+    raise DataError(f"{name}: {why}", code="value", hint=hint)
+
+
+def adapt_parameters(given: Any) -> Parameters:
+    """Parameters of one execution: a sequence for ?, a mapping for :name. Raises DataError for a
+    value, InterfaceError for anything that holds no parameters."""
+    if type(given) is tuple or type(given) is list:
+        return tuple([adapt(value, place) for place, value in enumerate(given, 1)])
+    if isinstance(given, Mapping):
+        return {_name(name): adapt(value, name) for name, value in given.items()}
+    if isinstance(given, Sequence) and not isinstance(given, str | bytes | bytearray | memoryview):
+        return tuple([adapt(value, place) for place, value in enumerate(given, 1)])
+    raise InterfaceError(
+        f"parameters are given as {type(given).__name__}",
+        hint="give a sequence such as (value,) for ?, or a mapping for :name",
+    )
+
+
+def _name(name: Any) -> str:
+    if not isinstance(name, str) or not name:
+        raise InterfaceError(f"a parameter's name is {name!r}, not text")
+    return name[1:] if name[0] in ":@$" else name
+
+
+def adapt_sets(given: Iterable[Any]) -> tuple[Parameters, ...]:
+    """Parameters of many executions, as one request. Raises as `adapt_parameters`, with the number
+    of the set, and DataError when they are too many for one request."""
+    if isinstance(given, str | bytes | Mapping):
+        raise InterfaceError(
+            f"parameter sets are given as {type(given).__name__}",
+            hint="give a sequence of sequences, or of mappings",
+        )
+    sets: list[Parameters] = []
+    values = 0
+    for number, one in enumerate(given):
+        try:
+            parameters = adapt_parameters(one)
+        except (DataError, InterfaceError) as error:
+            raise type(error)(
+                f"parameter set {number + 1}: {error.message}", code=error.code, hint=error.hint
+            ) from None
+        values += len(parameters) + 1
+        if values > DEFAULT_LIMITS.request_values_max:
+            raise DataError(
+                f"more than {DEFAULT_LIMITS.request_values_max} values in one request",
+                code="too_many_values",
+                hint="split the rows into several calls of executemany",
+            )
+        sets.append(parameters)
+    return tuple(sets)
