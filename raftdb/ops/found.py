@@ -290,7 +290,5 @@ def _found_client(founded: LocalCluster, files: Files) -> None:
     directory = str(founded.directory / CLIENT_DIRECTORY)
     make_directory_durably(files, directory)
     addresses = [member.client_address for member in founded.members]
-    text = render_client_file(
-        cluster_url(addresses, None), founded.cluster_id, insecure=founded.insecure
-    )
+    text = render_client_file(addresses, founded.cluster_id, insecure=founded.insecure)
     replace_file(files, os.path.join(directory, CLIENT_FILE), text.encode())

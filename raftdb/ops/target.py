@@ -20,7 +20,8 @@ from raftdb.base.settings import nearest, toml_text
 CLIENT_DIRECTORY = "client"
 CLIENT_FILE = "client.toml"
 SCHEME = "raftdb://"
-_KEYS = ("url", "cluster_id", "insecure", "ca", "certificate", "key")
+_FILES = {"ca": "ca.crt", "cert": "client.crt", "key": "client.key"}
+_KEYS = ("url", "cluster", "insecure", *_FILES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,26 +36,29 @@ class Target:
 
 
 def cluster_url(addresses: Sequence[Address], certificates: Path | None) -> str:
-    """The URL of some nodes' client addresses, with the certificates of that directory."""
+    """The URL of some nodes' client addresses, with the certificates of that directory (None: a
+    cluster without TLS)."""
     hosts = ",".join(str(address) for address in addresses)
     if certificates is None:
-        return f"{SCHEME}{hosts}/"
-    query = {"ca": "ca.crt", "certificate": "client.crt", "key": "client.key"}
-    paths = {name: str(certificates.absolute() / file) for name, file in query.items()}
+        return f"{SCHEME}{hosts}/?insecure=1"
+    paths = {name: str(certificates.absolute() / file) for name, file in _FILES.items()}
     return f"{SCHEME}{hosts}/?{urlencode(paths, safe='/')}"
 
 
-def render_client_file(url: str, cluster_id: ClusterId, *, insecure: bool) -> str:
+def render_client_file(
+    addresses: Sequence[Address], cluster_id: ClusterId, *, insecure: bool
+) -> str:
     """The text of client.toml; the paths in it are relative to it."""
+    hosts = ",".join(str(address) for address in addresses)
     lines = [
         "# How to reach the cluster: `raftdb sql --dir DIR`, with DIR the directory above this.",
-        f"url = {toml_text(url)}",
-        f"cluster_id = {toml_text(cluster_id)}",
+        f"url = {toml_text(f'{SCHEME}{hosts}/')}",
+        f"cluster = {toml_text(cluster_id)}",
     ]
     if insecure:
         lines.append("insecure = true")
     else:
-        lines += ['ca = "ca.crt"', 'certificate = "client.crt"', 'key = "client.key"']
+        lines += [f"{name} = {toml_text(file)}" for name, file in _FILES.items()]
     return "\n".join(lines) + "\n"
 
 
@@ -76,11 +80,11 @@ def read_client_file(path: Path) -> Target:
     if not isinstance(url, str) or not url.startswith(SCHEME):
         raise ConfigError(f"{path}: url is {url!r}", hint=f"it starts with {SCHEME}")
     options: dict[str, Any] = {}
-    if "cluster_id" in value:
-        options["cluster_id"] = parse_cluster_id(str(value["cluster_id"]))
+    if "cluster" in value:
+        options["cluster"] = parse_cluster_id(str(value["cluster"]))
     if value.get("insecure") is True:
         options["insecure"] = True
-    for name in ("ca", "certificate", "key"):
+    for name in _FILES:
         if name in value:
             options[name] = str(path.parent / str(value[name]))
     return Target(url, options, str(path))

@@ -1,0 +1,52 @@
+"""Moving leadership, and saying where it went."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from raftdb.base.errors import ConfigError, OperationalError, UnavailableError
+from raftdb.base.ids import NodeId
+from raftdb.base.ports import Clock
+from raftdb.ops.status import ClusterState, cluster_status
+from raftdb.ops.target import Target
+
+
+class Connection(Protocol):
+    """What is needed of a connection to the cluster."""
+
+    def execute(self, sql: str, parameters: Any = (), /) -> Any:
+        """A linearizable read: it ends when there is a leader that can serve it."""
+
+    def transfer_leadership(self, target: str | None = None) -> None:
+        """Ask the leader to hand over."""
+
+
+def move_leader(
+    connection: Connection, target: Target, wanted: NodeId | None, timeout_s: float, clock: Clock
+) -> tuple[str, str]:
+    """Hand leadership over; returns (who led, who leads). Raises ConfigError for a node that is no
+    member, OperationalError when it stayed where it was."""
+    deadline_s = clock.monotonic_s() + timeout_s
+    before = cluster_status(target)
+    if before.leader is None:
+        raise UnavailableError("there is no leader to move from", hint="see raftdb status")
+    names = [node.node_id for node in before.nodes]
+    if wanted is not None and wanted not in names:
+        raise ConfigError(f"{wanted} is no member", hint="members are " + ", ".join(names))
+    if wanted == before.leader:
+        return before.leader, before.leader
+    connection.transfer_leadership(wanted)
+    state: ClusterState = before
+    while clock.monotonic_s() < deadline_s:
+        connection.execute("SELECT 1").fetchall()
+        state = cluster_status(target)
+        if state.leader is None or state.leader == before.leader:
+            continue
+        if wanted is None or state.leader == wanted:
+            return before.leader, state.leader
+        break
+    raise OperationalError(
+        f"leadership is at {state.leader or 'nobody'}, not where it was to go",
+        code="not_moved",
+        hint="a node that lags far behind cannot take over: see raftdb status",
+    )
