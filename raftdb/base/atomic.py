@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import posixpath
 
 from raftdb.base.ports import Files
@@ -17,22 +16,18 @@ def replace_file(files: Files, path: str, data: bytes) -> None:
     """Write `data` to `path`; durable, name included, when this returns.
 
     Raises OSError; then `path` is as it was before, or (when only the directory's sync failed)
-    possibly new. Leaves no `.new` file behind if it can help it.
+    possibly new. Nothing is tidied up then, since after a failed sync nothing should be written:
+    a `.new` file may be left, and the next call writes over it.
     """
     new = path + NEW_SUFFIX
+    file = files.open(new, create=True)
     try:
-        file = files.open(new, create=True)
-        try:
-            file.truncate(0)
-            file.write_at(0, data)
-            file.sync()
-        finally:
-            file.close()
-        files.rename(new, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            files.remove(new)
-        raise
+        file.truncate(0)
+        file.write_at(0, data)
+        file.sync()
+    finally:
+        file.close()
+    files.rename(new, path)
     files.sync_directory(posixpath.dirname(path))
 
 

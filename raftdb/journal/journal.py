@@ -113,7 +113,8 @@ class Journal:
         self._plan: BatchPlan | None = None
         self._plan_sequence = 0
         self._plan_last = 0
-        self._drop_pending = False
+        self._drops_pending = 0
+        self._dropped: list[str] = []
         # The way out.
         self._fatal: FatalError | None = None
         self._on_durable: Callable[[], None] = _nothing
@@ -272,14 +273,14 @@ class Journal:
         self._cache_first = self._first_index = self._last_index = index
         self._last_term, self._base_term = term, 0
         self._lower_durable(index - 1)
-        self._drop_pending = True
+        self._drops_pending += 1
         self._enqueue(Operation(RESET, index, term, b""))
 
     def drop_prefix(self, index: int) -> None:
         """Let go of whole sealed segments below `index`, as far as they are durable. At most one
         such request is under way at a time; a second one is ignored."""
         self._check_open()
-        if self._drop_pending:
+        if self._drops_pending:
             return
         count = self._segments.droppable(min(index, self._durable_index + 1))
         if count == 0:
@@ -294,7 +295,7 @@ class Journal:
         for gone in range(self._cache_first, first):
             self._uncache(gone)
         self._cache_first = max(self._cache_first, first)
-        self._drop_pending = True
+        self._drops_pending += 1
         self._enqueue(Operation(DROP, first, base_term, oldest.to_bytes(8, "little")))
 
     def _check_open(self) -> None:
@@ -419,12 +420,18 @@ class Journal:
         self._durable_index = self._plan_last
         self._durable_sequence = self._plan_sequence
         self._evict()
-        if self._queue:
+        self._go_on()
+        self._on_durable()
+        self._tell_waiting()
+
+    def _go_on(self) -> None:
+        """The lane is free: give it what waits."""
+        if self._dropped:
+            self._remove_dropped()
+        elif self._queue:
             self._pump()
         else:
             self._on_idle()
-        self._on_durable()
-        self._tell_waiting()
 
     def _on_rolled(self, plan: BatchPlan, roll: RollPlan, written: BatchWritten) -> None:
         tail = decode_footer_tail(written.footer[-FOOTER_TAIL_BYTES:], roll.old_seed)
@@ -458,18 +465,26 @@ class Journal:
 
     def _on_dropped(self, oldest: int) -> None:
         """The journal's new beginning is durable: the files before it may go."""
-        self._drop_pending = False
-        paths = self._segments.drop_below(oldest)
-        if paths:
-            files, directory = self._files, self._directory
-            self._executor.submit(
-                LANE, lambda: remove_segments(files, directory, paths), self._on_removed
-            )
+        self._drops_pending -= 1
+        self._dropped += self._segments.drop_below(oldest)
 
-    def _on_removed(self, _: None, error: BaseException | None) -> None:
+    def _remove_dropped(self) -> None:
+        paths, self._dropped = self._dropped, []
+        files, directory = self._files, self._directory
+        self._busy = True
+        self._executor.submit(
+            LANE, lambda: remove_segments(files, directory, paths), self._on_removed
+        )
+
+    def _on_removed(self, left: list[str] | None, error: BaseException | None) -> None:
+        self._busy = False
         if error is not None:
-            # They cost space and nothing else; the next start removes them.
-            self._log.warning("journal_segment_not_removed", reason=str(error))
+            self._fail(error)
+            return
+        if left:
+            # They cost space and nothing else; the next start tries again.
+            self._log.warning("journal_segments_not_removed", files=left)
+        self._go_on()
 
     # -- idle: the mark ------------------------------------------------------------------------
 
@@ -508,10 +523,7 @@ class Journal:
                 self._fail(error)
                 return
             self._marked_batch = batch
-            if self._queue:
-                self._pump()
-            else:
-                self._on_idle()
+            self._go_on()
 
         self._busy = True
         self._executor.submit(LANE, lambda: write_mark(files, directory, mark), on_marked)

@@ -97,8 +97,14 @@ def write_mark(files: Files, directory: str, mark: Mark) -> None:
     replace_file(files, posixpath.join(directory, MARK_NAME), encode_mark(mark))
 
 
-def remove_segments(files: Files, directory: str, paths: Sequence[str]) -> None:
-    """Remove dropped segments, the oldest first."""
+def remove_segments(files: Files, directory: str, paths: Sequence[str]) -> list[str]:
+    """Remove dropped segments, the oldest first; returns those that the system would not remove.
+    Raises OSError when the directory cannot be synced."""
+    left = []
     for path in paths:
-        files.remove(path)
+        try:
+            files.remove(path)
+        except OSError:
+            left.append(path)
     files.sync_directory(directory)
+    return left
