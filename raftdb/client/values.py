@@ -14,7 +14,7 @@ import datetime
 import decimal
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from raftdb.base.errors import DataError, InterfaceError
 from raftdb.base.limits import DEFAULT_LIMITS
@@ -33,13 +33,13 @@ def adapt(value: Any, place: int | str) -> Value:
         return value  # type: ignore[no-any-return]
     if kind is int:
         if not INTEGER_MIN <= value <= INTEGER_MAX:
-            _refuse(place, f"{str(value)[:24]}… is beyond 64 bits", "store it as text")
+            raise _refusal(place, f"{str(value)[:24]}… is beyond 64 bits", "store it as text")
         return value  # type: ignore[no-any-return]
     if value is None or kind is bytes:
         return value  # type: ignore[no-any-return]
     if kind is float:
         if value != value:
-            _refuse(place, "NaN is no value that SQLite keeps", "pass None for NULL")
+            raise _refusal(place, "NaN is no value that SQLite keeps", "pass None for NULL")
         return value  # type: ignore[no-any-return]
     return _adapt_others(value, place)
 
@@ -67,23 +67,23 @@ def _adapt_others(value: Any, place: int | str) -> Value:
         dict: "pass json.dumps(value)",
     }
     hint = hints.get(type(value), "pass None, int, float, str or bytes")
-    _refuse(place, f"values of type {type(value).__name__} are not stored", hint)
+    raise _refusal(place, f"values of type {type(value).__name__} are not stored", hint)
 
 
 def _check_text(value: str, place: int | str) -> None:
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        _refuse(
+        raise _refusal(
             place,
             f"the text has a lone surrogate at character {error.start}",
             "decode it properly first, or pass bytes",
-        )
+        ) from None
 
 
-def _refuse(place: int | str, why: str, hint: str) -> NoReturn:
+def _refusal(place: int | str, why: str, hint: str) -> DataError:
     name = f"parameter {place}" if isinstance(place, int) else f"parameter :{place}"
-    raise DataError(f"{name}: {why}", code="value", hint=hint)
+    return DataError(f"{name}: {why}", code="value", hint=hint)
 
 
 def adapt_parameters(given: Any) -> Parameters:
