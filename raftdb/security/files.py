@@ -15,8 +15,16 @@ FILE_BYTES_MAX = 4 << 20
 
 def make_directory(path: str) -> None:
     """Make it, with parents, for its owner only; fine when it is there."""
+    missing = []
+    parent = os.path.abspath(path)
+    while not os.path.isdir(parent):
+        missing.append(parent)
+        parent = os.path.dirname(parent)
     try:
-        os.makedirs(path, mode=DIRECTORY_MODE, exist_ok=True)
+        # One by one: os.makedirs gives the mode to the last directory only.
+        for one in reversed(missing):
+            os.mkdir(one, DIRECTORY_MODE)
+            _sync_directory(os.path.dirname(one))
     except OSError as error:
         raise ConfigError(
             f"cannot make the directory {path}: {error.strerror}",
