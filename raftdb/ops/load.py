@@ -38,6 +38,9 @@ Numbered = tuple[int, tuple[Value, ...]]
 class Connection(Protocol):
     """What loading needs of a connection."""
 
+    foreign_keys: bool
+    """Whether its writes enforce foreign keys."""
+
     def execute(self, sql: str, parameters: Any = (), /) -> Any:
         """Run one statement; returns a cursor."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +46,9 @@ class SourceTable:
     module: str | None
     """Of a virtual table."""
     parents: frozenset[str]
-    """Tables that its foreign keys refer to, names folded."""
+    """Other tables that its foreign keys refer to, names folded."""
+    refers: bool
+    """It has foreign keys, to itself perhaps."""
 
     @property
     def selected(self) -> tuple[str, ...]:
@@ -125,6 +127,7 @@ class SourceDatabase:
             _free_rowid_name(columns) if hidden else None,
             module,
             frozenset(row[0].casefold() for row in parents) - {name.casefold()},
+            bool(parents),
         )
 
     def _has_visible_rowid(self, name: str, info: list[tuple[str, str, int, int]]) -> bool:
@@ -202,14 +205,40 @@ def load_sqlite(
         reports = {table.name: TableReport(table.name) for table in tables}
         for table in tables:
             reports[table.name].created = _create(connection, source, table, options)
-        for table in tables:
-            started = clock.monotonic_s()
-            report = reports[table.name]
-            _copy(connection, source, table, options, report, progress)
-            report.seconds = clock.monotonic_s() - started
+        with _foreign_keys_off(connection):
+            for table in tables:
+                started = clock.monotonic_s()
+                report = reports[table.name]
+                _copy(connection, source, table, options, report, progress)
+                report.seconds = clock.monotonic_s() - started
+        _check_references(connection, tables, reports)
         made = [table.name for table in tables if reports[table.name].created]
         _finish(connection, source, made, reports, every_table=not wanted)
     return list(reports.values())
+
+
+@contextmanager
+def _foreign_keys_off(connection: Connection) -> Iterator[None]:
+    """Rows may come before what they refer to: within a table, or in a circle of tables."""
+    before, connection.foreign_keys = connection.foreign_keys, False
+    try:
+        yield
+    finally:
+        connection.foreign_keys = before
+
+
+def _check_references(
+    connection: Connection, tables: Sequence[SourceTable], reports: dict[str, TableReport]
+) -> None:
+    for table in tables:
+        if not table.refers:
+            continue
+        cursor = connection.execute(
+            "SELECT count(*) FROM pragma_foreign_key_check(?)", (table.name,)
+        )
+        [(broken,)] = cursor.fetchall()
+        if broken:
+            reports[table.name].notes.append(f"{broken} rows refer to rows that are not there")
 
 
 def _create(

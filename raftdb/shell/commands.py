@@ -41,6 +41,10 @@ class Command:
         return (inspect.getdoc(self.run) or "").split("\n", 1)[0]
 
 
+OWN_NAMES = (
+    "tbl_name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND tbl_name NOT LIKE '\\_raftdb\\_%' ESCAPE '\\'"
+)
+"""SQL: what the user made, and neither SQLite nor raftdb for itself."""
 COMMANDS: dict[str, Command] = {}
 
 
@@ -119,7 +123,7 @@ def _tables(shell: Shell, arguments: list[str]) -> None:
     """Names of tables and views, those LIKE a pattern."""
     sql = (
         "SELECT name, type FROM sqlite_schema WHERE type IN ('table', 'view') "
-        "AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name LIKE ? ORDER BY name"
+        f"AND {OWN_NAMES} AND name LIKE ? ORDER BY name"
     )
     shell.show(*shell.query(sql, (arguments[0] if arguments else "%",)))
 
@@ -132,7 +136,7 @@ def _schema(shell: Shell, arguments: list[str]) -> None:
     """
     sql = (
         "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL "
-        "AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND (? IS NULL OR tbl_name LIKE ? "
+        f"AND {OWN_NAMES} AND (? IS NULL OR tbl_name LIKE ? "
         "OR name LIKE ?) ORDER BY tbl_name, type = 'table' DESC, name"
     )
     name = arguments[0] if arguments else None
@@ -146,6 +150,7 @@ def _indexes(shell: Shell, arguments: list[str]) -> None:
     """Indexes, of one table or of all."""
     sql = (
         "SELECT name, tbl_name AS 'table' FROM sqlite_schema WHERE type = 'index' "
+        f"AND {OWN_NAMES} "
         "AND (? IS NULL OR tbl_name LIKE ?) ORDER BY tbl_name, name"
     )
     name = arguments[0] if arguments else None
@@ -220,6 +225,20 @@ def _level(shell: Shell, arguments: list[str]) -> None:
 def _read(shell: Shell, arguments: list[str]) -> None:
     """Run the statements and commands in a file."""
     shell.run_file(arguments[0])
+
+
+@command(".resume")
+def _resume(shell: Shell, arguments: list[str]) -> None:
+    """Bring a write whose outcome is unknown to its end: applied once, and its result shown.
+
+    It is sent again under its old number, so that nodes which know it only repeat its result.
+    """
+    if not shell.connection.unsettled:
+        raise CommandError("there is no write whose outcome is unknown")
+    for result in shell.connection.resume():
+        if result.columns:
+            shell.show(list(result.columns), list(result.rows))
+    shell.say("settled: the write is applied, once")
 
 
 @command(".output [FILE]", most=1)

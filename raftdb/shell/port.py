@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 READ_LEVELS = ("linearizable", "local")
@@ -23,11 +23,40 @@ class Cursor(Protocol):
         """All rows."""
 
 
+class ResultSet(Protocol):
+    """What one statement of a batch brought."""
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """Empty when the statement returns no rows."""
+
+    @property
+    def rows(self) -> Sequence[Sequence[Any]]:
+        """All rows."""
+
+    @property
+    def rowcount(self) -> int:
+        """Rows changed; -1 when that makes no sense."""
+
+
 class Connection(Protocol):
     """A connection to the cluster."""
 
+    foreign_keys: bool
+    """Whether writes of this connection enforce foreign keys."""
+
     def execute(self, sql: str, parameters: Any = (), /, **options: Any) -> Cursor:
         """Run one statement. `read="local"` and the like choose the read level."""
+
+    def batch(self, statements: Iterable[str], /) -> Sequence[ResultSet]:
+        """Run statements as one request, all or nothing."""
+
+    @property
+    def unsettled(self) -> bool:
+        """The last write ended with outcome `unknown` and can still be resumed."""
+
+    def resume(self) -> Sequence[ResultSet]:
+        """Bring it to its end: applied once, whatever happened before."""
 
     def close(self) -> None:
         """Close."""

@@ -18,7 +18,7 @@ from prompt_toolkit.lexers import PygmentsLexer
 from pygments.lexers.sql import SqlLexer
 
 from raftdb.base.errors import Error
-from raftdb.shell.commands import COMMANDS
+from raftdb.shell.commands import COMMANDS, OWN_NAMES
 from raftdb.shell.statements import Piece, StatementReader, is_complete
 
 if TYPE_CHECKING:
@@ -37,9 +37,9 @@ KEYWORDS = """
     STRICT TABLE THEN TO TRANSACTION TRIGGER UNION UNIQUE UPDATE USING VALUES VIEW VIRTUAL WHEN
     WHERE WINDOW WITH WITHOUT"""
 _NAMES_SQL = (
-    "SELECT name FROM sqlite_schema WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\' "
+    f"SELECT name FROM sqlite_schema WHERE {OWN_NAMES} "
     "UNION SELECT c.name FROM sqlite_schema AS s, pragma_table_info(s.name) AS c "
-    "WHERE s.type IN ('table', 'view') AND s.name NOT LIKE 'sqlite\\_%' ESCAPE '\\' "
+    f"WHERE s.type IN ('table', 'view') AND {OWN_NAMES} "
     "ORDER BY 1 LIMIT 5000"
 )
 
@@ -131,12 +131,17 @@ def run_prompt(
     )
     while not shell.quitting:
         try:
-            text = session.prompt(HTML("<b>{}&gt;</b> ").format(title))
+            text = session.prompt(HTML("<b>{}{}&gt;</b> ").format(title, _mark(shell)))
         except KeyboardInterrupt:
             continue
         except EOFError:
             return
         _run_typed(shell, text)
+
+
+def _mark(shell: Shell) -> str:
+    """An asterisk while statements are gathered for COMMIT."""
+    return "" if shell.gathered is None else "*"
 
 
 def _run_typed(shell: Shell, text: str) -> None:

@@ -5,21 +5,38 @@ Data goes to `output`, everything else to `messages`, so that a pipe gets data a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
-from raftdb.base.errors import Error, InterfaceError, ProgrammingError
+from raftdb.base.errors import (
+    DataError,
+    Error,
+    InterfaceError,
+    NotSupportedError,
+    ProgrammingError,
+)
 from raftdb.base.exits import ExitCode, exit_code
+from raftdb.base.limits import DEFAULT_LIMITS
 from raftdb.base.ports import Clock
 from raftdb.shell.commands import CommandError, run_command
 from raftdb.shell.formats import Style, table_width, write_rows
 from raftdb.shell.port import Connection
-from raftdb.shell.statements import Piece, leading_words, read_pieces
+from raftdb.shell.statements import (
+    Piece,
+    leading_words,
+    read_pieces,
+    without_leading_comments,
+)
 
 SCRIPT_DEPTH_MAX = 16
+STATEMENTS_MAX = DEFAULT_LIMITS.statements_per_request_max
+_FOREIGN_KEYS = re.compile(
+    r"PRAGMA\s+foreign_keys\s*=\s*(?P<value>on|off|yes|no|true|false|[01])\s*;?\s*", re.I
+)
 _DEFINING = frozenset({"CREATE", "DROP", "ALTER"})
 
 
@@ -50,6 +67,15 @@ class Hooks:
     """Node id of the leader."""
 
 
+class _InTransactionError(Exception):
+    """A gathered transaction failed at one of its statements."""
+
+    def __init__(self, error: Error, piece: Piece) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.piece = piece
+
+
 class Shell:
     """One session at one connection."""
 
@@ -72,6 +98,8 @@ class Shell:
         """Of the first failure."""
         self.failures = 0
         self.quitting = False
+        self.gathered: list[Piece] | None = None
+        """Statements since BEGIN, that COMMIT sends as one request; None outside."""
         self.schema_version = 0
         """Grows whenever a statement may have changed the schema (completion looks at it)."""
         self._depth = 0
@@ -86,6 +114,7 @@ class Shell:
                     break
                 if self.quitting:
                     break
+            self._end_of_script()
         except UnicodeDecodeError as error:
             self._fail(InterfaceError(f"not UTF-8: {error}"), None, source)
         except Error as error:
@@ -101,9 +130,11 @@ class Shell:
             if piece.is_command:
                 run_command(self, piece.text)
             else:
-                self.run_statement(piece.text)
+                self.run_statement(piece)
         except CommandError as error:
             self._fail(InterfaceError(str(error), hint=error.hint), piece, source)
+        except _InTransactionError as error:
+            self._fail(error.error, error.piece, source)
         except Error as error:
             self._fail(error, piece, source)
         except OSError as error:
@@ -126,21 +157,93 @@ class Shell:
         write_rows(columns, rows, style, self.output)
         self.output.flush()
 
-    def run_statement(self, sql: str) -> None:
-        """Execute SQL and show what it returns."""
+    def run_statement(self, piece: Piece) -> None:
+        """Execute SQL and show what it returns; BEGIN … COMMIT is gathered into one request."""
+        words = leading_words(piece.text, 2)
+        if self._switch_foreign_keys(piece.text):
+            return
+        if words[:1] == ("BEGIN",) or self.gathered is not None:
+            self._gather(piece, words)
+            return
         started = self.clock.monotonic_s()
-        cursor = self.connection.execute(sql, (), read=self.settings.level)
-        elapsed_ms = (self.clock.monotonic_s() - started) * 1000
-        words = leading_words(sql)
+        cursor = self.connection.execute(piece.text, (), read=self.settings.level)
         if words and words[0] in _DEFINING:
             self.schema_version += 1
-        if cursor.description:
-            self.show([column[0] for column in cursor.description], list(cursor.fetchall()))
-        elif self.settings.changes and cursor.rowcount >= 0:
-            rows = "row" if cursor.rowcount == 1 else "rows"
-            self.say(f"{cursor.rowcount} {rows} changed")
+        columns = [column[0] for column in cursor.description or ()]
+        self._show_result(columns, cursor.fetchall() if columns else [], cursor.rowcount)
+        self._show_time(started)
+
+    def _show_result(self, columns: Sequence[str], rows: Sequence[Any], rowcount: int) -> None:
+        if columns:
+            self.show(list(columns), list(rows))
+        elif self.settings.changes and rowcount >= 0:
+            self.say(f"{rowcount} {'row' if rowcount == 1 else 'rows'} changed")
+
+    def _show_time(self, started_s: float) -> None:
         if self.settings.timer:
-            self.say(f"Time: {elapsed_ms:.1f} ms")
+            self.say(f"Time: {(self.clock.monotonic_s() - started_s) * 1000:.1f} ms")
+
+    def _switch_foreign_keys(self, sql: str) -> bool:
+        """PRAGMA foreign_keys = …: a setting of the connection, as in SQLite."""
+        match = _FOREIGN_KEYS.fullmatch(without_leading_comments(sql))
+        if match is None:
+            return False
+        self.connection.foreign_keys = match["value"].lower() in ("on", "1", "yes", "true")
+        return True
+
+    # ---- BEGIN … COMMIT
+
+    def _gather(self, piece: Piece, words: tuple[str, ...]) -> None:
+        """One step of a transaction that is sent as a whole, all or nothing, at its COMMIT."""
+        verb = words[0] if words else ""
+        if verb == "BEGIN":
+            if self.gathered is not None:
+                raise ProgrammingError("BEGIN within BEGIN", hint="COMMIT or ROLLBACK first")
+            self.gathered = []
+            if self.settings.changes:
+                self.say("gathering statements; COMMIT sends them as one, ROLLBACK forgets them")
+            return
+        assert self.gathered is not None
+        if verb in ("COMMIT", "END"):
+            self._commit()
+        elif verb == "ROLLBACK" and words[1:2] != ("TO",):
+            self.gathered = None
+        elif verb in ("SAVEPOINT", "RELEASE", "ROLLBACK"):
+            raise NotSupportedError(
+                f"{verb} within BEGIN: the statements are sent as one, all or nothing",
+                hint="leave the savepoint out, or split the transaction",
+            )
+        elif len(self.gathered) >= STATEMENTS_MAX:
+            raise DataError(
+                f"a transaction of more than {STATEMENTS_MAX} statements",
+                hint="split it, or load many rows by .import or raftdb load",
+            )
+        else:
+            self.gathered.append(piece)
+
+    def _commit(self) -> None:
+        pieces, self.gathered = self.gathered or [], None
+        if not pieces:
+            return
+        started = self.clock.monotonic_s()
+        try:
+            results = self.connection.batch([piece.text for piece in pieces])
+        except Error as error:
+            position = error.detail.get("statement", -1)
+            if isinstance(position, int) and 0 <= position < len(pieces):
+                raise _InTransactionError(error, pieces[position]) from error
+            raise
+        self.schema_version += 1
+        for result in results:
+            self._show_result(result.columns, result.rows, result.rowcount)
+        self._show_time(started)
+
+    def _end_of_script(self) -> None:
+        if self.gathered and not self._depth and not self.quitting:
+            count, self.gathered = len(self.gathered), None
+            raise ProgrammingError(
+                f"BEGIN without COMMIT: {count} statements were not sent", code="sql_incomplete"
+            )
 
     def run_file(self, path: str) -> None:
         """Run a script in place (`.read`)."""

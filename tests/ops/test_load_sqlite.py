@@ -169,7 +169,7 @@ def test_a_contentless_index_is_made_and_said_to_be_empty(
     assert "cannot be read back" in load(connection, path)["less"].notes[0]
 
 
-def test_foreign_keys_in_a_circle_still_load_when_no_order_is_needed(
+def test_rows_may_come_before_what_they_refer_to(
     connection: FakeConnection, tmp_path: Path
 ) -> None:
     path = tmp_path / "circle.db"
@@ -177,6 +177,24 @@ def test_foreign_keys_in_a_circle_still_load_when_no_order_is_needed(
         raw.executescript(
             "CREATE TABLE a (id INTEGER PRIMARY KEY, b REFERENCES b (id));"
             "CREATE TABLE b (id INTEGER PRIMARY KEY, a REFERENCES a (id));"
-            "INSERT INTO a VALUES (1, NULL); INSERT INTO b VALUES (1, 1);"
+            "CREATE TABLE staff (id INTEGER PRIMARY KEY, boss REFERENCES staff (id));"
+            "INSERT INTO a VALUES (1, 1); INSERT INTO b VALUES (1, 1);"
+            "INSERT INTO staff VALUES (1, 2), (2, NULL);"
         )
-    assert {name: one.rows for name, one in load(connection, path).items()} == {"a": 1, "b": 1}
+    reports = load(connection, path)
+    assert {name: (one.rows, one.notes) for name, one in reports.items()} == {
+        "a": (1, []),
+        "b": (1, []),
+        "staff": (2, []),
+    }
+    assert connection.foreign_keys is True
+
+
+def test_broken_references_are_noted(connection: FakeConnection, tmp_path: Path) -> None:
+    path = tmp_path / "broken.db"
+    with closing(sqlite3.connect(path)) as raw, raw:
+        raw.executescript(
+            "CREATE TABLE a (id INTEGER PRIMARY KEY, a REFERENCES a (id));"
+            "INSERT INTO a VALUES (1, 7);"
+        )
+    assert load(connection, path)["a"].notes == ["1 rows refer to rows that are not there"]

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from raftdb.base.errors import Error, IntegrityError, ProgrammingError
+
+
+@dataclass(frozen=True)
+class ResultSet:
+    """As raftdb's connection gives it."""
+
+    columns: tuple[str, ...]
+    rows: tuple[Any, ...]
+    rowcount: int
 
 
 class FakeConnection:
@@ -17,6 +27,16 @@ class FakeConnection:
         self.levels: list[str | None] = []
         self.requests: list[tuple[str, int]] = []
         self.fail_next: Error | None = None
+        self.unsettled = False
+        self.batches: list[list[str]] = []
+
+    @property
+    def foreign_keys(self) -> bool:
+        return bool(self.raw.execute("PRAGMA foreign_keys").fetchone()[0])
+
+    @foreign_keys.setter
+    def foreign_keys(self, value: bool) -> None:
+        self.raw.execute(f"PRAGMA foreign_keys = {int(value)}")
 
     def execute(self, sql: str, parameters: Any = (), /, **options: Any) -> sqlite3.Cursor:
         self.levels.append(options.get("read"))
@@ -43,6 +63,27 @@ class FakeConnection:
             raise wrong(str(error)) from error
         self.raw.execute("COMMIT")
         return cursor
+
+    def batch(self, statements: Iterable[str], /) -> list[ResultSet]:
+        texts = list(statements)
+        self.batches.append(texts)
+        self._maybe_fail()
+        results = []
+        self.raw.execute("BEGIN")
+        for position, sql in enumerate(texts):
+            try:
+                cursor = self.raw.execute(sql)
+            except sqlite3.Error as error:
+                self.raw.execute("ROLLBACK")
+                raise ProgrammingError(str(error), detail={"statement": position}) from error
+            columns = tuple(column[0] for column in cursor.description or ())
+            results.append(ResultSet(columns, tuple(cursor.fetchall()), cursor.rowcount))
+        self.raw.execute("COMMIT")
+        return results
+
+    def resume(self) -> list[ResultSet]:
+        self.unsettled = False
+        return [ResultSet(("a",), ((1,),), -1)]
 
     def close(self) -> None:
         self.raw.close()
