@@ -64,3 +64,20 @@ def test_what_goes_wrong_inside_the_loop_is_logged() -> None:
     finally:
         loop.close()
     assert isinstance(loop, asyncio.AbstractEventLoop)
+
+
+def test_every_exported_name_is_there_and_a_blocking_client_loads_no_asyncio() -> None:
+    import subprocess
+
+    import raftdb.runtime
+
+    assert sorted(raftdb.runtime._PLACES) == sorted(raftdb.runtime.__all__)
+    for name in raftdb.runtime.__all__:
+        assert getattr(raftdb.runtime, name) is not None
+    with pytest.raises(AttributeError):
+        _ = raftdb.runtime.nothing  # type: ignore[attr-defined]
+    script = (
+        "import sys, raftdb.runtime.clock, raftdb.runtime.tls; "
+        "sys.exit('asyncio' in sys.modules or 'cryptography' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
