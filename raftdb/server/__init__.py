@@ -9,6 +9,7 @@ Never: SQL, consensus, a thread or a socket of its own (the Network port brings 
 """
 
 from raftdb.server.dispatcher import Dispatcher
+from raftdb.server.greeting import greet
 from raftdb.server.listener import ClientListener
 
-__all__ = ["ClientListener", "Dispatcher"]
+__all__ = ["ClientListener", "Dispatcher", "greet"]

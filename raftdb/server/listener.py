@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import raftdb.wire as wire
-from raftdb._version import __version__
 from raftdb.base.errors import DataError, Error, ProtocolError
 from raftdb.base.ids import Address
 from raftdb.base.limits import Limits
 from raftdb.base.ports import Connection, Listener, Ports, Timer
 from raftdb.node import Replica
 from raftdb.server.dispatcher import Describe, Dispatcher
+from raftdb.server.greeting import greet
 
 UNSENT_PAUSE_BYTES = 1 << 20
 """A client that does not read its answers is not read from either."""
@@ -127,51 +127,13 @@ class ClientConnection:
     def _on_hello(self, hello: wire.Hello) -> None:
         self._cancel_timer()
         owner = self._owner
-        identity = owner.replica.identity
         try:
-            version = wire.choose_version(hello)
+            welcome = greet(owner.replica, owner.limits, hello)
         except Error as error:
             self._end_with(error)
             return
-        for asked, here, what in (
-            (hello.cluster_id, identity.cluster_id, "cluster"),
-            (hello.history, identity.history, "history"),
-        ):
-            if asked is not None and asked != here:
-                self._end_with(
-                    ProtocolError(
-                        f"this node belongs to {what} {here}, and the client asked for {asked}",
-                        code=f"wrong_{what}",
-                        hint="check the addresses in the connection's URL",
-                    )
-                )
-                return
         self._dispatcher = Dispatcher(owner.replica, owner.describe, self.send, administer=True)
-        self.send(self._welcome(version))
-
-    def _welcome(self, version: int) -> wire.Welcome:
-        replica = self._owner.replica
-        identity = replica.identity
-        status = replica.status()
-        address = identity.client_address(status.leader)
-        leader = wire.Endpoint(status.leader, str(address)) if status.leader and address else None
-        limits = self._owner.limits
-        return wire.Welcome(
-            version=version,
-            cluster_id=identity.cluster_id,
-            history=identity.history,
-            node_id=identity.node_id,
-            role=status.role,
-            term=int(status.term),
-            leader=leader,
-            members=tuple(
-                wire.Endpoint(member.node_id, str(member.client_address))
-                for member in identity.members
-            ),
-            frame_bytes_max=limits.client_frame_bytes_max,
-            requests_max=limits.requests_per_connection_max,
-            server_version=__version__,
-        )
+        self.send(welcome)
 
     def send(self, message: wire.ServerMessage) -> None:
         """Queue an answer; what is queued in one turn of the loop leaves in one write."""

@@ -1,0 +1,112 @@
+"""The way from a thread of this process to the node in it: messages without bytes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+import raftdb.wire as wire
+from raftdb.base.errors import DeadlineError, Error, UnavailableError
+from raftdb.base.ports import Executor
+from raftdb.command import Results, Statement
+from raftdb.embedded.assembly import Assembly
+from raftdb.server import Dispatcher, greet
+
+SLACK_S = 1.0
+"""A call waits this much longer than the node was told to: the node's answer is the better one."""
+UNTIMED_S = 5.0
+
+Submit = Callable[[Callable[[], None]], None]
+
+
+class EmbeddedLink:
+    """One client's link (the client's `InProcessLink`). Its calls come from any thread."""
+
+    def __init__(
+        self, assembly: Assembly, executor: Executor, is_running: Callable[[], bool]
+    ) -> None:
+        self._assembly = assembly
+        self._executor = executor
+        self._is_running = is_running
+        self._lock = threading.Lock()
+        self._waiting: dict[int, _Waiting] = {}
+        self._dispatcher: Dispatcher | None = None
+
+    def call(self, message: wire.Hello | wire.Request) -> Sequence[wire.Message]:
+        """Hand a message to the node's loop, and wait for all of its reply."""
+        self._require_running()
+        number = 0 if isinstance(message, wire.Hello) else message.request_id
+        timeout_s = getattr(message, "timeout_ms", UNTIMED_S * 1000) / 1000 + SLACK_S
+        waiting = _Waiting()
+        with self._lock:
+            self._waiting[number] = waiting
+        self._executor.call_threadsafe(self._handle, message)
+        ended = waiting.done.wait(timeout_s)
+        with self._lock:
+            self._waiting.pop(number, None)
+        if not ended:
+            self._require_running()
+            raise DeadlineError(f"the node did not answer within {timeout_s:g} s")
+        return waiting.replies
+
+    def local_query(self, statements: tuple[Statement, ...]) -> Results | None:
+        """Read this node's database in the calling thread."""
+        self._require_running()
+        return self._assembly.machine.query(
+            statements, rows_max=0, bytes_max=self._assembly.config.limits.result_bytes_max
+        )
+
+    def close(self) -> None:
+        """The client is done."""
+        if self._is_running():
+            self._executor.call_threadsafe(self._close)
+
+    # ---- on the loop
+
+    def _handle(self, message: wire.Hello | wire.Request) -> None:
+        if isinstance(message, wire.Hello):
+            try:
+                reply: wire.Message = greet(
+                    self._assembly.replica, self._assembly.config.limits, message
+                )
+            except Error as error:
+                reply = wire.ErrorMessage.of(0, error)
+            else:
+                self._close()
+                self._dispatcher = Dispatcher(
+                    self._assembly.replica, self._assembly.describe, self._take, administer=True
+                )
+            self._answer(0, reply)
+        elif self._dispatcher is not None:
+            self._dispatcher.handle(message)
+
+    def _close(self) -> None:
+        if self._dispatcher is not None:
+            self._dispatcher.close()
+            self._dispatcher = None
+
+    def _take(self, message: wire.Message) -> None:
+        self._answer(getattr(message, "request_id", 0), message)
+
+    def _answer(self, number: int, message: wire.Message) -> None:
+        with self._lock:
+            waiting = self._waiting.get(number)
+        if waiting is None:
+            return
+        waiting.replies.append(message)
+        if not isinstance(message, wire.Rows) or message.last:
+            waiting.done.set()
+
+    def _require_running(self) -> None:
+        if not self._is_running():
+            raise UnavailableError("the embedded node is not running", hint="start it first")
+
+
+class _Waiting:
+    """One call that waits for its reply."""
+
+    __slots__ = ("done", "replies")
+
+    def __init__(self) -> None:
+        self.done = threading.Event()
+        self.replies: list[wire.Message] = []
