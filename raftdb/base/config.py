@@ -38,7 +38,9 @@ FILE_BYTES_MAX = 1 * MIB
 MEMBERS_MAX = 64
 REQUIRED = object()
 """Default of a setting that has none."""
-RESERVED_VARIABLES = frozenset({"RAFTDB_CONFIG", "RAFTDB_URL", "RAFTDB_DIR", "RAFTDB_JSON"})
+RESERVED_VARIABLES = frozenset(
+    {"RAFTDB_CONFIG", "RAFTDB_URL", "RAFTDB_DIR", "RAFTDB_JSON", "RAFTDB_HISTORY"}
+)
 """Variables of the commands, which are no settings of a node."""
 _SERVICE_VARIABLE = re.compile(
     r"RAFTDB(_[A-Z0-9_]+)?_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?"
