@@ -62,14 +62,14 @@ class Applier:
                 hint="the journal was damaged or replaced: restore both from the same copy, or "
                 "remove this member and add it again under a new name",
             )
-        if index < log.first_index and (index, log.first_index) != (0, 1):
+        if index < log.first_index - 1:
             raise FatalError(
                 f"the database has applied entry {index}, but the journal begins at "
                 f"{log.first_index}",
                 code="journal_ahead_of_database",
                 hint="the database file was replaced by an older one: put the right one back",
             )
-        if index >= log.first_index and log.term_at(index) != term:
+        if log.term_at(index) != term:
             raise FatalError(
                 f"the database has applied entry {index} of term {term}; in the journal it is of "
                 f"term {log.term_at(index)}",

@@ -192,6 +192,7 @@ class Core:
 
     def on_append(self, peer: str, message: Append) -> None:
         """Rows 3 and 4: put at its index, commit what it verified, answer when durable."""
+        _check_terms(peer, message)
         if not self._accept_leader(peer, message.term):
             return
         placed = self.wall.put_at_index(message, self.log, self.library.commit_index)
@@ -467,3 +468,14 @@ class Core:
             return False
         self.library.adopt_term(term)
         return True
+
+
+def _check_terms(peer: str, message: Append) -> None:
+    """Terms in a log never fall, and none is above its leader's."""
+    term = message.prev_term
+    for entry_term, _data in message.entries:
+        if entry_term < term:
+            raise ProtocolError(f"{peer} sends entries whose terms fall")
+        term = entry_term
+    if term > message.term:
+        raise ProtocolError(f"{peer} sends an entry of a term above its own")

@@ -137,7 +137,7 @@ class Engine:
         except Exception as error:
             self._fatal(error)
             return
-        self._core.library.seed_applied(max(self._applier.applied, self._journal.first_index))
+        self._core.library.seed_applied(self._applier.applied)
         self._journal.wake(self._on_durable, self._fatal)
         self._transport.start(self._on_listening)
         self._event(self._arm_election)

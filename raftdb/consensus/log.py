@@ -21,7 +21,8 @@ class DurableLog(Protocol):
 
     @property
     def first_index(self) -> int:
-        """The base: everything below it is gone, the entry at it is known by its term."""
+        """The oldest entry that can be read. Of the one before it, the base, only the term is
+        known; a log that was never cut begins at 1 and its base is index 0 of term 0."""
 
     @property
     def last_index(self) -> int:
@@ -43,7 +44,7 @@ class DurableLog(Protocol):
     def sequence(self) -> int: ...
 
     def term_at(self, index: int) -> int:
-        """From first_index to last_index."""
+        """From first_index - 1 to last_index."""
 
     def entries(self, first: int, last: int, max_bytes: int) -> Sequence[LogEntry]:
         """From `first` to `last`, cut short after at least one entry when `max_bytes` is full."""
@@ -86,8 +87,8 @@ class LibraryLog:
         self._log.append([LogEntry(Index(index), Term(term), bytes(command))])
 
     def deleteEntriesFrom(self, position: int) -> None:
-        """`position` counts from first_index."""
-        self._log.truncate_from(self._log.first_index + position)
+        """`position` counts from the base."""
+        self._log.truncate_from(self._log.first_index - 1 + position)
 
     def setCurrentTerm(self, term: int, vote: str | None) -> None:
         """Queued; the persist gate holds every message that relies on it (rule C1)."""
@@ -105,13 +106,13 @@ class LibraryLog:
         """Not kept: a start takes the commit index from the machine (rule C2)."""
 
     def getRaftCommitIndex(self) -> int:
-        return self._log.first_index
+        return self._log.first_index - 1
 
     def onOneSecondTimer(self) -> None:
         """Nothing to flush by time."""
 
     def __len__(self) -> int:
-        return self._log.last_index - self._log.first_index + 1
+        return self._log.last_index - self._log.first_index + 2
 
     @overload
     def __getitem__(self, position: int) -> tuple[bytes, int, int]: ...
@@ -124,7 +125,7 @@ class LibraryLog:
         size = len(self)
         if not -size <= position < size:
             raise IndexError(position)
-        index = self._log.first_index + position % size
+        index = self._log.first_index - 1 + position % size
         return (b"", index, self._log.term_at(index))
 
     def _destroy(self) -> None:

@@ -164,7 +164,7 @@ class Replicator:
         if not self._connected(peer):
             return
         library, log = self._library, self._log
-        next_index = max(library.next_index(peer), log.first_index + 1)
+        next_index = max(library.next_index(peer), log.first_index)
         last = min(log.last_index, next_index + APPEND_ENTRIES_MAX - 1)
         entries: tuple[tuple[int, bytes], ...] = ()
         size = 0

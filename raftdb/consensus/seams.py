@@ -174,7 +174,7 @@ class _Overrides:
         self, fromIDx: int | None, count: int | None = None, maxSizeBytes: int | None = None
     ) -> Any:
         log = self.seam_log
-        if fromIDx is None or not log.first_index <= fromIDx <= log.last_index:
+        if fromIDx is None or not log.first_index - 1 <= fromIDx <= log.last_index:
             return []
         if count is None and maxSizeBytes is None:
             return Tail(fromIDx, log.term_at(fromIDx), log.last_index - fromIDx + 1)

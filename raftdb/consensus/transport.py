@@ -20,6 +20,8 @@ from raftdb.consensus.wall import Wall
 
 PENDING_MAX = 64
 """Connections that have not said hello yet."""
+STEADY_S = 2.0
+"""A connection that lived this long is redialled without a longer pause."""
 BACKOFF_MAX = 8
 """The pause between dials grows to this many times Timing.reconnect_s."""
 
@@ -149,7 +151,6 @@ class Transport:
         slot.epoch += 1
         link.epoch = slot.epoch
         old, slot.link = slot.link, link
-        slot.failures = 0
         slot.reported = ""
         if slot.dialling is link:
             slot.dialling = None
@@ -193,8 +194,12 @@ class Transport:
         slot = self._slots[name]
         if slot.dialling is link:
             slot.dialling = None
+        if link.peer is None and not self._stopped:
+            self._report(slot, reason)
         if slot.link is link:
             slot.link = None
+            if self._ports.clock.monotonic_s() - link.made_at_s > STEADY_S:
+                slot.failures = 0
             self._ports.log.warning("peer_lost", peer=name, reason=reason)
             if not self._stopped:
                 self._events.on_disconnected(name)

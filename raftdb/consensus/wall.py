@@ -24,7 +24,8 @@ PROMISES = (Ack, RequestVote, Vote)
 
 
 class LogView(Protocol):
-    """What the rules see of the log."""
+    """What the rules see of the log: entries first_index to last_index, and the term of the one
+    before them (the base). What lies below was applied and dropped."""
 
     @property
     def first_index(self) -> int: ...
@@ -112,11 +113,11 @@ class Wall:
         at or below the commit index: going on would replace what is committed.
         """
         prev, last = message.prev_index, log.last_index
-        entries = message.entries
-        if prev < log.first_index:
-            skipped = min(len(entries), log.first_index - prev)
+        entries, base = message.entries, log.first_index - 1
+        if prev < base:
+            skipped = min(len(entries), base - prev)
             prev, entries = prev + skipped, entries[skipped:]
-            if prev < log.first_index:
+            if prev < base:
                 # All of it lies below the base: committed long ago, so it matches.
                 return Placed(last, log.term_at(last), (), prev)
             prev_term = log.term_at(prev)
@@ -170,7 +171,7 @@ class Wall:
         if refused > log.last_index:
             return log.last_index + 1
         if refused < log.first_index:
-            return log.first_index + 1
+            return log.first_index
         term = log.term_at(refused)
         low, high = log.first_index, refused
         while low < high:
@@ -179,7 +180,7 @@ class Wall:
                 low = middle + 1
             else:
                 high = middle
-        return max(low, min(commit + 1, refused), log.first_index + 1)
+        return max(low, min(commit + 1, refused))
 
     def reject_counts(self, sequence: int, generation: int) -> bool:
         """Row 8: a refusal counts when it answers something sent after the last rewind.

@@ -18,10 +18,10 @@ class CommittedStays(Checker):
 
     def after_event(self, node: NodeView) -> None:
         key = (node.name, id(node.journal))
-        before, now = self._seen.get(key, 1), node.commit_index
+        before, now = self._seen.get(key, 0), node.commit_index
         if now < before:
             raise Broken("commit never goes back", f"{node.name}: {now} after {before}")
-        for index in range(before + 1, now + 1):
+        for index in range(max(before, node.journal.first_index - 1) + 1, now + 1):
             self._on_committed(node, index)
         self._seen[key] = now
         if node.role == "leader" and (node.name, node.term) not in self._checked_leaders:
