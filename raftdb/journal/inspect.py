@@ -330,8 +330,10 @@ def _is_torn(
 
 def _apply(segment: _Segment, batch: Batch, data: bytes) -> None:
     segment.batches += 1
-    segment.durable_index = max(segment.durable_index, batch.header.durable_index)
+    segment.durable_index = batch.header.durable_index
     for record in batch.records:
+        if record.kind in (TRUNCATE, RESET):
+            segment.durable_index = min(segment.durable_index, record.entry_index - 1)
         start = record.offset + RECORD_HEADER_BYTES
         body = data[start : start + record.length] if record.kind != ENTRY else b""
         if record.kind == ENTRY:
