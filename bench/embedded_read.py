@@ -111,26 +111,19 @@ def read_raw(specification: dict[str, Any]) -> dict[str, Any]:
 def read_embedded(specification: dict[str, Any]) -> dict[str, Any]:
     """The same through `raftdb.Node` and the client, at read level `local`."""
     import raftdb
-    from raftdb.base.config import load_config
 
-    node = raftdb.Node(load_config(specification["config"]))
-    try:
-        connection = node.connect(read="local")
+    with raftdb.Node(specification["config"]) as node, node.connect(read="local") as connection:
         cursor = connection.cursor()
-        cursor.execute(SCHEMA)
+        cursor.execute(SCHEMA, timeout=30)
         everything = rows()
         for start in range(0, ROWS, BATCH):
             cursor.executemany(INSERT, everything[start : start + BATCH])
-        connection.commit()
         _wait_for_rows(connection)
 
-        def read(number: int) -> tuple[Any, ...]:
-            found: tuple[Any, ...] = cursor.execute(SELECT, (number,)).fetchone()
-            return found
+        def read(number: int) -> Any:
+            return cursor.execute(SELECT, (number,)).fetchone()
 
         return measure(read, specification["seconds"])
-    finally:
-        node.close()
 
 
 def _wait_for_rows(connection: Any) -> None:

@@ -56,6 +56,17 @@ class Window:
         self.samples = array.array("I")
         self.acknowledged = 0
 
+    def like(self) -> Window:
+        """An empty window of the same time, for one of several threads."""
+        made = Window(0, 0)
+        made.begin_ns, made.end_ns = self.begin_ns, self.end_ns
+        return made
+
+    def add(self, other: Window) -> None:
+        """Take over what another window counted."""
+        self.samples.extend(other.samples)
+        self.acknowledged += other.acknowledged
+
     def record(self, started_ns: int, ended_ns: int) -> bool:
         """Count one success; says whether there is time for another."""
         self.acknowledged += 1

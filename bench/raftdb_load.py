@@ -16,6 +16,7 @@ from typing import Any, cast
 
 from bench import loadkit
 from raftdb import wire
+from raftdb.base.errors import Error
 from raftdb.command import Failed, Results, Statement, decode_reply
 
 SCHEMA = (
@@ -254,14 +255,74 @@ def run_events(specification: dict[str, Any]) -> None:
         loop.close()
 
 
+def run_threads(specification: dict[str, Any]) -> None:
+    """Load by blocking connections, one thread each."""
+    import threading
+
+    import raftdb
+
+    options = {"ca": specification["ca"], "insecure": not specification["ca"]}
+    if specification["ca"]:
+        options |= {"cert": specification["certificate"], "key": specification["key"]}
+    count = specification["connections"]
+    connections = [
+        raftdb.connect(addresses=specification["addresses"], timeout=SETUP_S, **options)
+        for _ in range(count)
+    ]
+    connections[0].execute(SCHEMA)
+    value = loadkit.value(specification["value_bytes"])
+    prefix = specification["prefix"]
+    for connection in connections:
+        connection.execute("SELECT 1")
+    loadkit.emit("ready")
+    problems: list[BaseException] = []
+    windows: list[loadkit.Window] = []
+
+    def work(number: int) -> None:
+        cursor = connections[number].cursor()
+        sequence = 0
+        before = time.perf_counter_ns()
+        going = True
+        try:
+            while going and not problems:
+                sequence += 1
+                cursor.execute(INSERT, (loadkit.key(prefix, number, sequence), value))
+                now = time.perf_counter_ns()
+                going = windows[number].record(before, now)
+                before = now
+        except raftdb.Error as error:
+            problems.append(error)
+
+    window = loadkit.Window(specification["warmup_s"], specification["seconds"])
+    windows += [window.like() for _ in range(count)]
+    threads = [threading.Thread(target=work, args=(i,), daemon=True) for i in range(count)]
+    for thread in threads:
+        thread.start()
+    time.sleep(window.left_s(window.begin_ns))
+    before = loadkit.cpu_s()
+    loadkit.emit("begin")
+    time.sleep(window.left_s(window.end_ns))
+    cpu = loadkit.cpu_s() - before
+    loadkit.emit("end")
+    for thread in threads:
+        thread.join(2 * SETUP_S)
+    if problems:
+        raise LoadFailed(str(problems[0]))
+    [found] = connections[0].execute(COUNT, (f"{prefix}-", f"{prefix}.")).fetchone()
+    for one in windows:
+        window.add(one)
+    window.write(specification["samples_path"])
+    loadkit.emit("done", acknowledged=window.acknowledged, found=found, retries=0, cpu_s=cpu)
+
+
 def main() -> None:
     """Read the specification and load."""
-    modes = {"events": run_events}
+    modes = {"events": run_events, "threads": run_threads}
     if len(sys.argv) != 2 or sys.argv[1] not in modes:
         sys.exit(f"use: python -m bench.raftdb_load {'|'.join(modes)}")
     try:
         modes[sys.argv[1]](loadkit.specification())
-    except (LoadFailed, OSError) as error:
+    except (LoadFailed, Error, OSError) as error:
         loadkit.fail(str(error))
 
 
