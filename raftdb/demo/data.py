@@ -25,7 +25,7 @@ def load_airports(connection: Connection) -> list[str]:
     """Create the tables, load them in batches, build the full-text index. Returns ICAO codes."""
     for statement in _TABLE:
         connection.execute(statement)
-    airports: dict[str, dict[str, Any]] = airportsdata.load("ICAO")
+    airports: Any = airportsdata.load("ICAO")
     rows = [tuple(airport[column] for column in _COLUMNS) for airport in airports.values()]
     marks = ", ".join("?" for _ in _COLUMNS)
     insert = f"INSERT INTO airports ({', '.join(_COLUMNS)}) VALUES ({marks})"

@@ -6,6 +6,7 @@ of a simulated cluster. Nothing here knows which.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -58,12 +59,14 @@ class Assembly:
                 database_path(config.data_dir),
                 history=config.history,
                 limits=config.limits,
+                files=ports.files,
                 log=ports.log,
+                clock=ports.clock,
             )
         except BaseException:
             self.journal.close(_ignore)
             raise
-        check_clock(ports.clock.wall_ms(), self.machine.last_time_ms(), ports.log)
+        check_clock(ports.clock.wall_ms(), self.machine.time_ms(), ports.log)
         identity = Identity(config.cluster_id, config.history, config.node_id, _members(config))
         self.engine = Engine(
             node_id=config.node_id,
@@ -75,7 +78,7 @@ class Assembly:
             timing=_timing(config),
             limits=config.limits,
             events=EngineEvents(on_role=self._on_role, on_fatal=self.fail),
-            fingerprint=fingerprint().to_bytes(),
+            fingerprint=json.dumps(fingerprint().to_wire(), sort_keys=True).encode(),
             history_id=config.history,
         )
         self.replica = Replica(
@@ -192,7 +195,9 @@ class Assembly:
                 }
                 for member in self.replica.identity.members
             ],
-            **self.machine.facts(),
+            "durable_database_index": int(self.machine.durable_index),
+            "sessions": self.machine.sessions_open(),
+            "wal_pages": self.machine.wal_pages,
             **self._facts(),
         }
 

@@ -52,9 +52,7 @@ class EmbeddedLink:
     def local_query(self, statements: tuple[Statement, ...]) -> Results | None:
         """Read this node's database in the calling thread."""
         self._require_running()
-        return self._assembly.machine.query(
-            statements, rows_max=0, bytes_max=self._assembly.config.limits.result_bytes_max
-        )
+        return self._assembly.machine.query(*statements)
 
     def close(self) -> None:
         """The client is done."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from raftdb.base.errors import FatalError
 from raftdb.base.ports import Ports
-from raftdb.machine import Machine
+from raftdb.machine import PAGE_BYTES, Machine
 from raftdb.node.replica import Replica
 
 CHECK_EVERY_S = 0.25
@@ -43,7 +43,7 @@ class Housekeeping:
     def _check(self) -> None:
         if self._stopped:
             return
-        if not self._checkpointing and self._machine.wal_bytes() >= self._wal_bytes:
+        if not self._checkpointing and self._machine.wal_pages * PAGE_BYTES >= self._wal_bytes:
             self._checkpointing = True
             self._ports.executor.submit("checkpoint", self._machine.checkpoint, self._checkpointed)
         now_s = self._ports.clock.monotonic_s()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from raftdb.base.errors import (
+    DataError,
     DeadlineError,
     Error,
     InterfaceError,
@@ -28,6 +29,7 @@ from raftdb.command import (
     CloseSession,
     Execute,
     OpenSession,
+    Results,
     SessionId,
     Statement,
     Tick,
@@ -43,7 +45,7 @@ from raftdb.consensus.port import (
     ProposalOutcome,
     ReadOutcome,
 )
-from raftdb.machine import Machine
+from raftdb.machine import ContentHash, Machine
 from raftdb.node.admission import Admission
 from raftdb.node.identity import Identity
 
@@ -206,7 +208,7 @@ class Replica:
         # On the lane of the writer, so that index and hash belong together.
         self._executor.submit(
             "apply",
-            lambda: self._machine.content_hash().describe(),
+            lambda: _hash_facts(self._machine.content_hash()),
             lambda result, error: call.end(*_answer(result, error, 0)),
         )
 
@@ -347,9 +349,7 @@ class Replica:
         self._next_reader = (self._next_reader + 1) % min(2, self._limits.readers_max)
         self._executor.submit(
             lane,
-            lambda: self._machine.query(
-                statements, rows_max=rows_max, bytes_max=self._limits.result_bytes_max
-            ),
+            lambda: _bounded(self._machine.query(*statements), rows_max),
             lambda result, error: call.end(*_answer(result, error, index)),
         )
 
@@ -415,6 +415,30 @@ def _answer(
     if isinstance(error, Error):
         return None, error
     return None, InternalError(f"{type(error).__name__}: {error}")
+
+
+def _bounded(results: Results, rows_max: int) -> Results:
+    rows = sum(len(one.rows) for one in results.statements)
+    if rows_max and rows > rows_max:
+        raise DataError(
+            f"the result has {rows} rows, and {rows_max} were asked for at most",
+            code="result_too_large",
+            hint="ask for fewer rows at a time, such as by LIMIT",
+        )
+    return results
+
+
+def _hash_facts(content: ContentHash) -> dict[str, Any]:
+    """The content hash as plain values; hashes are hexadecimal."""
+    return {
+        "index": int(content.index),
+        "position": content.position,
+        "total": content.total.hex(),
+        "schema": content.schema.hex(),
+        "sequences": content.sequences.hex(),
+        "results": content.results.hex(),
+        "tables": {name: value.hex() for name, value in content.tables.items()},
+    }
 
 
 def _write_deadline(timeout_s: float) -> Error:

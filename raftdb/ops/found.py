@@ -283,7 +283,7 @@ def _found_node(founded: LocalCluster, member: MemberConfig, files: Files, rando
     make_directory_durably(files, journal_path(config.data_dir))
     Journal.create(files, journal_path(config.data_dir), random)
     make_directory_durably(files, database_path(config.data_dir))
-    Machine.create(database_path(config.data_dir), founded.history)
+    Machine.create(database_path(config.data_dir), founded.history, files=files)
 
 
 def _found_client(founded: LocalCluster, files: Files) -> None:
