@@ -87,11 +87,11 @@ def stopped_node(node: NodeDirectory, files: Files) -> Iterator[None]:
         release()
 
 
-def journal_facts(node: NodeDirectory, files: Files) -> tuple[JournalReport, dict[str, Any]]:
-    """The journal as it is, and the same as plain values."""
-    report = inspect_journal(files, node.journal)
+def journal_facts(node: NodeDirectory, files: Files) -> dict[str, Any]:
+    """The journal as it lies there. Raises ConfigError when there is none."""
+    report: JournalReport = inspect_journal(files, node.journal)
     state = report.hard_state
-    return report, {
+    return {
         "directory": report.directory,
         "format_version": report.format_version,
         "journal_id": report.journal_id,

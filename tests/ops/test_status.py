@@ -1,0 +1,204 @@
+"""The cluster's state, put together from what nodes say and from those that say nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from raftdb.base.errors import AuthError, Error, UnavailableError
+from raftdb.ops.check import check_nodes
+from raftdb.ops.status import connect_to_node, gather, target_addresses
+from raftdb.ops.target import Target
+
+IDS = ("n1", "n2", "n3")
+
+
+def answer(node_id: str, leader: str | None = "n1", **changes: Any) -> dict[str, Any]:
+    facts = {
+        "node_id": node_id,
+        "cluster_id": "c" * 32,
+        "location": f"eu/{node_id}",
+        "version": "1.0",
+        "role": "leader" if leader == node_id else "follower",
+        "term": 3,
+        "leader": leader,
+        "applied_index": 90,
+        "commit_index": 100,
+        "durable_index": 100,
+        "certificate_days_left": 300.0,
+        "members": [
+            {
+                "node_id": one,
+                "location": f"eu/{one}",
+                "client_address": one,
+                **({"connected": False} if leader == node_id and one != node_id else {}),
+            }
+            for one in IDS
+        ],
+    }
+    return {**facts, **changes}
+
+
+class Node:
+    """Answers for a fake node."""
+
+    def __init__(self, answers: Mapping[str, Any], address: str) -> None:
+        self._answers, self._address = answers, address
+
+    def status(self) -> Any:
+        found = self._answers.get(self._address, UnavailableError("nobody listens"))
+        if isinstance(found, Error):
+            raise found
+        return found
+
+    def content_hash(self, *, index: int | None, timeout: float) -> Any:
+        found = self._answers[self._address]
+        if isinstance(found, Error):
+            raise found
+        return found.pop(0) if isinstance(found, list) else found
+
+    def close(self) -> None:
+        pass
+
+
+def state_of(answers: Mapping[str, Any], *asked: str) -> Any:
+    return gather(asked or ("n1",), lambda address: Node(answers, address))
+
+
+def test_one_address_leads_to_all_members() -> None:
+    state = state_of({one: answer(one) for one in IDS})
+    assert [node.node_id for node in state.nodes] == list(IDS)
+    assert (state.leader, state.with_leader, state.quorum, state.healthy) == ("n1", 3, 2, True)
+    assert [node.lag_entries for node in state.nodes] == [10, 10, 10]
+    assert state.problems == []
+
+
+def test_a_node_that_is_down_is_shown() -> None:
+    state = state_of({"n1": answer("n1"), "n2": answer("n2")})
+    assert state.healthy
+    assert state.nodes[2].role == "unreachable"
+    assert state.nodes[2].location == "eu/n3"
+    assert state.problems == ["n3 does not answer at n3: nobody listens"]
+
+
+def test_no_quorum_and_no_leader() -> None:
+    alone = state_of({"n1": answer("n1")})
+    assert not alone.healthy
+    assert "no quorum: 1 of 3 members follow n1" in alone.problems
+    leaderless = state_of({one: answer(one, leader=None, role="candidate") for one in IDS})
+    assert not leaderless.healthy
+    assert "there is no leader" in leaderless.problems
+
+
+def test_followers_that_only_the_leader_reaches_count() -> None:
+    members = answer("n1")["members"]
+    members[1]["connected"] = True
+    state = state_of({"n1": answer("n1", members=members)})
+    assert state.healthy
+    assert state.with_leader == 2
+
+
+def test_an_old_leader_is_not_the_leader() -> None:
+    state = state_of(
+        {
+            "n1": answer("n1", term=3),
+            "n2": answer("n2", leader="n2", term=4),
+            "n3": answer("n3", leader="n2", term=4),
+        }
+    )
+    assert state.leader == "n2"
+    assert state.with_leader == 2
+
+
+def test_what_to_look_at() -> None:
+    state = state_of(
+        {
+            "n1": answer("n1"),
+            "n2": answer("n2", certificate_days_left=12.4),
+            "n3": answer("n3", version="0.9"),
+        }
+    )
+    assert state.problems == [
+        "the certificate of n2 expires in 12 days",
+        "nodes run different versions: 0.9, 1.0",
+    ]
+
+
+def test_when_nobody_answers_the_caller_learns_why() -> None:
+    with pytest.raises(UnavailableError, match="no node answers: nobody listens"):
+        state_of({}, "n1", "n2")
+    with pytest.raises(AuthError, match="wrong certificate"):
+        state_of({"n2": AuthError("wrong certificate")}, "n1", "n2")
+
+
+def test_addresses_of_a_target() -> None:
+    assert target_addresses(Target("raftdb://h1:1, [::1]:2,h3:3/?ca=x")) == [
+        "h1:1",
+        "[::1]:2",
+        "h3:3",
+    ]
+    connection = connect_to_node(Target("raftdb://h1:1,h2:2/?insecure=1&name=me"))("h2:2")
+    assert [str(one) for one in connection.options.addresses] == ["h2:2"]
+    assert (connection.options.pin, connection.options.insecure) == (True, True)
+    assert connection.options.name == "me"
+    connection.close()
+
+
+# ---- raftdb check
+
+
+def hashes(**answers: Any) -> Any:
+    return check_nodes({one: one for one in answers}, lambda address: Node(answers, address))
+
+
+def content(index: int, **tables: str) -> dict[str, Any]:
+    return {
+        "index": index,
+        "total": "|".join(f"{k}{v}" for k, v in tables.items()),
+        "tables": tables,
+    }
+
+
+def test_equal_content() -> None:
+    report = hashes(n1=content(5, t="a"), n2=content(5, t="a"), n3=content(5, t="a"))
+    assert (report.equal, report.complete, report.index) == (True, True, 5)
+
+
+def test_the_node_against_the_majority_and_its_table_are_named() -> None:
+    report = hashes(
+        n1=content(5, t="a", u="x"), n2=content(5, t="b", u="x"), n3=content(5, t="a", u="x")
+    )
+    assert not report.equal
+    assert report.diverged == ["n2"]
+    assert report.differing == {"t": ["n2"]}
+
+
+def test_without_a_majority_all_are_named() -> None:
+    report = hashes(n1=content(5, t="a"), n2=content(5, t="b"), n3=content(5, t="c"))
+    assert report.diverged == ["n1", "n2", "n3"]
+    assert report.differing == {"t": ["n1", "n2", "n3"]}
+
+
+def test_nodes_are_asked_again_until_they_stand_at_one_index() -> None:
+    report = hashes(
+        n1=[content(5, t="a"), content(7, t="b")],
+        n2=[content(7, t="b"), content(7, t="b")],
+    )
+    assert (report.equal, report.index) == (True, 7)
+
+
+def test_a_node_that_does_not_answer_makes_it_incomplete() -> None:
+    report = hashes(n1=content(5, t="a"), n2=UnavailableError("down"), n3=content(5, t="a"))
+    assert (report.equal, report.complete) == (True, False)
+    with pytest.raises(UnavailableError, match="down"):
+        hashes(n1=UnavailableError("down"), n2=UnavailableError("down"))
+
+
+def test_indexes_that_never_meet_prove_nothing() -> None:
+    report = hashes(
+        n1=[content(n, t="a") for n in range(100)],
+        n2=[content(n + 1, t="a") for n in range(100)],
+    )
+    assert (report.equal, report.complete, report.index) == (False, False, 0)
