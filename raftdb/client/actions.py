@@ -30,13 +30,22 @@ from raftdb.wire import Hello, Request
 class LinkError(Exception):
     """A connection could not be made, or is gone. What was sent may have arrived or not."""
 
-    def __init__(self, reason: str, cause: Error | None = None, *, silent: bool = False) -> None:
+    def __init__(
+        self,
+        reason: str,
+        cause: Error | None = None,
+        *,
+        silent: bool = False,
+        unsent: bool = False,
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.cause = cause
         """Set when trying again would not help: a refused certificate, another cluster."""
         self.silent = silent
         """Nothing came back, not even a refusal: trying again costs as much time again."""
+        self.unsent = unsent
+        """From Transmit: the connection was gone before the first byte, so nothing arrived."""
 
 
 class Link:

@@ -65,8 +65,10 @@ from raftdb.wire import (
 
 NEW_SESSIONS_MAX = 3
 FAREWELL_MS = 1_000
-NOT_A_READ = "not_a_read"
+NOT_READS = ("not_a_query", "not_a_read")
+"""Codes by which a node says that a Query would write."""
 GAP = "sequence_gap"
+"""The code of a sequence that came too early: the session goes on, unlike with other errors."""
 
 
 @dataclass(slots=True)
@@ -197,7 +199,7 @@ class Core:
 
     def _refused(self, write: Write, answered: Answered, error: Error, call: Call) -> Exception:
         """The error to raise for a write that was answered by an error, not by a result."""
-        if isinstance(error, SessionError) and error.code != GAP:
+        if isinstance(error, SessionError) and error.code != GAP and error.outcome != APPLIED:
             answered.peer.attached = b""
             return _SessionGone(error, answered.unsure)
         if error.outcome == APPLIED:
@@ -213,9 +215,12 @@ class Core:
     def _outcome(self, write: Write, answered: Answered) -> Outcome:
         """The committed outcome: the sequence is taken, whatever it was."""
         reply = _decode(answered.encoded)
-        if isinstance(reply, Failed) and isinstance(reply.error, SessionError):
+        if (
+            isinstance(reply, Failed)
+            and isinstance(reply.error, SessionError)
+            and reply.error.outcome != APPLIED
+        ):
             if reply.error.code == GAP:
-                self._session = None
                 raise _unknown(reply.error, "the cluster misses earlier writes of this session")
             answered.peer.attached = b""
             raise _SessionGone(reply.error, answered.unsure)
@@ -301,7 +306,7 @@ class Core:
         ask = self.courier.ask_any if level == LOCAL else self.courier.ask_leader
         answered = yield from ask(make, call)
         if answered.error is not None:
-            if answered.error.code == NOT_A_READ:
+            if answered.error.code in NOT_READS:
                 left_s = max(call.deadline_s - self.courier.now_s(), 0.001)
                 return (
                     yield from self.execute(statements, foreign_keys=foreign_keys, timeout_s=left_s)

@@ -246,6 +246,10 @@ class Courier:
             # Refused by our own side (too large): nothing was sent.
             call.unsure = was_unsure
             raise
+        except LinkError as lost:
+            if lost.unsent:
+                call.unsure = was_unsure
+            raise
         wanted = messages[-1].request_id
         companions = tuple(message.request_id for message in messages[:-1])
         refused: Error | None = None

@@ -8,6 +8,7 @@ the welcome names the same node as the certificate.
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import ssl
 from collections.abc import Sequence
@@ -60,13 +61,18 @@ class SocketLink(Link):
         self._socket = sock
         self._clock = clock
         self._core = ClientSide(limits)
+        self._arrived: Sequence[Message] = ()
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
 
     def transmit(self, messages: Sequence[Hello | Request], until_s: float, stall_s: float) -> None:
         """Send all, in one piece. Raises LinkError; DataError when one is too large to send."""
+        if self._poll.poll(0):
+            self._look()
         try:
             data = b"".join([self._core.send(message) for message in messages])
         except LocalProtocolError as error:
-            raise LinkError(f"the connection is of no use: {error.message}") from error
+            raise LinkError(f"is of no use: {error.message}", unsent=True) from error
         try:
             # Piece by piece, so that a node that stopped reading is told from a slow line.
             for start in range(0, len(data), SEND_BYTES):
@@ -77,8 +83,25 @@ class SocketLink(Link):
         except (OSError, ValueError) as error:
             raise LinkError(*_reason(error), silent=isinstance(error, TimeoutError)) from error
 
+    def _look(self) -> None:
+        """Something came while nothing was asked: often the end of the connection. To see it before
+        sending saves an outcome from being unknown."""
+        try:
+            self._socket.settimeout(0.0)
+            data = self._socket.recv(RECEIVE_BYTES)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return
+        except (OSError, ValueError) as error:
+            raise LinkError(*_reason(error), unsent=True) from error
+        if not data:
+            raise LinkError("closed the connection", unsent=True)
+        self._arrived = (*self._arrived, *self._decoded(data))
+
     def receive(self, until_s: float) -> Sequence[Message]:
         """What came, at least one message; nothing when `until_s` passed first."""
+        if self._arrived:
+            arrived, self._arrived = self._arrived, ()
+            return arrived
         while True:
             left_s = until_s - self._clock.monotonic_s()
             try:
@@ -92,15 +115,16 @@ class SocketLink(Link):
                 raise LinkError(*_reason(error)) from error
             if not data:
                 raise LinkError("closed the connection")
-            try:
-                messages = self._core.receive(data)
-            except RemoteProtocolError as error:
-                told = "wants TLS" if data[:2] == TLS_ALERT else error.message
-                raise LinkError(f"does not speak the protocol: {told}") from error
-            if messages:
+            messages = self._decoded(data)
+            if messages or left_s <= 0:
                 return messages
-            if left_s <= 0:
-                return ()
+
+    def _decoded(self, data: bytes) -> Sequence[Message]:
+        try:
+            return self._core.receive(data)
+        except RemoteProtocolError as error:
+            told = "wants TLS" if data[:2] == TLS_ALERT else error.message
+            raise LinkError(f"does not speak the protocol: {told}") from error
 
     def close(self) -> None:
         """Close; never fails."""
