@@ -1,1 +1,17 @@
-"""TODO."""
+"""The state machine: SQLite, the same on every replica.
+
+Owns: the database's files, apply, sessions, determinism, the content hash, queries, checkpoints,
+copies of the database.
+Promises: equal entries give equal content, equal replies and equal hashes, whatever this process
+lived through; an entry's effect, its replies, the hash and the applied index are one transaction.
+May import: base, command; apsw (and no other room does).
+Never: the network, consensus, a clock or a random number that is not the request's.
+"""
+
+from raftdb.machine.captures import Capture
+from raftdb.machine.fingerprint import Fingerprint, fingerprint
+from raftdb.machine.format import PAGE_BYTES
+from raftdb.machine.machine import Machine
+from raftdb.machine.rowhash import ContentHash
+
+__all__ = ["PAGE_BYTES", "Capture", "ContentHash", "Fingerprint", "Machine", "fingerprint"]

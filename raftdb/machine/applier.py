@@ -1,0 +1,434 @@
+"""Applies committed entries: many requests in one transaction, each as if it were alone.
+
+The unit is the request (rule M1): its own savepoint, time, seed, foreign-key check, reply and hash.
+What cannot share a transaction is applied alone, and a request that ends the transaction (OR
+ROLLBACK, RAISE(ROLLBACK)) takes none of its neighbours with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import apsw
+
+from raftdb.base.errors import (
+    APPLIED,
+    DataError,
+    Error,
+    FatalError,
+    IntegrityError,
+    NotSupportedError,
+)
+from raftdb.base.ids import Index, Term
+from raftdb.command import (
+    CloseSession,
+    Execute,
+    Failed,
+    Opened,
+    OpenSession,
+    Request,
+    ResultDropped,
+    Results,
+    SessionId,
+    decode_request,
+    encode_reply,
+)
+from raftdb.command.requests import session_number
+from raftdb.machine import failures
+from raftdb.machine.content import ContentHasher
+from raftdb.machine.determinism import RequestFunctions, RequestTimeVfs
+from raftdb.machine.failures import StatementFailed
+from raftdb.machine.format import MARK, PREFIX, RESULT_BYTES_MAX, TIME_MS_MAX
+from raftdb.machine.layout import Run
+from raftdb.machine.policy import WriteAuthorizer
+from raftdb.machine.rowhash import chain
+from raftdb.machine.sessions import Sessions
+from raftdb.machine.sqltext import DML, leading_verb
+from raftdb.machine.statements import StatementRunner
+
+_BEGIN = f"BEGIN IMMEDIATE {MARK}"
+_COMMIT = f"COMMIT {MARK}"
+_ROLLBACK = f"ROLLBACK {MARK}"
+_SAVEPOINT = f"SAVEPOINT r {MARK}"
+_RELEASE = f"RELEASE r {MARK}"
+_ROLLBACK_TO = f"ROLLBACK TO r {MARK}"
+_FLUSH_OPEN = f"SAVEPOINT f {MARK}"
+_FLUSH_CLOSE = f"RELEASE f {MARK}"
+_PROGRESS = (
+    f"UPDATE {PREFIX}applied SET idx = ?, term = ?, position = ?, time_ms = ?, results = ?"
+    f" WHERE id = 1 {MARK}"
+)
+_READ_PROGRESS = f"SELECT idx, term, position, time_ms, results FROM {PREFIX}applied {MARK}"
+_DONE = encode_reply(Results(()))
+_DROPPED = encode_reply(ResultDropped(0))
+
+
+class Entry(Protocol):
+    """What the engine hands over: an entry that a quorum holds."""
+
+    @property
+    def index(self) -> Index: ...
+    @property
+    def term(self) -> Term: ...
+    @property
+    def payloads(self) -> tuple[bytes, ...]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far the database is: all of entry `index`, and `position` requests of the next one."""
+
+    index: Index
+    term: Term
+    position: int
+    time_ms: int
+    """Logged time: of the last request; it never runs backwards."""
+    results: bytes
+    """The chain over all replies."""
+
+
+class _Unit:
+    """One request, or an entry without any."""
+
+    __slots__ = (
+        "alone",
+        "foreign_keys",
+        "index",
+        "is_last",
+        "position",
+        "reply",
+        "request",
+        "term",
+        "term_before",
+    )
+
+    def __init__(
+        self,
+        entry: Entry,
+        position: int,
+        request: Request | None,
+        is_last: bool,
+        term_before: Term,
+    ) -> None:
+        self.index = entry.index
+        self.term = entry.term
+        self.term_before = term_before
+        """Of the entry before this one."""
+        self.position = position
+        self.request = request
+        self.is_last = is_last
+        self.reply = b""
+        self.foreign_keys = True
+        self.alone = False
+        if isinstance(request, Execute):
+            self.foreign_keys = request.foreign_keys
+            self.alone = not request.foreign_keys or any(
+                leading_verb(statement.sql) not in DML for statement in request.statements
+            )
+
+
+class _TransactionLost(Exception):
+    """A statement rolled back the whole transaction. `reply` is what its request gets."""
+
+    def __init__(self, reply: bytes) -> None:
+        super().__init__()
+        self.reply = reply
+        self.place = 0
+        """Of the request in its group."""
+
+
+class Applier:
+    """The writer connection's owner. All methods on the apply lane."""
+
+    def __init__(
+        self,
+        connection: apsw.Connection,
+        run: Run,
+        vfs: RequestTimeVfs,
+        history: bytes,
+        hash_key: bytes,
+    ) -> None:
+        self._connection = connection
+        self._run = run
+        self._control = connection.cursor().execute
+        self._vfs = vfs
+        self._history = history
+        self._authorizer = WriteAuthorizer()
+        connection.authorizer = self._authorizer
+        self._statements = StatementRunner(
+            connection, self._authorizer, RequestFunctions(connection)
+        )
+        self.sessions = Sessions(run)
+        self._content = ContentHasher(connection, run, hash_key)
+        self._time_ms = 0
+        self._results = b""
+        self._schema_changed = False
+        self.progress = self.read_progress()
+        self._reload()
+
+    def read_progress(self) -> Progress:
+        """As of the last commit."""
+        [(index, term, position, time_ms, results)] = self._run(_READ_PROGRESS)
+        return Progress(Index(index), Term(term), position, time_ms, results)
+
+    def _reload(self) -> None:
+        self._time_ms, self._results = self.progress.time_ms, self.progress.results
+        self.sessions.load()
+        self._content.load()
+
+    def apply(self, entries: Sequence[Entry]) -> list[list[bytes]]:
+        """See Machine.apply."""
+        units, skipped = self._units(entries)
+        start = 0
+        while start < len(units):
+            end = start + 1
+            if not units[start].alone:
+                while end < len(units) and not units[end].alone:
+                    end += 1
+            start = self._apply_group(units[start:end]) + start
+        replies = iter(skipped + [unit.reply for unit in units if unit.request is not None])
+        return [[next(replies) for _payload in entry.payloads] for entry in entries]
+
+    def _units(self, entries: Sequence[Entry]) -> tuple[list[_Unit], list[bytes]]:
+        """Decode; check that nothing is missing and nothing comes twice. Requests of the first
+        entry that are applied already (the process ended between two transactions of it) are left
+        out, and get a reply for whoever may still ask."""
+        units: list[_Unit] = []
+        skipped: list[bytes] = []
+        progress = self.progress
+        expected, term = progress.index + 1, progress.term
+        for entry in entries:
+            if entry.index != expected:
+                raise FatalError(
+                    f"entry {entry.index} was handed to the database, which needs {expected}",
+                    code="apply_order",
+                    hint="the journal does not fit the database; please report it",
+                )
+            last = len(entry.payloads) - 1
+            if last < 0:
+                units.append(_Unit(entry, 0, None, True, term))
+            for position, payload in enumerate(entry.payloads):
+                if expected == progress.index + 1 and position < progress.position:
+                    skipped.append(_DROPPED)
+                else:
+                    request = decode_request(payload)
+                    units.append(_Unit(entry, position, request, position == last, term))
+            expected, term = expected + 1, entry.term
+        return units, skipped
+
+    # Transactions
+
+    def _apply_group(self, units: list[_Unit]) -> int:
+        """Apply units in one transaction; how many of them are committed then.
+
+        When one of them ends the transaction, those before it are applied again without it, and
+        it goes alone the next time.
+        """
+        try:
+            self._transaction(units)
+            return len(units)
+        except _TransactionLost as lost:
+            self._revert()
+            if lost.place == 0:
+                self._transaction(units[:1], lost.reply)
+                return 1
+            self._transaction(units[: lost.place])
+            return lost.place
+
+    def _transaction(self, units: list[_Unit], failed: bytes | None = None) -> None:
+        """BEGIN to COMMIT. With `failed` the reply of the one unit is known: it ended the
+        transaction when it was the first in it."""
+        foreign_keys = units[0].foreign_keys
+        if not foreign_keys:
+            self._control(f"PRAGMA foreign_keys = OFF {MARK}")
+        self._control(_BEGIN)
+        for place, unit in enumerate(units):
+            if unit.request is not None:
+                try:
+                    unit.reply = self._request(unit, unit.request, failed)
+                except _TransactionLost as lost:
+                    lost.place = place
+                    raise
+        self._commit(units[-1])
+        if not foreign_keys:
+            self._control(f"PRAGMA foreign_keys = ON {MARK}")
+        if self._schema_changed or units[0].alone:
+            self._renew_schema()
+
+    def _commit(self, last: _Unit) -> None:
+        if self._content.has_virtual_tables:
+            # Virtual tables write what they kept in memory, before the sums are written.
+            self._control(_FLUSH_OPEN)
+            self._control(_FLUSH_CLOSE)
+        self._content.flush()
+        self.sessions.flush()
+        if last.is_last:
+            index, term, position = last.index, last.term, 0
+        else:
+            index, term = Index(last.index - 1), last.term_before
+            position = last.position + 1
+        self._control(_PROGRESS, (index, term, position, self._time_ms, self._results))
+        self._control(_COMMIT)
+        self._content.committed()
+        self.sessions.committed()
+        self.progress = Progress(index, term, position, self._time_ms, self._results)
+
+    def _revert(self) -> None:
+        """The transaction is lost: go back to the last commit."""
+        if self._connection.in_transaction:
+            self._control(_ROLLBACK)
+        self._time_ms, self._results = self.progress.time_ms, self.progress.results
+        self.sessions.revert()
+        if self._schema_changed:
+            self._content.load()
+        else:
+            self._content.revert()
+        self._control(f"PRAGMA foreign_keys = ON {MARK}")
+
+    def _renew_schema(self) -> None:
+        """Read schema and statistics from the file again, so that the planner's state is a function
+        of what is stored, and not of how this process came there (rule M5). Outside a transaction:
+        inside one a virtual table would lose what it keeps in memory."""
+        self._schema_changed = False
+        self._control(f"PRAGMA writable_schema = RESET {MARK}")
+        self._statements.forget_infos()
+
+    # Requests
+
+    def _request(self, unit: _Unit, request: Request, failed: bytes | None) -> bytes:
+        self._time_ms = now = max(self._time_ms, min(request.stamp.time_ms, TIME_MS_MAX))
+        self._vfs.set_time(now)
+        sessions = self.sessions
+        sessions.expire(now)
+        if isinstance(request, Execute):
+            reply = self._execute_once(request, now, failed)
+        elif isinstance(request, OpenSession):
+            reply = self._open_session(unit, request, now)
+        else:
+            if isinstance(request, CloseSession):
+                sessions.close(request.session)
+            reply = _DONE
+        if sessions.ended:
+            for number in sessions.ended:
+                self._results = chain(self._results, number, 0xFFFFFFFF, b"ended")
+            sessions.ended.clear()
+        self._results = chain(self._results, unit.index, unit.position, reply)
+        return reply
+
+    def _open_session(self, unit: _Unit, request: OpenSession, now: int) -> bytes:
+        number = session_number(unit.index, unit.position)
+        error = self.sessions.open(number, request.token, request.label, now)
+        if error is not None:
+            return encode_reply(Failed(error, -1))
+        return encode_reply(Opened(SessionId(self._history, number, request.token)))
+
+    def _execute_once(self, request: Execute, now: int, failed: bytes | None) -> bytes:
+        """The reply of the first time, or the request's effect together with its reply."""
+        sessions = self.sessions
+        known = sessions.check(request.session, request.sequence)
+        if known is not None:
+            return known if isinstance(known, bytes) else encode_reply(Failed(known, -1))
+        reply = self._execute(request) if failed is None else failed
+        sessions.record(request.session, request.sequence, request.floor, reply, now)
+        return reply
+
+    def _execute(self, request: Execute) -> bytes:
+        """Execute the statements in a savepoint: all of them stay, or none."""
+        content = self._content
+        if content.mentions_fail:
+            content.settle()
+        self._control(_SAVEPOINT)
+        content.begin_request()
+        self._statements.begin_request(request.stamp.seed)
+        number = -1
+        try:
+            self._check_request(request)
+            results = []
+            for number, statement in enumerate(request.statements):
+                results.append(self._statements.run(statement, number))
+                if content.error is not None:
+                    raise content.error
+                if content.unknown_table or leading_verb(statement.sql) not in DML:
+                    self._schema_touched()
+            self._check_foreign_keys()
+            reply = encode_reply(Results(tuple(results)))
+            if len(reply) > RESULT_BYTES_MAX:
+                raise DataError("the results are too large", code="result_too_large")
+        except FatalError:
+            raise
+        except (StatementFailed, Error) as error:
+            return self._fail(request, number, error)
+        self._control(_RELEASE)
+        content.keep_request()
+        return reply
+
+    def _check_request(self, request: Execute) -> None:
+        verbs = [leading_verb(statement.sql) for statement in request.statements]
+        if "ANALYZE" in verbs and len(verbs) > 1:
+            raise NotSupportedError(
+                "refused: ANALYZE stands in a batch with other statements",
+                hint="run ANALYZE as a request of its own",
+            )
+
+    def _schema_touched(self) -> None:
+        """The statement may have changed the schema: what is known of it follows."""
+        self._schema_changed = True
+        self._statements.forget_infos()
+        try:
+            self._content.schema_changed()
+        except UnicodeError as error:
+            # A table that was filled from a SELECT: the hook did not see its rows.
+            raise StatementFailed(error) from error
+
+    def _check_foreign_keys(self) -> None:
+        """Deferred keys are due at the end of the request, not of the transaction it shares."""
+        connection = self._connection
+        if self._content.has_virtual_tables:
+            # Here, so that what a virtual table has against its content is this request's failure.
+            try:
+                self._control(_FLUSH_OPEN)
+                self._control(_FLUSH_CLOSE)
+            except apsw.Error as error:
+                raise StatementFailed(error) from error
+            if self._content.error is not None:
+                raise self._content.error
+        if connection.status(apsw.SQLITE_DBSTATUS_DEFERRED_FKS)[0]:
+            raise IntegrityError("FOREIGN KEY constraint failed", code="constraint_foreign_key")
+
+    def _fail(self, request: Execute, number: int, error: Exception) -> bytes:
+        """The request failed: undo it (or keep what OR FAIL keeps), and say so."""
+        content = self._content
+        if content.error is not None:
+            error, content.error = content.error, None
+        failure = failures.translate(error)
+        if not self._connection.in_transaction:
+            raise _TransactionLost(encode_reply(Failed(failure, number)))
+        if isinstance(error, StatementFailed) and self._keeps_rows(request, error.cause):
+            failure.outcome = APPLIED
+            self._control(_RELEASE)
+            content.keep_request()
+        else:
+            self._control(_ROLLBACK_TO)
+            self._control(_RELEASE)
+            content.drop_request()
+        return encode_reply(Failed(failure, number))
+
+    def _keeps_rows(self, request: Execute, cause: Exception) -> bool:
+        """Whether OR FAIL or RAISE(FAIL) left rows that stay, as they do in SQLite outside of a
+        transaction: only when the request is one statement, executed once."""
+        content, connection = self._content, self._connection
+        if (
+            not isinstance(cause, apsw.ConstraintError)
+            or len(request.statements) != 1
+            or len(request.statements[0].parameter_sets) != 1
+            or not content.changed_rows()
+            or connection.status(apsw.SQLITE_DBSTATUS_DEFERRED_FKS)[0]
+        ):
+            return False
+        if not content.mentions_fail and "FAIL" not in request.statements[0].sql.upper():
+            return False
+        # SQLite counts no change when it took the statement back. It also counts none when only
+        # triggers changed rows before one of them failed.
+        return connection.changes() > 0 or content.rows_remain()

@@ -1,0 +1,75 @@
+"""Moves the write-ahead log into the database file, beside the writer; rule M2.
+
+A commit is not synced. What a power cut leaves is an earlier commit, and the journal replays from
+there; so the journal may drop only what is below the durable index: the applied index noted before
+a checkpoint that moved everything there was (it syncs the log before and the file after).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import apsw
+
+from raftdb.base.ids import Index
+from raftdb.base.ports import Log
+from raftdb.machine import failures
+
+HOLD_PAGES = 16_384
+"""From this length of the log on (64 MiB), a checkpoint ends with the writer held back, so that
+the log can start again from its beginning under steady writing."""
+
+
+class Checkpointer:
+    """One machine's checkpoints, on a lane of their own."""
+
+    def __init__(
+        self,
+        connection: apsw.Connection,
+        writer_lock: threading.Lock,
+        applied_index: Callable[[], Index],
+        log: Log,
+    ) -> None:
+        self._connection = connection
+        self._writer_lock = writer_lock
+        self._applied_index = applied_index
+        self._log = log
+        self.lock = threading.Lock()
+        """Held while a checkpoint runs, and while a copy must not be changed by one."""
+        self.durable_index = Index(0)
+        """Entries up to this one survive a power cut in the database file."""
+
+    def run(self) -> Index:
+        """Checkpoint what there is, and return the durable index. Raises FatalError."""
+        with self.lock:
+            complete, pages = self._passive()
+            if pages >= HOLD_PAGES:
+                with self._writer_lock:
+                    complete, pages = self._passive()
+                if not complete:
+                    self._log.warning("checkpoint_incomplete", wal_pages=pages)
+        return self.durable_index
+
+    def complete(self) -> bool:
+        """Checkpoint everything, for a caller that holds the writer and `lock`: whether the file
+        now is the whole database. A reader of an older state can be in the way."""
+        return self._passive()[0]
+
+    def close(self) -> None:
+        """Close the connection, with `lock` held."""
+        self._connection.close(True)
+
+    def _passive(self) -> tuple[bool, int]:
+        """One checkpoint: (whether nothing was left, pages in the log)."""
+        noted = self._applied_index()
+        try:
+            in_log, moved = self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        except apsw.BusyError:
+            return False, 0
+        except apsw.Error as error:
+            raise failures.fatal(error, "checkpointing") from error
+        complete = in_log == moved and in_log >= 0
+        if complete and noted > self.durable_index:
+            self.durable_index = noted
+        return complete, in_log

@@ -1,0 +1,475 @@
+"""The incremental content hash of the writer connection.
+
+SQLite's preupdate hook tells every change of a row before it is made
+(https://www.sqlite.org/c3ref/preupdate_blobwrite.html). What a request changed is gathered in
+`_delta` and added to the sums only once the request stands; so a rolled-back savepoint costs
+nothing. What the hook does not tell (sqlite_schema, sqlite_sequence, ALTER TABLE, CREATE TABLE AS,
+tables with VIRTUAL generated columns) is found by `schema_changed` and by `flush`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import apsw
+
+from raftdb.base.errors import DataError, Error, FatalError, NotSupportedError
+from raftdb.machine.determinism import as_integer
+from raftdb.machine.format import HASH_MASK, MARK, PREFIX, ROWID_MAX
+from raftdb.machine.layout import Layout, Run, read_chunk, read_images, read_layout
+from raftdb.machine.rowhash import RowHasher, from_bytes, to_bytes
+
+_TOUCHED_MAX = 100_000
+"""More changed rows than this in a table that is followed by rowid: read all of it again."""
+
+_CHUNK_ROWS = 1_000
+
+_PLAIN, _REAL, _BY_ROWID, _WHOLE = range(4)
+"""How a table is followed: values from the hook; the same with integers of REAL columns made
+reals; rowids from the hook and values read afterwards; read as a whole when touched."""
+
+
+class _Table:
+    """A table's running sum."""
+
+    __slots__ = (
+        "committed",
+        "id",
+        "is_statistics",
+        "kind",
+        "layout",
+        "name",
+        "root",
+        "sql",
+        "total",
+        "touched",
+    )
+
+    def __init__(self, id: int, name: str, root: int, sql: str, layout: Layout) -> None:
+        self.id = id
+        self.name = name
+        self.root = root
+        self.sql = sql
+        self.layout = layout
+        self.total = 0
+        self.committed: tuple[int, str] | None = None
+        """Sum and name in the database; None when it has no row there yet."""
+        self.touched: set[int] | None = set()
+        """Rowids to read again; None: read the whole table (kinds _BY_ROWID and _WHOLE)."""
+        self.is_statistics = name.lower().startswith("sqlite_stat")
+        self.kind = _kind(layout)
+
+
+def _kind(layout: Layout) -> int:
+    if layout.has_virtual:
+        return _BY_ROWID if layout.rowid else _WHOLE
+    return _REAL if layout.reals else _PLAIN
+
+
+class ContentHasher:
+    """Follows one connection. All methods on the apply lane."""
+
+    def __init__(self, connection: apsw.Connection, run: Run, key: bytes) -> None:
+        self._run = run
+        self._hasher = RowHasher(key)
+        self._tables: dict[str, _Table] = {}
+        self._delta: dict[str, int] = {}
+        self._changed: dict[int, _Table] = {}
+        """By id: tables whose sum may differ from the stored one."""
+        self._dropped: list[int] = []
+        self._schema = 0
+        self._schema_committed = 0
+        self._sequences = 0
+        self._sequences_committed = 0
+        self._sequence_rows: list[tuple[Any, ...]] = []
+        self._has_sequences = False
+        self._saved: tuple[Any, ...] | None = None
+        self._next_id = 1
+        self._touched_now = False
+        """A table that is read afterwards was touched by the running request."""
+        self.mentions_fail = False
+        """Some object's SQL has the word FAIL: a failed statement may keep rows."""
+        self.has_virtual_tables = False
+        """FTS and the like exist: they keep changes in memory until a savepoint opens."""
+        self.unknown_table = False
+        """The hook met a table that `schema_changed` has not seen yet."""
+        self.error: Error | None = None
+        """Why a row may not be stored; the request must fail."""
+        connection.preupdate_hook(self._hook, id="raftdb")
+
+    # The hook
+
+    def _hook(self, update: apsw.PreUpdate) -> None:
+        name = update.table_name
+        table = self._tables.get(name)
+        if table is None:
+            if name == "sqlite_sequence":
+                self._check_sequence(update)
+            elif not name.startswith(PREFIX):
+                self.unknown_table = True
+            return
+        try:
+            if table.kind <= _REAL:
+                change = self._change(table, update)
+                self._delta[name] = self._delta.get(name, 0) + change
+            else:
+                self._touch(table, update)
+        except UnicodeError:
+            self.error = DataError(
+                f"a text value for table {name} is not valid UTF-8",
+                code="utf8",
+                hint="keep such bytes as a BLOB",
+            )
+        except Error as error:
+            self.error = error
+
+    def _change(self, table: _Table, update: apsw.PreUpdate) -> int:
+        """By how much the row's change moves the table's sum."""
+        operation = update.opcode
+        layout = table.layout
+        change = 0
+        if operation != apsw.SQLITE_DELETE:
+            rowid = update.rowid_new if layout.rowid else None
+            if rowid == ROWID_MAX:
+                raise _last_rowid(table.name)
+            values: Any = update.new
+            if table.kind == _REAL:
+                values = _with_reals(values, layout.reals)
+            change = self._hasher.hash((rowid, *values))
+        if operation != apsw.SQLITE_INSERT:
+            rowid = update.rowid if layout.rowid else None
+            values = update.old
+            if table.kind == _REAL:
+                values = _with_reals(values, layout.reals)
+            change -= self._hasher.hash((rowid, *values))
+        return change
+
+    def _touch(self, table: _Table, update: apsw.PreUpdate) -> None:
+        self._touched_now = True
+        self._changed[table.id] = table
+        if table.kind == _WHOLE:
+            table.touched = None
+            return
+        if update.opcode != apsw.SQLITE_DELETE and update.rowid_new == ROWID_MAX:
+            raise _last_rowid(table.name)
+        if table.touched is not None:
+            table.touched.add(update.rowid)
+            table.touched.add(update.rowid_new)
+            if len(table.touched) > _TOUCHED_MAX:
+                table.touched = None
+
+    def _check_sequence(self, update: apsw.PreUpdate) -> None:
+        """A user writes sqlite_sequence. One that is used up makes SQLite say SQLITE_FULL, which
+        must go on meaning that the disk is full."""
+        if update.opcode == apsw.SQLITE_DELETE:
+            return
+        try:
+            new: Any = update.new
+            used_up = as_integer(new[1]) >= ROWID_MAX
+        except UnicodeError:
+            used_up = True
+        if used_up:
+            self.error = DataError(f"a sequence in sqlite_sequence must stay below {ROWID_MAX}")
+
+    # A request's course
+
+    def begin_request(self) -> None:
+        """After the savepoint is open: what a virtual table wrote because of it belongs before."""
+        if self._delta:
+            self._fold()
+        self.error = None
+        self._touched_now = False
+
+    def keep_request(self) -> None:
+        """The request's rows stay."""
+        if self._delta:
+            self._fold()
+        self._saved = None
+
+    def drop_request(self) -> None:
+        """The request's savepoint was rolled back."""
+        self._delta.clear()
+        self.unknown_table = False
+        if self._saved is not None:
+            self._restore()
+
+    def _fold(self) -> None:
+        for name, change in self._delta.items():
+            table = self._tables[name]
+            table.total = (table.total + change) & HASH_MASK
+            self._changed[table.id] = table
+        self._delta.clear()
+
+    def _save(self) -> None:
+        """Remember the way back, should the request fail after its change of the schema. What it
+        changed so far is still in `_delta`."""
+        tables = dict(self._tables)
+        state = {t.id: (t.name, t.root, t.sql, t.layout, t.total) for t in tables.values()}
+        changed, dropped = dict(self._changed), list(self._dropped)
+        self._saved = (tables, state, changed, dropped, self._schema, self._next_id)
+
+    def _restore(self) -> None:
+        assert self._saved is not None
+        tables, state, changed, dropped, self._schema, self._next_id = self._saved
+        self._saved = None
+        self._tables, self._changed, self._dropped = tables, changed, dropped
+        for table in tables.values():
+            table.name, table.root, table.sql, table.layout, table.total = state[table.id]
+            table.kind = _kind(table.layout)
+        self._read_schema()
+
+    def changed_rows(self) -> bool:
+        """Whether the running request changed any row, undone or not."""
+        return bool(self._delta) or self._touched_now
+
+    def rows_remain(self) -> bool:
+        """Whether what the failed request changed is still there. Reads whole tables: only for the
+        rare statement of which SQLite does not tell."""
+        tables = [self._tables[name] for name in self._delta]
+        tables += [t for t in self._changed.values() if t.touched is None or t.touched]
+        for table in tables:
+            images = read_images(self._run, table.name, table.layout)
+            if self._hasher.sum(images) != table.total:
+                return True
+        return False
+
+    # The schema
+
+    def schema_changed(self) -> None:
+        """Look at the schema again; sum tables that are new or whose rows read differently now."""
+        if self._saved is None:
+            self._save()
+        self._fold()
+        self.unknown_table = False
+        rows = self._read_schema()
+        names = {row[1] for row in rows if row[0] == "table"}
+        vanished = {t.root: t for t in self._tables.values() if t.name not in names}
+        tables: dict[str, _Table] = {}
+        for kind, name, _table, root, sql in rows:
+            if kind != "table" or not root or name == "sqlite_sequence":
+                continue
+            table = self._tables.get(name)
+            if table is None or table.sql != sql or table.is_statistics:
+                table = self._look_at(table or vanished.pop(root, None), name, root, sql)
+            table.root = root
+            tables[name] = table
+        kept = {table.id for table in tables.values()}
+        for table in self._tables.values():
+            if table.id not in kept:
+                self._dropped.append(table.id)
+                self._changed.pop(table.id, None)
+        self._tables = tables
+
+    def _read_schema(self) -> list[tuple[Any, ...]]:
+        query = f"SELECT type, name, tbl_name, rootpage, sql FROM sqlite_schema {MARK}"
+        rows = [row for row in self._run(query) if not row[2].startswith(PREFIX)]
+        self._schema = schema_sum(self._hasher, self._run, rows)
+        self.has_virtual_tables = any(r[0] == "table" and not r[3] for r in rows)
+        self.mentions_fail = any("FAIL" in (row[4] or "").upper() for row in rows)
+        self._has_sequences = any(row[1] == "sqlite_sequence" for row in rows)
+        return rows
+
+    def _look_at(self, table: _Table | None, name: str, root: int, sql: str) -> _Table:
+        """A table that is new, was renamed or was altered."""
+        layout = read_layout(self._run, name)
+        if table is None:
+            table = _Table(self._next_id, name, root, sql, layout)
+            self._next_id += 1
+            scan = True
+        else:
+            scan = table.layout.shape != layout.shape or table.is_statistics
+            table.name, table.sql, table.layout = name, sql, layout
+            table.kind = _kind(layout)
+        self._changed[table.id] = table
+        if scan:
+            self._scan(table)
+        return table
+
+    def _scan(self, table: _Table) -> None:
+        """Sum all of a table's rows."""
+        table.touched = set()
+        if table.kind != _BY_ROWID:
+            images = read_images(self._run, table.name, table.layout)
+            table.total = self._hasher.sum(images)
+            return
+        self._run(f"DELETE FROM {PREFIX}row WHERE tbl = ? {MARK}", (table.id,))
+        total = 0
+        last = None
+        while chunk := read_chunk(self._run, table.name, table.layout, last, _CHUNK_ROWS):
+            for image in chunk:
+                total += self._write_row(table, image)
+            last = chunk[-1][0]
+        table.total = total & HASH_MASK
+
+    def _write_row(self, table: _Table, image: tuple[Any, ...]) -> int:
+        value = self._hasher.hash(image)
+        self._run(
+            f"INSERT OR REPLACE INTO {PREFIX}row(tbl, row, hash) VALUES (?, ?, ?) {MARK}",
+            (table.id, image[0], to_bytes(value)),
+        )
+        return value
+
+    # Into the database and back
+
+    def flush(self) -> None:
+        """Write what changed, inside the transaction that is about to be committed."""
+        self._fold()
+        self.settle()
+        for table in self._changed.values():
+            if table.committed is None:
+                self._run(
+                    f"INSERT INTO {PREFIX}hash(id, kind, name, total) VALUES (?, 't', ?, ?) {MARK}",
+                    (table.id, table.name, to_bytes(table.total)),
+                )
+            elif (table.total, table.name) != table.committed:
+                self._run(
+                    f"UPDATE {PREFIX}hash SET name = ?, total = ? WHERE id = ? {MARK}",
+                    (table.name, to_bytes(table.total), table.id),
+                )
+        self._flush_schema()
+
+    def _flush_schema(self) -> None:
+        for id in self._dropped:
+            self._run(f"DELETE FROM {PREFIX}hash WHERE id = ? {MARK}", (id,))
+            self._run(f"DELETE FROM {PREFIX}row WHERE tbl = ? {MARK}", (id,))
+        if self._has_sequences:
+            self._sequence_sum()
+        elif self._sequences:
+            self._sequences, self._sequence_rows = 0, []
+        for kind, total, committed in (
+            ("s", self._schema, self._schema_committed),
+            ("q", self._sequences, self._sequences_committed),
+        ):
+            if total != committed:
+                self._run(
+                    f"UPDATE {PREFIX}hash SET total = ? WHERE kind = ? AND name = '' {MARK}",
+                    (to_bytes(total), kind),
+                )
+
+    def _sequence_sum(self) -> None:
+        rows = sorted(self._run(f"SELECT name, seq FROM sqlite_sequence {MARK}"), key=repr)
+        if rows != self._sequence_rows:
+            self._sequence_rows = rows
+            self._sequences = self._hasher.sum(rows)
+
+    def settle(self) -> None:
+        """Bring the sums of tables that are read afterwards up to date."""
+        for table in self._changed.values():
+            if table.kind >= _BY_ROWID:
+                self._settle(table)
+
+    def _settle(self, table: _Table) -> None:
+        touched = table.touched
+        if touched is None:
+            self._scan(table)
+            return
+        for rowid in sorted(touched):
+            old = self._run(
+                f"SELECT hash FROM {PREFIX}row WHERE tbl = ? AND row = ? {MARK}", (table.id, rowid)
+            )
+            before = sum(from_bytes(value) for (value,) in old)
+            images = list(read_images(self._run, table.name, table.layout, rowid))
+            after = 0
+            if images:
+                after = self._write_row(table, images[0])
+            elif before:
+                self._run(
+                    f"DELETE FROM {PREFIX}row WHERE tbl = ? AND row = ? {MARK}", (table.id, rowid)
+                )
+            table.total = (table.total + after - before) & HASH_MASK
+        table.touched = set()
+
+    def committed(self) -> None:
+        """The transaction that `flush` wrote into is committed."""
+        if self._delta:
+            raise FatalError(
+                "rows changed between the content hash and the commit",
+                code="internal",
+                hint="please report it",
+            )
+        for table in self._changed.values():
+            table.committed = (table.total, table.name)
+            table.touched = set()
+        self._changed.clear()
+        self._dropped.clear()
+        self._schema_committed = self._schema
+        self._sequences_committed = self._sequences
+
+    def revert(self) -> None:
+        """The transaction was lost, and it had not changed the schema."""
+        for table in self._changed.values():
+            assert table.committed is not None, "its table is as old as the last commit"
+            table.total = table.committed[0]
+            table.touched = set()
+        self._delta.clear()
+        self._changed.clear()
+        self.error, self.unknown_table = None, False
+
+    def load(self) -> None:
+        """Take all sums from the database, as of its last commit. Raises FatalError."""
+        self._delta.clear()
+        self._changed.clear()
+        self._dropped.clear()
+        self._saved, self.error, self.unknown_table = None, None, False
+        stored = {
+            (kind, name): (id, from_bytes(total))
+            for id, kind, name, total in self._run(
+                f"SELECT id, kind, name, total FROM {PREFIX}hash {MARK}"
+            )
+        }
+        self._next_id = max(id for id, _total in stored.values()) + 1
+        self._schema_committed = stored.pop(("s", ""))[1]
+        self._sequences = self._sequences_committed = stored.pop(("q", ""))[1]
+        self._tables = {}
+        for kind, name, _table, root, sql in self._read_schema():
+            if kind == "table" and root and name != "sqlite_sequence":
+                if ("t", name) not in stored:
+                    raise _inconsistent(f"table {name} has no stored hash")
+                id, total = stored.pop(("t", name))
+                table = _Table(id, name, root, sql, read_layout(self._run, name))
+                table.total = total
+                table.committed = (total, name)
+                self._tables[name] = table
+        if stored:
+            raise _inconsistent(f"the table of a stored hash is missing: {min(stored)[1]}")
+        if self._schema != self._schema_committed:
+            raise _inconsistent("the schema is not the one that was written")
+        self._sequence_rows = []
+
+
+def schema_sum(hasher: RowHasher, run: Run, rows: list[tuple[Any, ...]]) -> int:
+    """Over (type, name, tbl_name, sql) of the users' objects, user_version and application_id."""
+    parts: list[tuple[Any, ...]] = [(kind, name, on, sql) for kind, name, on, _root, sql in rows]
+    for pragma in ("user_version", "application_id"):
+        [(value,)] = run(f"PRAGMA {pragma} {MARK}")
+        parts.append(("pragma", pragma, None, value))
+    return hasher.sum(parts)
+
+
+def _with_reals(values: tuple[Any, ...], reals: tuple[int, ...]) -> tuple[Any, ...]:
+    """Integers of REAL columns as the reals that a SELECT reads: the hook gives the default of a
+    column that was added later as it was written."""
+    for position in reals:
+        if type(values[position]) is int:
+            changed = list(values)
+            for place in reals:
+                if type(changed[place]) is int:
+                    changed[place] = float(changed[place])
+            return tuple(changed)
+    return values
+
+
+def _last_rowid(table: str) -> NotSupportedError:
+    return NotSupportedError(
+        f"rowid {ROWID_MAX} of table {table} is refused",
+        code="rowid_max",
+        hint="SQLite would pick the rowid after it at random; start from smaller ones",
+    )
+
+
+def _inconsistent(what: str) -> FatalError:
+    return FatalError(
+        f"the content hash does not fit the database: {what}",
+        code="database_corrupt",
+        hint="the file was changed from outside or is damaged: replace this node by a new member",
+    )

@@ -1,0 +1,171 @@
+"""SQLite's errors, sorted: a committed result that is the same everywhere, or the end of this node.
+
+The one place where result codes become raftdb's errors (https://www.sqlite.org/rescode.html).
+"""
+
+from __future__ import annotations
+
+import apsw
+
+from raftdb.base.errors import (
+    DatabaseError,
+    DataError,
+    Error,
+    FatalError,
+    IntegrityError,
+    NotSupportedError,
+    OperationalError,
+    ProgrammingError,
+)
+from raftdb.machine.format import MESSAGE_CHARACTERS_MAX
+
+_FATAL_CODES = frozenset(
+    (
+        apsw.SQLITE_FULL,
+        apsw.SQLITE_IOERR,
+        apsw.SQLITE_CORRUPT,
+        apsw.SQLITE_NOTADB,
+        apsw.SQLITE_NOMEM,
+        apsw.SQLITE_BUSY,
+        apsw.SQLITE_CANTOPEN,
+        apsw.SQLITE_PROTOCOL,
+        apsw.SQLITE_READONLY,
+        apsw.SQLITE_PERM,
+        apsw.SQLITE_INTERRUPT,
+        apsw.SQLITE_NOLFS,
+    )
+)
+"""The disk, the memory or another process stood in the way: nothing about the statement."""
+
+_PASSING_CODES = frozenset(
+    (
+        apsw.SQLITE_BUSY,
+        apsw.SQLITE_CANTOPEN,
+        apsw.SQLITE_FULL,
+        apsw.SQLITE_INTERRUPT,
+        apsw.SQLITE_NOMEM,
+        apsw.SQLITE_PROTOCOL,
+    )
+)
+"""Of a query: memory, descriptors or room for temporary files were short."""
+
+_HINTS = {
+    apsw.SQLITE_FULL: "make room on the disk and start the node again",
+    apsw.SQLITE_BUSY: "another process has the database open: stop it",
+    apsw.SQLITE_CORRUPT: "the file is damaged: take this node's disk out and add a new member",
+    apsw.SQLITE_NOTADB: "the file is damaged: take this node's disk out and add a new member",
+}
+
+_CONSTRAINTS = {
+    apsw.SQLITE_CONSTRAINT_CHECK: "constraint_check",
+    apsw.SQLITE_CONSTRAINT_DATATYPE: "constraint_datatype",
+    apsw.SQLITE_CONSTRAINT_FOREIGNKEY: "constraint_foreign_key",
+    apsw.SQLITE_CONSTRAINT_NOTNULL: "constraint_not_null",
+    apsw.SQLITE_CONSTRAINT_PRIMARYKEY: "constraint_primary_key",
+    apsw.SQLITE_CONSTRAINT_ROWID: "constraint_rowid",
+    apsw.SQLITE_CONSTRAINT_TRIGGER: "constraint_trigger",
+    apsw.SQLITE_CONSTRAINT_UNIQUE: "constraint_unique",
+    apsw.SQLITE_CONSTRAINT_VTAB: "constraint_virtual_table",
+}
+
+
+class StatementFailed(Exception):
+    """A user's statement failed; `cause` is what SQLite, or its binding, said."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(cause)
+        self.cause = cause
+
+
+STATEMENT_ERRORS = (apsw.Error, UnicodeError, OverflowError, TypeError, ValueError, KeyError)
+"""What executing a user's statement may raise. Anything else is a defect of raftdb."""
+
+
+def is_fatal(error: Exception) -> bool:
+    """Whether the node, and not the statement, is to blame.
+
+    A virtual table that finds its own content inconsistent (an FTS5 index over an external table
+    that was changed behind its back) also says CORRUPT, but the statement brought that about: it
+    happens on every replica alike and must not stop them all.
+    """
+    if not isinstance(error, apsw.Error):
+        return False
+    code = int(getattr(error, "result", apsw.SQLITE_ERROR)) & 0xFF
+    extended = int(getattr(error, "extendedresult", code))
+    return code in _FATAL_CODES and extended != apsw.SQLITE_CORRUPT_VTAB
+
+
+def fatal(error: BaseException, doing: str) -> FatalError:
+    """The error that stops the node."""
+    code = int(getattr(error, "result", 0)) & 0xFF
+    name = type(error).__name__
+    return FatalError(
+        f"the database failed while {doing}: {name}: {error}",
+        code="database_failed",
+        hint=_HINTS.get(code, "see the message; the node stops to keep its promises"),
+    )
+
+
+def translate(error: Exception) -> Error:
+    """What a statement's own failure becomes. Deterministic: depends on the error alone.
+
+    Raises FatalError when the node is to blame, and the error itself when it is none of
+    STATEMENT_ERRORS.
+    """
+    if isinstance(error, StatementFailed):
+        error = error.cause
+    if isinstance(error, Error):
+        return error
+    if isinstance(error, apsw.Error):
+        return _sqlite_error(error)
+    if isinstance(error, UnicodeError):
+        return DataError(
+            "a text value is not valid UTF-8",
+            code="utf8",
+            hint="keep such bytes as a BLOB",
+        )
+    if isinstance(error, OverflowError):
+        return DataError(_cut(str(error)), hint="integers have 64 bits")
+    if isinstance(error, TypeError | ValueError | KeyError):
+        return ProgrammingError(_cut(str(error)), code="parameters")
+    raise error
+
+
+def of_query(error: Exception) -> Error:
+    """What the failure of a read-only query becomes. Nothing depends on it being the same
+    elsewhere: what is short here and now is no reason to stop the node, damage is."""
+    code = int(getattr(error, "result", 0)) & 0xFF if isinstance(error, apsw.Error) else 0
+    if code in _PASSING_CODES:
+        return OperationalError(_cut(str(error)), code="query_failed", retryable=True)
+    if isinstance(error, apsw.Error) and is_fatal(error):
+        return fatal(error, "answering a query")
+    return translate(error)
+
+
+def _sqlite_error(error: apsw.Error) -> Error:
+    if is_fatal(error):
+        raise fatal(error, "executing a statement") from error
+    message = _cut(str(error))
+    code = int(getattr(error, "result", apsw.SQLITE_ERROR)) & 0xFF
+    extended = int(getattr(error, "extendedresult", code))
+    if code == apsw.SQLITE_CONSTRAINT:
+        return IntegrityError(message, code=_CONSTRAINTS.get(extended, "constraint"))
+    if code == apsw.SQLITE_MISMATCH:
+        return IntegrityError(message, code="mismatch")
+    if code == apsw.SQLITE_TOOBIG:
+        return DataError(message, code="too_big", hint="a value, row or statement is too large")
+    if code == apsw.SQLITE_AUTH:
+        return NotSupportedError(message)
+    if code == apsw.SQLITE_CORRUPT:
+        return DatabaseError(message, code="virtual_table_corrupt", hint="rebuild it")
+    if code == apsw.SQLITE_LOCKED:
+        return OperationalError(message, code="locked")
+    if isinstance(error, apsw.BindingsError) or code == apsw.SQLITE_RANGE:
+        return ProgrammingError(message, code="parameters")
+    return ProgrammingError(message)
+
+
+def _cut(message: str) -> str:
+    if len(message) <= MESSAGE_CHARACTERS_MAX:
+        return message
+    return message[:MESSAGE_CHARACTERS_MAX] + " …"

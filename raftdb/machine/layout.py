@@ -1,0 +1,90 @@
+"""Which columns of a table are stored, and how one row is read as the hash sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from raftdb.machine.format import MARK
+
+Run = Callable[..., Any]
+"""Executes SQL of raftdb's own: (sql, parameters=()) -> iterable of rows."""
+
+_VIRTUAL, _HIDDEN = 2, 1
+_ROWID_NAMES = ("rowid", "_rowid_", "oid")
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What the hash of a table's rows depends on, besides the rows."""
+
+    columns: tuple[str, ...]
+    """Stored columns in the table's order; not part of equality between layouts, see `shape`."""
+    reals: tuple[int, ...]
+    """Positions among `columns` of those with REAL affinity."""
+    has_virtual: bool
+    """It has VIRTUAL generated columns: the preupdate hook cannot give its values."""
+    rowid: str
+    """The name by which the rowid is read; `` without one (or when columns hide all three)."""
+
+    @property
+    def shape(self) -> tuple[Any, ...]:
+        """Layouts of equal shape give equal sums for equal rows: a column's name is not in it."""
+        return (len(self.columns), self.reals, self.has_virtual, bool(self.rowid))
+
+
+def read_layout(run: Run, table: str) -> Layout:
+    """The layout of a table of the main database."""
+    columns: list[str] = []
+    reals: list[int] = []
+    has_virtual = False
+    names: set[str] = set()
+    query = f"SELECT name, type, hidden FROM pragma_table_xinfo(?) {MARK}"
+    for name, declared, hidden in run(query, (table,)):
+        names.add(name.lower())
+        if hidden == _VIRTUAL:
+            has_virtual = True
+        elif hidden != _HIDDEN:
+            if _is_real(declared):
+                reals.append(len(columns))
+            columns.append(name)
+    [(without_rowid,)] = run(
+        f"SELECT wr FROM pragma_table_list(?) WHERE schema = 'main' {MARK}", (table,)
+    )
+    free = [name for name in _ROWID_NAMES if name not in names]
+    rowid = "" if without_rowid or not free else free[0]
+    return Layout(tuple(columns), tuple(reals), has_virtual, rowid)
+
+
+def read_images(run: Run, table: str, layout: Layout, rowid: int | None = None) -> Iterator[Any]:
+    """Rows as the hash sees them: (rowid or None, stored values …). All of them, or one."""
+    sql = _select(table, layout)
+    if rowid is None:
+        return iter(run(f"{sql} {MARK}"))
+    return iter(run(f"{sql} WHERE {layout.rowid} = ? {MARK}", (rowid,)))
+
+
+def read_chunk(run: Run, table: str, layout: Layout, after: int | None, limit: int) -> list[Any]:
+    """Up to `limit` rows as the hash sees them, by rowid, above `after` (None: from the first)."""
+    where = "" if after is None else f"WHERE {layout.rowid} > {after}"
+    order = f"ORDER BY {layout.rowid} LIMIT {limit}"
+    return list(run(f"{_select(table, layout)} {where} {order} {MARK}"))
+
+
+def _select(table: str, layout: Layout) -> str:
+    names = ", ".join(quote(column) for column in layout.columns)
+    return f"SELECT {layout.rowid or 'NULL'}, {names} FROM main.{quote(table)} NOT INDEXED"
+
+
+def quote(name: str) -> str:
+    """As an identifier of SQL."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _is_real(declared: str) -> bool:
+    """REAL affinity by the rules of https://www.sqlite.org/datatype3.html#determination_of_column_affinity"""
+    upper = declared.upper()
+    if any(word in upper for word in ("INT", "CHAR", "CLOB", "TEXT", "BLOB")):
+        return False
+    return any(word in upper for word in ("REAL", "FLOA", "DOUB"))

@@ -1,0 +1,325 @@
+"""The state machine: SQLite, driven by committed entries.
+
+Three kinds of connections on one file: the writer (lane `apply`), readers (any thread), and one
+for checkpoints (lane of its own). Nothing here starts a thread.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Sequence
+
+import apsw
+
+from raftdb.base.errors import ConfigError, FatalError
+from raftdb.base.ids import HistoryId, Index, Term
+from raftdb.base.limits import Limits
+from raftdb.base.ports import Clock, Files, Log
+from raftdb.command.requests import Statement
+from raftdb.command.results import Results
+from raftdb.machine import captures, failures, generations, stored
+from raftdb.machine.applier import Applier, Entry
+from raftdb.machine.captures import Capture
+from raftdb.machine.checkpoints import Checkpointer
+from raftdb.machine.connections import open_checkpointer, open_reader, open_writer
+from raftdb.machine.determinism import RequestTimeVfs, use_utc
+from raftdb.machine.format import (
+    DATABASE_FILE,
+    FORMAT_VERSION,
+    HASH_BYTES,
+    PAGE_BYTES,
+    PREFIX,
+    TABLES,
+)
+from raftdb.machine.policy import READ_PRAGMAS
+from raftdb.machine.readers import ReaderPool
+from raftdb.machine.rowhash import ContentHash, to_bytes
+from raftdb.machine.sqltext import is_read
+from raftdb.machine.stored import run_on
+
+_MANY = 1 << 62
+
+
+class Machine:
+    """One replica's database. Satisfies the engine's StateMachine."""
+
+    def __init__(
+        self,
+        path: str,
+        vfs_base: str,
+        writer: apsw.Connection,
+        vfs: RequestTimeVfs,
+        meta: stored.Meta,
+        limits: Limits,
+        log: Log,
+        clock: Clock | None,
+    ) -> None:
+        self._path = path
+        self._meta = meta
+        self._limits = limits
+        self._log = log
+        self._vfs = vfs
+        self._writer = writer
+        self._writer_lock = threading.Lock()
+        self._fatal: FatalError | None = None
+        self.wal_pages = 0
+        """Pages in the write-ahead log after the last commit: when to call `checkpoint`."""
+        history = bytes.fromhex(meta.history)
+        self._applier = Applier(writer, run_on(writer), vfs, history, meta.hash_key)
+        writer.set_wal_hook(self._wal_hook)
+        self._readers = ReaderPool(lambda: open_reader(path, vfs_base), limits.readers_max, clock)
+        self._checkpointer = Checkpointer(
+            open_checkpointer(path, vfs_base),
+            self._writer_lock,
+            lambda: self._applier.progress.index,
+            log,
+        )
+
+    # Life
+
+    @classmethod
+    def create(
+        cls, directory: str, history: HistoryId, *, files: Files, vfs_base: str = ""
+    ) -> None:
+        """Found an empty database of a new history, durably. Raises ConfigError when the directory
+        has one already."""
+        if generations.current(files, directory) is not None:
+            raise ConfigError(
+                f"{directory} has a database already",
+                code="database_exists",
+                hint="start the node, or choose another directory",
+            )
+        generation = generations.make_next(files, directory)
+        path = os.path.join(generation, DATABASE_FILE)
+        try:
+            _found(path, history, vfs_base)
+        except apsw.Error as error:
+            raise failures.fatal(error, f"creating {path}") from error
+        generations.make_current(files, directory, generation)
+
+    @classmethod
+    def open(
+        cls,
+        directory: str,
+        *,
+        history: HistoryId,
+        limits: Limits,
+        files: Files,
+        log: Log,
+        clock: Clock | None = None,
+        vfs_base: str = "",
+    ) -> Machine:
+        """Open the current generation. `clock` gives readers their greatest age (without it they
+        have none); `vfs_base` names the VFS below, `` for the system's.
+
+        Raises ConfigError (no database, another history, another format) and FatalError.
+        """
+        generation = generations.current(files, directory)
+        if generation is None:
+            raise ConfigError(
+                f"{directory} has no database",
+                code="database_missing",
+                hint="an empty directory is no member: run `raftdb init`, or add a new one",
+            )
+        generations.remove_others(files, directory)
+        use_utc(log)
+        path = os.path.join(generation, DATABASE_FILE)
+        vfs = RequestTimeVfs(vfs_base)
+        try:
+            writer = open_writer(path, vfs.name)
+            meta = stored.read_meta(run_on(writer), path)
+            if meta.history != history:
+                raise ConfigError(
+                    f"{path} belongs to history {meta.history}, not {history}",
+                    code="wrong_history",
+                    hint="the directory is another cluster's, or was restored: check the path",
+                )
+            return cls(path, vfs_base, writer, vfs, meta, limits, log, clock)
+        except apsw.Error as error:
+            raise failures.fatal(error, f"opening {path}") from error
+
+    def close(self) -> None:
+        """Stop queries and close all connections. Nothing is lost without it."""
+        self._readers.close()
+        with self._checkpointer.lock, self._writer_lock:
+            self._checkpointer.close()
+            self._writer.close(True)
+            self._vfs.unregister()
+            if self._fatal is None:
+                self._fatal = FatalError("the database is closed", code="closed")
+
+    def _wal_hook(self, _connection: apsw.Connection, _name: str, pages: int) -> int:
+        self.wal_pages = pages
+        return int(apsw.SQLITE_OK)
+
+    # The engine's StateMachine
+
+    def applied(self) -> tuple[Index, Term]:
+        """The last entry whose whole effect is committed in SQLite. From any thread."""
+        progress = self._applier.progress
+        return progress.index, progress.term
+
+    def apply(self, entries: Sequence[Entry]) -> list[list[bytes]]:
+        """Apply entries in order; encoded replies per entry and payload. On the apply lane.
+
+        A SQL error is a reply. FatalError: this node cannot go on (nothing of what was not
+        committed shows), and every later call raises it again.
+        """
+        with self._writer_lock:
+            if self._fatal is not None:
+                raise self._fatal
+            try:
+                return self._applier.apply(entries)
+            except FatalError as error:
+                self._fatal = error
+                raise
+            except Exception as error:
+                self._fatal = failures.fatal(error, "applying entries")
+                raise self._fatal from error
+
+    # Reading
+
+    def query(
+        self,
+        *statements: Statement,
+        rows_bytes_max: int | None = None,
+        rows_max: int | None = None,
+    ) -> Results:
+        """Execute read-only statements, all on one snapshot: the last commit, or a later one. From
+        any thread.
+
+        Raises ProgrammingError with code `not_a_read` when one would write, and DataError with
+        code `result_too_large` when all rows together have more than `rows_max` rows (None: no
+        bound) or `rows_bytes_max` bytes (None: limits.result_bytes_max).
+        """
+        bytes_max = self._limits.result_bytes_max if rows_bytes_max is None else rows_bytes_max
+        return self._readers.query(statements, bytes_max, _MANY if rows_max is None else rows_max)
+
+    def is_read_only(self, sql: str) -> bool:
+        """Whether this SQL may go to `query`, by its text alone (no IO; from any thread)."""
+        return is_read(sql, READ_PRAGMAS)
+
+    def session_token(self, number: int) -> bytes | None:
+        """The 16 bytes that attach to an open session; None without one. From any thread."""
+        return self._applier.sessions.token(number)
+
+    def sessions_open(self) -> int:
+        """How many sessions are open. From any thread."""
+        return len(self._applier.sessions)
+
+    def wal_bytes(self) -> int:
+        """Size of the write-ahead log that is not checkpointed, at least. From any thread."""
+        return self.wal_pages * (PAGE_BYTES + 24)
+
+    def time_ms(self) -> int:
+        """Logged time as of the last commit, in Unix milliseconds. From any thread."""
+        return self._applier.progress.time_ms
+
+    def content_hash(self) -> ContentHash:
+        """The incremental content hash at the last commit. From any thread."""
+        with self._readers.snapshot() as connection:
+            return stored.stored_hash(run_on(connection), self._meta.hash_key)
+
+    def recompute_content_hash(self) -> ContentHash:
+        """The content hash computed from all rows: slow. From any thread. Equal to what
+        `content_hash` gives at the same index, or the file is damaged."""
+        with self._readers.snapshot() as connection:
+            return stored.recomputed_hash(run_on(connection), self._meta.hash_key)
+
+    # Durability
+
+    @property
+    def durable_index(self) -> Index:
+        """Entries up to here survive a power cut in the database: the journal may drop them. 0
+        until the first complete checkpoint of this process."""
+        return self._checkpointer.durable_index
+
+    def checkpoint(self) -> Index:
+        """Move the write-ahead log into the file; the durable index. On a lane of its own, beside
+        the writer. Stops readers that are over their age first."""
+        self._readers.interrupt_older_than(self._limits.reader_age_ms_max / 1000)
+        return self._checkpointer.run()
+
+    # Copies
+
+    def capture(
+        self, target_directory: str, pace: Callable[[int], None], *, files: Files
+    ) -> Capture:
+        """Copy the database, as of one known index, into a new directory. On the checkpoint lane.
+
+        Writers go on; checkpoints wait until the copy is done, so the write-ahead log grows
+        meanwhile. `pace` is called with the bytes copied so far after each MiB: it may wait, and it
+        may raise to give up. Raises OperationalError with code `capture_busy` when an old reader
+        keeps a checkpoint from completing.
+        """
+        return captures.capture(
+            self._path, target_directory, pace, files, self._freeze, self._checkpointer.lock
+        )
+
+    def _freeze(self) -> captures.Frozen | None:
+        """Make the file the whole database, with the writer held back; None when a reader of an
+        older state is in the way."""
+        with self._writer_lock:
+            if not self._checkpointer.complete():
+                return None
+            progress = self._applier.progress
+            with self._readers.snapshot() as connection:
+                content = stored.stored_hash(run_on(connection), self._meta.hash_key)
+            return captures.Frozen(self._meta.history, progress, content)
+
+    @staticmethod
+    def install(
+        directory: str,
+        capture_directory: str,
+        *,
+        history: HistoryId,
+        files: Files,
+        verify_content: bool = True,
+        vfs_base: str = "",
+    ) -> Capture:
+        """Make a verified copy the current generation, by one rename (rule M3). The machine of this
+        directory must be closed. The capture's file is moved away. Raises ConfigError when the copy
+        is not what its description says; the old state stays then.
+        """
+        return captures.install(
+            directory,
+            capture_directory,
+            history=history,
+            files=files,
+            verify_content=verify_content,
+            vfs_base=vfs_base,
+        )
+
+
+def _found(path: str, history: HistoryId, vfs_base: str) -> None:
+    connection = apsw.Connection(
+        path, flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE, vfs=vfs_base or None
+    )
+    try:
+        run = run_on(connection)
+        for pragma in (
+            f"page_size = {PAGE_BYTES}",
+            "encoding = 'UTF-8'",
+            "auto_vacuum = NONE",
+            "journal_mode = WAL",
+            "synchronous = FULL",
+        ):
+            connection.execute(f"PRAGMA {pragma}").fetchall()
+        key = hashlib.blake2b(history.encode("ascii"), digest_size=HASH_BYTES).digest()
+        with connection:
+            connection.execute(TABLES)
+            for name, value in (
+                ("format_version", str(FORMAT_VERSION)),
+                ("history", history),
+                ("hash_key", key.hex()),
+            ):
+                run(f"INSERT INTO {PREFIX}meta VALUES (?, ?)", (name, value))
+            run(f"INSERT INTO {PREFIX}applied VALUES (1, 0, 0, 0, 0, ?)", (bytes(HASH_BYTES),))
+            schema = stored.recomputed_hash(run, key).schema
+            for kind, total in (("s", schema), ("q", to_bytes(0))):
+                run(f"INSERT INTO {PREFIX}hash(kind, name, total) VALUES (?, '', ?)", (kind, total))
+        connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+    finally:
+        connection.close()

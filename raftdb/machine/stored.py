@@ -1,0 +1,104 @@
+"""Reads what raftdb stored in a database: used by everything that only looks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import apsw
+
+from raftdb.base.errors import ConfigError
+from raftdb.base.ids import HistoryId, Index, Term
+from raftdb.machine.content import schema_sum
+from raftdb.machine.format import FORMAT_VERSION, MARK, PREFIX
+from raftdb.machine.layout import Run, read_images, read_layout
+from raftdb.machine.rowhash import ContentHash, RowHasher, to_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """What never changes in a database."""
+
+    history: HistoryId
+    hash_key: bytes
+
+
+def run_on(connection: apsw.Connection) -> Run:
+    """Executes raftdb's own SQL on a connection."""
+
+    def run(sql: str, parameters: tuple[Any, ...] = ()) -> apsw.Cursor:
+        return connection.execute(sql, parameters)
+
+    return run
+
+
+def read_meta(run: Run, path: str) -> Meta:
+    """Raises ConfigError when it is not a database of raftdb, or one of a later format."""
+    try:
+        rows: dict[str, Any] = dict(run(f"SELECT key, value FROM {PREFIX}meta {MARK}"))
+    except (apsw.SQLError, apsw.NotADBError) as error:
+        raise ConfigError(
+            f"{path} is not a database of raftdb: {error}", code="not_a_database"
+        ) from error
+    version = int(rows["format_version"])
+    if version != FORMAT_VERSION:
+        raise ConfigError(
+            f"{path} has format {version}, and this release knows {FORMAT_VERSION}",
+            code="database_format",
+            hint="start it with the release that wrote it",
+        )
+    return Meta(HistoryId(rows["history"]), bytes.fromhex(rows["hash_key"]))
+
+
+def read_applied(run: Run) -> tuple[Index, Term, int, int, bytes]:
+    """(index, term, position, time_ms, results), see applier.Progress."""
+    [(index, term, position, time_ms, results)] = run(
+        f"SELECT idx, term, position, time_ms, results FROM {PREFIX}applied {MARK}"
+    )
+    return Index(index), Term(term), position, time_ms, results
+
+
+def stored_hash(run: Run, key: bytes) -> ContentHash:
+    """The content hash as it was kept incrementally. Inside a read transaction."""
+    parts: dict[str, dict[str, bytes]] = {"t": {}, "s": {}, "q": {}}
+    query = f"SELECT kind, name, total FROM {PREFIX}hash ORDER BY name {MARK}"
+    for kind, name, total in run(query):
+        parts[kind][name] = total
+    return _content_hash(run, RowHasher(key), parts["t"], parts["s"][""], parts["q"][""])
+
+
+def recomputed_hash(run: Run, key: bytes) -> ContentHash:
+    """The content hash from the rows themselves: reads everything. Inside a read transaction."""
+    hasher = RowHasher(key)
+    rows = [
+        row
+        for row in run(f"SELECT type, name, tbl_name, rootpage, sql FROM sqlite_schema {MARK}")
+        if not row[2].startswith(PREFIX)
+    ]
+    schema = to_bytes(schema_sum(hasher, run, rows))
+    sequences = to_bytes(0)
+    tables: dict[str, bytes] = {}
+    for kind, name, _on, root, _sql in sorted(rows, key=lambda row: str(row[1])):
+        if kind != "table" or not root:
+            continue
+        if name == "sqlite_sequence":
+            sequences = to_bytes(hasher.sum(run(f"SELECT name, seq FROM sqlite_sequence {MARK}")))
+        else:
+            images = read_images(run, name, read_layout(run, name))
+            tables[name] = to_bytes(hasher.sum(images))
+    return _content_hash(run, hasher, tables, schema, sequences)
+
+
+def _content_hash(
+    run: Run, hasher: RowHasher, tables: dict[str, bytes], schema: bytes, sequences: bytes
+) -> ContentHash:
+    index, _term, position, _time_ms, results = read_applied(run)
+    return ContentHash(
+        index=index,
+        position=position,
+        total=hasher.total(tables, schema, sequences),
+        tables=tables,
+        schema=schema,
+        sequences=sequences,
+        results=results,
+    )
