@@ -333,7 +333,9 @@ def _read(where: str, key: str, value: Any, *, text: bool = False) -> Any:
     try:
         return setting.kind.from_text(value) if text else setting.kind.from_toml(value)
     except ConfigError as error:
-        raise ConfigError(f"{where}: {key}: {error.message}", hint=error.hint) from error
+        raise ConfigError(
+            f"{where}: {key}: {error.message}", hint=error.hint or setting.doc
+        ) from error
     except (ValueError, OverflowError) as error:
         shown = repr(value) if len(repr(value)) <= 100 else repr(value)[:100] + "…"
         raise ConfigError(

@@ -28,7 +28,7 @@ class Limits:
     hello_frame_bytes_max: int = 4096
     peer_frame_bytes_max: int = 40 * MIB
     peer_part_bytes: int = 256 * 1024
-    """A longer message to a peer travels in pieces of this size, so that nothing waits behind it."""
+    """A longer message to a peer travels in pieces of this size: nothing waits behind it."""
     client_connections_max: int = 1_024
     peer_connections_max: int = 128
     handshakes_max: int = 64

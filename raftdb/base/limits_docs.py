@@ -14,6 +14,7 @@ LIMIT_DOCS = {
     "client_frame_bytes_max": "Bytes of one message of the client protocol.",
     "hello_frame_bytes_max": "Bytes of a connection's first message.",
     "peer_frame_bytes_max": "Bytes of one message between nodes.",
+    "peer_part_bytes": "A longer message between nodes travels in pieces of this size.",
     "client_connections_max": "Open connections at the client port.",
     "peer_connections_max": "Open connections at the peer port.",
     "handshakes_max": "Connections of one port that have not shown their certificate yet.",

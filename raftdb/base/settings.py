@@ -45,6 +45,10 @@ class Kind:
     is_path: bool = False
 
 
+_VARIABLES = {"history": "RAFTDB_HISTORY_ID"}
+"""RAFTDB_HISTORY is the shell's: the file that remembers what was typed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
     """One key of the configuration."""
@@ -58,7 +62,7 @@ class Setting:
     @property
     def variable(self) -> str:
         """Its environment variable: RAFTDB_LIMITS__SESSIONS_MAX for limits.sessions_max."""
-        return "RAFTDB_" + self.key.replace(".", "__").upper()
+        return _VARIABLES.get(self.key, "RAFTDB_" + self.key.replace(".", "__").upper())
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ LOCAL = "127.0.0.1"
 def free_port() -> int:
     """A port of loopback, below the range of outgoing connections, that is free now."""
     for _ in range(500):
-        port = random.randrange(20_000, 32_000)
+        port = random.SystemRandom().randrange(20_000, 32_000)
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
