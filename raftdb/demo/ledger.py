@@ -27,6 +27,7 @@ class Record:
     client: int
     acknowledged: set[int] = field(default_factory=set)
     """Numbers of the rows whose commit was acknowledged."""
+    last_acknowledged: int = 0
     attempted: int = 0
     """The highest row number that was ever sent."""
     write_requests: int = 0
@@ -35,6 +36,11 @@ class Record:
     stale_reads: list[str] = field(default_factory=list)
     latencies_s: list[float] = field(default_factory=list)
     longest_s: float = 0.0
+
+    def acknowledge(self, numbers: range) -> None:
+        """Their commit was acknowledged; numbers only grow."""
+        self.acknowledged.update(numbers)
+        self.last_acknowledged = numbers[-1]
 
 
 class Ledger:

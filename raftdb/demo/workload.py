@@ -89,15 +89,15 @@ class LoadClient(threading.Thread):
                 connection.executemany(_INSERT, values)
         except Error as error:
             if error.outcome == APPLIED:
-                record.acknowledged.update(numbers)
+                record.acknowledge(numbers)
             raise
-        record.acknowledged.update(numbers)
+        record.acknowledge(numbers)
         self._ledger.committed()
 
     def _read_own(self, connection: Connection) -> None:
         record = self._record
         record.reads += 1
-        acknowledged = max(record.acknowledged, default=0) if record.failures else record.attempted
+        acknowledged = record.last_acknowledged
         row = connection.execute(
             "SELECT coalesce(max(n), 0) FROM visits WHERE client = ?", (record.client,)
         ).fetchone()
