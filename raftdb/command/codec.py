@@ -101,13 +101,13 @@ def _pack(value: Any) -> bytes:
     return packed
 
 
-def _unpack(data: bytes) -> list[Any]:
+def _unpack(data: bytes) -> tuple[Any, ...]:
     value = msgpack.unpackb(data, raw=False, strict_map_key=True, use_list=False)
     if not isinstance(value, tuple) or len(value) < 2:
         raise ValueError("not an array")
     if value[0] != VERSION:
         raise ValueError(f"version {value[0]!r}, this node knows {VERSION}")
-    return list(value)
+    return value
 
 
 def _bad(what: str, error: BaseException) -> NoReturn:
@@ -117,20 +117,17 @@ def _bad(what: str, error: BaseException) -> NoReturn:
     ) from error
 
 
-def _request(value: list[Any]) -> Request:
+def _request(value: tuple[Any, ...]) -> Request:
+    # Decoding is on the path of every write: plain loops and few calls.
     kind = value[1]
     stamp = Stamp(_integer(value[2]), _bytes(value[3]))
-    body = value[4:]
     if kind == _EXECUTE:
-        session, sequence, floor, foreign_keys, statements = body
-        return Execute(
-            stamp,
-            _integer(session),
-            _integer(sequence),
-            _integer(floor),
-            tuple(Statement(_text(sql), _parameter_sets(sets)) for sql, sets in statements),
-            bool(foreign_keys),
-        )
+        _, _, _, _, session, sequence, floor, foreign_keys, statements = value
+        if not type(session) is type(sequence) is type(floor) is int:
+            raise ValueError("session, sequence and floor are integers")
+        read = [Statement(_text(sql), _parameter_sets(sets)) for sql, sets in statements]
+        return Execute(stamp, session, sequence, floor, tuple(read), bool(foreign_keys))
+    body = value[4:]
     if kind == _OPEN:
         token, label = body
         return OpenSession(stamp, _bytes(token), _text(label))
@@ -142,7 +139,7 @@ def _request(value: list[Any]) -> Request:
     raise ValueError(f"unknown kind {kind!r}")
 
 
-def _reply(value: list[Any]) -> Reply:
+def _reply(value: tuple[Any, ...]) -> Reply:
     kind, body = value[1], value[2:]
     if kind == _RESULTS:
         (statements,) = body
@@ -160,8 +157,11 @@ def _reply(value: list[Any]) -> Reply:
 
 
 def _parameter_sets(value: Any) -> tuple[Parameters, ...]:
-    if not isinstance(value, tuple) or not all(isinstance(item, tuple | dict) for item in value):
-        raise ValueError("parameter sets are arrays or maps")
+    if type(value) is not tuple:
+        raise ValueError("parameter sets are an array")
+    for item in value:
+        if type(item) is not tuple and type(item) is not dict:
+            raise ValueError("a parameter set is an array or a map")
     return value
 
 

@@ -11,6 +11,7 @@ Never: the network, consensus, a clock or a random number that is not the reques
 from raftdb.machine.captures import Capture
 from raftdb.machine.fingerprint import Fingerprint, fingerprint
 from raftdb.machine.format import PAGE_BYTES
+from raftdb.machine.inspect import DatabaseReport, SessionReport, TableReport, inspect_database
 from raftdb.machine.machine import Machine
 from raftdb.machine.rowhash import ContentHash
 

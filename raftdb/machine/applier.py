@@ -124,9 +124,10 @@ class _Unit:
         self.alone = False
         if isinstance(request, Execute):
             self.foreign_keys = request.foreign_keys
-            self.alone = not request.foreign_keys or any(
-                leading_verb(statement.sql) not in DML for statement in request.statements
-            )
+            self.alone = not request.foreign_keys
+            for statement in request.statements:
+                if leading_verb(statement.sql) not in DML:
+                    self.alone = True
 
 
 class _TransactionLost(Exception):
@@ -160,7 +161,7 @@ class Applier:
         self._statements = StatementRunner(
             connection, self._authorizer, RequestFunctions(connection)
         )
-        self.sessions = Sessions(run)
+        self.sessions = Sessions(run, self._control)
         self._content = ContentHasher(connection, run, hash_key)
         self._time_ms = 0
         self._results = b""
@@ -175,6 +176,7 @@ class Applier:
 
     def _reload(self) -> None:
         self._time_ms, self._results = self.progress.time_ms, self.progress.results
+        self._vfs.set_time(self._time_ms)
         self.sessions.load()
         self._content.load()
 
@@ -280,6 +282,7 @@ class Applier:
         if self._connection.in_transaction:
             self._control(_ROLLBACK)
         self._time_ms, self._results = self.progress.time_ms, self.progress.results
+        self._vfs.set_time(self._time_ms)
         self.sessions.revert()
         if self._schema_changed:
             self._content.load()
@@ -298,12 +301,16 @@ class Applier:
     # Requests
 
     def _request(self, unit: _Unit, request: Request, failed: bytes | None) -> bytes:
-        self._time_ms = now = max(self._time_ms, min(request.stamp.time_ms, TIME_MS_MAX))
-        self._vfs.set_time(now)
+        now = request.stamp.time_ms
+        if now > self._time_ms:
+            self._time_ms = now = min(now, TIME_MS_MAX)
+            self._vfs.set_time(now)
+        else:
+            now = self._time_ms
         sessions = self.sessions
         sessions.expire(now)
         if isinstance(request, Execute):
-            reply = self._execute_once(request, now, failed)
+            reply = self._execute_once(unit, request, now, failed)
         elif isinstance(request, OpenSession):
             reply = self._open_session(unit, request, now)
         else:
@@ -324,17 +331,17 @@ class Applier:
             return encode_reply(Failed(error, -1))
         return encode_reply(Opened(SessionId(self._history, number, request.token)))
 
-    def _execute_once(self, request: Execute, now: int, failed: bytes | None) -> bytes:
+    def _execute_once(self, unit: _Unit, request: Execute, now: int, failed: bytes | None) -> bytes:
         """The reply of the first time, or the request's effect together with its reply."""
         sessions = self.sessions
         known = sessions.check(request.session, request.sequence)
         if known is not None:
             return known if isinstance(known, bytes) else encode_reply(Failed(known, -1))
-        reply = self._execute(request) if failed is None else failed
+        reply = self._execute(request, unit.alone) if failed is None else failed
         sessions.record(request.session, request.sequence, request.floor, reply, now)
         return reply
 
-    def _execute(self, request: Execute) -> bytes:
+    def _execute(self, request: Execute, alone: bool) -> bytes:
         """Execute the statements in a savepoint: all of them stay, or none."""
         content = self._content
         if content.mentions_fail:
@@ -344,13 +351,14 @@ class Applier:
         self._statements.begin_request(request.stamp.seed)
         number = -1
         try:
-            self._check_request(request)
+            if alone:
+                _check_alone(request)
             results = []
             for number, statement in enumerate(request.statements):
                 results.append(self._statements.run(statement, number))
                 if content.error is not None:
                     raise content.error
-                if content.unknown_table or leading_verb(statement.sql) not in DML:
+                if content.unknown_table or (alone and leading_verb(statement.sql) not in DML):
                     self._schema_touched()
             self._check_foreign_keys()
             reply = encode_reply(Results(tuple(results)))
@@ -363,14 +371,6 @@ class Applier:
         self._control(_RELEASE)
         content.keep_request()
         return reply
-
-    def _check_request(self, request: Execute) -> None:
-        verbs = [leading_verb(statement.sql) for statement in request.statements]
-        if "ANALYZE" in verbs and len(verbs) > 1:
-            raise NotSupportedError(
-                "refused: ANALYZE stands in a batch with other statements",
-                hint="run ANALYZE as a request of its own",
-            )
 
     def _schema_touched(self) -> None:
         """The statement may have changed the schema: what is known of it follows."""
@@ -432,3 +432,12 @@ class Applier:
         # SQLite counts no change when it took the statement back. It also counts none when only
         # triggers changed rows before one of them failed.
         return connection.changes() > 0 or content.rows_remain()
+
+
+def _check_alone(request: Execute) -> None:
+    verbs = [leading_verb(statement.sql) for statement in request.statements]
+    if "ANALYZE" in verbs and len(verbs) > 1:
+        raise NotSupportedError(
+            "refused: ANALYZE stands in a batch with other statements",
+            hint="run ANALYZE as a request of its own",
+        )

@@ -24,6 +24,8 @@ _TOUCHED_MAX = 100_000
 
 _CHUNK_ROWS = 1_000
 
+_INSERT, _DELETE = int(apsw.SQLITE_INSERT), int(apsw.SQLITE_DELETE)
+
 _PLAIN, _REAL, _BY_ROWID, _WHOLE = range(4)
 """How a table is followed: values from the hook; the same with integers of REAL columns made
 reals; rowids from the hook and values read afterwards; read as a whole when touched."""
@@ -34,6 +36,7 @@ class _Table:
 
     __slots__ = (
         "committed",
+        "has_rowid",
         "id",
         "is_statistics",
         "kind",
@@ -50,14 +53,19 @@ class _Table:
         self.name = name
         self.root = root
         self.sql = sql
-        self.layout = layout
         self.total = 0
         self.committed: tuple[int, str] | None = None
         """Sum and name in the database; None when it has no row there yet."""
         self.touched: set[int] | None = set()
         """Rowids to read again; None: read the whole table (kinds _BY_ROWID and _WHOLE)."""
         self.is_statistics = name.lower().startswith("sqlite_stat")
+        self.set_layout(layout)
+
+    def set_layout(self, layout: Layout) -> None:
+        """Its rows are read so from now on."""
+        self.layout = layout
         self.kind = _kind(layout)
+        self.has_rowid = bool(layout.rowid)
 
 
 def _kind(layout: Layout) -> int:
@@ -71,7 +79,9 @@ class ContentHasher:
 
     def __init__(self, connection: apsw.Connection, run: Run, key: bytes) -> None:
         self._run = run
+        self._write = connection.cursor().execute
         self._hasher = RowHasher(key)
+        self._hash = self._hasher.hash
         self._tables: dict[str, _Table] = {}
         self._delta: dict[str, int] = {}
         self._changed: dict[int, _Table] = {}
@@ -126,22 +136,21 @@ class ContentHasher:
     def _change(self, table: _Table, update: apsw.PreUpdate) -> int:
         """By how much the row's change moves the table's sum."""
         operation = update.opcode
-        layout = table.layout
         change = 0
-        if operation != apsw.SQLITE_DELETE:
-            rowid = update.rowid_new if layout.rowid else None
+        if operation != _DELETE:
+            rowid = update.rowid_new if table.has_rowid else None
             if rowid == ROWID_MAX:
                 raise _last_rowid(table.name)
             values: Any = update.new
             if table.kind == _REAL:
-                values = _with_reals(values, layout.reals)
-            change = self._hasher.hash((rowid, *values))
-        if operation != apsw.SQLITE_INSERT:
-            rowid = update.rowid if layout.rowid else None
+                values = _with_reals(values, table.layout.reals)
+            change = self._hash((rowid, *values))
+        if operation != _INSERT:
+            rowid = update.rowid if table.has_rowid else None
             values = update.old
             if table.kind == _REAL:
-                values = _with_reals(values, layout.reals)
-            change -= self._hasher.hash((rowid, *values))
+                values = _with_reals(values, table.layout.reals)
+            change -= self._hash((rowid, *values))
         return change
 
     def _touch(self, table: _Table, update: apsw.PreUpdate) -> None:
@@ -150,7 +159,7 @@ class ContentHasher:
         if table.kind == _WHOLE:
             table.touched = None
             return
-        if update.opcode != apsw.SQLITE_DELETE and update.rowid_new == ROWID_MAX:
+        if update.opcode != _DELETE and update.rowid_new == ROWID_MAX:
             raise _last_rowid(table.name)
         if table.touched is not None:
             table.touched.add(update.rowid)
@@ -161,7 +170,7 @@ class ContentHasher:
     def _check_sequence(self, update: apsw.PreUpdate) -> None:
         """A user writes sqlite_sequence. One that is used up makes SQLite say SQLITE_FULL, which
         must go on meaning that the disk is full."""
-        if update.opcode == apsw.SQLITE_DELETE:
+        if update.opcode == _DELETE:
             return
         try:
             new: Any = update.new
@@ -214,8 +223,8 @@ class ContentHasher:
         self._saved = None
         self._tables, self._changed, self._dropped = tables, changed, dropped
         for table in tables.values():
-            table.name, table.root, table.sql, table.layout, table.total = state[table.id]
-            table.kind = _kind(table.layout)
+            table.name, table.root, table.sql, layout, table.total = state[table.id]
+            table.set_layout(layout)
         self._read_schema()
 
     def changed_rows(self) -> bool:
@@ -278,8 +287,8 @@ class ContentHasher:
             scan = True
         else:
             scan = table.layout.shape != layout.shape or table.is_statistics
-            table.name, table.sql, table.layout = name, sql, layout
-            table.kind = _kind(layout)
+            table.name, table.sql = name, sql
+            table.set_layout(layout)
         self._changed[table.id] = table
         if scan:
             self._scan(table)
@@ -292,7 +301,7 @@ class ContentHasher:
             images = read_images(self._run, table.name, table.layout)
             table.total = self._hasher.sum(images)
             return
-        self._run(f"DELETE FROM {PREFIX}row WHERE tbl = ? {MARK}", (table.id,))
+        self._write(f"DELETE FROM {PREFIX}row WHERE tbl = ? {MARK}", (table.id,))
         total = 0
         last = None
         while chunk := read_chunk(self._run, table.name, table.layout, last, _CHUNK_ROWS):
@@ -303,7 +312,7 @@ class ContentHasher:
 
     def _write_row(self, table: _Table, image: tuple[Any, ...]) -> int:
         value = self._hasher.hash(image)
-        self._run(
+        self._write(
             f"INSERT OR REPLACE INTO {PREFIX}row(tbl, row, hash) VALUES (?, ?, ?) {MARK}",
             (table.id, image[0], to_bytes(value)),
         )
@@ -317,12 +326,12 @@ class ContentHasher:
         self.settle()
         for table in self._changed.values():
             if table.committed is None:
-                self._run(
+                self._write(
                     f"INSERT INTO {PREFIX}hash(id, kind, name, total) VALUES (?, 't', ?, ?) {MARK}",
                     (table.id, table.name, to_bytes(table.total)),
                 )
             elif (table.total, table.name) != table.committed:
-                self._run(
+                self._write(
                     f"UPDATE {PREFIX}hash SET name = ?, total = ? WHERE id = ? {MARK}",
                     (table.name, to_bytes(table.total), table.id),
                 )
@@ -330,8 +339,8 @@ class ContentHasher:
 
     def _flush_schema(self) -> None:
         for id in self._dropped:
-            self._run(f"DELETE FROM {PREFIX}hash WHERE id = ? {MARK}", (id,))
-            self._run(f"DELETE FROM {PREFIX}row WHERE tbl = ? {MARK}", (id,))
+            self._write(f"DELETE FROM {PREFIX}hash WHERE id = ? {MARK}", (id,))
+            self._write(f"DELETE FROM {PREFIX}row WHERE tbl = ? {MARK}", (id,))
         if self._has_sequences:
             self._sequence_sum()
         elif self._sequences:
@@ -341,7 +350,7 @@ class ContentHasher:
             ("q", self._sequences, self._sequences_committed),
         ):
             if total != committed:
-                self._run(
+                self._write(
                     f"UPDATE {PREFIX}hash SET total = ? WHERE kind = ? AND name = '' {MARK}",
                     (to_bytes(total), kind),
                 )
@@ -373,7 +382,7 @@ class ContentHasher:
             if images:
                 after = self._write_row(table, images[0])
             elif before:
-                self._run(
+                self._write(
                     f"DELETE FROM {PREFIX}row WHERE tbl = ? AND row = ? {MARK}", (table.id, rowid)
                 )
             table.total = (table.total + after - before) & HASH_MASK

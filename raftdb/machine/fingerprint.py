@@ -33,7 +33,8 @@ SELECT group_concat(line, char(10)) FROM (
     || ' ' || strftime('%Y-%m-%d %H:%M:%f', x * 1000) || ' ' || datetime(x * 1e5, 'unixepoch')
     AS line FROM n ORDER BY x)
 UNION ALL SELECT printf('%!.17g', avg(x)) || ' ' || printf('%!.17g', sum(x / 3)) FROM n
-UNION ALL SELECT ('1.7976931348623157e308' * 1.0) || ' ' || 4.9e-324 || ' ' || (-0.0) || ' ' || 1e999
+UNION ALL SELECT ('1.7976931348623157e308' * 1.0) || ' ' || 4.9e-324 || ' ' || (-0.0)
+    || ' ' || 1e999
 """
 """Fixed inputs for the C library's functions, and for number to text and back."""
 

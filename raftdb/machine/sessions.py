@@ -72,8 +72,10 @@ class _Session:
 class Sessions:
     """The session table of one machine. Changes on the apply lane; `token` from any thread."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, write: Run) -> None:
         self._run = run
+        self._write = write
+        """As `run`, for statements that return no rows."""
         self._sessions: dict[int, _Session] = {}
         self._dirty: dict[int, _Session] = {}
         self._closed: list[int] = []
@@ -122,7 +124,7 @@ class Sessions:
         session = self._sessions.get(number)
         if session is None:
             return _unknown_session(sequence)
-        if sequence == session.sequence + 1:
+        if sequence == session.sequence + 1 and sequence <= _SEQUENCE_MAX:
             return None
         if sequence < 1 or sequence > _SEQUENCE_MAX:
             return ProtocolError(f"{sequence} is no sequence: they count 1, 2, 3, …")
@@ -151,12 +153,16 @@ class Sessions:
         session.sequence = sequence
         session.time_ms = now_ms
         session.pending.append(reply)
-        sizes = session.sizes
-        sizes.append(len(reply))
-        session.kept_bytes += len(reply)
-        if floor > session.floor:
-            session.floor = min(floor, sequence - 1)
-        if len(sizes) > 1:
+        if floor >= sequence - 1:
+            # The client has all the others: the common case.
+            session.floor = sequence - 1
+            session.sizes = [len(reply)]
+            session.kept_bytes = len(reply)
+        else:
+            if floor > session.floor:
+                session.floor = floor
+            session.sizes.append(len(reply))
+            session.kept_bytes += len(reply)
             _forget(session)
         self._dirty[number] = session
 
@@ -218,8 +224,8 @@ class Sessions:
     def flush(self) -> None:
         """Write what changed, inside the transaction that is about to be committed."""
         for number in self._closed:
-            self._run(f"DELETE FROM {PREFIX}session WHERE number = ? {MARK}", (number,))
-            self._run(f"DELETE FROM {PREFIX}reply WHERE session = ? {MARK}", (number,))
+            self._write(f"DELETE FROM {PREFIX}session WHERE number = ? {MARK}", (number,))
+            self._write(f"DELETE FROM {PREFIX}reply WHERE session = ? {MARK}", (number,))
         for session in self._dirty.values():
             if session.is_new:
                 self._run(
@@ -228,7 +234,7 @@ class Sessions:
             if session.row_first or len(session.sizes) > 1:
                 self._flush_replies(session)
             last = session.pending[-1] if session.pending else None
-            self._run(
+            self._write(
                 _UPDATE,
                 (session.time_ms, session.sequence, session.floor, last, session.number),
             )
@@ -237,13 +243,13 @@ class Sessions:
         """Give replies before the last one rows of their own; drop those that are not kept."""
         number, stored, first = session.number, session.stored, session.first_kept
         if first <= stored < session.sequence and stored:
-            self._run(_MOVE, (number,))
+            self._write(_MOVE, (number,))
         for sequence in range(max(first, stored + 1), session.sequence):
             reply = session.pending[sequence - stored - 1]
-            self._run(_INSERT_REPLY, (number, sequence, reply))
+            self._write(_INSERT_REPLY, (number, sequence, reply))
         if 0 < session.row_first < first:
             query = f"DELETE FROM {PREFIX}reply WHERE session = ? AND sequence < ? {MARK}"
-            self._run(query, (number, first))
+            self._write(query, (number, first))
         session.row_first = first if first < session.sequence else 0
 
     def committed(self) -> None:
