@@ -24,6 +24,7 @@ from __future__ import annotations
 import enum
 import struct
 from collections.abc import Mapping
+from typing import Any
 
 from raftdb.base.errors import DataError
 from raftdb.base.limits import DEFAULT_LIMITS, Limits
@@ -80,7 +81,8 @@ class _Side:
     def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
         self.limits = limits
         self.state = State.FRESH
-        self._fault: RemoteProtocolError | None = None
+        self._allowed = TRANSITIONS[State.FRESH]
+        self._fault: tuple[str, str, str] | None = None
         self._buffer = bytearray()
         self._open: set[int] = set()
         self._receive_frame_max = 0
@@ -98,20 +100,17 @@ class _Side:
         Raises LocalProtocolError when it may not be sent now, DataError when a value cannot be sent
         or the frame would be larger than the other side takes.
         """
-        kind = type(message)
-        if kind not in self._sends:
-            raise LocalProtocolError(f"this side does not send {kind.__name__}")
-        following = self._following(message, LocalProtocolError)
-        self._check_request_id(message, LocalProtocolError)
+        if type(message) not in self._sends:
+            raise LocalProtocolError(f"this side does not send {type(message).__name__}")
         body = encode(message)
-        frame_max = self._send_frame_max
-        if len(body) > frame_max:
+        if len(body) > self._send_frame_max:
             raise DataError(
-                f"a message of {len(body)} bytes is larger than the {frame_max} bytes allowed",
+                f"a message of {len(body)} bytes is larger than the"
+                f" {self._send_frame_max} bytes allowed",
                 code="too_large",
                 hint="split it into smaller requests",
             )
-        self._advance(message, following)
+        self._step(message, LocalProtocolError)
         return _HEADER.pack(len(body)) + body
 
     def receive(self, data: bytes | bytearray | memoryview) -> list[m.Message]:
@@ -120,7 +119,9 @@ class _Side:
         Raises RemoteProtocolError. Its `messages` are the good ones that stood ahead of the fault.
         """
         if self._fault is not None:
-            raise self._fault
+            # A fresh one each time: an exception keeps alive whatever its traceback has seen.
+            code, text, hint = self._fault
+            raise RemoteProtocolError(text, code=code, hint=hint)
         received: list[m.Message] = []
         try:
             if self._buffer:
@@ -135,8 +136,8 @@ class _Side:
                         self._buffer += view[used:]
         except RemoteProtocolError as error:
             error.messages = tuple(received)
-            self._fault = error
-            self.state = State.CLOSED
+            self._fault = (error.code, error.message, error.hint)
+            self._become(State.CLOSED)
             self._buffer = bytearray()
             raise
         return received
@@ -157,49 +158,50 @@ class _Side:
             if end - start < size:
                 break
             position = start + size
-            with view[start:position] as body:
-                message = decode(body, self.limits.request_values_max)
+            message = decode(view[start:position], self.limits.request_values_max)
             if type(message) not in self._receives:
                 raise RemoteProtocolError(f"{type(message).__name__} came from the wrong side")
-            following = self._following(message, RemoteProtocolError)
-            self._check_request_id(message, RemoteProtocolError)
-            self._advance(message, following)
+            self._step(message, RemoteProtocolError)
             received.append(message)
         return position
 
-    def _following(self, message: m.Message, blame: type[Exception]) -> State:
-        if type(message) is m.ErrorMessage and message.request_id == 0:
-            if self.state is State.CLOSED and self._fault is None:
-                raise blame("the connection is closed already")
-            return State.CLOSED
-        following = TRANSITIONS[self.state].get(type(message))
-        if following is None:
-            raise blame(f"{type(message).__name__} is not allowed: {self.state.value}")
-        return following
-
-    def _check_request_id(self, message: m.Message, blame: type[Exception]) -> None:
+    def _step(self, message: Any, blame: type[Exception]) -> None:
+        """Check that the message may be said now, then note that it was. Nothing changes when it
+        may not."""
         kind = type(message)
-        if kind in _REQUEST_TYPES:
-            request_id = message.request_id  # type: ignore[union-attr]
+        following = self._allowed.get(kind)
+        if kind is m.ErrorMessage and message.request_id == 0:
+            following = self._after_refusal(blame)
+        elif following is None:
+            raise blame(f"{kind.__name__} is not allowed: {self.state.value}")
+        elif kind in _REQUEST_TYPES:
+            request_id = message.request_id
             if request_id in self._open:
                 raise blame(f"request id {request_id} is open already")
             if len(self._open) >= self._requests_max:
                 raise blame(f"more than {self._requests_max} requests are open")
+            self._open.add(request_id)
         elif kind in _REPLY_TYPES:
-            request_id = message.request_id  # type: ignore[union-attr]
-            if request_id and request_id not in self._open:
+            request_id = message.request_id
+            if request_id not in self._open:
                 raise blame(f"{kind.__name__} for request {request_id}, which is not open")
-
-    def _advance(self, message: m.Message, following: State) -> None:
-        kind = type(message)
-        if kind in _REQUEST_TYPES:
-            self._open.add(message.request_id)  # type: ignore[union-attr]
-        elif kind in _REPLY_TYPES:
-            if kind is not m.Rows or message.last:  # type: ignore[union-attr]
-                self._open.discard(message.request_id)  # type: ignore[union-attr]
+            if kind is not m.Rows or message.last:
+                self._open.discard(request_id)
         elif kind is m.Welcome:
-            self._welcomed(message)  # type: ignore[arg-type]
-        self.state = following
+            self._welcomed(message)
+        if following is not self.state:
+            self._become(following)
+
+    def _after_refusal(self, blame: type[Exception]) -> State:
+        """ErrorMessage 0 may come at any time, once; after a fault of the other side a server may
+        still say it."""
+        if self.state is State.CLOSED and self._fault is None:
+            raise blame("the connection is closed already")
+        return State.CLOSED
+
+    def _become(self, state: State) -> None:
+        self.state = state
+        self._allowed = TRANSITIONS[state]
 
     def _welcomed(self, welcome: m.Welcome) -> None:
         raise NotImplementedError

@@ -1,0 +1,146 @@
+"""Messages of every kind, by hand and by hypothesis."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+from raftdb import wire
+from raftdb.base.errors import IntegrityError, NotLeaderError, to_wire
+from raftdb.command import Statement
+
+CLUSTER, HISTORY = "0123456789abcdef" * 2, "f" * 32
+HELLO = wire.Hello((1,), "test")
+WELCOME = wire.Welcome(
+    1,
+    CLUSTER,
+    HISTORY,
+    "n1",
+    "leader",
+    7,
+    wire.Endpoint("n1", "h1:7001"),
+    (wire.Endpoint("n1", "h1:7001"), wire.Endpoint("n2", "[::1]:7002")),
+    33 << 20,
+    1024,
+    "0.1.0",
+)
+STATEMENT = Statement("INSERT INTO t VALUES (?, ?, ?)", ((1, "x", None), (2.5, b"\xff", "ü")))
+
+REQUESTS: tuple[Any, ...] = (
+    wire.OpenSession(1, "label", 5000),
+    wire.AttachSession(2, bytes(range(40))),
+    wire.CloseSession(3, 1),
+    wire.Execute(4, 9, 8, 5000, (STATEMENT, Statement("x", ({"a": 1},))), False),
+    wire.Query(5, "linearizable", 100, (Statement("SELECT 1"),), 10),
+    wire.Query(6, "local", 100, (Statement("SELECT 1"),)),
+    wire.Status(7),
+    wire.Ping(8),
+    wire.Transfer(9, "n2", 5000),
+    wire.Transfer(10, None, 5000),
+    wire.ContentHash(11, None, 5000),
+    wire.ContentHash(12, 0, 5000),
+)
+REPLIES: tuple[Any, ...] = (
+    wire.Result(1, 77, b"reply"),
+    wire.Done(2),
+    wire.Result(3, 0, b""),
+    wire.ErrorMessage.of(4, IntegrityError("UNIQUE constraint failed", hint="h", detail={"a": 1})),
+    wire.Rows(5, 3, b"a", False),
+    wire.Rows(5, 3, b"b", True),
+    wire.Rows(6, 3, b"", True),
+    wire.Info(7, {"term": 1, "peers": ({"node_id": "n1", "lag": None},), "ok": True}),
+    wire.Pong(8),
+    wire.ErrorMessage.of(9, NotLeaderError("no", detail={"leader": "n2", "address": "h:1"})),
+    wire.Done(10),
+    wire.Info(11, {}),
+    wire.Info(12, {"total": "ab"}),
+)
+
+
+def opened() -> tuple[wire.ClientSide, wire.ServerSide]:
+    """Both sides after the welcome."""
+    client, server = wire.ClientSide(), wire.ServerSide()
+    assert server.receive(client.send(HELLO)) == [HELLO]
+    assert client.receive(server.send(WELCOME)) == [WELCOME]
+    return client, server
+
+
+integers = st.integers(-(1 << 63), (1 << 63) - 1)
+values = st.one_of(
+    st.none(),
+    integers,
+    st.floats(allow_nan=False),
+    st.text(st.characters(exclude_categories=("Cs",)), max_size=20),
+    st.binary(max_size=20),
+)
+names = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
+parameters = st.one_of(
+    st.lists(values, max_size=5).map(tuple), st.dictionaries(names, values, max_size=5)
+)
+statements = st.lists(
+    st.builds(Statement, names, st.lists(parameters, min_size=1, max_size=3).map(tuple)),
+    min_size=1,
+    max_size=3,
+).map(tuple)
+timeouts = st.integers(1, 86_400_000)
+request_ids = st.integers(1, (1 << 63) - 1)
+
+
+@st.composite
+def executes(draw: Any) -> wire.Execute:
+    sequence = draw(st.integers(1, (1 << 63) - 1))
+    floor = draw(st.integers(0, sequence - 1))
+    return wire.Execute(
+        draw(request_ids), sequence, floor, draw(timeouts), draw(statements), draw(st.booleans())
+    )
+
+
+plain = st.recursive(
+    st.one_of(values, st.booleans()),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3).map(tuple), st.dictionaries(names, inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+requests = st.one_of(
+    st.builds(wire.OpenSession, request_ids, names, timeouts),
+    st.builds(wire.AttachSession, request_ids, st.binary(min_size=40, max_size=40)),
+    st.builds(wire.CloseSession, request_ids, timeouts),
+    executes(),
+    st.builds(
+        wire.Query,
+        request_ids,
+        st.sampled_from(wire.LEVELS),
+        timeouts,
+        statements,
+        st.integers(0, 1000),
+    ),
+    st.builds(wire.Status, request_ids),
+    st.builds(wire.Ping, request_ids),
+    st.builds(wire.Transfer, request_ids, st.none() | names, timeouts),
+    st.builds(wire.ContentHash, request_ids, st.none() | st.integers(0, 1 << 60), timeouts),
+)
+replies = st.one_of(
+    st.builds(wire.Result, request_ids, st.integers(0, 1 << 60), st.binary(max_size=50)),
+    st.builds(
+        wire.Rows,
+        request_ids,
+        st.integers(0, 1 << 60),
+        st.binary(max_size=50),
+        st.booleans(),
+    ),
+    st.builds(wire.Info, request_ids, st.dictionaries(names, plain, max_size=4)),
+    st.builds(wire.Pong, request_ids),
+    st.builds(wire.Done, request_ids),
+    st.builds(
+        wire.ErrorMessage.of,
+        request_ids,
+        st.builds(IntegrityError, names, hint=names, detail=st.dictionaries(names, plain)),
+    ),
+)
+
+
+def raw_error(**changes: Any) -> dict[str, Any]:
+    """A wire error with some fields changed."""
+    return to_wire(IntegrityError("x")) | changes
