@@ -15,4 +15,15 @@ from raftdb.machine.inspect import DatabaseReport, SessionReport, TableReport, i
 from raftdb.machine.machine import Machine
 from raftdb.machine.rowhash import ContentHash
 
-__all__ = ["PAGE_BYTES", "Capture", "ContentHash", "Fingerprint", "Machine", "fingerprint"]
+__all__ = [
+    "PAGE_BYTES",
+    "Capture",
+    "ContentHash",
+    "DatabaseReport",
+    "Fingerprint",
+    "Machine",
+    "SessionReport",
+    "TableReport",
+    "fingerprint",
+    "inspect_database",
+]
