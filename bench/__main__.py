@@ -189,7 +189,6 @@ def _commits(
 @main.command()
 @click.option("--connections", default=64, type=click.IntRange(1, 1000))
 @click.option("--seconds", default=10.0, type=click.FloatRange(1, 600))
-@click.option("--native", is_flag=True, help="See into C libraries too; slows the node more.")
 @click.option("--insecure", is_flag=True, help="Without TLS.")
 @click.option("--directory", help="As in commits.")
 @click.option(
@@ -200,19 +199,18 @@ def _commits(
 def profile(
     connections: int,
     seconds: float,
-    native: bool,
     insecure: bool,
     directory: str | None,
     raw: Path | None,
 ) -> None:
-    """Where the leader's processor time goes, per commit (needs py-spy from PyPI)."""
+    """Where the leader's processor time goes, per commit (by py-spy, and perf if it is there)."""
     options = Options(insecure=insecure)
 
     def work() -> None:
         place, _ = host.work_directory(directory)
         try:
             kept = raw or place / "stacks"
-            found = profile_module.profile(options, place, connections, seconds, native, kept)
+            found = profile_module.Profiler(place, connections, seconds, kept).run(options)
         finally:
             shutil.rmtree(place, ignore_errors=True)
         report.show_profile(found, _console())

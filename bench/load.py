@@ -121,7 +121,8 @@ def run(
     nodes: Sequence[Service],
     supervisor: Supervisor,
     working: Path = Path("/"),
-    on_begin: Callable[[], None] | None = None,
+    on_begin: Callable[[], None] = lambda: None,
+    on_end: Callable[[], None] = lambda: None,
 ) -> Measurement:
     """Run one load process to its end. Raises BenchError on any failure or lost write."""
     process = subprocess.Popen(
@@ -141,12 +142,12 @@ def run(
         lines = _Lines(process, supervisor)
         lines.expect("ready", SETUP_S)
         lines.expect("begin", specification.warmup_s + SETUP_S)
-        if on_begin is not None:
-            on_begin()
+        on_begin()
         before = [node.cpu_s() for node in nodes]
         flushes = disk_flushes(supervisor.directory)
         lines.expect("end", specification.seconds + FINISH_S)
         after = [node.cpu_s() for node in nodes]
+        on_end()
         flushes = disk_flushes(supervisor.directory) - flushes
         memory = [node.memory_mb() for node in nodes]
         done = lines.expect("done", FINISH_S)

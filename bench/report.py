@@ -200,25 +200,27 @@ def show(results: Results, console: Console) -> None:
         )
 
 
-def show_profile(found: Profile, console: Console, functions: int = 30) -> None:
-    """Print where the busiest node's time goes, in microseconds per commit."""
-    measured = found.measurement
-    cpu = measured.node_cpu_s[found.busiest]
-    per_commit_us = cpu * US / measured.latency.count
-    console.print(
-        f"busiest node: {per_commit_us:.0f} us of CPU per commit, "
-        f"{measured.commits_per_s:,.0f} commits/s while sampled, p50 {measured.latency.p50_ms:.2f}",
-        highlight=False,
-    )
+def show_profile(found: Profile, console: Console, functions: int = 40) -> None:
+    """Print where the busiest node's time goes, in microseconds of CPU per commit."""
+    for word, measured in (("sampled by py-spy", found.sampled), ("then", found.plain)):
+        p50 = measured.latency.p50_ms
+        console.print(
+            f"{word}: {measured.commits_per_s:,.0f} commits/s, p50 {p50:.2f} ms", highlight=False
+        )
+    console.print(f"busiest node: {found.node_us:.0f} us of CPU per commit", highlight=False)
     for title, rows in (
-        ("by room", found.breakdown.places),
-        ("by function (innermost Python frame)", found.breakdown.functions[:functions]),
+        ("CPU by thread (the kernel's accounting)", found.threads),
+        ("CPU by thread and library (perf)", found.libraries),
+        ("holding the interpreter lock, by room (py-spy)", found.rooms),
+        ("the same, by innermost Python function", found.functions[:functions]),
     ):
-        drawn = Table(title=f"CPU of the busiest node {title}")
-        for heading, side in (("thread", "left"), ("where", "left"), ("%", "right")):
-            drawn.add_column(heading, justify="right" if side == "right" else "left")
+        if not rows:
+            continue
+        drawn = Table(title=title)
+        drawn.add_column("thread")
+        drawn.add_column("where")
         drawn.add_column("us/commit", justify="right")
-        for thread, where, count in rows:
-            share = count / found.breakdown.total
-            drawn.add_row(thread, where, f"{share:.1%}", f"{share * per_commit_us:.1f}")
+        for row in rows:
+            if row.us >= 0.3:
+                drawn.add_row(row.thread, row.where, f"{row.us:.1f}")
         console.print(drawn)
