@@ -8,6 +8,11 @@ May import: everything below; asyncio for the loop that a node runs on.
 Never: decisions that belong to a room below.
 """
 
+if not __debug__:
+    raise ImportError(
+        "raftdb checks its invariants by assertions: run Python without -O and PYTHONOPTIMIZE"
+    )
+
 from raftdb.embedded.assembly import Assembly
 from raftdb.embedded.foreground import run_node
 from raftdb.embedded.node import Node

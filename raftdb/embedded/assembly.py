@@ -18,13 +18,16 @@ from raftdb.base.layout import database_path, journal_path
 from raftdb.base.ports import Ports
 from raftdb.base.startup import check_clock, check_identity
 from raftdb.consensus import Engine
-from raftdb.consensus.port import EngineEvents, EngineStatus, Member, Timing
+from raftdb.consensus.port import EngineEvents, Member, Timing
 from raftdb.journal import Journal
 from raftdb.machine import Machine, fingerprint
 from raftdb.node import Housekeeping, Identity, Replica
 from raftdb.server import ClientListener
 
 Stopped = Callable[[BaseException | None], None]
+
+CLOSE_S = 2.0
+"""How long a node that failed tries to close its files; they are safe either way."""
 
 LINGER_S = 0.05
 """How long answers that are already written get to leave before connections are closed."""
@@ -50,6 +53,8 @@ class Assembly:
         self._facts = facts or dict
         self._started_s = ports.clock.monotonic_s()
         self._stopping = False
+        self._closing = False
+        self._failure: BaseException | None = None
         check_identity(ports.files, config)
         self.journal = Journal.open(
             ports.files, journal_path(config.data_dir), ports.executor, config.limits, ports.log
@@ -77,7 +82,7 @@ class Assembly:
             ports=ports,
             timing=_timing(config),
             limits=config.limits,
-            events=EngineEvents(on_role=self._on_role, on_fatal=self.fail),
+            events=EngineEvents(on_role=_ignore, on_fatal=self.fail),
             fingerprint=json.dumps(fingerprint().to_wire(), sort_keys=True).encode(),
             history_id=config.history,
         )
@@ -129,20 +134,30 @@ class Assembly:
         self.replica.drain(self._drained)
 
     def fail(self, error: BaseException) -> None:
-        """The node can't go on: nothing more is promised to anybody. Ends with `stopped(error)`."""
-        stopped, self._stopped = self._stopped, None
-        if stopped is None:
+        """The node can't go on: nothing more is promised to anybody. Ends with `stopped(error)`,
+        after a short try to close what can still be closed."""
+        if self._stopped is None or self._failure is not None:
             return
+        self._failure = error
         self._stopping = True
-        self._housekeeping.stop()
         self._ports.log.error("node_stops", reason=str(error))
-        stopped(error)
+        self._ports.executor.call_later(CLOSE_S, self._end)
+        self._housekeeping.stop()
+        self.listener.stop_accepting()
+        self._close()
 
     def _drained(self) -> None:
         self._ports.executor.call_later(LINGER_S, self.listener.close)
-        self._ports.executor.call_later(2 * LINGER_S, self.engine.stop, self._engine_stopped)
+        self._ports.executor.call_later(2 * LINGER_S, self._close)
+
+    def _close(self) -> None:
+        if not self._closing:
+            self._closing = True
+            self.engine.stop(self._engine_stopped)
 
     def _engine_stopped(self) -> None:
+        # Answers of what ended just now (as unknown) leave first.
+        self._ports.executor.call_soon(self.listener.close)
         self._ports.executor.submit("apply", self.machine.close, self._machine_closed)
 
     def _machine_closed(self, _result: Any, error: BaseException | None) -> None:
@@ -151,17 +166,18 @@ class Assembly:
         self.journal.close(self._journal_closed)
 
     def _journal_closed(self, error: BaseException | None) -> None:
+        if self._failure is None:
+            self._failure = error
+        self._end()
+
+    def _end(self) -> None:
         stopped, self._stopped = self._stopped, None
         if stopped is not None:
-            self._ports.log.info("stopped")
-            stopped(error)
+            if self._failure is None:
+                self._ports.log.info("stopped")
+            stopped(self._failure)
 
     # ---- what it says of itself
-
-    def _on_role(self, status: EngineStatus) -> None:
-        self._ports.log.info(
-            "role", role=status.role, term=int(status.term), leader=status.leader or "-"
-        )
 
     def describe(self) -> dict[str, Any]:
         """The status that clients are told."""
@@ -243,5 +259,5 @@ def _timing(config: NodeConfig) -> Timing:
     )
 
 
-def _ignore(_error: BaseException | None) -> None:
+def _ignore(_what: object) -> None:
     pass

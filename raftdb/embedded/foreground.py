@@ -8,7 +8,7 @@ import signal
 from raftdb.base.config import NodeConfig
 from raftdb.base.exits import ExitCode, exit_code
 from raftdb.embedded.assembly import Assembly
-from raftdb.embedded.process import ports_of, use_utc
+from raftdb.embedded.process import end_loop, ports_of, use_utc
 from raftdb.runtime import StreamLog, new_event_loop, tune_malloc, tune_switching
 
 STOP_TIMEOUT_S = 30.0
@@ -63,10 +63,9 @@ def run_node(config: NodeConfig) -> int:
     error = outcome[0]
     if error is not None:
         # Whatever threads are doing now, nothing is promised any more: don't wait for them.
-        log.error("exit", reason=str(error))
+        log.error("exit", code=int(exit_code(error)), reason=str(error))
         return int(exit_code(error))
-    network.close()
-    executor.close(timeout_s=2.0)
+    end_loop(loop, executor, network)
     return int(ExitCode.OK)
 
 

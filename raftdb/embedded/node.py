@@ -15,7 +15,7 @@ from raftdb.base.ports import Log
 from raftdb.client import Connection, connect
 from raftdb.embedded.assembly import Assembly
 from raftdb.embedded.link import EmbeddedLink
-from raftdb.embedded.process import Facts, ports_of, use_utc
+from raftdb.embedded.process import Facts, end_loop, ports_of, use_utc
 from raftdb.runtime import LoopExecutor, RealNetwork, StreamLog, new_event_loop
 
 START_S = 30.0
@@ -141,7 +141,6 @@ class Node:
 
     def _run(self) -> None:
         loop = self._loop = new_event_loop(self._log)
-        asyncio.set_event_loop(loop)
         try:
             ports, self._executor, self._network, facts = ports_of(
                 self.config, loop, self._log, self._crashed
@@ -151,9 +150,11 @@ class Node:
         except (Error, OSError) as error:
             self._failed(error)
         finally:
-            self._close(loop)
-            self._ended.set()
-            self._ready.set()
+            try:
+                end_loop(loop, self._executor, self._network)
+            finally:
+                self._ended.set()
+                self._ready.set()
 
     def _assemble(self, ports: Any, facts: Facts) -> None:
         assert self._executor is not None
@@ -176,10 +177,3 @@ class Node:
 
     def _failed(self, error: BaseException) -> None:
         self.failure = error if isinstance(error, Error) else ConfigError(str(error))
-
-    def _close(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self._network is not None:
-            self._network.close()
-        if self._executor is not None:
-            self._executor.close(timeout_s=2.0)
-        loop.close()

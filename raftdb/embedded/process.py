@@ -15,6 +15,9 @@ from raftdb.base.ports import Log, Ports
 from raftdb.runtime import Credentials, LoopExecutor, RealNetwork, TlsPaths, real_ports
 from raftdb.runtime.files import RealFiles
 
+LANES_END_S = 2.0
+NETWORK_END_S = 1.0
+
 Facts = Callable[[], dict[str, Any]]
 
 
@@ -55,6 +58,28 @@ def ports_of(
         return {"certificate_days_left": days, "rss_bytes": resident_bytes(), "pid": os.getpid()}
 
     return ports, executor, network, facts
+
+
+def end_loop(
+    loop: asyncio.AbstractEventLoop, executor: LoopExecutor | None, network: RealNetwork | None
+) -> None:
+    """Close what is left of a node on a loop that has stopped, and the loop."""
+    if network is not None:
+        network.close()
+        loop.run_until_complete(_until_quiet(loop, network))
+    if executor is not None:
+        executor.close(timeout_s=LANES_END_S)
+    loop.close()
+
+
+async def _until_quiet(loop: asyncio.AbstractEventLoop, network: RealNetwork) -> None:
+    """Let connections and dials hear that they are over."""
+    end_s = loop.time() + NETWORK_END_S
+    me = asyncio.current_task()
+    while loop.time() < end_s:
+        await asyncio.sleep(0.01)
+        if not network.connection_count() and asyncio.all_tasks(loop) == {me}:
+            break
 
 
 def resident_bytes() -> int:

@@ -1,0 +1,113 @@
+"""raftdb.Node: members of a cluster inside the user's process."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+import raftdb
+from raftdb.base.config import load_config
+from raftdb.base.errors import ConfigError, InterfaceError, ProgrammingError
+from tests.embedded.conftest import Members
+
+
+def test_a_write_through_any_member_is_there_on_all(members: Members) -> None:
+    nodes = list(members.nodes.values())
+    with nodes[0].connect(timeout=15.0) as connection:
+        connection.execute("CREATE TABLE people (id INTEGER PRIMARY KEY, name TEXT)")
+    for number, node in enumerate(nodes):
+        with node.connect() as connection:
+            connection.execute("INSERT INTO people (name) VALUES (?)", (f"from {number}",))
+    with nodes[1].connect() as connection:
+        rows = connection.execute("SELECT name FROM people ORDER BY id").fetchall()
+        index = connection.content_hash()["index"]
+    assert [tuple(row) for row in rows] == [("from 0",), ("from 1",), ("from 2",)]
+    hashes = set()
+    for node in nodes:
+        with node.connect(read="local") as connection:
+            hashes.add(connection.content_hash(index=index, timeout=10.0)["total"])
+            assert connection.execute("SELECT count(*) FROM people").fetchone()[0] == 3
+    assert len(hashes) == 1
+
+
+def test_a_local_connection_reads_without_the_loop_and_refuses_nothing_else(
+    members: Members,
+) -> None:
+    node = next(iter(members.nodes.values()))
+    with node.connect(read="local") as connection:
+        connection.execute("CREATE TABLE IF NOT EXISTS local_reads (a)")
+        connection.execute("INSERT INTO local_reads VALUES (?)", (1,))
+        with pytest.raises(ProgrammingError) as caught:
+            connection.execute("SELECT a FROM nowhere").fetchall()
+        assert "nowhere" in str(caught.value)
+
+
+def test_a_leader_that_stops_hands_over_and_comes_back(members: Members) -> None:
+    leader = members.leader()
+    others = [node for node in members.running() if node is not leader]
+    with others[0].connect() as connection:
+        connection.execute("CREATE TABLE handover (a INTEGER)")
+        leader.stop()
+        assert not leader.running
+        connection.execute("INSERT INTO handover VALUES (1)")
+        assert connection.execute("SELECT count(*) FROM handover").fetchone()[0] == 1
+        index = connection.content_hash()["index"]
+    again = members.restart(str(leader.config.node_id))
+    with again.connect(read="local") as connection:
+        connection.content_hash(index=index, timeout=10.0)
+        assert connection.execute("SELECT count(*) FROM handover").fetchone()[0] == 1
+
+
+def test_a_second_node_on_the_same_directory_is_refused(members: Members) -> None:
+    node = next(iter(members.nodes.values()))
+    with pytest.raises(ConfigError) as caught:
+        raftdb.Node(node.config).start()
+    assert "journal" in str(caught.value)
+    assert node.running
+
+
+def test_a_port_in_use_is_named(members: Members) -> None:
+    node = next(iter(members.nodes.values()))
+    node.stop()
+    with socket.socket() as taken:
+        taken.bind((node.config.client_listen.host, 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        config = replace(node.config, client_listen=replace(node.config.client_listen, port=port))
+        with pytest.raises(ConfigError) as caught:
+            raftdb.Node(config).start()
+    assert str(port) in str(caught.value)
+    members.restart(str(node.config.node_id))
+
+
+def test_anothers_directory_is_refused(members: Members) -> None:
+    first, second, *_ = members.founded.members
+    config = load_config(str(members.config_path(str(first.node_id))))
+    others = load_config(str(members.config_path(str(second.node_id))))
+    with pytest.raises(ConfigError) as caught:
+        raftdb.Node(replace(config, data_dir=others.data_dir)).start()
+    assert str(second.node_id) in str(caught.value)
+    with pytest.raises(ConfigError) as caught:
+        raftdb.Node(replace(config, data_dir=str(members.directory / "nowhere"))).start()
+    assert "nowhere" in str(caught.value)
+
+
+def test_a_node_starts_once(members: Members) -> None:
+    node = next(iter(members.nodes.values()))
+    with pytest.raises(InterfaceError):
+        node.start()
+
+
+def test_it_refuses_to_run_without_assertions() -> None:
+    done = subprocess.run(
+        [sys.executable, "-O", "-c", "import raftdb.embedded"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "-O" in done.stderr
