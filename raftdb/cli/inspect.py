@@ -28,9 +28,15 @@ Example:
     default=None,
     help="Print the log's entries from index A to B, decoded, one JSON line each. A: or :B too.",
 )
+@click.option("--quick", is_flag=True, help="Do not read every page and row of the database.")
 @json_option
 def inspect(
-    directory: Path, journal: bool, database: bool, entries: str | None, as_json: bool
+    directory: Path,
+    journal: bool,
+    database: bool,
+    entries: str | None,
+    quick: bool,
+    as_json: bool,
 ) -> int:
     """Look into the journal and the database of a stopped node; changes nothing.
 
@@ -57,7 +63,7 @@ def inspect(
         if both or journal:
             facts["journal"] = _journal(node, files, damage)
         if both or database:
-            facts["database"] = _database(node, files, damage)
+            facts["database"] = _database(node, files, damage, quick)
     facts["damage"] = damage
     if as_json:
         print_json(facts)
@@ -85,15 +91,15 @@ def _print_entries(node: Any, files: Any, text: str) -> None:
 def _journal(node: Any, files: Any, damage: list[str]) -> dict[str, Any]:
     from raftdb.ops.inspect import journal_facts
 
-    facts = journal_facts(node, files)
+    facts: dict[str, Any] = journal_facts(node, files)
     damage += [f"{one['file']}, offset {one['offset']}: {one['text']}" for one in facts["damage"]]
     return facts
 
 
-def _database(node: Any, files: Any, damage: list[str]) -> dict[str, Any]:
+def _database(node: Any, files: Any, damage: list[str], quick: bool) -> dict[str, Any]:
     from raftdb.ops.inspect import database_facts
 
-    facts = database_facts(node, files)
+    facts: dict[str, Any] = database_facts(node, files, full=not quick)
     damage += [f"database: {text}" for text in facts["damage"]]
     return facts
 
@@ -103,10 +109,7 @@ def _show(facts: dict[str, Any]) -> None:
     if "journal" in facts:
         _show_journal(facts["journal"])
     if "database" in facts:
-        click.echo("database")
-        for name, value in facts["database"].items():
-            if name != "damage":
-                click.echo(f"  {name:<16} {_text(value)}")
+        _show_database(facts["database"])
     for line in facts["damage"]:
         click.echo(f"DAMAGE {line}")
     click.echo("damaged: see above" if facts["damage"] else "sound")
@@ -126,7 +129,16 @@ def _show_journal(facts: dict[str, Any]) -> None:
         click.echo(f"  an unfinished write at offset {facts['torn']['offset']}: a start cuts it")
 
 
+def _show_database(facts: dict[str, Any]) -> None:
+    click.echo("database")
+    for name in ("applied_index", "applied_term", "time", "content_hash", "database_bytes"):
+        if name in facts:
+            click.echo(f"  {name:<16} {facts[name]}")
+    for one in facts.get("tables", ()):
+        rows = "" if one["rows"] is None else f"{one['rows']:>10,} rows  "
+        click.echo(f"  {rows}{one['hash']}  {one['name']}")
+    click.echo(f"  {len(facts.get('sessions', ()))} sessions")
+
+
 def _text(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{name}={one}" for name, one in value.items())
     return "-" if value is None else str(value)

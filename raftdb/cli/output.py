@@ -35,6 +35,25 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
 
+def error_facts(
+    message: str,
+    code: str,
+    exit_code: int,
+    hint: str = "",
+    outcome: str = "not_applied",
+    retryable: bool = False,
+) -> dict[str, Any]:
+    """An error as plain values."""
+    return {
+        "code": code,
+        "message": message,
+        "hint": hint,
+        "outcome": outcome,
+        "retryable": retryable,
+        "exit_code": exit_code,
+    }
+
+
 def show_error(
     message: str,
     code: str,
@@ -45,14 +64,7 @@ def show_error(
 ) -> None:
     """Say what went wrong, on the standard error."""
     if wants_json():
-        body = {
-            "code": code,
-            "message": message,
-            "hint": hint,
-            "outcome": outcome,
-            "retryable": retryable,
-            "exit_code": exit_code,
-        }
+        body = error_facts(message, code, exit_code, hint, outcome, retryable)
         click.echo(json.dumps({"error": body}, ensure_ascii=False), err=True)
         return
     click.echo(f"error [{code}]: {message}", err=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
@@ -11,11 +12,12 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from raftdb.base.exits import ExitCode
-from raftdb.cli.output import json_option
+from raftdb.base.errors import Error
+from raftdb.base.exits import ExitCode, exit_code
+from raftdb.cli.output import error_facts, json_option
 from raftdb.cli.target import open_connection, target_of, target_options
 from raftdb.runtime.clock import RealClock
-from raftdb.shell import FORMATS, READ_LEVELS, Hooks, Settings, Shell, Style
+from raftdb.shell import FORMATS, READ_LEVELS, Hooks, Piece, Settings, Shell, Style
 
 if TYPE_CHECKING:
     from raftdb.ops.target import Target
@@ -95,7 +97,12 @@ def sql(
     output = _exact_output()
     with open_connection(target, timeout) as connection:
         shell = Shell(
-            connection, output, sys.stderr, RealClock(), settings, _hooks(connection, target)
+            connection,
+            output,
+            sys.stderr,
+            RealClock(),
+            settings,
+            _hooks(connection, target, as_json),
         )
         with shell.closing():
             if interactive:
@@ -148,7 +155,7 @@ def _converse(shell: Shell, connection: Any) -> None:
     run_prompt(shell, "raftdb")
 
 
-def _hooks(connection: Any, target: Target) -> Hooks:
+def _hooks(connection: Any, target: Target, as_json: bool) -> Hooks:
     def import_file(_: Any, file: str, table: str, messages: TextIO) -> None:
         from raftdb.ops.load import LoadOptions, load_text
         from raftdb.ops.rows import guess_format
@@ -169,4 +176,14 @@ def _hooks(connection: Any, target: Target) -> Hooks:
     def leader() -> str:
         return str(connection.status().get("leader") or "none is known")
 
-    return Hooks(import_file, status, leader)
+    return Hooks(import_file, status, leader, _describe_json if as_json else None)
+
+
+def _describe_json(error: Error, piece: Piece | None, source: str) -> list[str]:
+    """An error as one JSON line, as all commands have it, and where it was."""
+    facts = error_facts(
+        error.message, error.code, int(exit_code(error)), error.hint, error.outcome, error.retryable
+    )
+    facts["source"] = source
+    facts["line"] = None if piece is None else piece.line
+    return [json.dumps({"error": facts}, ensure_ascii=False)]

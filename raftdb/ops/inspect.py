@@ -13,7 +13,7 @@ from raftdb.base.config import load_config
 from raftdb.base.errors import ConfigError, Error
 from raftdb.base.layout import database_path, journal_path
 from raftdb.base.ports import Files
-from raftdb.base.startup import IDENTITY_FILE, NodeIdentity, parse_identity
+from raftdb.base.startup import IDENTITY_FILE, NodeIdentity, parse_identity, time_text
 from raftdb.command import (
     CloseSession,
     Execute,
@@ -25,6 +25,7 @@ from raftdb.command import (
 )
 from raftdb.journal import JournalReport, LogEntry, inspect_journal, read_entries
 from raftdb.journal.recovery import LOCK_NAME
+from raftdb.machine import inspect_database
 
 Payloads = Callable[[bytes], Sequence[bytes]]
 """Takes an entry's data, gives its requests' bytes: consensus knows the format, so the composition
@@ -124,6 +125,45 @@ def journal_facts(node: NodeDirectory, files: Files) -> dict[str, Any]:
             "offset": report.torn.offset,
             "text": report.torn.text,
         },
+    }
+
+
+def database_facts(node: NodeDirectory, files: Files, *, full: bool = True) -> dict[str, Any]:
+    """The database as it lies there; `full` reads every page and every row.
+
+    A database that cannot be read at all is damage, too. Raises ConfigError when there is none.
+    """
+    try:
+        report = inspect_database(node.database, files=files, full=full)
+    except ConfigError as error:
+        if error.code != "database_corrupt":
+            raise
+        return {"directory": node.database, "damage": [error.message]}
+    damage = list(report.integrity)
+    if report.content_matches is False:
+        damage.append("the rows do not have the content hash that was kept for them")
+    if report.history != node.identity.history:
+        damage.append(f"it belongs to history {report.history}, the node to another")
+    return {
+        "path": report.path,
+        "history": report.history,
+        "applied_index": int(report.index),
+        "applied_term": int(report.term),
+        "position": report.position,
+        "time": time_text(report.time_ms),
+        "content_hash": report.content.total.hex(),
+        "content_checked": report.content_matches is not None,
+        "database_bytes": report.database_bytes,
+        "wal_bytes": report.wal_bytes,
+        "tables": [
+            {"name": one.name, "rows": None if one.rows < 0 else one.rows, "hash": one.hash.hex()}
+            for one in report.tables
+        ],
+        "sessions": [
+            {"number": one.number, "label": one.label, "sequence": one.sequence}
+            for one in report.sessions
+        ],
+        "damage": damage,
     }
 
 

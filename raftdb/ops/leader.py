@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from raftdb.base.errors import ConfigError, OperationalError, UnavailableError
 from raftdb.base.ids import NodeId
 from raftdb.base.ports import Clock
-from raftdb.ops.status import ClusterState, cluster_status
+from raftdb.ops.status import cluster_status
 from raftdb.ops.target import Target
 
 
@@ -35,18 +35,22 @@ def move_leader(
         raise ConfigError(f"{wanted} is no member", hint="members are " + ", ".join(names))
     if wanted == before.leader:
         return before.leader, before.leader
-    connection.transfer_leadership(wanted)
-    state: ClusterState = before
+    state = before
+    problem = ""
     while clock.monotonic_s() < deadline_s:
+        # Another node may win the election that a transfer starts: then it is asked in turn.
+        try:
+            connection.transfer_leadership(wanted)
+        except OperationalError as error:
+            if error.code != "transfer" and not error.retryable:
+                raise
+            problem = error.message
         connection.execute("SELECT 1").fetchall()
         state = cluster_status(target)
-        if state.leader is None or state.leader == before.leader:
-            continue
-        if wanted is None or state.leader == wanted:
-            return before.leader, state.leader
-        break
+        if state.leader == (wanted or state.leader) and state.leader not in (None, before.leader):
+            return before.leader, str(state.leader)
     raise OperationalError(
-        f"leadership is at {state.leader or 'nobody'}, not where it was to go",
+        problem or f"leadership is at {state.leader or 'nobody'}, not where it was to go",
         code="not_moved",
         hint="a node that lags far behind cannot take over: see raftdb status",
     )

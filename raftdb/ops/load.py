@@ -176,9 +176,9 @@ def _stopped(report: TableReport, options: LoadOptions, line: int, error: Error)
     done = options.skip + report.rows
     hint = f"{error.hint}; " if error.hint else ""
     if error.outcome == UNKNOWN:
-        hint += f"the rows after the first {done} may be in or not: look before you go on"
+        hint += f"what follows row {done} may be in or not: look before you go on"
     elif done:
-        hint += f"the first {done} rows are in: mend the file and go on with --skip {done}"
+        hint += f"rows up to number {done} are in: mend the file and go on with --skip {done}"
     else:
         hint += "nothing was loaded"
     return LoadError(

@@ -65,6 +65,8 @@ class Hooks:
     """Writes the cluster's state."""
     leader: Callable[[], str] | None = None
     """Node id of the leader."""
+    describe: Callable[[Error, Piece | None, str], list[str]] | None = None
+    """Writes errors otherwise than `describe`: as JSON, say."""
 
 
 class _InTransactionError(Exception):
@@ -287,7 +289,7 @@ class Shell:
     def _fail(self, error: Error, piece: Piece | None, source: str) -> None:
         self.failures += 1
         self.exit = self.exit or exit_code(error)
-        for line in describe(error, piece, source):
+        for line in (self.hooks.describe or describe)(error, piece, source):
             self.say(line)
 
 

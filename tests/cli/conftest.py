@@ -29,9 +29,7 @@ Command = Callable[..., Result]
 
 
 @pytest.fixture
-def raftdb(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Command:
+def raftdb(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
     """raftdb("status", "--dir", path)"""
     for name in ("RAFTDB_URL", "RAFTDB_DIR", "RAFTDB_CONFIG"):
         monkeypatch.delenv(name, raising=False)

@@ -1,0 +1,239 @@
+"""The commands against three real nodes that stay up."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.cluster import Cluster, Finished, raftdb, running_cluster
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with running_cluster(tmp_path_factory.mktemp("online") / "c") as made:
+        yield made
+
+
+def sql(cluster: Cluster, *arguments: str, stdin: str | None = None) -> Finished:
+    return raftdb("sql", "--dir", cluster.directory, *arguments, stdin=stdin)
+
+
+def test_status(cluster: Cluster) -> None:
+    done = raftdb("status", "--dir", cluster.directory)
+    assert done.code == 0, done
+    assert "healthy, 3 of 3 members" in done.out
+    facts = raftdb("status", cluster.node_url("n2"), "--json").json()
+    assert facts["healthy"]
+    assert [node["node_id"] for node in facts["nodes"]] == ["n1", "n2", "n3"]
+    assert {node["role"] for node in facts["nodes"]} == {"leader", "follower"}
+    assert all(node["certificate_days_left"] > 300 for node in facts["nodes"])
+    assert facts["nodes"][1]["facts"]["sqlite_version"]
+
+
+def test_sql_in_all_its_ways(cluster: Cluster, tmp_path: Path) -> None:
+    script = tmp_path / "script.sql"
+    script.write_text(
+        "INSERT INTO ways VALUES\n  (2, 'b;c'),\n  (3, NULL);\nSELECT max(a) FROM ways"
+    )
+    done = sql(
+        cluster,
+        "-c",
+        "CREATE TABLE ways (a INTEGER PRIMARY KEY, b)",
+        "-c",
+        "INSERT INTO ways VALUES (1, x'00ff')",
+        "-f",
+        str(script),
+        "--format",
+        "csv",
+    )
+    assert (done.code, done.out, done.err) == (0, "max(a)\r\n3\r\n".replace("\r\n", "\n"), ""), done
+    done = sql(cluster, "--json", stdin="SELECT * FROM ways WHERE a < 3 ORDER BY a;")
+    assert json.loads(done.out) == [
+        {"a": 1, "b": {"base64": "AP8="}},
+        {"a": 2, "b": "b;c"},
+    ]
+    done = raftdb(
+        "sql", "-c", "SELECT 1 AS x", "--format", "jsonl", env={"RAFTDB_URL": cluster.url}
+    )
+    assert done.json() == {"x": 1}
+    done = raftdb(
+        "sql",
+        "-c",
+        "SELECT 1 AS x",
+        "--format",
+        "jsonl",
+        env={"RAFTDB_DIR": str(cluster.directory)},
+    )
+    assert done.json() == {"x": 1}
+    done = sql(cluster, "--read", "local", "-c", "SELECT count(*) FROM sqlite_schema")
+    assert done.code == 0, done
+
+
+def test_sql_errors(cluster: Cluster) -> None:
+    done = sql(cluster, "-c", "SELECT 1;\nSELECT * FROM nowhere; SELECT 2", "--format", "csv")
+    assert done.code == 1
+    assert done.out.split() == ["1", "1"]
+    assert done.err.startswith("-c:2: error [")
+    assert "nowhere" in done.err
+    done = sql(
+        cluster, "--no-bail", "-c", "SELECT * FROM nowhere; SELECT 2 AS two", "--format", "csv"
+    )
+    assert (done.code, done.out.split()) == (1, ["two", "2"])
+    assert sql(cluster, "-c", "SELECT 'open").code == 1
+    assert sql(cluster, "-f", "/nonexistent.sql").code == 2
+
+
+def test_a_transaction_is_all_or_nothing(cluster: Cluster) -> None:
+    text = "CREATE TABLE tx (a PRIMARY KEY);\nBEGIN;\nINSERT INTO tx VALUES (1);\n{}\nCOMMIT;\n"
+    done = sql(cluster, stdin=text.format("INSERT INTO tx VALUES (1);"))
+    assert done.code == 1
+    assert "stdin:4: error [constraint" in done.err
+    assert sql(cluster, "-c", "SELECT count(*) AS n FROM tx", "--json").json() == [{"n": 0}]
+
+
+def test_dot_commands(cluster: Cluster, tmp_path: Path) -> None:
+    people = tmp_path / "people.csv"
+    people.write_text("id,name\n1,Ada\n2,Grace\n")
+    out = tmp_path / "out.csv"
+    done = sql(
+        cluster,
+        stdin=f".mode csv\n.import '{people}' dotted\n.output {out}\n"
+        "SELECT * FROM dotted;\n.output\n.leader\n.schema dotted\n.status\n",
+    )
+    assert done.code == 0, done
+    assert out.read_text() == "id,name\n1,Ada\n2,Grace\n"
+    assert done.out.splitlines()[0] in ("n1", "n2", "n3")
+    assert 'CREATE TABLE "dotted"' in done.out
+    assert "healthy" in done.out
+    assert "2 rows loaded" in done.err
+
+
+def test_load_csv_json_and_the_bad_row(cluster: Cluster, tmp_path: Path) -> None:
+    rows = [[n, f"name {n}", n / 4] for n in range(5000)]
+    path = tmp_path / "rows.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([["id", "name", "part"], *rows])
+    arguments = ("--dir", cluster.directory, "--table", "rows")
+    done = raftdb("load", path, *arguments, "--create", "--pk", "id", "--json")
+    assert done.code == 0, done
+    assert done.json()[0]["rows"] == 5000
+    counted = sql(
+        cluster,
+        "-c",
+        "SELECT count(*) AS n, sum(id) AS ids, sum(part) AS parts, typeof(part) AS kind FROM rows",
+        "--json",
+    ).json()
+    assert counted == [
+        {"n": 5000, "ids": sum(range(5000)), "parts": sum(range(5000)) / 4, "kind": "real"}
+    ]
+    more = tmp_path / "more.jsonl"
+    more.write_text("".join(json.dumps({"id": n, "name": "x"}) + "\n" for n in (6000, 6001, 5, 7)))
+    done = raftdb("load", more, *arguments, "--json")
+    assert done.code == 1
+    error = json.loads(done.err)["error"]
+    assert "rows, line 3: UNIQUE" in error["message"]
+    assert "--skip 2" in error["hint"]
+    done = raftdb("load", more, *arguments, "--skip", "2", "--on-conflict", "ignore")
+    assert done.code == 0, done
+    assert sql(cluster, "-c", "SELECT count(*) AS n FROM rows", "--json").json() == [{"n": 5002}]
+
+
+def test_load_a_sqlite_file(cluster: Cluster, tmp_path: Path) -> None:
+    path = tmp_path / "app.db"
+    with closing(sqlite3.connect(path)) as raw, raw:
+        raw.executescript(
+            """
+            CREATE TABLE author (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT UNIQUE);
+            CREATE TABLE book (isbn TEXT PRIMARY KEY, author REFERENCES author (id), blurb BLOB,
+                title TEXT, loud AS (upper(title))) WITHOUT ROWID;
+            CREATE INDEX by_author ON book (author);
+            CREATE VIRTUAL TABLE book_text USING fts5(title);
+            CREATE VIEW titles AS SELECT title FROM book;
+            INSERT INTO author VALUES (7, 'Ursula'), (9, 'Iain');
+            INSERT INTO book VALUES ('1', 7, x'00', 'The Dispossessed');
+            INSERT INTO book VALUES ('2', 9, NULL, 'Excession');
+            INSERT INTO book_text (rowid, title) VALUES (42, 'The Dispossessed');
+            CREATE TRIGGER added AFTER INSERT ON author BEGIN
+                INSERT INTO book_text (title) VALUES (NEW.name);
+            END;
+            """
+        )
+    done = raftdb("load", path, "--dir", cluster.directory, "--create", "--json")
+    assert done.code == 0, done
+    assert {one["table"]: (one["rows"], one["notes"]) for one in done.json()} == {
+        "author": (2, []),
+        "book": (2, []),
+        "book_text": (1, []),
+    }, done
+    queries = [
+        "SELECT * FROM author ORDER BY id",
+        "SELECT *, loud FROM book ORDER BY isbn",
+        "SELECT rowid, title FROM book_text WHERE book_text MATCH 'dispossessed'",
+        "SELECT count(*) FROM titles",
+        "SELECT seq FROM sqlite_sequence WHERE name = 'author'",
+    ]
+    with closing(sqlite3.connect(path)) as raw, cluster.connect() as connection:
+        for query in queries:
+            assert connection.execute(query).fetchall() == raw.execute(query).fetchall(), query
+        connection.execute("INSERT INTO author (name) VALUES ('new')")
+        found = connection.execute("SELECT count(*) FROM book_text WHERE book_text MATCH 'new'")
+        assert found.fetchall() == [(1,)]
+
+
+def test_check(cluster: Cluster) -> None:
+    done = raftdb("check", "--dir", cluster.directory)
+    assert done.code == 0, done
+    assert "equal: all 3 nodes" in done.out
+    facts = raftdb("check", "--dir", cluster.directory, "--json").json()
+    assert facts["equal"]
+    assert facts["complete"]
+    assert len({node["hash"] for node in facts["nodes"]}) == 1
+
+
+def test_leader_moves_where_it_is_told(cluster: Cluster) -> None:
+    before = raftdb("leader", "show", "--dir", cluster.directory).out.strip()
+    target = next(one for one in cluster.node_ids if one != before)
+    done = raftdb("leader", "move", target, "--dir", cluster.directory, "--json")
+    assert done.code == 0, done
+    assert done.json() == {"from": before, "to": target}
+    assert raftdb("leader", "show", "--dir", cluster.directory).out.strip() == target
+    assert raftdb("leader", "move", "n9", "--dir", cluster.directory).code == 2
+
+
+def test_a_running_node_is_not_inspected_nor_started_twice(cluster: Cluster) -> None:
+    done = raftdb("inspect", cluster.directory / "n1")
+    assert done.code == 2
+    assert "is running" in done.err
+    done = raftdb("start", "--config", cluster.directory / "n1" / "raftdb.toml")
+    assert done.code == 2, done
+
+
+def test_the_wrong_certificate_is_an_error_of_configuration(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    assert raftdb("init", tmp_path / "other", "--local", "3").code == 0
+    other = tmp_path / "other" / "client"
+    text = (other / "client.toml").read_text().splitlines()
+    own = (cluster.directory / "client" / "client.toml").read_text().splitlines()
+    text[1] = own[1]
+    (other / "client.toml").write_text("\n".join(text))
+    done = raftdb("sql", "--dir", tmp_path / "other", "-c", "SELECT 1", "--timeout", "3")
+    assert done.code in (2, 3), done
+    assert "ertificate" in done.err, done
+
+
+def test_wide_output_to_a_pipe_is_a_table_still(cluster: Cluster) -> None:
+    done = sql(cluster, "-c", f"SELECT '{'x' * 300}' AS wide")
+    assert done.out.startswith("+-")
+
+
+def test_csv_goes_through_unharmed(cluster: Cluster) -> None:
+    done = sql(cluster, "-c", "SELECT 'a\"b,c' AS x, char(10) AS y, 'é日' AS z", "--format", "csv")
+    assert list(csv.reader(io.StringIO(done.out))) == [["x", "y", "z"], ['a"b,c', "\n", "é日"]]
