@@ -211,19 +211,26 @@ class Dialler:
         return link
 
 
-def tls_context(options: Options) -> ssl.SSLContext | None:
-    """The TLS context of the options; None for plain text. Raises ConfigError."""
+def needs_tls(options: Options) -> bool:
+    """Whether connections are made by TLS. Raises ConfigError when they should and cannot."""
     if options.insecure:
-        return None
+        return False
     missing = [name for name in ("ca", "cert", "key") if not getattr(options, name)]
-    if len(missing) == 3 and (not options.addresses or IN_PROCESS in options.addresses):
-        return None  # The node in this process alone.
+    if len(missing) == 3 and IN_PROCESS in options.addresses:
+        return False  # The node in this process alone, unless it is insecure.
     if missing:
         raise ConfigError(
             f"{', '.join(missing)} missing: connections are secured by TLS on both ends",
             hint="give ca, cert and key (`raftdb init` and `raftdb cert` make them), or insecure=1"
             " for a cluster that was started so",
         )
+    return True
+
+
+def tls_context(options: Options) -> ssl.SSLContext | None:
+    """The TLS context of the options; None for plain text. Raises ConfigError."""
+    if not needs_tls(options):
+        return None
     from raftdb.runtime.tls import client_context
 
     return client_context(options.ca, options.cert, options.key)
@@ -231,7 +238,7 @@ def tls_context(options: Options) -> ssl.SSLContext | None:
 
 def own_cluster(options: Options) -> str:
     """The cluster that the client's own certificate names; `` without one. Raises ConfigError."""
-    if options.insecure or not options.cert:
+    if not needs_tls(options):
         return ""
     # Late: a library for certificates is not loaded by those who need none.
     from raftdb.security import read_certificate

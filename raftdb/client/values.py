@@ -33,7 +33,9 @@ def adapt(value: Any, place: int | str) -> Value:
         return value  # type: ignore[no-any-return]
     if kind is int:
         if not INTEGER_MIN <= value <= INTEGER_MAX:
-            raise _refusal(place, f"{str(value)[:24]}… is beyond 64 bits", "store it as text")
+            raise _refusal(
+                place, f"an integer of {value.bit_length()} bits", "64 are kept: store it as text"
+            )
         return value  # type: ignore[no-any-return]
     if value is None or kind is bytes:
         return value  # type: ignore[no-any-return]

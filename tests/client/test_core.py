@@ -20,7 +20,6 @@ from raftdb.base.errors import (
 )
 from raftdb.client.core import Core
 from raftdb.command import ResultDropped, Statement
-from raftdb.command import ResultDropped
 from raftdb.wire import CloseSession, Execute, OpenSession
 from tests.client.world import READ, World, add, operational
 

@@ -1,0 +1,115 @@
+"""Which Python values are stored, and as what."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import enum
+import uuid
+from typing import Any
+
+import pytest
+
+from raftdb.base.errors import DataError, InterfaceError
+from raftdb.base.limits import DEFAULT_LIMITS
+from raftdb.client.values import adapt_parameters, adapt_sets
+
+
+class Text(str):
+    pass
+
+
+class Colour(enum.IntEnum):
+    RED = 3
+
+
+@pytest.mark.parametrize(
+    ("given", "stored"),
+    [
+        (None, None),
+        (0, 0),
+        ((1 << 63) - 1, (1 << 63) - 1),
+        (-(1 << 63), -(1 << 63)),
+        (True, 1),
+        (Colour.RED, 3),
+        (1.5, 1.5),
+        (float("inf"), float("inf")),
+        ("text", "text"),
+        ("ünï😀\0", "ünï😀\0"),
+        (Text("sub"), "sub"),
+        (b"\0\xff", b"\0\xff"),
+        (bytearray(b"ab"), b"ab"),
+        (memoryview(b"abcd")[::2], b"ac"),
+        (datetime.date(2024, 5, 6), "2024-05-06"),
+        (datetime.datetime(2024, 5, 6, 7, 8, 9, 10), "2024-05-06 07:08:09.000010"),
+        (
+            datetime.datetime(2024, 5, 6, 7, tzinfo=datetime.UTC),
+            "2024-05-06 07:00:00+00:00",
+        ),
+    ],
+)
+def test_is_stored(given: Any, stored: Any) -> None:
+    (value,) = adapt_parameters((given,))
+    assert value == stored
+    assert type(value) is type(stored), "plain types only: they are what the protocol carries"
+
+
+@pytest.mark.parametrize(
+    ("given", "hint"),
+    [
+        (1 << 63, "text"),
+        (-(1 << 63) - 1, "text"),
+        (10**5000, "text"),
+        (float("nan"), "None"),
+        ("a\ud800", "bytes"),
+        (decimal.Decimal("1.5"), "str(value)"),
+        (uuid.UUID(int=1), "str(value)"),
+        (datetime.time(1, 2), "isoformat"),
+        (datetime.timedelta(1), "total_seconds"),
+        ([1], "json.dumps"),
+        ({"a": 1}, "json.dumps"),
+        ((1,), "json.dumps"),
+        (object(), "int, float"),
+        (1j, "int, float"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_is_refused_with_a_way_out(given: Any, hint: str) -> None:
+    with pytest.raises(DataError) as caught:
+        adapt_parameters(("x", given))
+    assert "parameter 2" in caught.value.message
+    assert hint in caught.value.hint
+    with pytest.raises(DataError, match=":name"):
+        adapt_parameters({"name": given})
+
+
+def test_names_come_with_and_without_their_sign() -> None:
+    assert adapt_parameters({"a": 1, ":b": 2, "@c": 3, "$d": 4}) == {"a": 1, "b": 2, "c": 3, "d": 4}
+
+
+@pytest.mark.parametrize("given", ["text", b"x", 5, {1, 2}, None, {1: 2}, {"": 1}, iter(())])
+def test_what_holds_no_parameters(given: Any) -> None:
+    with pytest.raises(InterfaceError):
+        adapt_parameters(given)
+
+
+def test_sequences_of_any_type() -> None:
+    assert adapt_parameters([1, "a"]) == (1, "a")
+    assert adapt_parameters(range(3)) == (0, 1, 2)
+
+
+def test_sets_name_the_one_that_is_wrong() -> None:
+    assert adapt_sets([n] for n in range(3)) == ((0,), (1,), (2,))
+    with pytest.raises(DataError, match="parameter set 3: parameter 1"):
+        adapt_sets([(1,), (2,), (1j,)])
+    with pytest.raises(InterfaceError, match="parameter set 1"):
+        adapt_sets([5])
+    with pytest.raises(InterfaceError):
+        adapt_sets("abc")
+
+
+def test_too_many_values_for_one_request() -> None:
+    rows = ((n,) for n in range(DEFAULT_LIMITS.request_values_max))
+    with pytest.raises(DataError) as caught:
+        adapt_sets(rows)
+    assert caught.value.code == "too_many_values"
