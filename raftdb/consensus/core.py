@@ -164,8 +164,7 @@ class Core:
             raise InternalError("pysyncobj answers an append that it was not given")
         term = self.library.term
         if message["success"]:
-            # Capped to what this message verified: the tail behind it may be another leader's.
-            index = min(message["next_node_idx"] - 1, self._answer_cap)
+            index = self.wall.acknowledged(message["next_node_idx"] - 1, self._answer_cap)
             return Ack(term, append.sequence, True, index)
         hint = self.wall.conflict_hint(append.prev_index, self.log, self.library.commit_index)
         return Ack(term, append.sequence, False, hint)

@@ -95,6 +95,14 @@ class Wall:
         """
         return min(leader_commit, verified)
 
+    def acknowledged(self, claimed: int, verified: int) -> int:
+        """Row 5: an acknowledgement claims what its message verified, not all that lies here.
+
+        Without it: a divergent tail is acknowledged, and the leader commits entries that this
+        node does not have.
+        """
+        return min(claimed, verified)
+
     def ack_counts(self, ack_term: int, term: int) -> bool:
         """Row 6: an acknowledgement counts in the term in which it was given.
 

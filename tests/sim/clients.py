@@ -13,8 +13,8 @@ from tests.sim.nodes import SimNode
 from tests.sim.toy import pack_operation
 from tests.sim.world import World
 
-ATTEMPT_S = 2.0
-"""A client that hears nothing for this long tries elsewhere, with the same sequence."""
+ATTEMPT_S = (0.1, 2.0)
+"""A client that hears nothing for about this long tries elsewhere, with the same sequence."""
 
 
 class Clients:
@@ -97,7 +97,7 @@ class Clients:
                 finished()
 
         node = self._choose()
-        world.at(ATTEMPT_S, retry, 0.0)
+        world.at(world.random.uniform(*ATTEMPT_S), retry, 0.0)
         if node is not None:
             self._call(node, node.propose, payload, lambda outcome: self._reply(heard, outcome))
         elif self._attempts[client] == attempt:
@@ -108,10 +108,19 @@ class Clients:
     def _read_sometime(self) -> None:
         if not self._running:
             return
-        self._world.at(self._world.random.expovariate(1 / self._pause_s), self._read_sometime)
+        pause_s = max(self._pause_s, 0.1)
+        self._world.at(self._world.random.expovariate(1 / pause_s), self._read_sometime)
         node = self._choose()
-        if node is None:
-            return
+        if node is not None:
+            self._read(node)
+
+    def on_new_leader(self, node: SimNode) -> None:
+        """Those who waited for a leader ask it at once."""
+        if self._running:
+            for _ in range(3):
+                self._read(node)
+
+    def _read(self, node: SimNode) -> None:
         before = dict(self.acknowledged)
 
         def heard(outcome: ReadOutcome) -> None:

@@ -98,7 +98,7 @@ class Cluster:
         )
 
         def on_fatal(error: BaseException) -> None:
-            self._on_fatal(host, life, error)
+            self._on_fatal(host, error)
 
         world.note(f"{name} starts")
         node = host.node = self._factory(host.machine, self._settings, ports, draw, on_fatal)
@@ -139,13 +139,13 @@ class Cluster:
         for checker in self.checkers:
             checker.after_event(node)
 
-    def _on_fatal(self, host: Host, life: Life, error: BaseException) -> None:
+    def _on_fatal(self, host: Host, error: BaseException) -> None:
         self.world.note(f"{host.machine.name} stops: {error!r}")
-        if isinstance(error, Broken):
-            raise error
         if not host.excused:
             code = error.code if isinstance(error, Error) else type(error).__name__
-            raise Broken("no node stops by itself", f"{host.machine.name}: {code}: {error!r}")
+            self.world.fail(
+                Broken("no node stops by itself", f"{host.machine.name}: {code}: {error!r}")
+            )
 
     def _lane_latency_s(self, host: Host, lane: str) -> float:
         draw = self.world.random

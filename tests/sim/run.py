@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from raftdb.base.limits import Limits
 from raftdb.consensus import Timing
 from raftdb.consensus.wall import Wall
-from tests.sim.checkers import Broken, all_checkers
+from tests.sim.checkers import Broken, Checker, NodeView, all_checkers
 from tests.sim.clients import Clients
 from tests.sim.cluster import Cluster
 from tests.sim.faults import Nemesis, Plan
@@ -79,7 +79,7 @@ def draw_settings(seed: int, nodes: int | None = None) -> Settings:
         election_min_s=0.4,
         election_max_s=0.8,
         heartbeat_s=draw.choice((0.1, 0.15)),
-        leader_timeout_s=0.8,
+        leader_timeout_s=draw.choice((0.8, 1.2)),
         connect_timeout_s=0.5,
         reconnect_s=0.05,
     )
@@ -108,6 +108,19 @@ def draw_settings(seed: int, nodes: int | None = None) -> Settings:
     )
 
 
+class _Announcer(Checker):
+    """Tells the clients of each new leader."""
+
+    def __init__(self, clients: Clients) -> None:
+        self._clients = clients
+        self._known: set[tuple[str, int]] = set()
+
+    def after_event(self, node: NodeView) -> None:
+        if node.role == "leader" and (node.name, node.term) not in self._known:
+            self._known.add((node.name, node.term))
+            self._clients.on_new_leader(node)  # type: ignore[arg-type]
+
+
 class Simulation:
     """One seed."""
 
@@ -130,6 +143,7 @@ class Simulation:
         )
         self.clients = Clients(self.world, self.cluster, settings.clients, pause_s=settings.pause_s)
         self.clients.max_padding = settings.padding_max
+        self.checkers.append(_Announcer(self.clients))
         self.nemesis = Nemesis(self.world, self.cluster, settings.plan)
         self.settled_s = 0.0
 

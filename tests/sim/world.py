@@ -26,6 +26,7 @@ class World:
         self._count = 0
         self._digest = hashlib.blake2b(digest_size=16)
         self.notes: deque[str] = deque(maxlen=4000)
+        self.failure: BaseException | None = None
         self.trace: Callable[[str], None] | None = None
 
     def at(self, delay_s: float, call: Callable[..., None], *arguments: Any) -> None:
@@ -41,7 +42,14 @@ class World:
             self.now_s, _count, call, arguments = heapq.heappop(queue)
             self.events += 1
             call(*arguments)
+            if self.failure is not None:
+                raise self.failure
         self.now_s = end_s
+
+    def fail(self, failure: BaseException) -> None:
+        """End the run after this event; for those who can't raise through the code under test."""
+        if self.failure is None:
+            self.failure = failure
 
     def note(self, text: str) -> None:
         """One line of the run's story; it goes into the digest."""

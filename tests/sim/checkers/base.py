@@ -7,8 +7,8 @@ from typing import Any, Protocol
 from raftdb.consensus import CommittedEntry
 
 
-class Broken(AssertionError):
-    """An invariant does not hold."""
+class Broken(BaseException):
+    """An invariant does not hold. Not an Exception: no code under test may catch it."""
 
     def __init__(self, invariant: str, what: str) -> None:
         super().__init__(f"{invariant}: {what}")

@@ -3,8 +3,6 @@ completeness). Commit indexes never go back while a node lives."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from tests.sim.checkers.base import Broken, Checker, NodeView
 
 
@@ -13,17 +11,18 @@ class CommittedStays(Checker):
         self._committed: dict[int, tuple[int, int]] = {}
         """Index to (term of the entry, term in which it was first seen committed)."""
         self._highest = 1
-        self._seen: dict[tuple[str, Any], int] = {}
+        self._seen: dict[NodeView, int] = {}
         self._checked_leaders: set[tuple[str, int]] = set()
 
     def after_event(self, node: NodeView) -> None:
-        key = (node.name, id(node.journal))
-        before, now = self._seen.get(key, 0), node.commit_index
+        before, now = self._seen.get(node, 0), node.commit_index
+        if now == before and node.role != "leader":
+            return
         if now < before:
             raise Broken("commit never goes back", f"{node.name}: {now} after {before}")
         for index in range(max(before, node.journal.first_index - 1) + 1, now + 1):
             self._on_committed(node, index)
-        self._seen[key] = now
+        self._seen[node] = now
         if node.role == "leader" and (node.name, node.term) not in self._checked_leaders:
             self._checked_leaders.add((node.name, node.term))
             self._check_leader(node)

@@ -1,0 +1,274 @@
+"""Planted bugs: the library's own behaviour in place of one rule of the wall, to show that the
+simulation notices. The switch is a subclass here; production code has none.
+
+Some rules are masked by others (a guard behind a guard): those are removed together. Rules that
+need messages which ordered streams do not produce (a vote that arrives twice) or whose loss is only
+one of time (pre-vote) are shown by scripted runs in tests/consensus.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterable
+
+from raftdb.consensus.messages import Ack, Append, PreVote, RequestVote, Vote
+from raftdb.consensus.wall import LogView, Placed, Wall
+from tests.sim.run import run_seed
+
+
+class NothingWaits(Wall):
+    """Row 1: promises leave before the disk has them."""
+
+    def waits_for_disk(self, message: object) -> bool:
+        return False
+
+
+class AcksDoNotWait(Wall):
+    """Row 1, only acknowledgements."""
+
+    def waits_for_disk(self, message: object) -> bool:
+        return super().waits_for_disk(message) and not isinstance(message, Ack)
+
+
+class VotesDoNotWait(Wall):
+    """Row 1, only votes."""
+
+    def waits_for_disk(self, message: object) -> bool:
+        return super().waits_for_disk(message) and not isinstance(message, Vote)
+
+
+class OwnVoteDoesNotWait(Wall):
+    """Rule C1: request_vote leaves before the candidate's own vote is on disk."""
+
+    def waits_for_disk(self, message: object) -> bool:
+        return super().waits_for_disk(message) and not isinstance(message, RequestVote)
+
+
+class OwnCopyCountsAtOnce(Wall):
+    """Row 2."""
+
+    def own_copy(self, last_index: int, durable_index: int) -> int:
+        return last_index
+
+
+class OwnCopyCountsAndApplies(OwnCopyCountsAtOnce):
+    """Row 2 together with C2's rule, which masks it: what is applied here is on this disk too."""
+
+    def may_apply(self, commit: int, durable_index: int) -> int:
+        return commit
+
+
+class StockAppend(Wall):
+    """Row 3: everything after the previous index is deleted."""
+
+    def put_at_index(self, message: Append, log: LogView, commit: int) -> Placed:
+        verified = message.prev_index + len(message.entries)
+        return Placed(message.prev_index, message.prev_term, message.entries, verified)
+
+
+class StockAppendAndNext(StockAppend):
+    """Row 3, whole: and success moves the next index back."""
+
+    def next_after_success(self, before: int, after: int) -> int:
+        return after
+
+
+class FollowerCommitsItsTail(Wall):
+    """Row 4."""
+
+    def follower_commit(self, leader_commit: int, verified: int) -> int:
+        return leader_commit
+
+
+class AcknowledgesItsTail(Wall):
+    """Row 5."""
+
+    def acknowledged(self, claimed: int, verified: int) -> int:
+        return claimed
+
+
+class AcksOfAnyTerm(Wall):
+    """Row 6."""
+
+    def ack_counts(self, ack_term: int, term: int) -> bool:
+        return True
+
+
+class CommitsOlderTerms(Wall):
+    """Thesis 3.6.2, figure 3.7: an entry of an older term commits by count."""
+
+    def commit_index(
+        self,
+        own: int,
+        matches: Iterable[int],
+        commit: int,
+        term: int,
+        term_at: Callable[[int], int],
+    ) -> int:
+        held = sorted((own, *matches), reverse=True)
+        return max(commit, held[len(held) // 2])
+
+
+class CommitsByMinority(Wall):
+    """A majority counted wrongly by one."""
+
+    def commit_index(
+        self,
+        own: int,
+        matches: Iterable[int],
+        commit: int,
+        term: int,
+        term_at: Callable[[int], int],
+    ) -> int:
+        held = sorted((own, *matches), reverse=True)
+        candidate = held[len(held) // 2 - 1]
+        return candidate if candidate > commit and term_at(candidate) == term else commit
+
+
+class HintIsOneBack(Wall):
+    """Row 8: one entry per refusal. Slow, not wrong."""
+
+    def conflict_hint(self, refused: int, log: LogView, commit: int) -> int:
+        return min(refused, log.last_index + 1)
+
+
+class AnyRejectRewinds(Wall):
+    """Row 8: refusals of older messages count too, below what matches."""
+
+    def reject_counts(self, sequence: int, generation: int) -> bool:
+        return True
+
+    def next_after_reject(self, hint: int, match: int, last_index: int) -> int:
+        return max(1, min(hint, last_index + 1))
+
+
+class NoStickiness(Wall):
+    """Row 9: votes against a leader that is heard."""
+
+    def grants_pre_vote(
+        self, message: PreVote, term: int, last_index: int, last_term: int, hears_other: bool
+    ) -> bool:
+        return True
+
+    def considers_vote(self, message: RequestVote, hears_other: bool) -> bool:
+        return True
+
+    def may_campaign(self, grants: int, members: int) -> bool:
+        return True
+
+
+class LeadsWithoutQuorum(Wall):
+    """Row 9: no check-quorum."""
+
+    def keeps_leading(self, silences_s: Iterable[float], leader_timeout_s: float) -> bool:
+        return True
+
+
+class ReadsBeforeNoop(Wall):
+    """Row 10."""
+
+    def may_read(self, commit: int, noop_index: int) -> bool:
+        return True
+
+
+class ReadsWithoutRound(Wall):
+    """Row 10: a leader answers because it believes to lead."""
+
+    def read_confirmed(self, round_sent: int, rounds_acked: Iterable[int]) -> bool:
+        return True
+
+
+class ReadsBeforeApplied(Wall):
+    """Row 10, rule C2."""
+
+    def read_index_reached(self, read_index: int, applied: int) -> bool:
+        return True
+
+
+class OldConnectionsSpeak(Wall):
+    """Row 14."""
+
+    def connection_counts(self, epoch: int, current: int) -> bool:
+        return True
+
+
+class OldConnectionsAndTerms(OldConnectionsSpeak, AcksOfAnyTerm):
+    """Rows 6 and 14 together: each masks the other over ordered streams."""
+
+
+class AppliesBeforeDurable(Wall):
+    """Rule C2: the machine gets ahead of its own journal."""
+
+    def may_apply(self, commit: int, durable_index: int) -> int:
+        return commit
+
+
+class CountsEveryVote(Wall):
+    """Row 7."""
+
+    def vote_counts(self, voter: str, voters: Collection[str]) -> bool:
+        return True
+
+
+SWARM: tuple[type[Wall], ...] = (
+    NothingWaits,
+    AcksDoNotWait,
+    VotesDoNotWait,
+    OwnVoteDoesNotWait,
+    OwnCopyCountsAtOnce,
+    OwnCopyCountsAndApplies,
+    StockAppend,
+    StockAppendAndNext,
+    FollowerCommitsItsTail,
+    AcknowledgesItsTail,
+    CommitsOlderTerms,
+    CommitsByMinority,
+    AnyRejectRewinds,
+    ReadsBeforeNoop,
+    ReadsWithoutRound,
+    ReadsBeforeApplied,
+    AppliesBeforeDurable,
+)
+"""Found by ordinary seeds."""
+
+SCRIPTED: tuple[type[Wall], ...] = (
+    AcksOfAnyTerm,
+    CountsEveryVote,
+    HintIsOneBack,
+    NoStickiness,
+    LeadsWithoutQuorum,
+    OldConnectionsSpeak,
+    OldConnectionsAndTerms,
+)
+"""Shown by scripted runs in tests/consensus; seeds are tried all the same."""
+
+
+def hunt(wall: type[Wall], seeds: Iterable[int]) -> tuple[int, float, str, int]:
+    """(seeds used, simulated seconds, what broke or ``, the seed)."""
+    used, simulated_s = 0, 0.0
+    for seed in seeds:
+        result = run_seed(seed, wall=wall())
+        used += 1
+        simulated_s += result.simulated_s
+        if result.broken:
+            return used, simulated_s, result.invariant, seed
+    return used, simulated_s, "", -1
+
+
+def report(seeds: range) -> int:
+    """Print the table; 1 when one that seeds should find was not found."""
+    missed = 0
+    print(f"{'bug':<24} {'found by':<30} {'seeds':>5} {'sim. s':>7} {'seed':>6} {'cpu s':>6}")
+    for wall in (*SWARM, *SCRIPTED):
+        started_s = time.perf_counter()
+        used, simulated_s, broken, seed = hunt(wall, seeds)
+        spent_s = time.perf_counter() - started_s
+        if not broken and wall in SWARM:
+            missed += 1
+        by = broken or ("(scripted)" if wall in SCRIPTED else "NOT FOUND")
+        print(
+            f"{wall.__name__:<24} {by:<30} {used:>5} {simulated_s:>7.0f} {seed:>6} {spent_s:>6.1f}",
+            flush=True,
+        )
+    print(f"{missed} not found" if missed else "all found")
+    return 1 if missed else 0
