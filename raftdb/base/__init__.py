@@ -5,3 +5,6 @@ Promises: pure values and protocols; importing it opens nothing and starts nothi
 May import: the standard library.
 Never: a socket, a thread, a clock or a random number of its own.
 """
+
+__all__: list[str] = []
+"""Nothing: its modules are imported by name, so that each costs only those who need it."""
