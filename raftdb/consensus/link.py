@@ -47,7 +47,7 @@ class LinkOwner(Protocol):
         """A piece came in or was answered."""
 
     def link_failed(self, link: Link, error: ProtocolError) -> None:
-        """The other side broke the protocol; the link is closed."""
+        """The other side broke the protocol; the link closes after this."""
 
     def link_lost(self, link: Link, reason: str) -> None: ...
 
@@ -60,6 +60,8 @@ class Link:
         """The peer we dialled; None when it dialled us."""
         self.peer: str | None = None
         self.epoch = 0
+        self.refused = False
+        """The other side broke the protocol, and that was reported."""
         self.connection: Connection | None = None
         self.made_at_s = clock.monotonic_s()
         self.heard_at_s = self.made_at_s
@@ -95,8 +97,9 @@ class Link:
         try:
             self._read_frames(data)
         except ProtocolError as error:
-            self.abort()
+            self.refused = True
             self._owner.link_failed(self, error)
+            self.abort()
 
     def connection_lost(self, reason: str) -> None:
         """The last event."""

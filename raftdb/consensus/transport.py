@@ -194,7 +194,7 @@ class Transport:
         slot = self._slots[name]
         if slot.dialling is link:
             slot.dialling = None
-        if link.peer is None and not self._stopped:
+        if link.peer is None and not link.refused and not self._stopped:
             self._report(slot, reason)
         if slot.link is link:
             slot.link = None

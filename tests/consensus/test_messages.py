@@ -1,0 +1,199 @@
+"""Messages between members: what is listed decodes, nothing else does, nothing is unpickled."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raftdb.base.errors import FatalError, ProtocolError
+from raftdb.consensus import messages
+from raftdb.consensus.entry import BASE_DATA, BATCH, NOOP, decode_payloads, encode_batch
+from raftdb.consensus.messages import (
+    Ack,
+    Append,
+    Heartbeat,
+    HeartbeatAck,
+    Hello,
+    Part,
+    PartAck,
+    Ping,
+    PreVote,
+    PreVoteResponse,
+    RequestVote,
+    TermHint,
+    TimeoutNow,
+    Vote,
+    decode,
+    encode,
+)
+
+EXAMPLES: list[Any] = [
+    Hello(1, "c" * 32, "n1", "h" * 32, "0.3.17", b"\x01\x02"),
+    Ping(),
+    Part(True, b"data"),
+    PartAck(3),
+    PreVote(1, 2, 3),
+    PreVoteResponse(1, 2),
+    RequestVote(1, 2, 3, True),
+    Vote(1),
+    TermHint(1, False),
+    TimeoutNow(1),
+    Append(1, 2, 3, 4, 5, ((1, b"one"), (2, b""))),
+    Append(1, 2, 3, 4, 5, ()),
+    Ack(1, 2, True, 3),
+    Heartbeat(1, 2, 3),
+    HeartbeatAck(1, (1 << 63) - 1),
+]
+
+
+@contextmanager
+def nothing_unpickled() -> Iterator[None]:
+    """Fails when anything looks up a class for a pickle, or runs what one could run."""
+    seen: list[str] = []
+    watching = True
+
+    def hook(event: str, _arguments: object) -> None:
+        if watching and (event == "pickle.find_class" or event.startswith(("os.system", "exec"))):
+            seen.append(event)
+
+    sys.addaudithook(hook)
+    try:
+        yield
+    finally:
+        watching = False
+    assert seen == []
+
+
+class Bomb:
+    """A pickle of this runs a command when it is loaded."""
+
+    def __reduce__(self) -> Any:
+        return (eval, ("__import__('os').system('exit 3')",))
+
+
+def test_every_type_has_an_example() -> None:
+    assert {type(example) for example in EXAMPLES} == set(messages.MESSAGE_TYPES)
+
+
+@pytest.mark.parametrize("message", EXAMPLES, ids=lambda m: type(m).__name__)
+def test_round_trip(message: Any) -> None:
+    again = decode(encode(message))
+    assert again == message
+    assert type(again) is type(message)
+
+
+@pytest.mark.parametrize("message", EXAMPLES, ids=lambda m: type(m).__name__)
+def test_each_field_is_checked(message: Any) -> None:
+    code, *fields = msgpack.unpackb(encode(message), use_list=False)
+    wrong: list[Any] = [None, -1, 1 << 63, 1.5, "x" * 300, {}, [[]], [[1, "text"]], [[-1, b""]]]
+    for position, good in enumerate(fields):
+        for value in wrong:
+            if type(good) is bytes and type(value) is bytes:
+                continue
+            changed = [code, *fields]
+            changed[position + 1] = value
+            with pytest.raises(ProtocolError):
+                decode(msgpack.packb(changed))
+    for size in ([], [code, *fields, 1], [code, *fields[:-1]] if fields else [code, 0]):
+        with pytest.raises(ProtocolError):
+            decode(msgpack.packb(size))
+
+
+def test_booleans_are_not_numbers_and_numbers_are_not_booleans() -> None:
+    with pytest.raises(ProtocolError, match=r"Vote\.term"):
+        decode(msgpack.packb([13, True]))
+    with pytest.raises(ProtocolError, match=r"TermHint\.leader_alive"):
+        decode(msgpack.packb([14, 1, 1]))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\xc1",
+        b"\x00",
+        msgpack.packb({1: 2}),
+        msgpack.packb([99, 1]),
+        msgpack.packb([[1], 2]),
+        msgpack.packb(["append_entries"]),
+        msgpack.packb([20, 1, 1, 1, 1, 1, [[1, b""]] * 1025]),
+        msgpack.packb([13, msgpack.Timestamp(1)]),
+        msgpack.packb([13, msgpack.ExtType(4, b"x")]),
+        msgpack.packb([13, 1]) + b"\x00",
+        b"\x91" * 100_000,
+        b"\xdd\xff\xff\xff\xff",
+        b"\xc6\xff\xff\xff\xff",
+        b"\xdf\xff\xff\xff\xff",
+    ],
+)
+def test_garbage_is_a_protocol_error(data: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        decode(data)
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_decode_or_are_refused(data: bytes) -> None:
+    try:
+        message = decode(data)
+    except ProtocolError:
+        return
+    assert decode(encode(message)) == message
+
+
+def test_pickles_are_bytes_like_any_other() -> None:
+    bombs = [pickle.dumps(Bomb(), protocol=number) for number in range(6)]
+    bombs += [pickle.dumps({"type": "append_entries", "term": 9}), pickle.dumps(("status",))]
+    with nothing_unpickled():
+        for bomb in bombs:
+            with pytest.raises(ProtocolError):
+                decode(bomb)
+            for example in EXAMPLES:
+                code, *fields = msgpack.unpackb(encode(example), use_list=False)
+                for position in range(len(fields)):
+                    changed = [code, *fields]
+                    changed[position + 1] = bomb
+                    try:
+                        decode(msgpack.packb(changed))
+                    except ProtocolError:
+                        continue
+                    assert type(fields[position]) is bytes
+
+
+# -- an entry's data -----------------------------------------------------------------------------
+
+
+@given(st.lists(st.binary(max_size=50), max_size=20))
+def test_payloads_round_trip(payloads: list[bytes]) -> None:
+    assert decode_payloads(encode_batch(payloads)) == tuple(payloads)
+
+
+def test_the_bytes_of_an_entry() -> None:
+    assert encode_batch([b"a", b"bc"]) == b"\x10\x92\xc4\x01a\xc4\x02bc"
+    assert decode_payloads(NOOP) == ()
+    assert decode_payloads(BASE_DATA) == ()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x02",
+        b"\x00",
+        b"\x01x",
+        b"\xff",
+        BATCH,
+        BATCH + b"\x91\xa1a",
+        BATCH + b"\x01",
+        BATCH + b"\x80",
+    ],
+)
+def test_entries_that_cannot_be_read_stop_the_node(data: bytes) -> None:
+    with pytest.raises(FatalError, match="cannot be read"):
+        decode_payloads(data)

@@ -1,0 +1,314 @@
+"""Who is who, one live connection per peer, frames and pieces."""
+
+from __future__ import annotations
+
+import pickle
+import struct
+
+import pytest
+
+from raftdb.base.errors import ProtocolError
+from raftdb.base.limits import Limits
+from raftdb.base.ports import Peer
+from raftdb.consensus.messages import (
+    Append,
+    Heartbeat,
+    HeartbeatAck,
+    Part,
+    PartAck,
+    Ping,
+    Vote,
+    encode,
+)
+from raftdb.consensus.transport import PENDING_MAX
+from tests.consensus.test_messages import EXAMPLES, Bomb, nothing_unpickled
+from tests.consensus.wires import HandConnection, Station, frame, hello, node
+from tests.sim import planted
+
+
+def test_the_first_name_dials() -> None:
+    station = Station()
+    assert [str(address) for address, *_rest in station.network.dials] == ["n3:1"]
+    assert station.network.dials[0][1].node_id == "n3"
+    assert station.network.listening
+
+
+def test_both_sides_say_hello_and_are_connected() -> None:
+    station = Station()
+    connection = station.accepted(node("n1"))
+    assert connection.take() == [hello("n2")]
+    assert not station.transport.connected("n1")
+    connection.receive(hello("n1"), Heartbeat(1, 1, 1))
+    assert station.take() == [("ready", None), ("connected", "n1"), ("n1", Heartbeat(1, 1, 1))]
+    station.transport.send("n1", HeartbeatAck(1, 1))
+    assert connection.take() == [HeartbeatAck(1, 1)]
+
+
+@pytest.mark.parametrize(
+    ("greeting", "peer", "why"),
+    [
+        (hello("n1", version=2), node("n1"), "protocol 2"),
+        (hello("n1", cluster_id="d" * 32), node("n1"), "belongs to cluster"),
+        (hello("n1", history_id="f" * 32), node("n1"), "follows history"),
+        (hello("n1", library="0.3.14"), node("n1"), r"pysyncobj 0\.3\.14"),
+        (hello("n1", fingerprint=b"other"), node("n1"), "computes differently"),
+        (hello("n1"), node("n3"), "certificate of 'n3'"),
+        (hello("n1"), Peer("client", "n1", None, "x"), "certificate of 'n1'"),
+        (hello("n9"), node("n9"), "not another member"),
+        (hello("n2"), node("n2"), "not another member"),
+        (hello("n3"), node("n3"), "dials although"),
+        (Vote(1), node("n1"), "before the hello"),
+    ],
+)
+def test_who_does_not_belong_is_refused_and_logged(greeting: object, peer: Peer, why: str) -> None:
+    station = Station()
+    connection = station.accepted(peer)
+    connection.receive(greeting)  # type: ignore[arg-type]
+    assert not connection.open
+    assert station.take() == [("ready", None)]
+    ((event, fields),) = station.log.lines
+    assert event == "peer_refused"
+    with pytest.raises(ProtocolError, match=why):
+        raise ProtocolError(fields["error"])
+
+
+def test_without_certificates_the_hello_is_believed() -> None:
+    station = Station()
+    connection = station.accepted(Peer("", "", None, "x"))
+    connection.receive(hello("n1"))
+    assert station.transport.connected("n1")
+
+
+def test_who_answers_at_anothers_address_is_refused() -> None:
+    station = Station()
+    handler = station.network.dials[0][2]
+    connection = HandConnection(handler, node("n1"))
+    handler.connection_made(connection)
+    connection.receive(hello("n1"))
+    assert not connection.open
+    assert "answers at the address of n3" in station.log.lines[0][1]["error"]
+
+
+def test_a_second_hello_is_refused() -> None:
+    station = Station()
+    connection = station.join()
+    connection.receive(hello("n1"))
+    assert not connection.open
+
+
+# -- row 14 --------------------------------------------------------------------------------------
+
+
+def replaced(station: Station) -> tuple[HandConnection, HandConnection]:
+    """n1 lost its connection without this side's knowing, and dials again."""
+    old = station.join()
+    new = station.join()
+    station.take()
+    return old, new
+
+
+def test_row_14_a_replaced_connection_is_closed_and_not_heard() -> None:
+    station = Station()
+    old, new = replaced(station)
+    assert not old.open
+    assert new.open
+    old.receive(Vote(1))
+    assert station.take() == []
+    assert station.transport.epoch("n1") == 2
+    assert station.transport.connected("n1")
+
+
+def test_row_14_stock_hears_both() -> None:
+    station = Station(wall=planted.OldConnectionsSpeak())
+    old, _new = replaced(station)
+    old.receive(Vote(1))
+    assert station.take() == [("n1", Vote(1))]
+
+
+def test_row_14_a_silent_connection_is_given_up() -> None:
+    station = Station()
+    connection = station.join()
+    station.executor.pass_time(1.0)
+    assert connection.open
+    assert Ping() in connection.take()
+    station.executor.pass_time(0.6)
+    assert not connection.open
+    assert ("disconnected", "n1") in station.take()
+
+
+def test_row_14_what_is_heard_keeps_it() -> None:
+    station = Station()
+    connection = station.join()
+    for _ in range(10):
+        station.executor.pass_time(0.5)
+        connection.receive(Ping())
+    assert connection.open
+
+
+def test_lost_connections_are_dialled_again_with_growing_pauses() -> None:
+    station = Station()
+    times = []
+    for _ in range(8):
+        before = station.clock.now_s
+        station.network.dials.pop()[3]("connection refused")
+        while not station.network.dials:
+            station.executor.pass_time(0.01)
+        times.append(station.clock.now_s - before)
+    assert times[0] < 0.15 < times[-1] < 1.1
+    assert times == sorted(times)
+    assert station.log.events() == ["peer_unreachable"]
+
+
+def test_a_lost_connection_is_dialled_again() -> None:
+    station = Station()
+    connection = station.join("n3")
+    station.network.dials.clear()
+    connection.handler.connection_lost("reset")
+    assert ("disconnected", "n3") in station.take()
+    station.executor.pass_time(0.2)
+    assert len(station.network.dials) == 1
+
+
+# -- rows 15 and 18: frames ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1 << 30, 0xFFFFFFFF, 4097])
+def test_long_frames_are_refused_before_the_hello(size: int) -> None:
+    station = Station()
+    connection = station.accepted(node("n1"))
+    connection.handler.data_received(struct.pack(">I", size))
+    assert not connection.open
+
+
+def test_long_frames_are_refused_after_the_hello() -> None:
+    station = Station()
+    connection = station.join()
+    connection.handler.data_received(struct.pack(">I", 1 << 30))
+    assert not connection.open
+    assert station.log.lines[-1][0] == "peer_refused" or "peer_refused" in station.log.events()
+
+
+def test_garbage_closes_one_connection_and_serves_the_others() -> None:
+    station = Station()
+    first, third = station.join("n1"), station.join("n3")
+    station.take()
+    first.handler.data_received(frame(b"\xc1garbage"))
+    assert not first.open
+    third.receive(Vote(1))
+    assert ("n3", Vote(1)) in station.take()
+
+
+def test_what_the_engine_refuses_closes_the_connection() -> None:
+    station = Station()
+    connection = station.join()
+    station.fail = ProtocolError("never sent")
+    connection.receive(Vote(1), Vote(2))
+    assert not connection.open
+    assert ("n1", Vote(2)) not in station.take()
+
+
+def test_pickles_in_every_place_are_never_loaded() -> None:
+    with nothing_unpickled():
+        for protocol in range(6):
+            bomb = pickle.dumps(Bomb(), protocol=protocol)
+            for bytes_in in (bomb, frame(bomb), frame(encode(Part(True, bomb)))):
+                fresh = Station().accepted(node("n1"))
+                fresh.handler.data_received(bytes_in)
+                joined = Station().join()
+                joined.handler.data_received(bytes_in)
+
+
+def test_frames_may_come_in_any_pieces() -> None:
+    station = Station()
+    connection = station.accepted(node("n1"))
+    messages = [hello("n1"), *(example for example in EXAMPLES if type(example) is Heartbeat)] * 1
+    data = b"".join(frame(encode(message)) for message in [*messages, Vote(7)])
+    for position in range(len(data)):
+        connection.handler.data_received(data[position : position + 1])
+    assert station.take()[1:] == [("connected", "n1"), ("n1", Heartbeat(1, 2, 3)), ("n1", Vote(7))]
+
+
+def test_strangers_who_say_nothing_are_few_and_short() -> None:
+    station = Station()
+    silent = [station.accepted(Peer("", "", None, "x")) for _ in range(PENDING_MAX + 5)]
+    assert sum(connection.open for connection in silent) == PENDING_MAX
+    station.executor.pass_time(6)
+    assert not any(connection.open for connection in silent)
+
+
+# -- pieces --------------------------------------------------------------------------------------
+
+SMALL = Limits(peer_part_bytes=1000, peer_frame_bytes_max=50_000)
+
+
+def long_append(size: int) -> Append:
+    return Append(1, 1, 1, 0, 0, ((1, b"x" * size),))
+
+
+def test_a_long_message_goes_in_pieces_and_heartbeats_overtake_it() -> None:
+    station = Station(limits=SMALL)
+    connection = station.join()
+    station.transport.send("n1", long_append(20_000))
+    station.transport.send("n1", long_append(10))
+    station.transport.send("n1", Heartbeat(1, 9, 1))
+    sent = connection.take()
+    assert [type(message) for message in sent] == [Part] * 8 + [Heartbeat]
+    parts = [message for message in sent if isinstance(message, Part)]
+    rest = []
+    while len(parts) < 21:
+        connection.receive(PartAck(len(parts)))
+        sent = connection.take()
+        parts += [message for message in sent if isinstance(message, Part)]
+        rest += [message for message in sent if not isinstance(message, Part)]
+    assert rest == [long_append(10)]
+    assert b"".join(part.data for part in parts) == encode(long_append(20_000))
+    assert [part.last for part in parts] == [False] * 20 + [True]
+
+
+def test_pieces_become_the_message_again_and_are_answered() -> None:
+    station = Station(limits=SMALL)
+    connection = station.join()
+    station.take()
+    body = encode(long_append(2_500))
+    pieces = [
+        Part(at + 1000 >= len(body), body[at : at + 1000]) for at in range(0, len(body), 1000)
+    ]
+    for piece in pieces:
+        connection.receive(piece)
+    assert station.take() == [("bulk", "n1")] * 3 + [("n1", long_append(2_500))]
+    assert connection.take() == [PartAck(1), PartAck(2), PartAck(3)]
+
+
+def test_pieces_are_bounded() -> None:
+    station = Station(limits=SMALL)
+    connection = station.join()
+    for _ in range(60):
+        connection.receive(Part(False, b"x" * 1000))
+    assert not connection.open
+
+
+def test_only_appends_come_in_pieces() -> None:
+    station = Station(limits=SMALL)
+    connection = station.join()
+    connection.receive(Part(True, encode(Vote(1))))
+    assert not connection.open
+
+
+def test_answers_for_pieces_that_were_never_sent_are_refused() -> None:
+    station = Station(limits=SMALL)
+    connection = station.join()
+    connection.receive(PartAck(1))
+    assert not connection.open
+
+
+def test_stop_closes_everything() -> None:
+    station = Station()
+    connection = station.join()
+    pending = station.accepted(node("n1"))
+    station.transport.stop()
+    assert not connection.open
+    assert not pending.open
+    assert not station.network.listening
+    station.network.dials.pop()[3]("refused")
+    station.executor.pass_time(5)
+    assert station.network.dials == []
