@@ -8,7 +8,7 @@ ROLLBACK, RAISE(ROLLBACK)) takes none of its neighbours with it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple
 from typing import Protocol
 
 import apsw
@@ -40,13 +40,14 @@ from raftdb.machine import failures
 from raftdb.machine.content import ContentHasher
 from raftdb.machine.determinism import RequestFunctions, RequestTimeVfs
 from raftdb.machine.failures import StatementFailed
-from raftdb.machine.format import MARK, PREFIX, RESULT_BYTES_MAX, TIME_MS_MAX
+from raftdb.machine.format import MARK, PREFIX, RESULT_BYTES_MAX, SESSION_STEP_MS_MAX, TIME_MS_MAX
 from raftdb.machine.layout import Run
 from raftdb.machine.policy import WriteAuthorizer
 from raftdb.machine.rowhash import chain
 from raftdb.machine.sessions import Sessions
 from raftdb.machine.sqltext import DML, leading_verb
 from raftdb.machine.statements import StatementRunner
+from raftdb.machine.stored import Progress, read_progress
 
 _BEGIN = f"BEGIN IMMEDIATE {MARK}"
 _COMMIT = f"COMMIT {MARK}"
@@ -57,10 +58,10 @@ _ROLLBACK_TO = f"ROLLBACK TO r {MARK}"
 _FLUSH_OPEN = f"SAVEPOINT f {MARK}"
 _FLUSH_CLOSE = f"RELEASE f {MARK}"
 _PROGRESS = (
-    f"UPDATE {PREFIX}applied SET idx = ?, term = ?, position = ?, time_ms = ?, results = ?"
+    f"UPDATE {PREFIX}applied SET idx = ?, term = ?, position = ?, time_ms = ?,"
+    " session_ms = ?, results = ?"
     f" WHERE id = 1 {MARK}"
 )
-_READ_PROGRESS = f"SELECT idx, term, position, time_ms, results FROM {PREFIX}applied {MARK}"
 _DONE = encode_reply(Results(()))
 _DROPPED = encode_reply(ResultDropped(0))
 
@@ -74,19 +75,6 @@ class Entry(Protocol):
     def term(self) -> Term: ...
     @property
     def payloads(self) -> tuple[bytes, ...]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far the database is: all of entry `index`, and `position` requests of the next one."""
-
-    index: Index
-    term: Term
-    position: int
-    time_ms: int
-    """Logged time: of the last request; it never runs backwards."""
-    results: bytes
-    """The chain over all replies."""
 
 
 class _Unit:
@@ -164,21 +152,23 @@ class Applier:
         self.sessions = Sessions(run, self._control)
         self._content = ContentHasher(connection, run, hash_key)
         self._time_ms = 0
+        self._session_ms = 0
         self._results = b""
         self._schema_changed = False
-        self.progress = self.read_progress()
+        self.progress = read_progress(run)
+        """As of the last commit. Replaced as a whole: any thread may look."""
         self._reload()
 
-    def read_progress(self) -> Progress:
-        """As of the last commit."""
-        [(index, term, position, time_ms, results)] = self._run(_READ_PROGRESS)
-        return Progress(Index(index), Term(term), position, time_ms, results)
-
     def _reload(self) -> None:
-        self._time_ms, self._results = self.progress.time_ms, self.progress.results
-        self._vfs.set_time(self._time_ms)
+        self._take_progress()
         self.sessions.load()
         self._content.load()
+
+    def _take_progress(self) -> None:
+        progress = self.progress
+        self._time_ms, self._session_ms = progress.time_ms, progress.session_ms
+        self._results = progress.results
+        self._vfs.set_time(self._time_ms)
 
     def apply(self, entries: Sequence[Entry]) -> list[list[bytes]]:
         """See Machine.apply."""
@@ -271,18 +261,18 @@ class Applier:
         else:
             index, term = Index(last.index - 1), last.term_before
             position = last.position + 1
-        self._control(_PROGRESS, (index, term, position, self._time_ms, self._results))
+        progress = Progress(index, term, position, self._time_ms, self._session_ms, self._results)
+        self._control(_PROGRESS, astuple(progress))
         self._control(_COMMIT)
         self._content.committed()
         self.sessions.committed()
-        self.progress = Progress(index, term, position, self._time_ms, self._results)
+        self.progress = progress
 
     def _revert(self) -> None:
         """The transaction is lost: go back to the last commit."""
         if self._connection.in_transaction:
             self._control(_ROLLBACK)
-        self._time_ms, self._results = self.progress.time_ms, self.progress.results
-        self._vfs.set_time(self._time_ms)
+        self._take_progress()
         self.sessions.revert()
         if self._schema_changed:
             self._content.load()
@@ -303,16 +293,16 @@ class Applier:
     def _request(self, unit: _Unit, request: Request, failed: bytes | None) -> bytes:
         now = request.stamp.time_ms
         if now > self._time_ms:
-            self._time_ms = now = min(now, TIME_MS_MAX)
+            now = min(now, TIME_MS_MAX)
+            self._session_ms += min(now - self._time_ms, SESSION_STEP_MS_MAX)
+            self._time_ms = now
             self._vfs.set_time(now)
-        else:
-            now = self._time_ms
         sessions = self.sessions
-        sessions.expire(now)
+        sessions.expire(self._session_ms)
         if isinstance(request, Execute):
-            reply = self._execute_once(unit, request, now, failed)
+            reply = self._execute_once(unit, request, failed)
         elif isinstance(request, OpenSession):
-            reply = self._open_session(unit, request, now)
+            reply = self._open_session(unit, request)
         else:
             if isinstance(request, CloseSession):
                 sessions.close(request.session)
@@ -324,21 +314,23 @@ class Applier:
         self._results = chain(self._results, unit.index, unit.position, reply)
         return reply
 
-    def _open_session(self, unit: _Unit, request: OpenSession, now: int) -> bytes:
+    def _open_session(self, unit: _Unit, request: OpenSession) -> bytes:
         number = session_number(unit.index, unit.position)
-        error = self.sessions.open(number, request.token, request.label, now)
+        error = self.sessions.open(
+            number, request.token, request.label, self._time_ms, self._session_ms
+        )
         if error is not None:
             return encode_reply(Failed(error, -1))
         return encode_reply(Opened(SessionId(self._history, number, request.token)))
 
-    def _execute_once(self, unit: _Unit, request: Execute, now: int, failed: bytes | None) -> bytes:
+    def _execute_once(self, unit: _Unit, request: Execute, failed: bytes | None) -> bytes:
         """The reply of the first time, or the request's effect together with its reply."""
         sessions = self.sessions
         known = sessions.check(request.session, request.sequence)
         if known is not None:
             return known if isinstance(known, bytes) else encode_reply(Failed(known, -1))
         reply = self._execute(request, unit.alone) if failed is None else failed
-        sessions.record(request.session, request.sequence, request.floor, reply, now)
+        sessions.record(request.session, request.sequence, request.floor, reply, self._session_ms)
         return reply
 
     def _execute(self, request: Execute, alone: bool) -> bytes:

@@ -17,11 +17,10 @@ from raftdb.base.errors import ConfigError, OperationalError
 from raftdb.base.ids import HistoryId, Index, Term
 from raftdb.base.ports import Files
 from raftdb.machine import generations, stored
-from raftdb.machine.applier import Progress
 from raftdb.machine.connections import open_reader
 from raftdb.machine.format import CAPTURE_FILE, DATABASE_FILE, FORMAT_VERSION
 from raftdb.machine.rowhash import ContentHash
-from raftdb.machine.stored import run_on
+from raftdb.machine.stored import Progress, run_on
 
 _CHUNK_BYTES = 1 << 20
 _ATTEMPTS = 20
@@ -205,9 +204,15 @@ def _verify_database(path: str, described: Capture, verify_content: bool, vfs_ba
     with _opened(path, vfs_base) as connection:
         run = run_on(connection)
         meta = stored.read_meta(run, path)
-        index, term, position, _time_ms, _results = stored.read_applied(run)
+        progress = stored.read_progress(run)
         content = stored.stored_hash(run, meta.hash_key)
-        found = (meta.history, index, term, position, content.total)
+        found = (
+            meta.history,
+            progress.index,
+            progress.term,
+            progress.position,
+            content.total,
+        )
         wanted = (
             described.history,
             described.index,

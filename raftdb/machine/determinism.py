@@ -13,6 +13,7 @@ from typing import Any
 
 import apsw
 
+from raftdb.base.errors import DataError
 from raftdb.base.ports import Log
 from raftdb.machine.format import JULIAN_EPOCH_MS, ROW_BYTES_MAX
 
@@ -90,7 +91,7 @@ class RequestFunctions:
     def _randomblob(self, count: object) -> bytes:
         wanted = max(1, as_integer(count))
         if wanted > ROW_BYTES_MAX:
-            raise apsw.TooBigError("string or blob too big")
+            raise DataError("string or blob too big", code="too_big")
         return self._bytes(wanted)
 
     def _total_changes(self) -> int:

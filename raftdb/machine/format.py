@@ -35,7 +35,10 @@ MESSAGE_CHARACTERS_MAX = 2_000
 
 SESSIONS_MAX = 10_000
 SESSION_IDLE_MS = 24 * 3_600_000
-"""A session ends when logged time has moved this far since its last request."""
+"""A session ends when session time has moved this far since its last request."""
+SESSION_STEP_MS_MAX = 5 * 60_000
+"""Session time follows logged time by at most this much per request, so that a leader's clock that
+jumps, or a cluster that was down for days, ends no session."""
 SESSION_EVICT_MS = 10 * 60_000
 """With SESSIONS_MAX open, a new one takes the place of the session that has been idle longest, if
 that is at least this long; otherwise it is refused."""
@@ -63,12 +66,12 @@ CREATE TABLE {PREFIX}meta(
 CREATE TABLE {PREFIX}applied(
     id INTEGER PRIMARY KEY CHECK (id = 1),
     idx INTEGER NOT NULL, term INTEGER NOT NULL, position INTEGER NOT NULL,
-    time_ms INTEGER NOT NULL, results BLOB NOT NULL
+    time_ms INTEGER NOT NULL, session_ms INTEGER NOT NULL, results BLOB NOT NULL
 ) STRICT;
 CREATE TABLE {PREFIX}session(
     number INTEGER PRIMARY KEY,
     token BLOB NOT NULL, label TEXT NOT NULL, opened_ms INTEGER NOT NULL,
-    time_ms INTEGER NOT NULL, sequence INTEGER NOT NULL, floor INTEGER NOT NULL,
+    used_ms INTEGER NOT NULL, sequence INTEGER NOT NULL, floor INTEGER NOT NULL,
     reply BLOB
 ) STRICT;
 CREATE TABLE {PREFIX}reply(

@@ -31,8 +31,9 @@ class SessionReport:
     """Of the last request that was applied."""
     floor: int
     opened_ms: int
-    time_ms: int
-    """Logged time of its last request, in Unix milliseconds."""
+    """Logged time, in Unix milliseconds."""
+    idle_ms: int
+    """Session time since its last request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,20 +98,20 @@ def inspect_database(directory: str, *, files: Files, full: bool = True) -> Data
 
 def _report(run: Run, path: str, files: Files, full: bool) -> DatabaseReport:
     meta = stored.read_meta(run, path)
-    index, term, position, time_ms, _results = stored.read_applied(run)
+    progress = stored.read_progress(run)
     content = stored.stored_hash(run, meta.hash_key)
     [(page_bytes,)] = run(f"PRAGMA page_size {MARK}")
     return DatabaseReport(
         path=path,
         history=meta.history,
-        index=index,
-        term=term,
-        position=position,
-        time_ms=time_ms,
+        index=progress.index,
+        term=progress.term,
+        position=progress.position,
+        time_ms=progress.time_ms,
         content=content,
         content_matches=_matches(run, meta, content) if full else None,
         integrity=_integrity(run) if full else (),
-        sessions=tuple(_sessions(run)),
+        sessions=tuple(_sessions(run, progress.session_ms)),
         tables=tuple(
             TableReport(name, _count(run, name) if full else -1, total)
             for name, total in content.tables.items()
@@ -144,10 +145,11 @@ def _count(run: Run, table: str) -> int:
     return int(count)
 
 
-def _sessions(run: Run) -> list[SessionReport]:
+def _sessions(run: Run, session_ms: int) -> list[SessionReport]:
     rows: Any = run(
-        "SELECT number, label, sequence, floor, opened_ms, time_ms"
-        f" FROM {PREFIX}session ORDER BY number {MARK}"
+        "SELECT number, label, sequence, floor, opened_ms, ? - used_ms"
+        f" FROM {PREFIX}session ORDER BY number {MARK}",
+        (session_ms,),
     )
     return [SessionReport(*row) for row in rows]
 

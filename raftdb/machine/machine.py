@@ -316,7 +316,7 @@ def _found(path: str, history: HistoryId, vfs_base: str) -> None:
                 ("hash_key", key.hex()),
             ):
                 run(f"INSERT INTO {PREFIX}meta VALUES (?, ?)", (name, value))
-            run(f"INSERT INTO {PREFIX}applied VALUES (1, 0, 0, 0, 0, ?)", (bytes(HASH_BYTES),))
+            run(f"INSERT INTO {PREFIX}applied VALUES (1, 0, 0, 0, 0, 0, ?)", (bytes(HASH_BYTES),))
             schema = stored.recomputed_hash(run, key).schema
             for kind, total in (("s", schema), ("q", to_bytes(0))):
                 run(f"INSERT INTO {PREFIX}hash(kind, name, total) VALUES (?, '', ?)", (kind, total))

@@ -99,7 +99,7 @@ class Reader:
             columns = tuple([column[0] for column in cursor.get_description()])
         except apsw.ExecutionCompleteError:
             # No rows: SQLite keeps no description then.
-            return tuple(inspect_statement(self.connection.cursor(), sql, True)[1])
+            return tuple(inspect_statement(self.connection.cursor(), sql)[1])
         room = self._bytes_left
         for row in cursor:
             rows.append(row)
@@ -115,7 +115,7 @@ class Reader:
     def _inspect(self, sql: str) -> tuple[int, frozenset[str] | None]:
         check_text(sql)
         self._authorizer.reason = ""
-        inspected = inspect_statement(self.connection.cursor(), sql, True)
+        inspected = inspect_statement(self.connection.cursor(), sql)
         length, _columns, names, is_readonly, has_vdbe = inspected
         check_single(sql, length, has_vdbe)
         if not is_readonly:

@@ -1,8 +1,8 @@
 """Sessions: every write of a session takes effect exactly once (thesis 6.3; rules S1 and S2).
 
 All sessions are held in memory as small records; their replies stay in the database. What a
-transaction changes is written once, by `flush`, inside that transaction. Time here is logged time:
-the same on every replica, and in every replay.
+transaction changes is written once, by `flush`, inside that transaction. Time here (`now_ms`) is
+session time: it follows logged time, in steps that are bounded.
 """
 
 from __future__ import annotations
@@ -40,16 +40,17 @@ class _Session:
         "sequence",
         "sizes",
         "stored",
-        "time_ms",
         "token",
+        "used_ms",
     )
 
-    def __init__(self, number: int, token: bytes, label: str, opened_ms: int) -> None:
+    def __init__(self, number: int, token: bytes, label: str, opened_ms: int, used_ms: int) -> None:
         self.number = number
         self.token = token
         self.label = label
         self.opened_ms = opened_ms
-        self.time_ms = opened_ms
+        self.used_ms = used_ms
+        """Session time of its last request."""
         self.sequence = 0
         """Of the last request that was applied; 0 before the first."""
         self.floor = 0
@@ -80,7 +81,7 @@ class Sessions:
         self._dirty: dict[int, _Session] = {}
         self._closed: list[int] = []
         self._heap: list[tuple[int, int]] = []
-        """(time_ms, number): a time not later than the session's own. Every session is in it."""
+        """(used_ms, number): a time not later than the session's own. Every session is in it."""
         self.ended: list[int] = []
         """Numbers of sessions that ended by time since the reader of this list emptied it."""
 
@@ -94,8 +95,10 @@ class Sessions:
 
     # What requests do
 
-    def open(self, number: int, token: bytes, label: str, now_ms: int) -> Error | None:
-        """Open a session. The error, if it must be refused."""
+    def open(
+        self, number: int, token: bytes, label: str, opened_ms: int, now_ms: int
+    ) -> Error | None:
+        """Open a session at logged time `opened_ms`. The error, if it must be refused."""
         if len(token) != format.TOKEN_BYTES:
             return ProtocolError(f"a session's token has {format.TOKEN_BYTES} bytes")
         if len(self._sessions) >= format.SESSIONS_MAX and not self._evict(now_ms):
@@ -104,7 +107,8 @@ class Sessions:
                 code="sessions_full",
                 hint="close connections that are not needed, or try again later",
             )
-        session = _Session(number, token, label[: format.LABEL_CHARACTERS_MAX], now_ms)
+        label = label[: format.LABEL_CHARACTERS_MAX]
+        session = _Session(number, token, label, opened_ms, now_ms)
         self._sessions[number] = self._dirty[number] = session
         if len(self._heap) > 2 * len(self._sessions) + 64:
             self._rebuild_heap()
@@ -151,7 +155,7 @@ class Sessions:
         if len(reply) > format.REPLY_KEPT_BYTES_MAX:
             reply = encode_reply(ResultDropped(len(reply)))
         session.sequence = sequence
-        session.time_ms = now_ms
+        session.used_ms = now_ms
         session.pending.append(reply)
         if floor >= sequence - 1:
             # The client has all the others: the common case.
@@ -179,14 +183,14 @@ class Sessions:
         assert isinstance(reply, bytes)
         return reply
 
-    # Expiry, by logged time
+    # Expiry
 
     def expire(self, now_ms: int) -> None:
         """End the sessions that have been idle too long."""
         last = now_ms - format.SESSION_IDLE_MS
         while self._heap and self._heap[0][0] < last:
             oldest = self._oldest()
-            if oldest is None or oldest.time_ms >= last:
+            if oldest is None or oldest.used_ms >= last:
                 break
             self._end(oldest)
 
@@ -195,26 +199,26 @@ class Sessions:
         self.ended.append(session.number)
 
     def _rebuild_heap(self) -> None:
-        self._heap = [(s.time_ms, s.number) for s in self._sessions.values()]
+        self._heap = [(s.used_ms, s.number) for s in self._sessions.values()]
         heapq.heapify(self._heap)
 
     def _oldest(self) -> _Session | None:
-        """The session with the least (time_ms, number); the heap's top tells the truth then."""
+        """The session with the least (used_ms, number); the heap's top tells the truth then."""
         heap = self._heap
         while heap:
-            time_ms, number = heap[0]
+            used_ms, number = heap[0]
             session = self._sessions.get(number)
             if session is None:
                 heapq.heappop(heap)
-            elif session.time_ms != time_ms:
-                heapq.heapreplace(heap, (session.time_ms, number))
+            elif session.used_ms != used_ms:
+                heapq.heapreplace(heap, (session.used_ms, number))
             else:
                 return session
         return None
 
     def _evict(self, now_ms: int) -> bool:
         oldest = self._oldest()
-        if oldest is None or oldest.time_ms > now_ms - format.SESSION_EVICT_MS:
+        if oldest is None or oldest.used_ms > now_ms - format.SESSION_EVICT_MS:
             return False
         self._end(oldest)
         return True
@@ -236,7 +240,7 @@ class Sessions:
             last = session.pending[-1] if session.pending else None
             self._write(
                 _UPDATE,
-                (session.time_ms, session.sequence, session.floor, last, session.number),
+                (session.used_ms, session.sequence, session.floor, last, session.number),
             )
 
     def _flush_replies(self, session: _Session) -> None:
@@ -277,9 +281,9 @@ class Sessions:
 
     def _load(self, query: str, parameters: tuple[Any, ...]) -> int:
         found = list(self._run(query, parameters))
-        for number, token, label, opened, time_ms, sequence, floor, last in found:
-            session = _Session(number, token, label, opened)
-            session.time_ms, session.floor = time_ms, floor
+        for number, token, label, opened_ms, used_ms, sequence, floor, last in found:
+            session = _Session(number, token, label, opened_ms, used_ms)
+            session.floor = floor
             session.sequence = session.stored = sequence
             session.is_new = False
             rows = list(self._run(_SIZES, (number,)))
@@ -300,11 +304,11 @@ class Sessions:
 
 
 _INSERT = (
-    f"INSERT INTO {PREFIX}session(number, token, label, opened_ms, time_ms, sequence, floor)"
-    f" VALUES (?1, ?2, ?3, ?4, ?4, 0, 0) {MARK}"
+    f"INSERT INTO {PREFIX}session(number, token, label, opened_ms, used_ms, sequence, floor)"
+    f" VALUES (?, ?, ?, ?, 0, 0, 0) {MARK}"
 )
 _UPDATE = (
-    f"UPDATE {PREFIX}session SET time_ms = ?, sequence = ?, floor = ?, reply = ?"
+    f"UPDATE {PREFIX}session SET used_ms = ?, sequence = ?, floor = ?, reply = ?"
     f" WHERE number = ? {MARK}"
 )
 _MOVE = (
@@ -313,7 +317,7 @@ _MOVE = (
 )
 _INSERT_REPLY = f"INSERT INTO {PREFIX}reply(session, sequence, reply) VALUES (?, ?, ?) {MARK}"
 _SELECT = (
-    "SELECT number, token, label, opened_ms, time_ms, sequence, floor, length(reply)"
+    "SELECT number, token, label, opened_ms, used_ms, sequence, floor, length(reply)"
     f" FROM {PREFIX}session"
 )
 _SIZES = (

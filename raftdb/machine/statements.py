@@ -41,9 +41,12 @@ class StatementInfo:
     can_cache: bool
 
 
-def inspect_statement(cursor: apsw.Cursor, sql: str, can_cache: bool) -> tuple[Any, ...]:
+def inspect_statement(cursor: apsw.Cursor, sql: str) -> tuple[Any, ...]:
     """Compile without executing: (length of the first statement, columns, binding names,
-    is_readonly, has_vdbe). The authorizer sees it. Raises what SQLite raises."""
+    is_readonly, has_vdbe). The authorizer sees it. Raises what SQLite raises.
+
+    Always compiled afresh: a cached statement knows the schema of its own time.
+    """
     seen: list[Any] = []
 
     def trace(cursor: apsw.Cursor, text: str, _bindings: Any) -> bool:
@@ -57,7 +60,7 @@ def inspect_statement(cursor: apsw.Cursor, sql: str, can_cache: bool) -> tuple[A
     try:
         for _attempt in range(2):
             try:
-                cursor.execute(sql, bindings, can_cache=can_cache)
+                cursor.execute(sql, bindings, can_cache=False)
             except apsw.ExecTraceAbort:
                 break
             except apsw.BindingsError as error:
@@ -248,12 +251,9 @@ class StatementRunner:
         authorizer.begin(is_dml)
         if verb == "VACUUM":
             raise NotSupportedError("refused: VACUUM rewrites the whole database")
-        # Control SQL, which an authorizer must see each time, is never taken from the cache; nor
-        # is what a user copied from raftdb's own statements.
-        can_cache = is_dml and MARK not in sql
         cursor = self._connection.cursor()
         try:
-            inspected = inspect_statement(cursor, sql, can_cache)
+            inspected = inspect_statement(cursor, sql)
         except STATEMENT_ERRORS as error:
             self._raise(error)
         length, columns, names, is_readonly, has_vdbe = inspected
@@ -265,7 +265,9 @@ class StatementRunner:
             is_dml=is_dml,
             is_readonly=is_readonly,
             uses_changes=authorizer.uses_changes,
-            can_cache=can_cache,
+            # Control SQL, which an authorizer must see each time, is never taken from the cache;
+            # nor is what a user copied from raftdb's own statements.
+            can_cache=is_dml and MARK not in sql,
         )
         if info.can_cache and len(sql) <= _INFO_BYTES_MAX:
             if len(self._infos) >= _INFOS_MAX:

@@ -50,12 +50,27 @@ def read_meta(run: Run, path: str) -> Meta:
     return Meta(HistoryId(rows["history"]), bytes.fromhex(rows["hash_key"]))
 
 
-def read_applied(run: Run) -> tuple[Index, Term, int, int, bytes]:
-    """(index, term, position, time_ms, results), see applier.Progress."""
-    [(index, term, position, time_ms, results)] = run(
-        f"SELECT idx, term, position, time_ms, results FROM {PREFIX}applied {MARK}"
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far the database is: all of entry `index`, and `position` requests of the next one."""
+
+    index: Index
+    term: Term
+    position: int
+    time_ms: int
+    """Logged time: of the last request, in Unix milliseconds. It never runs backwards."""
+    session_ms: int
+    """Session time: the sum of logged time's steps, each at most SESSION_STEP_MS_MAX."""
+    results: bytes
+    """The chain over all replies."""
+
+
+def read_progress(run: Run) -> Progress:
+    """As of the last commit, or of the transaction that `run` reads in."""
+    [(index, term, position, time_ms, session_ms, results)] = run(
+        f"SELECT idx, term, position, time_ms, session_ms, results FROM {PREFIX}applied {MARK}"
     )
-    return Index(index), Term(term), position, time_ms, results
+    return Progress(Index(index), Term(term), position, time_ms, session_ms, results)
 
 
 def stored_hash(run: Run, key: bytes) -> ContentHash:
@@ -92,13 +107,13 @@ def recomputed_hash(run: Run, key: bytes) -> ContentHash:
 def _content_hash(
     run: Run, hasher: RowHasher, tables: dict[str, bytes], schema: bytes, sequences: bytes
 ) -> ContentHash:
-    index, _term, position, _time_ms, results = read_applied(run)
+    progress = read_progress(run)
     return ContentHash(
-        index=index,
-        position=position,
+        index=progress.index,
+        position=progress.position,
         total=hasher.total(tables, schema, sequences),
         tables=tables,
         schema=schema,
         sequences=sequences,
-        results=results,
+        results=progress.results,
     )
