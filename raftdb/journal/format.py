@@ -327,9 +327,9 @@ def encode_batch(
     body_bytes = 0
     for kind, index, term, data in operations:
         head = _RECORD.pack(kind, len(data), index, term, crc32(data, seed))
-        head += _CRC.pack(crc32(head, seed))
+        # Without the head's own check value: a CRC over bytes and their CRC is a constant.
         records_check = crc32(head, records_check)
-        parts.append(head)
+        parts.append(head + _CRC.pack(crc32(head, seed)))
         body_bytes += RECORD_HEADER_BYTES
         if data:
             parts.append(data)
@@ -382,7 +382,7 @@ def decode_batch(data: bytes, offset: int, seed: int) -> Batch:
     check = seed
     while position < body_end:
         kind, index, term, length = _decode_record(data, position, seed)
-        check = crc32(data[position : position + RECORD_HEADER_BYTES], check)
+        check = crc32(data[position : position + _RECORD.size], check)
         records.append(Record(kind, index, term, position, length))
         position += RECORD_HEADER_BYTES + length
     if position != body_end or len(records) != header.record_count or check != records_check:

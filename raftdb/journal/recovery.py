@@ -238,18 +238,15 @@ class _Recovery:
             text = "it is missing, though the segment before it was sealed"
             raise corrupt(self._path(number + 1), 0, text)
         scanned = self._scan(header, data, len(data))
+        self._check_mark(path, scanned)
         if scanned.problem is not None:
             self._judge_tail(path, scanned)
-        self._check_mark(path, scanned)
         return scanned
 
     def _judge_tail(self, path: str, scanned: _Scanned) -> None:
         """Cut what a crash tore (by remembering where to), or raise."""
         cursor, problem = scanned.cursor, scanned.problem
         assert problem is not None
-        if scanned.header.number == self._mark.segment and cursor.number <= self._mark.batch:
-            text = f"{problem.text}, but batch {self._mark.batch} was durable by the mark"
-            raise corrupt(path, problem.offset, text)
         try:
             check_torn(scanned.data, scanned.header, cursor, problem)
         except FormatError as rotten:
@@ -293,8 +290,9 @@ class _Recovery:
             text = f"the segment is missing, though the mark names its batch {mark.batch}"
             raise corrupt(self._path(mark.segment), 0, text)
         if mark.segment == last.header.number and mark.batch >= last.cursor.number:
-            text = f"the segment ends before batch {mark.batch}, which was durable by the mark"
-            raise corrupt(path, last.cursor.offset, text)
+            problem = last.problem or FormatError(last.cursor.offset, "the segment ends here")
+            text = f"{problem.text}, but the mark says that batch {mark.batch} was durable"
+            raise corrupt(path, problem.offset, text)
         if mark.segment < last.header.number and mark.batch >= last.header.first_batch:
             raise corrupt(path, 0, f"batch {mark.batch} should lie in segment {mark.segment}")
 

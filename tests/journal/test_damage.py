@@ -14,7 +14,10 @@ from raftdb.base.limits import Limits
 from raftdb.journal import inspect_journal, read_entries
 from raftdb.journal.format import (
     BATCH_MAGIC,
+    BATCH_OVERHEAD_BYTES,
+    FOOTER_TAIL_BYTES,
     FORMAT_VERSION,
+    RECORD_HEADER_BYTES,
     encode_batch,
     seed_of,
 )
@@ -212,6 +215,52 @@ def test_swapped_and_foreign_segments_are_found() -> None:
     bench.close(journal)
     disk.set_content(path_of(3), old)
     assert outcome_of(disk, states)[0] == "corrupt"
+
+
+def two_histories(**limits: int) -> tuple[Bench, Bench]:
+    """Two copies of a node's directory that went different ways: same journal, same numbers, same
+    sizes, other data."""
+    bench = sim_bench(**limits)
+    twin = Bench(bench.files.clone(random.Random(1)), bench.limits)
+    for one, body in ((bench, b"a"), (twin, b"b")):
+        journal = one.open()
+        for index in range(2, 20):
+            journal.append([entry(index, 1, body * 100)])
+            one.executor.settle()
+        one.files.kill()
+    return bench, twin
+
+
+def test_a_sealed_segment_of_another_history_is_found() -> None:
+    bench, twin = two_histories(journal_segment_bytes=1000)
+    for number in (1, 2):
+        disk = bench.files.clone(random.Random(2))
+        disk.set_content(path_of(number), twin.files.read_file(path_of(number)))
+        with pytest.raises(JournalCorruptError, match=r"is not the one that segment \d follows"):
+            Bench(disk).open()
+        assert inspect_journal(disk, DIRECTORY).damage
+
+
+def test_a_footer_of_another_history_is_found() -> None:
+    bench, twin = two_histories(journal_segment_bytes=1000)
+    ours, theirs = bench.files.read_file(path_of(2)), twin.files.read_file(path_of(2))
+    bench.files.set_content(path_of(2), ours[:-FOOTER_TAIL_BYTES] + theirs[-FOOTER_TAIL_BYTES:])
+    with pytest.raises(JournalCorruptError, match="is not the one that segment 3 follows"):
+        bench.open()
+    assert "footer does not describe" in inspect_journal(bench.files, DIRECTORY).damage[0].text
+
+
+def test_a_batch_of_another_history_is_found() -> None:
+    bench, twin = two_histories()
+    ours, theirs = bench.files.read_file(path_of(1)), twin.files.read_file(path_of(1))
+    size = BATCH_OVERHEAD_BYTES + RECORD_HEADER_BYTES + 100
+    for number in range(3):
+        start = len(ours) - size * (number + 1)
+        disk = bench.files.clone(random.Random(0))
+        disk.overwrite(path_of(1), start, theirs[start : start + size])
+        with pytest.raises(JournalCorruptError, match="does not follow"):
+            Bench(disk).open()
+        assert inspect_journal(disk, DIRECTORY).damage
 
 
 def test_zeroed_and_misdirected_blocks() -> None:
