@@ -19,6 +19,7 @@ from bench import commits as commits_module
 from bench import embedded_read as embedded_module
 from bench import host, report
 from bench import profile as profile_module
+from bench import timeline as timeline_module
 from bench.errors import BenchError
 from bench.targets import ALL, Options
 
@@ -214,6 +215,23 @@ def profile(
         finally:
             shutil.rmtree(place, ignore_errors=True)
         report.show_profile(found, _console())
+
+    _guarded(work)
+
+
+@main.command()
+@click.option("--insecure", is_flag=True, help="Without TLS.")
+@click.option("--directory", help="As in commits.")
+def timeline(insecure: bool, directory: str | None) -> None:
+    """Where one commit's latency goes, step by step (by perf's tracepoints: needs root)."""
+
+    def work() -> None:
+        place, _ = host.work_directory(directory)
+        try:
+            found = timeline_module.record(Options(insecure=insecure), place)
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+        report.show_timeline(*found, _console())
 
     _guarded(work)
 

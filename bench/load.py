@@ -121,10 +121,13 @@ def run(
     nodes: Sequence[Service],
     supervisor: Supervisor,
     working: Path = Path("/"),
-    on_begin: Callable[[], None] = lambda: None,
+    on_begin: Callable[[int], None] = lambda _pid: None,
     on_end: Callable[[], None] = lambda: None,
 ) -> Measurement:
-    """Run one load process to its end. Raises BenchError on any failure or lost write."""
+    """Run one load process to its end. Raises BenchError on any failure or lost write.
+
+    `on_begin` gets the load process's id when the measured time begins.
+    """
     process = subprocess.Popen(
         list(command),
         stdin=subprocess.PIPE,
@@ -142,7 +145,7 @@ def run(
         lines = _Lines(process, supervisor)
         lines.expect("ready", SETUP_S)
         lines.expect("begin", specification.warmup_s + SETUP_S)
-        on_begin()
+        on_begin(process.pid)
         before = [node.cpu_s() for node in nodes]
         flushes = disk_flushes(supervisor.directory)
         lines.expect("end", specification.seconds + FINISH_S)

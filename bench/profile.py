@@ -207,7 +207,7 @@ class Profiler:
         cluster: Cluster,
         supervisor: Supervisor,
         prefix: str,
-        on_begin: Callable[[], None],
+        on_begin: Callable[[int], None],
         on_end: Callable[[], None],
     ) -> Measurement:
         specification = Specification(
@@ -235,7 +235,7 @@ class Profiler:
         """py-spy on the busiest node (by then: the leader), Python that holds the lock."""
         started: list[tuple[Service, subprocess.Popen[bytes]]] = []
 
-        def attach() -> None:
+        def attach(_load: int) -> None:
             node = max(cluster.nodes, key=lambda one: one.cpu_s())
             command = [self.py_spy, "record", "--pid", str(node.process.pid), "--format", "raw"]
             command += ["--threads", "--full-filenames", "--nolineno", "--gil"]
@@ -253,7 +253,7 @@ class Profiler:
         pid = node.process.pid
         started: list[subprocess.Popen[bytes]] = []
 
-        def begin() -> None:
+        def begin(_load: int) -> None:
             if self.perf is not None:
                 command = [self.perf, "record", "-e", "cpu-clock", "-F", "997", "-p", str(pid)]
                 command += ["-o", str(self.perf_data), "--", "sleep", str(self.seconds)]

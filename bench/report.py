@@ -10,7 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.figures import Spread, paired_ratio, spread
+from bench.load import Measurement
 from bench.profile import Profile
+from bench.timeline import STEPS, Timeline
 
 Results = dict[str, Any]
 Pick = Callable[[dict[str, Any]], float]
@@ -224,3 +226,20 @@ def show_profile(found: Profile, console: Console, functions: int = 40) -> None:
             if row.us >= 0.3:
                 drawn.add_row(row.thread, row.where, f"{row.us:.1f}")
         console.print(drawn)
+
+
+def show_timeline(measured: Measurement, found: Timeline, console: Console) -> None:
+    """Print where one commit's latency goes."""
+    drawn = Table(
+        title="One connection: where a commit's latency goes",
+        caption=f"medians of {found.commits} of {found.seen} traced commits; "
+        f"fdatasync of any node: {found.sync:.0f} us",
+    )
+    drawn.add_column("step")
+    drawn.add_column("us", justify="right")
+    for name, us in zip(STEPS, found.steps, strict=True):
+        drawn.add_row(name, f"{us:.0f}")
+    drawn.add_section()
+    drawn.add_row("all of it", f"{found.total:.0f}")
+    console.print(drawn)
+    console.print(f"p50 while tracing: {measured.latency.p50_ms:.2f} ms", highlight=False)
