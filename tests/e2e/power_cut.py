@@ -33,15 +33,11 @@ from raftdb.demo.check import broken_promises, check_nodes
 from raftdb.demo.ledger import Ledger
 from raftdb.demo.workload import SCHEMA, LoadClient
 from tests.e2e.cluster import Cluster
+from tests.e2e.leader_kills import CLIENTS, TEXT
 
 FS_IOC_SHUTDOWN = 0x8004587D
 NO_LOG_FLUSH = 2
 IMAGE_MIB = 512
-CLIENTS = 6
-TEXT = (
-    "CREATE VIRTUAL TABLE airports_text USING fts5 (name)",
-    "INSERT INTO airports_text VALUES ('international regional field island lake')",
-)
 
 
 @contextlib.contextmanager
