@@ -62,6 +62,29 @@ def test_close_sends_what_was_written(both: Bench, made_pki: Pki) -> None:
     assert dialled.link.unsent_bytes() == 0
 
 
+def test_close_waits_for_a_slow_reader(both: Bench, made_pki: Pki) -> None:
+    dialled, served = pair(both, made_pki)
+    served.link.pause_reading()
+    dialled.link.write(b"x" * 20_000_000)
+    dialled.link.close()
+    both.idle(0.05)
+    assert not dialled.lost
+    served.link.resume_reading()
+    both.wait(lambda: bool(served.lost and dialled.lost))
+    assert len(served.data) == 20_000_000
+
+
+def test_close_does_not_wait_for_ever(
+    both: Bench, made_pki: Pki, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dialled, served = pair(both, made_pki)
+    monkeypatch.setattr("raftdb.runtime.connection.CLOSE_TIMEOUT_S", 0.1)
+    served.link.pause_reading()
+    dialled.link.write(b"x" * 20_000_000)
+    dialled.link.close()
+    both.wait(lambda: bool(dialled.lost), deadline_s=3.0)
+
+
 def test_abort_drops_what_was_not_sent(both: Bench, made_pki: Pki) -> None:
     dialled, served = pair(both, made_pki)
     served.link.pause_reading()
