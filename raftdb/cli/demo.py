@@ -17,7 +17,13 @@ Example:
 )
 @click.option("--keep", is_flag=True, help="Leave the cluster running and say how to use it.")
 @click.option("--seconds", type=click.IntRange(5, 3600), default=None, help="How long to load it.")
-@click.option("--nodes", type=click.IntRange(3, 7), default=3, show_default=True)
+@click.option(
+    "--nodes",
+    type=click.IntRange(3, 7),
+    default=3,
+    show_default=True,
+    help="How many nodes, each in a place of its own.",
+)
 @click.option(
     "--dir",
     "directory",

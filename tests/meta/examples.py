@@ -114,9 +114,16 @@ def commands(body: str) -> list[Command]:
 
 
 def matches(expected: str, printed: str) -> bool:
-    """Whether the output is as the document has it; `...` stands for anything."""
-    parts = [re.escape(part) for part in _even(expected).split("...")]
-    return re.fullmatch(".*?".join(parts), _even(printed), re.S) is not None
+    """Whether the output is as the document has it: `...` stands for anything, lines included, and
+    alone on its line for any number of whole lines, also none."""
+    pattern = ""
+    for line in _even(expected).splitlines():
+        if line.strip() == "...":
+            pattern += r"(?:[^\n]*\n)*?"
+        else:
+            pattern += ".*?".join(re.escape(part) for part in line.split("...")) + r"\n"
+    text = _even(printed)
+    return re.fullmatch(pattern, text + "\n" if text else "", re.S) is not None
 
 
 def _even(text: str) -> str:

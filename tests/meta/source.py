@@ -66,9 +66,28 @@ def imported(module: Module) -> Iterator[tuple[int, str]]:
                 yield node.lineno, f"{node.module}.{alias.name}"
 
 
+def _roots(module: Module) -> dict[str, str]:
+    """Names in the file that stand for modules, or for what was imported from them."""
+    found: dict[str, str] = {}
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.asname:
+                    found[alias.asname] = alias.name
+                else:
+                    root = alias.name.split(".")[0]
+                    found[root] = root
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                found[alias.asname or alias.name] = f"{node.module}.{alias.name}"
+    return found
+
+
 def used(module: Module) -> Iterator[tuple[int, str]]:
-    """(line, dotted name) of each attribute and name that is read, and of what is imported."""
+    """(line, full name) of what is imported, of attributes of what is imported, and of plain
+    functions that are called. A parameter that is called `random` is no module."""
     yield from imported(module)
+    roots = _roots(module)
     for node in ast.walk(module.tree):
         if isinstance(node, ast.Attribute):
             parts: list[str] = [node.attr]
@@ -76,8 +95,12 @@ def used(module: Module) -> Iterator[tuple[int, str]]:
             while isinstance(value, ast.Attribute):
                 parts.append(value.attr)
                 value = value.value
-            if isinstance(value, ast.Name):
-                parts.append(value.id)
+            if isinstance(value, ast.Name) and value.id in roots:
+                parts.append(roots[value.id])
                 yield node.lineno, ".".join(reversed(parts))
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        elif (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id not in roots
+        ):
             yield node.lineno, node.func.id

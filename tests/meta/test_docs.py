@@ -27,10 +27,11 @@ SKIPPED_MAX = 6
 """Examples that are not run are exceptions: each has its reason, and there are few."""
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Cluster]]:
-    """A directory with a running cluster in it."""
-    directory = tmp_path_factory.mktemp("docs")
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[tuple[Path, Cluster]]:
+    """A directory with a running cluster in it: each document has its own."""
+    directory = tmp_path / "d"
+    directory.mkdir()
     with running_cluster(directory / "cluster") as cluster:
         shutil.copytree(directory / "cluster" / "client", directory / "client")
         yield directory, cluster
@@ -85,11 +86,13 @@ def _run_python(body: str, expected: str, directory: Path, where: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", documents(), ids=lambda path: path.name)
-def test_examples_run(path: Path, place: tuple[Path, Cluster]) -> None:
+def test_examples_run(path: Path, request: pytest.FixtureRequest) -> None:
     """Console blocks in order; python blocks of the document as one program, at the place of the
     first, so that names carry over."""
-    directory, cluster = place
     found = [block for block in blocks(path) if not block.skip]
+    if not found:
+        return
+    directory, cluster = request.getfixturevalue("place")
     python = [block for block in found if block.language == "python"]
     ran_python = False
     for block in found:
@@ -134,6 +137,10 @@ def test_how_examples_are_read() -> None:
         ("c", "", 3),
     ]
     assert matches("a ... c\n...\nz", "a b c\nx\ny\nz\n")
+    assert matches("a\n...", "a\n")
+    assert matches("", "")
     assert not matches("a", "a\nb")
+    assert matches("a...c\n...", "a\nb\nc")
+    assert not matches("a\n...\nc", "a b\nc")
     assert not matches("", "surprise")
     assert expected_prints("print(1)  #> 1\nx = 2\n#> 3") == "1\n3"
