@@ -139,13 +139,13 @@ class Database:
             raise NotSupportedError("no transactions over several requests", code="transaction")
         rows: list[tuple[Any, ...]] = []
         columns: tuple[str, ...] = ()
-        changes = 0
+        before = self.raw.total_changes
         for parameters in statement.parameter_sets:
             cursor = self.raw.execute(statement.sql, parameters)
             if cursor.description:
                 columns = tuple(column[0] for column in cursor.description)
                 rows += cursor.fetchall()
-            changes += max(cursor.rowcount, 0)
+        changes = self.raw.total_changes - before
         return StatementResult(columns, tuple(rows), changes, cursor.lastrowid or 0)
 
 
@@ -288,7 +288,8 @@ class Conversation:
         if isinstance(message, Transfer):
             return (Done(request_id),)
         assert isinstance(message, Execute)
-        return (Result(request_id, database.index, database.execute(self.session, message)),)
+        encoded = database.execute(self.session, message)
+        return (Result(request_id, database.index, encoded),)
 
     def welcome(self) -> Welcome:
         node = self.node

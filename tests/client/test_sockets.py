@@ -1,0 +1,464 @@
+"""The blocking driver on real sockets: TLS, lost connections, silence, interruption."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import raftdb
+from raftdb.base.ids import Address, ClusterId, NodeId
+from raftdb.client.actions import LinkError
+from raftdb.client.link import Dialler
+from raftdb.client.options import Options
+from raftdb.runtime import RealClock
+from raftdb.runtime.tls import TlsPaths, server_context
+from raftdb.security import found_certificates, load_authority
+from raftdb.wire import AttachSession, CloseSession, Execute, Hello, Message, Ping, Query
+from tests.client.server import CLUSTER, LOCAL, FakeNode, listening_socket
+
+OTHER = "e" * 32
+
+
+# ---- lost connections
+
+
+def test_a_lost_reply_is_asked_for_again(node: FakeNode, db: raftdb.Connection) -> None:
+    db.execute("CREATE TABLE t (a)")
+    losses = iter(["drop after", "drop", "drop after"])
+
+    def before(message: Message) -> str:
+        return next(losses, "") if isinstance(message, Execute) else ""
+
+    node.before = before
+    assert db.execute("INSERT INTO t VALUES (1)").rowcount == 1
+    assert db.execute("INSERT INTO t VALUES (2)").rowcount == 1
+    assert db.execute("SELECT a FROM t").fetchall() == [(1,), (2,)]
+    sent = [m.sequence for m in node.requests if isinstance(m, Execute)]
+    assert sent == [1, 2, 2, 2, 2, 3]
+    assert sum(isinstance(m, AttachSession) for m in node.requests) == 3
+
+
+def test_a_connection_that_ended_while_idle_is_seen_before_sending(
+    node: FakeNode, db: raftdb.Connection
+) -> None:
+    db.execute("CREATE TABLE t (a)")
+    node.cut()
+    db.execute("INSERT INTO t VALUES (1)")
+    assert [m.sequence for m in node.requests if isinstance(m, Execute)] == [1, 2]
+    assert node.accepted == 2
+
+
+def test_failover_to_another_node() -> None:
+    first = FakeNode()
+    second = FakeNode(first.database, "n2")
+    first.members = second.members = [first, second]
+    with raftdb.connect(f"raftdb://{first.address}/?insecure=1") as db:
+        db.execute("CREATE TABLE t (a)")
+        first.database.leader = second
+        first.close()
+        db.execute("INSERT INTO t VALUES (1)")
+        assert db.execute("SELECT a FROM t").fetchall() == [(1,)]
+    second.close()
+
+
+def test_a_silent_leader_is_left_for_the_next() -> None:
+    first = FakeNode()
+    second = FakeNode(first.database, "n2")
+    first.members = second.members = [first, second]
+    with raftdb.connect(f"raftdb://{first.address}/?insecure=1&hedge=0.2") as db:
+        db.execute("CREATE TABLE t (a)")
+
+        def before(message: Message) -> str:
+            first.database.leader = second
+            return "silent"
+
+        first.before = before
+        started_s = time.perf_counter()
+        assert db.execute("INSERT INTO t VALUES (1) RETURNING a").fetchall() == [(1,)]
+        assert time.perf_counter() - started_s < 3
+        assert db.execute("SELECT count(*) FROM t").fetchone() == (1,)
+    first.close()
+    second.close()
+
+
+def test_the_deadline_holds_and_the_outcome_is_unknown(
+    node: FakeNode, db: raftdb.Connection
+) -> None:
+    db.execute("CREATE TABLE t (a)")
+    node.before = lambda message: "silent"
+    started_s = time.perf_counter()
+    with pytest.raises(raftdb.DeadlineError) as caught:
+        db.execute("INSERT INTO t VALUES (1)", timeout=0.3)
+    assert 0.25 < time.perf_counter() - started_s < 2
+    assert caught.value.outcome == "unknown"
+    assert db.unsettled
+    node.before = lambda message: ""
+    assert db.execute("SELECT count(*) FROM t").fetchone() == (1,)
+    assert any(isinstance(message, CloseSession) for message in node.requests)
+    assert not db.unsettled
+
+
+def test_resume(node: FakeNode, db: raftdb.Connection) -> None:
+    db.execute("CREATE TABLE t (a)")
+    node.before = lambda message: "silent" if isinstance(message, Execute) else ""
+    with pytest.raises(raftdb.DeadlineError):
+        db.execute("INSERT INTO t VALUES (1) RETURNING a", timeout=0.2)
+    node.before = lambda message: ""
+    (result,) = db.resume()
+    assert (result.rows, result.rowcount) == (((1,),), 1)
+    assert db.execute("SELECT count(*) FROM t").fetchone() == (1,)
+
+
+def test_nobody_listens() -> None:
+    sock = listening_socket()
+    port = sock.getsockname()[1]
+    sock.close()
+    with raftdb.connect(f"raftdb://{LOCAL}:{port}/?insecure=1&timeout=0.3") as db:
+        with pytest.raises(raftdb.DeadlineError, match="refused the connection") as caught:
+            db.execute("INSERT INTO t VALUES (1)")
+        assert caught.value.outcome == "not_applied"
+
+
+def test_who_accepts_and_says_nothing_costs_only_the_dial_timeout() -> None:
+    silent = listening_socket()
+    with (
+        raftdb.connect(
+            f"raftdb://{LOCAL}:{silent.getsockname()[1]}/?insecure=1&timeout=0.4&dial_timeout=0.1"
+        ) as db,
+        pytest.raises(raftdb.DeadlineError, match="hello"),
+    ):
+        db.ping()
+    silent.close()
+
+
+def test_an_unknown_host_name() -> None:
+    with raftdb.connect("raftdb://no-such-host.invalid:7001/?insecure=1&timeout=0.3") as db:
+        with pytest.raises(raftdb.DeadlineError, match="name is not known"):
+            db.ping()
+
+
+def test_a_request_that_is_not_read_does_not_block_for_ever() -> None:
+    """A stopped node with full buffers: sending stalls, and is given up."""
+    node = FakeNode()
+    blocked, go_on = threading.Event(), threading.Event()
+
+    def before(message: Message) -> str:
+        if isinstance(message, Execute):
+            blocked.set()
+            go_on.wait(20)
+        return ""
+
+    node.before = before
+    with raftdb.connect(f"raftdb://{node.address}/?insecure=1&hedge=0.2") as db:
+        with pytest.raises(raftdb.DeadlineError) as caught:
+            db.batch([("INSERT INTO t VALUES (?)", (b"x" * (14 << 20),))] * 2, timeout=1.0)
+        assert caught.value.outcome == "unknown"
+        go_on.set()
+    node.close()
+
+
+def test_a_request_larger_than_the_frame(db: raftdb.Connection) -> None:
+    db.execute("CREATE TABLE t (a)")
+    with pytest.raises(raftdb.DataError) as caught:
+        db.batch([("INSERT INTO t VALUES (?)", (b"x" * (12 << 20),))] * 3)
+    assert caught.value.code == "too_large"
+    assert caught.value.outcome == "not_applied"
+    assert not db.unsettled
+    db.execute("INSERT INTO t VALUES (1)")
+
+
+def test_other_protocols_at_the_port() -> None:
+    sock = listening_socket()
+
+    def serve() -> None:
+        for answer in (b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x15\x03\x01\x00\x02\x02\x46"):
+            one, _ = sock.accept()
+            one.recv(1000)
+            one.sendall(answer)
+            one.close()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    dialler = Dialler(Options(insecure=True), RealClock())
+    address = Address(LOCAL, sock.getsockname()[1])
+    until_s = RealClock().monotonic_s() + 5
+    for expected in ("larger than", "wants TLS"):
+        link = dialler.dial(address, until_s)
+        link.transmit((Hello((1,), "x"),), until_s, 1.0)
+        with pytest.raises(LinkError, match=expected):
+            link.receive(until_s)
+        link.close()
+    thread.join(5)
+    sock.close()
+
+
+INTERRUPTED = """
+import sys, raftdb
+db = raftdb.connect(sys.argv[1])
+try:
+    db.execute("INSERT INTO t VALUES (1)", timeout=60)
+except KeyboardInterrupt:
+    print("interrupted", db.unsettled, db.execute("SELECT count(*) FROM t").fetchone())
+"""
+
+
+def test_ctrl_c_ends_a_request_at_once(node: FakeNode, db: raftdb.Connection) -> None:
+    db.execute("CREATE TABLE t (a)")
+    reached = threading.Event()
+
+    def before(message: Message) -> str:
+        if isinstance(message, Execute):
+            reached.set()
+            return "silent"
+        return ""
+
+    node.before = before
+    process = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED, f"raftdb://{node.address}/?insecure=1"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert reached.wait(20)
+    os.kill(process.pid, signal.SIGINT)
+    out, _ = process.communicate(timeout=20)
+    assert out == "interrupted True (1,)\n"
+
+
+# ---- TLS
+
+
+@pytest.fixture(scope="module")
+def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """<here>/<node>/tls and client of one cluster; other/ of another one."""
+    root = tmp_path_factory.mktemp("pki")
+    found_certificates(str(root), ClusterId(CLUSTER), [NodeId("n1"), NodeId("n2")])
+    found_certificates(str(root / "other"), ClusterId(OTHER), [NodeId("n1")])
+    return root
+
+
+def context_of(directory: Path) -> ssl.SSLContext:
+    return server_context(
+        TlsPaths(
+            str(directory / "ca.crt"), str(directory / "node.crt"), str(directory / "node.key")
+        )
+    )
+
+
+def client_files(root: Path) -> dict[str, str]:
+    directory = root / "client"
+    return {
+        "ca": str(directory / "ca.crt"),
+        "cert": str(directory / "client.crt"),
+        "key": str(directory / "client.key"),
+    }
+
+
+@pytest.fixture
+def secure(pki: Path) -> Iterator[FakeNode]:
+    node = FakeNode(context=context_of(pki / "n1" / "tls"))
+    yield node
+    node.close()
+
+
+def test_tls(pki: Path, secure: FakeNode) -> None:
+    with raftdb.connect(f"raftdb://{secure.address}/", **client_files(pki)) as db:
+        db.execute("CREATE TABLE t (a)")
+        db.executemany("INSERT INTO t VALUES (?)", [(b"x" * 100_000,) for _ in range(20)])
+        assert len(db.execute("SELECT a FROM t").fetchall()) == 20
+        secure.cut()
+        assert db.execute("SELECT count(*) FROM t").fetchone() == (20,)
+        assert db.options.cluster == CLUSTER, "the client's own certificate says so"
+
+
+def refused(url: str, pattern: str, **options: Any) -> raftdb.Error:
+    """The error of a ping, which must come at once: no retry mends it."""
+    started_s = time.perf_counter()
+    with raftdb.connect(url, **options) as db:
+        with pytest.raises(raftdb.AuthError, match=pattern) as caught:
+            db.ping()
+    assert time.perf_counter() - started_s < 3
+    assert caught.value.outcome == "not_applied"
+    return caught.value
+
+
+def test_a_node_of_another_ca_is_not_trusted(pki: Path, secure: FakeNode) -> None:
+    refused(f"raftdb://{secure.address}/", "certificate is refused", **client_files(pki / "other"))
+
+
+def test_another_cluster_with_a_trusted_ca_is_refused(pki: Path, tmp_path: Path) -> None:
+    """Two clusters whose CA files were put together by mistake."""
+    both = tmp_path / "both.crt"
+    both.write_bytes(
+        (pki / "client" / "ca.crt").read_bytes()
+        + (pki / "other" / "client" / "ca.crt").read_bytes()
+    )
+    context = context_of(pki / "other" / "n1" / "tls")
+    context.load_verify_locations(str(both))
+    node = FakeNode(context=context, cluster_id=OTHER)
+    files = client_files(pki) | {"ca": str(both)}
+    error = refused(f"raftdb://{node.address}/", "belongs to cluster", **files)
+    assert error.code == "wrong_cluster"
+    node.close()
+
+
+def test_a_welcome_that_contradicts_the_certificate(pki: Path) -> None:
+    node = FakeNode(node_id="n2", context=context_of(pki / "n1" / "tls"))
+    refused(f"raftdb://{node.address}/", "its certificate says n1", **client_files(pki))
+    node.close()
+
+
+def test_a_client_does_not_pass_for_a_node(pki: Path, tmp_path: Path) -> None:
+    """A stolen client certificate opens no server: not even one with the right purpose."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    files = client_files(pki)
+    context.load_cert_chain(files["cert"], files["key"])
+    node = FakeNode(context=context)
+    refused(f"raftdb://{node.address}/", "cannot be trusted|not of a node", **files)
+    node.close()
+
+
+def test_a_clients_certificate_that_the_node_refuses(pki: Path, secure: FakeNode) -> None:
+    files = client_files(pki / "other") | {"ca": str(pki / "client" / "ca.crt")}
+    refused(f"raftdb://{secure.address}/", "refuses this client's certificate", **files)
+
+
+def test_an_expired_node(pki: Path, tmp_path: Path) -> None:
+    authority = load_authority(str(pki / "ca"))
+    long_ago = datetime.now(UTC) - timedelta(days=900)
+    issued = authority.issue_node(NodeId("n1"), long_ago, 30)
+    for name, data in (("node.crt", issued.certificate), ("node.key", issued.key)):
+        path = tmp_path / name
+        path.touch(0o600)
+        path.write_bytes(data)
+    (tmp_path / "ca.crt").write_bytes(authority.certificate_pem)
+    node = FakeNode(context=context_of(tmp_path))
+    refused(f"raftdb://{node.address}/", "expired", **client_files(pki))
+    node.close()
+
+
+def test_plain_text_at_a_tls_port_and_tls_at_a_plain_one(
+    pki: Path, secure: FakeNode, node: FakeNode
+) -> None:
+    with raftdb.connect(f"raftdb://{secure.address}/?insecure=1&timeout=0.3") as db:
+        with pytest.raises(raftdb.DeadlineError):
+            db.ping()
+    with raftdb.connect(f"raftdb://{node.address}/?timeout=0.3", **client_files(pki)) as db:
+        with pytest.raises(raftdb.DeadlineError, match="TLS|closed"):
+            db.ping()
+
+
+def test_the_url_and_the_certificate_name_different_clusters(pki: Path) -> None:
+    with pytest.raises(raftdb.ConfigError, match=OTHER):
+        raftdb.connect(f"raftdb://h:1/?cluster={OTHER}", **client_files(pki))
+
+
+def test_no_key_in_any_message(pki: Path, tmp_path: Path) -> None:
+    """A key in place of the certificate, a damaged key: the error quotes neither."""
+    files = client_files(pki)
+    secret = Path(files["key"]).read_text()
+    damaged = tmp_path / "damaged.key"
+    damaged.touch(0o600)
+    damaged.write_text(secret.replace("M", "N", 3))
+    for wrong in ({"cert": files["key"]}, {"key": str(damaged)}, {"key": files["cert"]}):
+        with pytest.raises(raftdb.ConfigError) as caught:
+            raftdb.connect("raftdb://h:1/", **files | wrong)
+        for line in secret.splitlines()[1:-1]:
+            assert line not in str(caught.value)
+            assert line not in repr(caught.value)
+
+
+# ---- the node in this process
+
+
+class LocalNode:
+    """An InProcessLink to a fake node, without a socket."""
+
+    def __init__(self, node: FakeNode) -> None:
+        from tests.client.server import Conversation
+
+        self.talk = Conversation(node, socket.socket())
+        self.local = 0
+        self.closed = 0
+
+    def call(self, message: Any) -> Any:
+        with self.talk.node.database.lock:
+            return self.talk.handle(message)
+
+    def local_query(self, statements: Any) -> Any:
+        self.local += 1
+        with self.talk.node.database.lock:
+            return self.talk.node.database.query(statements)
+
+    def close(self) -> None:
+        self.closed += 1
+        self.talk.sock.close()
+
+
+def test_the_node_in_this_process(node: FakeNode) -> None:
+    link = LocalNode(node)
+    with raftdb.connect(link=link) as db:
+        db.execute("CREATE TABLE t (a)")
+        assert db.execute("INSERT INTO t VALUES (1)").rowcount == 1
+        assert db.execute("SELECT a FROM t").fetchall() == [(1,)]
+        assert link.local == 0
+        assert db.execute("SELECT a FROM t", read="local").fetchall() == [(1,)]
+        assert link.local == 1
+        assert node.accepted == 0, "no socket is needed"
+    assert link.closed == 1
+
+
+def test_the_node_in_this_process_follows_another() -> None:
+    here = FakeNode()
+    leader = FakeNode(here.database, "n2")
+    here.database.leader = leader
+    here.members = leader.members = [here, leader]
+    link = LocalNode(here)
+    with raftdb.connect(link=link, insecure=True) as db:
+        db.execute("CREATE TABLE t (a)")
+        assert db.execute("SELECT a FROM t", read="local").fetchall() == []
+        assert (here.accepted, leader.accepted) == (0, 1)
+    here.close()
+    leader.close()
+
+
+def test_the_node_in_this_process_without_certificates_for_the_others() -> None:
+    here = FakeNode()
+    leader = FakeNode(here.database, "n2")
+    here.database.leader = leader
+    with raftdb.connect(link=LocalNode(here), timeout=0.3) as db:
+        with pytest.raises(raftdb.DeadlineError, match="no certificates"):
+            db.execute("CREATE TABLE t (a)")
+    here.close()
+    leader.close()
+
+
+def test_importing_raftdb_is_cheap() -> None:
+    """No sockets, no TLS, no node until one is asked for."""
+    code = (
+        "import sys, raftdb; raftdb.Error;"
+        " late = {'ssl', 'socket', 'asyncio', 'msgpack', 'apsw', 'cryptography', 'pysyncobj'};"
+        " print(sorted(late & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_pings_count_as_questions_to_the_given_node(
+    node: FakeNode, connect: Callable[..., raftdb.Connection]
+) -> None:
+    db = connect(pin=True)
+    assert db.ping() == "n1"
+    assert any(isinstance(message, Ping) for message in node.requests)
+    assert not any(isinstance(message, Query) for message in node.requests)
