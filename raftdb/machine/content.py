@@ -9,14 +9,16 @@ tables with VIRTUAL generated columns) is found by `schema_changed` and by `flus
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import apsw
 
 from raftdb.base.errors import DataError, Error, FatalError, NotSupportedError
 from raftdb.machine.determinism import as_integer
-from raftdb.machine.format import HASH_MASK, MARK, PREFIX, ROWID_MAX
+from raftdb.machine.format import HASH_MASK, MARK, OWN_TABLES, PREFIX, ROWID_MAX
 from raftdb.machine.layout import Layout, Run, read_chunk, read_images, read_layout
+from raftdb.machine.policy import OWN_NAMES
 from raftdb.machine.rowhash import RowHasher, from_bytes, to_bytes
 
 _TOUCHED_MAX = 100_000
@@ -271,7 +273,7 @@ class ContentHasher:
 
     def _read_schema(self) -> list[tuple[Any, ...]]:
         query = f"SELECT type, name, tbl_name, rootpage, sql FROM sqlite_schema {MARK}"
-        rows = [row for row in self._run(query) if not row[2].startswith(PREFIX)]
+        rows = users_objects(self._run(query))
         self._schema = schema_sum(self._hasher, self._run, rows)
         self.has_virtual_tables = any(r[0] == "table" and not r[3] for r in rows)
         self.mentions_fail = any("FAIL" in (row[4] or "").upper() for row in rows)
@@ -444,6 +446,22 @@ class ContentHasher:
         if self._schema != self._schema_committed:
             raise _inconsistent("the schema is not the one that was written")
         self._sequence_rows = []
+
+
+def users_objects(rows: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Rows of sqlite_schema (its third column is tbl_name) without what belongs to raftdb.
+
+    Raises NotSupportedError when a user's object took a name that belongs to raftdb: ALTER TABLE
+    does not tell the authorizer the new name.
+    """
+    objects = []
+    for row in rows:
+        if row[2] in OWN_TABLES:
+            continue
+        if row[2][: len(PREFIX)].lower() == PREFIX:
+            raise NotSupportedError(f"refused: {OWN_NAMES}")
+        objects.append(row)
+    return objects
 
 
 def schema_sum(hasher: RowHasher, run: Run, rows: list[tuple[Any, ...]]) -> int:

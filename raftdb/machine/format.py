@@ -87,3 +87,7 @@ CREATE TABLE {PREFIX}row(
 ) STRICT, WITHOUT ROWID;
 """
 """docs/formats.md describes them column by column."""
+
+OWN_TABLES = frozenset(
+    PREFIX + name for name in ("meta", "applied", "session", "reply", "hash", "row")
+)

@@ -35,7 +35,6 @@ READ_PRAGMAS = frozenset(
         "index_list",
         "index_xinfo",
         "integrity_check",
-        "journal_mode",
         "module_list",
         "page_count",
         "page_size",
@@ -127,7 +126,7 @@ _LOCAL_TABLES = frozenset(
 
 _TRANSACTION = "transactions come as a batch: give all statements in one request"
 _TEMPORARY = "temporary objects belong to one node; use an ordinary table"
-_OWN = f"names that begin with {PREFIX} belong to raftdb"
+OWN_NAMES = f"names that begin with {PREFIX} belong to raftdb"
 
 
 def _is_own(name: str | None) -> bool:
@@ -145,7 +144,7 @@ def _module(_table: str | None, module: str | None, _database: str | None) -> st
 
 
 def _any_own(first: str | None, second: str | None, _database: str | None) -> str:
-    return _OWN if _is_own(first) or _is_own(second) else ""
+    return OWN_NAMES if _is_own(first) or _is_own(second) else ""
 
 
 class _Authorizer:
@@ -234,7 +233,7 @@ class WriteAuthorizer(_Authorizer):
         if database == "temp" and name != "sqlite_temp_master":
             return _TEMPORARY
         if _is_own(name):
-            return _OWN
+            return OWN_NAMES
         if self.is_dml and name.startswith("sqlite_stat"):
             return "statistics are written by ANALYZE alone"
         return ""
@@ -242,7 +241,7 @@ class WriteAuthorizer(_Authorizer):
     def _read(self, table: str | None, _column: str | None, _database: str | None) -> str:
         name = (table or "").lower()
         if _is_own(name):
-            return _OWN
+            return OWN_NAMES
         if name in _LOCAL_TABLES:
             return f"{table} differs from node to node: read it without writing"
         return ""
@@ -298,7 +297,7 @@ class ReadAuthorizer(_Authorizer):
     def _read(self, table: str | None, _column: str | None, _database: str | None) -> str:
         name = (table or "").lower()
         if _is_own(name):
-            return _OWN
+            return OWN_NAMES
         return f"{name} is not offered" if name == "sqlite_dbpage" else ""
 
     def _function(self, _first: str | None, name: str | None, _database: str | None) -> str:

@@ -9,7 +9,7 @@ import apsw
 
 from raftdb.base.errors import ConfigError
 from raftdb.base.ids import HistoryId, Index, Term
-from raftdb.machine.content import schema_sum
+from raftdb.machine.content import schema_sum, users_objects
 from raftdb.machine.format import FORMAT_VERSION, MARK, PREFIX
 from raftdb.machine.layout import Run, read_images, read_layout
 from raftdb.machine.rowhash import ContentHash, RowHasher, to_bytes
@@ -85,11 +85,9 @@ def stored_hash(run: Run, key: bytes) -> ContentHash:
 def recomputed_hash(run: Run, key: bytes) -> ContentHash:
     """The content hash from the rows themselves: reads everything. Inside a read transaction."""
     hasher = RowHasher(key)
-    rows = [
-        row
-        for row in run(f"SELECT type, name, tbl_name, rootpage, sql FROM sqlite_schema {MARK}")
-        if not row[2].startswith(PREFIX)
-    ]
+    rows = users_objects(
+        run(f"SELECT type, name, tbl_name, rootpage, sql FROM sqlite_schema {MARK}")
+    )
     schema = to_bytes(schema_sum(hasher, run, rows))
     sequences = to_bytes(0)
     tables: dict[str, bytes] = {}
