@@ -1,0 +1,175 @@
+"""A replica on fakes: an engine that does what it is told, a loop that is run by hand."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+from raftdb.base.ids import Address, ClusterId, HistoryId, Index, NodeId, Term
+from raftdb.base.limits import Limits
+from raftdb.base.ports import Done
+from raftdb.command import Results, SessionId, Statement, StatementResult
+from raftdb.consensus.port import EngineStatus, Member
+from raftdb.node import Answer, Identity, Replica
+
+HISTORY = HistoryId("ab" * 16)
+SESSION = SessionId(bytes.fromhex(HISTORY), 7 << 16, b"t" * 16)
+FORGED = SessionId(bytes.fromhex(HISTORY), 7 << 16, b"f" * 16)
+MEMBERS = tuple(
+    Member(
+        NodeId(f"n{i}"), f"here/{i}", Address("127.0.0.1", 100 + i), Address("10.0.0.1", 200 + i)
+    )
+    for i in (1, 2, 3)
+)
+
+
+class HandLoop:
+    """Executor and Clock: nothing happens until `run` or `pass_time`."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+        self._ready: list[Callable[[], None]] = []
+        self._timers: list[tuple[float, int, Any]] = []
+        self._count = 0
+        self.lanes: list[str] = []
+
+    def monotonic_s(self) -> float:
+        return self.now_s
+
+    def wall_ms(self) -> int:
+        return 1_000_000
+
+    def call_soon(self, call: Callable[..., None], *arguments: Any) -> None:
+        self._ready.append(lambda: call(*arguments))
+
+    call_threadsafe = call_soon
+
+    def call_later(self, delay_s: float, call: Callable[..., None], *arguments: Any) -> Any:
+        timer = SimpleNamespace(call=lambda: call(*arguments))
+        timer.cancel = lambda: setattr(timer, "call", None)
+        self._count += 1
+        heapq.heappush(self._timers, (self.now_s + delay_s, self._count, timer))
+        return timer
+
+    def submit(self, lane: str, work: Callable[[], Any], done: Done) -> None:
+        self.lanes.append(lane)
+
+        def both() -> None:
+            try:
+                result = work()
+            except Exception as error:
+                done(None, error)
+            else:
+                done(result, None)
+
+        self._ready.append(both)
+
+    def run(self) -> None:
+        while self._ready:
+            self._ready.pop(0)()
+
+    def pass_time(self, seconds: float) -> None:
+        end_s = self.now_s + seconds
+        self.run()
+        while self._timers and self._timers[0][0] <= end_s:
+            self.now_s, _, timer = heapq.heappop(self._timers)
+            if timer.call is not None:
+                timer.call()
+            self.run()
+        self.now_s = end_s
+
+
+@dataclass
+class FakeEngine:
+    """Remembers what it was asked; the test answers."""
+
+    role: str = "leader"
+    leader: str | None = "n1"
+    applied: int = 50
+    proposals: list[tuple[bytes, Callable[[Any], None]]] = field(default_factory=list)
+    reads: list[Callable[[Any], None]] = field(default_factory=list)
+    transfers: list[tuple[Any, Callable[[str], None]]] = field(default_factory=list)
+
+    def propose(self, payload: bytes, done: Callable[[Any], None]) -> None:
+        self.proposals.append((payload, done))
+
+    def read_index(self, done: Callable[[Any], None]) -> None:
+        self.reads.append(done)
+
+    def transfer_leadership(self, target: Any, done: Callable[[str], None]) -> None:
+        self.transfers.append((target, done))
+
+    def status(self) -> EngineStatus:
+        leader = NodeId(self.leader) if self.leader else None
+        index = Index(self.applied)
+        return EngineStatus(
+            NodeId("n1"), self.role, Term(3), leader, Index(1), index, index, index, index
+        )
+
+
+class FakeMachine:
+    """Answers every query with one row."""
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+        self.rows: tuple[tuple[Any, ...], ...] = ((1,),)
+
+    def session_token(self, number: int) -> bytes | None:
+        return SESSION.token if number == SESSION.number else None
+
+    def query(self, *statements: Statement) -> Results:
+        if self.error is not None:
+            raise self.error
+        return Results(tuple(StatementResult(("a",), self.rows, 0, 0) for _ in statements))
+
+
+class Quiet:
+    """A Log."""
+
+    def info(self, event: str, **fields: Any) -> None: ...
+
+    warning = error = info
+
+
+class Bench:
+    """A replica and all that it stands on."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.loop = HandLoop()
+        self.engine = FakeEngine()
+        self.machine = FakeMachine()
+        self.limits = limits or Limits()
+        self.answers: list[Any] = []
+        random = SimpleNamespace(random=lambda: 0.5, randbytes=lambda count: b"r" * count)
+        self.ports: Any = SimpleNamespace(
+            clock=self.loop, executor=self.loop, random=random, log=Quiet(), network=None
+        )
+        self.replica = Replica(
+            identity=Identity(ClusterId("cd" * 16), HISTORY, NodeId("n1"), MEMBERS),
+            engine=self.engine,
+            machine=self.machine,  # type: ignore[arg-type]
+            ports=self.ports,
+            limits=self.limits,
+        )
+
+    def done(self, answer: Answer | None, error: Exception | None) -> None:
+        self.answers.append(error if error is not None else answer)
+
+    def execute(self, sequence: int = 1, session: SessionId = SESSION, sql: str = "x") -> None:
+        self.replica.execute(
+            session,
+            sequence,
+            0,
+            (Statement(sql),),
+            foreign_keys=True,
+            timeout_s=5.0,
+            done=self.done,
+        )
+        self.loop.run()
+
+    def query(self, level: str = "linearizable", rows_max: int = 0) -> None:
+        self.replica.query(level, (Statement("SELECT 1"),), rows_max, 5.0, self.done)
+        self.loop.run()

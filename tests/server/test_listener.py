@@ -1,0 +1,222 @@
+"""One client connection, byte by byte, on a replica of fakes."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import pytest
+
+import raftdb.wire as wire
+from raftdb.base.ids import Address, Index
+from raftdb.base.limits import Limits
+from raftdb.base.ports import Peer
+from raftdb.command import Opened, SessionId, Statement, decode_reply, encode_reply
+from raftdb.consensus.port import Applied
+from raftdb.server import ClientListener
+from raftdb.server.listener import UNSENT_PAUSE_BYTES
+from tests.node.fakes import HISTORY, SESSION, Bench
+
+
+class FakeConnection:
+    """What the network gives a handler."""
+
+    def __init__(self) -> None:
+        self.peer = Peer("client", "app", None, "127.0.0.1:5")
+        self.sent = b""
+        self.unsent = 0
+        self.closed = False
+        self.paused = False
+
+    def write(self, data: bytes) -> None:
+        self.sent += data
+
+    def unsent_bytes(self) -> int:
+        return self.unsent
+
+    def close(self) -> None:
+        self.closed = True
+
+    abort = close
+
+    def pause_reading(self) -> None:
+        self.paused = True
+
+    def resume_reading(self) -> None:
+        self.paused = False
+
+
+class Client:
+    """A listener with one connection, and the client's side of it."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.bench = Bench(limits)
+        network: Any = self
+        self.bench.ports.network = network
+        self.listener = ClientListener(
+            replica=self.bench.replica,
+            ports=self.bench.ports,
+            limits=self.bench.limits,
+            describe=lambda: {"node_id": "n1"},
+        )
+        self.accept: Any = None
+        self.listener.open(Address("127.0.0.1", 1), lambda error: None)
+        self.handler = self.accept()
+        self.connection = FakeConnection()
+        self.handler.connection_made(self.connection)
+        self.wire = wire.ClientSide()
+        self._next = 0
+
+    def listen(self, purpose: str, address: Address, accept: Any, ready: Any) -> None:
+        assert purpose == "client"
+        self.accept = accept
+        ready(None, None)
+
+    def say(self, message: wire.ClientMessage) -> list[wire.Message]:
+        return self.raw(self.wire.send(message))
+
+    def raw(self, data: bytes) -> list[wire.Message]:
+        self.handler.data_received(data)
+        return self.heard()
+
+    def heard(self) -> list[wire.Message]:
+        self.bench.loop.run()
+        data, self.connection.sent = self.connection.sent, b""
+        return self.wire.receive(data)
+
+    def hello(self) -> wire.Welcome:
+        (welcome,) = self.say(wire.Hello((1,), "test"))
+        assert isinstance(welcome, wire.Welcome)
+        return welcome
+
+    def attach(self) -> None:
+        assert self.say(wire.AttachSession(900, SESSION.to_bytes())) == [wire.Done(900)]
+
+
+@pytest.fixture
+def client() -> Client:
+    found = Client()
+    found.hello()
+    return found
+
+
+def test_the_welcome_says_who_leads_and_where_else_to_go() -> None:
+    welcome = Client().hello()
+    assert welcome.leader == wire.Endpoint("n1", "10.0.0.1:201")
+    assert [one.node_id for one in welcome.members] == ["n1", "n2", "n3"]
+    assert welcome.history == HISTORY
+
+
+@pytest.mark.parametrize(
+    ("hello", "code"),
+    [
+        (wire.Hello((1,), "test", cluster_id="ee" * 16), "wrong_cluster"),
+        (wire.Hello((1,), "test", history="ee" * 16), "wrong_history"),
+        (wire.Hello((99,), "test"), "version"),
+    ],
+)
+def test_a_hello_that_does_not_fit_is_refused_with_the_reason(hello: wire.Hello, code: str) -> None:
+    client = Client()
+    (message,) = client.say(hello)
+    assert isinstance(message, wire.ErrorMessage)
+    assert message.exception().code == code
+    assert client.connection.closed
+
+
+def test_a_connection_without_a_hello_is_closed_in_time() -> None:
+    client = Client()
+    client.bench.loop.pass_time(client.bench.limits.handshake_timeout_ms / 1000 + 0.1)
+    assert client.connection.closed
+
+
+def test_a_huge_frame_is_refused_at_its_header(client: Client) -> None:
+    (message,) = client.raw(struct.pack(">I", 1 << 30))
+    assert isinstance(message, wire.ErrorMessage)
+    assert message.exception().code == "frame_too_large"
+    assert client.connection.closed
+
+
+def test_what_stood_ahead_of_a_fault_is_carried_out(client: Client) -> None:
+    client.attach()
+    good = client.wire.send(wire.Execute(1, 1, 0, 5000, (Statement("x"),)))
+    client.raw(good + b"\x00\x00\x00\x01\xc1")
+    assert len(client.bench.engine.proposals) == 1
+    assert client.connection.closed
+
+
+def test_execute_needs_a_session(client: Client) -> None:
+    (message,) = client.say(wire.Execute(1, 1, 0, 5000, (Statement("x"),)))
+    assert isinstance(message, wire.ErrorMessage)
+    assert message.exception().code == "session_missing"
+    assert not client.connection.closed
+
+
+def test_open_attaches_the_new_session(client: Client) -> None:
+    assert client.say(wire.OpenSession(1, "label", 5000)) == []
+    session = SessionId(bytes.fromhex(HISTORY), 8 << 16, b"n" * 16)
+    reply = encode_reply(Opened(session))
+    client.bench.engine.proposals[0][1](Applied(Index(8), 0, reply))
+    assert client.heard() == [wire.Result(1, 8, reply)]
+    client.say(wire.Execute(2, 1, 0, 5000, (Statement("x"),)))
+    assert len(client.bench.engine.proposals) == 2
+
+
+def test_a_session_id_that_is_none_is_refused(client: Client) -> None:
+    forged = SessionId(SESSION.history, SESSION.number, b"f" * 16)
+    (message,) = client.say(wire.AttachSession(1, forged.to_bytes()))
+    assert isinstance(message, wire.ErrorMessage)
+    assert message.exception().code == "session_forged"
+
+
+def test_requests_are_answered_in_the_order_of_their_outcomes(client: Client) -> None:
+    client.attach()
+    for number in (1, 2):
+        client.say(wire.Execute(number, number, 0, 5000, (Statement("x"),)))
+    (_, first), (_, second) = client.bench.engine.proposals
+    second(Applied(Index(9), 0, b"b"))
+    first(Applied(Index(10), 0, b"a"))
+    assert client.heard() == [wire.Result(2, 9, b"b"), wire.Result(1, 10, b"a")]
+
+
+def test_a_large_result_comes_in_pieces(client: Client) -> None:
+    client.bench.machine.rows = ((b"x" * 600_000,),)
+    messages = client.say(wire.Query(1, wire.LOCAL, 5000, (Statement("SELECT 1"),)))
+    assert len(messages) == 3
+    assert all(isinstance(message, wire.Rows) for message in messages)
+    body = b"".join(message.chunk for message in messages if isinstance(message, wire.Rows))
+    reply = decode_reply(body)
+    assert reply.statements[0].rows[0][0] == b"x" * 600_000  # type: ignore[union-attr]
+
+
+def test_a_client_that_does_not_read_is_not_read_from(client: Client) -> None:
+    client.connection.unsent = UNSENT_PAUSE_BYTES + 1
+    client.say(wire.Ping(1))
+    assert client.connection.paused
+    client.bench.loop.pass_time(1.0)
+    assert client.connection.paused
+    client.connection.unsent = 0
+    client.bench.loop.pass_time(1.0)
+    assert not client.connection.paused
+
+
+def test_small_questions(client: Client) -> None:
+    assert client.say(wire.Ping(1)) == [wire.Pong(1)]
+    assert client.say(wire.Status(2)) == [wire.Info(2, {"node_id": "n1"})]
+    client.say(wire.Transfer(3, "n2", 5000))
+    client.bench.engine.transfers[0][1]("")
+    assert client.heard() == [wire.Done(3)]
+
+
+def test_outcomes_for_a_client_that_left_go_nowhere(client: Client) -> None:
+    client.attach()
+    client.say(wire.Execute(1, 1, 0, 5000, (Statement("x"),)))
+    client.handler.connection_lost("gone")
+    client.bench.engine.proposals[0][1](Applied(Index(9), 0, b"b"))
+    client.bench.loop.run()
+    assert client.connection.sent == b""
+    assert client.listener.connections == 0
+
+
+def test_goodbye_reaches_every_client(client: Client) -> None:
+    client.listener.say_goodbye("stopping")
+    assert client.heard() == [wire.Goodbye("stopping")]
