@@ -87,6 +87,8 @@ class Core:
         self._answer_cap = 0
         self._pre_vote: tuple[int, set[str]] | None = None
         self._voters: set[str] = set()
+        self._count_again = False
+        """Something that counts for the commit index has changed."""
         self.round = 0
         """Of the last heartbeat sent; never starts over."""
         self._round_sent_s: dict[int, float] = {}
@@ -135,6 +137,7 @@ class Core:
     def library_leads(self) -> None:
         """Won: begin the term at every follower."""
         self._rounds_acked = dict.fromkeys(self.peers, 0)
+        self._count_again = True
         self.replicator.begin_term()
 
     def library_sends(self, peer: str, message: dict[str, Any]) -> None:
@@ -249,6 +252,7 @@ class Core:
             return
         if message.success:
             self.replicator.on_success(peer, message)
+            self._count_again = True
         else:
             self.replicator.on_reject(peer, message)
         library.note_response(peer, self._clock.monotonic_s())
@@ -384,14 +388,20 @@ class Core:
     def advance_commit(self) -> None:
         """Rows 2 and 6; thesis 3.6.2."""
         library, log = self.library, self.log
-        if library.role != LEADER:
+        if not self._count_again or library.role != LEADER:
             return
+        self._count_again = False
         own = self.wall.own_copy(log.last_index, log.durable_index)
         matches = [library.match_index(peer) for peer in self.peers]
         commit = library.commit_index
         moved = self.wall.commit_index(own, matches, commit, library.term, log.term_at)
         if moved > commit:
             library.set_commit_index(moved)
+
+    def on_durable(self) -> None:
+        """The journal has synced: promises may leave, and the own copy counts."""
+        self._count_again = True
+        self.gate.release()
 
     def on_bulk(self, peer: str) -> None:
         """A piece of a long message came in, or was answered: that peer is alive."""

@@ -272,7 +272,7 @@ class Engine:
 
     def _on_durable(self) -> None:
         if not self._stopped:
-            self._event(self._core.gate.release)
+            self._event(self._core.on_durable)
 
     def _on_listening(self, error: BaseException | None) -> None:
         if error is not None:

@@ -109,11 +109,13 @@ class Link:
 
     # -- sending ---------------------------------------------------------------------------------
 
-    def send(self, message: Message) -> None:
-        """In order among Appends; everything else goes ahead of what is sent in pieces."""
+    def send(self, message: Message, body: bytes | None = None) -> None:
+        """In order among Appends; everything else goes ahead of what is sent in pieces. `body`
+        is the message's encoding where the caller has it."""
         if self._closed or self.connection is None:
             return
-        body = encode(message)
+        if body is None:
+            body = encode(message)
         if isinstance(message, Append) and (self._bulk or len(body) > self._part_bytes):
             self._bulk.append(body)
             self._pump_bulk()

@@ -21,7 +21,7 @@ class Progress:
 
     def __init__(self) -> None:
         self.sequence = 0
-        """Of the last Append sent; never starts over while the engine runs."""
+        """Of the last Append sent to it."""
         self.generation = 0
         """`sequence` at the last rewind: refusals of older messages are stale (row 8)."""
         self.inflight: deque[tuple[int, int, int]] = deque()
@@ -72,6 +72,9 @@ class Replicator:
         self._connected = connected
         self._send = send
         self._progress = {peer: Progress() for peer in peers}
+        self._sequence = 0
+        """Of the last Append made, for whomever; never starts over while the engine runs."""
+        self._last_made: Append | None = None
 
     def begin_term(self) -> None:
         """This node leads now: nothing is known of anybody."""
@@ -163,28 +166,35 @@ class Replicator:
         """One Append, empty when there is nothing to send."""
         if not self._connected(peer):
             return
-        library, log = self._library, self._log
-        next_index = max(library.next_index(peer), log.first_index)
-        last = min(log.last_index, next_index + APPEND_ENTRIES_MAX - 1)
-        entries: tuple[tuple[int, bytes], ...] = ()
-        size = 0
-        if next_index <= last:
-            found = log.entries(next_index, last, self._limits.append_bytes_max)
-            entries = tuple((entry.term, entry.data) for entry in found)
-            size = sum(len(entry.data) for entry in found)
-        progress.sequence += 1
-        progress.inflight.append((progress.sequence, size, next_index))
+        next_index = max(self._library.next_index(peer), self._log.first_index)
+        message = self._make(progress.sequence, next_index)
+        size = sum([len(data) for _term, data in message.entries])
+        progress.sequence = message.sequence
+        progress.inflight.append((message.sequence, size, next_index))
         progress.inflight_bytes += size
-        library.set_next_index(peer, next_index + len(entries))
+        self._library.set_next_index(peer, next_index + len(message.entries))
+        self._send(peer, message)
+
+    def _make(self, sent: int, next_index: int) -> Append:
+        """The Append that begins at `next_index`. Followers that are equally far get the very same
+        message, so that it is made and encoded once; `sent` is the last one this follower got."""
+        library, log, made = self._library, self._log, self._last_made
+        last_index, commit = log.last_index, library.commit_index
+        if (
+            made is not None
+            and made.sequence > sent
+            and made.prev_index == next_index - 1
+            and made.prev_index + len(made.entries) == last_index
+            and (made.term, made.commit_index) == (library.term, commit)
+        ):
+            return made
+        entries: tuple[tuple[int, bytes], ...] = ()
+        if next_index <= last_index:
+            last = min(last_index, next_index + APPEND_ENTRIES_MAX - 1)
+            found = log.entries(next_index, last, self._limits.append_bytes_max)
+            entries = tuple([(entry.term, entry.data) for entry in found])
+        self._sequence += 1
         prev = next_index - 1
-        self._send(
-            peer,
-            Append(
-                library.term,
-                progress.sequence,
-                prev,
-                log.term_at(prev),
-                library.commit_index,
-                entries,
-            ),
-        )
+        made = Append(library.term, self._sequence, prev, log.term_at(prev), commit, entries)
+        self._last_made = made
+        return made

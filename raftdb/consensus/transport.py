@@ -14,7 +14,7 @@ from raftdb.base.errors import ConfigError, ProtocolError
 from raftdb.base.limits import Limits
 from raftdb.base.ports import ExpectedPeer, Listener, Ports, Timer
 from raftdb.consensus.link import Link
-from raftdb.consensus.messages import PROTOCOL_VERSION, Hello, Message, Ping
+from raftdb.consensus.messages import PROTOCOL_VERSION, Hello, Message, Ping, encode
 from raftdb.consensus.port import Member, Timing
 from raftdb.consensus.wall import Wall
 
@@ -78,6 +78,7 @@ class Transport:
         self._events = events
         self._slots = {str(member.node_id): _Slot(member) for member in peers}
         self._pending: list[Link] = []
+        self._encoded: tuple[Message | None, bytes] = (None, b"")
         self._listener: Listener | None = None
         self._stopped = False
         self._watch_timer: Timer | None = None
@@ -130,8 +131,12 @@ class Transport:
     def send(self, peer: str, message: Message) -> None:
         """Dropped when there is no connection."""
         link = self._slots[peer].link
-        if link is not None:
-            link.send(message)
+        if link is None:
+            return
+        # The same message to several peers (heartbeats, appends) is encoded once.
+        if message is not self._encoded[0]:
+            self._encoded = (message, encode(message))
+        link.send(message, self._encoded[1])
 
     # -- LinkOwner -------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from raftdb.base.errors import InternalError
 from raftdb.base.ids import Index, Term
 from raftdb.base.limits import Limits
 from raftdb.consensus.core import Core
+from raftdb.consensus.entry import NOOP
 from raftdb.consensus.log import HardState, LogEntry
 from raftdb.consensus.messages import Message, PreVoteResponse, Vote
 from raftdb.consensus.port import Timing
@@ -21,7 +22,7 @@ class HandJournal:
     def __init__(self, terms: Sequence[int] = (), *, term: int = 0) -> None:
         self._entries = [LogEntry(Index(1), Term(0), b"")]
         for position, entry_term in enumerate(terms):
-            self._entries.append(LogEntry(Index(position + 2), Term(entry_term), b"old"))
+            self._entries.append(LogEntry(Index(position + 2), Term(entry_term), NOOP))
         self._hard_state = HardState(Term(max([term, *terms])), None)
         self._sequence = 0
         self.durable_sequence = 0
@@ -204,7 +205,7 @@ class Bench:
         )
         self.library = self.core.library
         self.library.seed_applied(1)
-        self.journal.wake(self.core.gate.release, lambda _error: None)
+        self.journal.wake(self.core.on_durable, lambda _error: None)
 
     def take(self, kind: type[Any] | None = None, peer: str | None = None) -> list[Any]:
         """What was sent since the last call, of a type and to a peer."""

@@ -60,11 +60,13 @@ class Cluster:
         weather: Weather,
         checkers: Sequence[Checker],
         factory: NodeFactory = EngineNode,
+        slow_apply_chance: float = 0.05,
     ) -> None:
         self.world = world
         self.fabric = Fabric(world, weather)
         self.timing = timing
         self._factory = factory
+        self._slow_apply_chance = slow_apply_chance
         self._settings = NodeSettings(members_of(count), timing, limits, wall, checkers)
         self.checkers = checkers
         self.hosts: dict[str, Host] = {}
@@ -151,4 +153,6 @@ class Cluster:
         draw = self.world.random
         if lane == "journal":
             return draw.uniform(0.0003, 0.004) + host.disk_slow_s
-        return draw.uniform(0.0001, 0.002) if draw.random() < 0.95 else draw.uniform(0.01, 0.2)
+        if draw.random() < self._slow_apply_chance:
+            return draw.uniform(0.01, 0.2)
+        return draw.uniform(0.0001, 0.002)
