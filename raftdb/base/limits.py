@@ -33,6 +33,9 @@ class Limits:
     peer_connections_max: int = 128
     handshakes_max: int = 64
     """Connections of one port that have not shown their certificate yet."""
+    handshakes_per_s_max: int = 500
+    """Of one port. A handshake costs some 0.5 ms of the loop before anything is known of who asks
+    for it: a flood of them must not drown heartbeats."""
     requests_per_connection_max: int = 1_024
     proposals_waiting_max: int = 8_192
     proposals_waiting_bytes_max: int = 64 * MIB

@@ -18,6 +18,7 @@ LIMIT_DOCS = {
     "client_connections_max": "Open connections at the client port.",
     "peer_connections_max": "Open connections at the peer port.",
     "handshakes_max": "Connections of one port that have not shown their certificate yet.",
+    "handshakes_per_s_max": "New connections of one port in a second; more wait their turn.",
     "requests_per_connection_max": "Requests of one connection that wait for their answer.",
     "proposals_waiting_max": "Requests that wait for the log, of all clients together.",
     "proposals_waiting_bytes_max": "Their bytes.",

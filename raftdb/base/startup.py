@@ -22,7 +22,7 @@ from raftdb.base.settings import parse_history_id
 
 IDENTITY_FILE = "node.json"
 IDENTITY_FORMAT = 1
-RELEASED = datetime(2026, 1, 1, tzinfo=UTC)
+RELEASED = datetime(2025, 1, 1, tzinfo=UTC)
 """No clock of a machine that runs this release can be before this."""
 BACKWARDS_ALARM_MS = 3_600_000
 FORWARDS_ALARM_MS = 366 * 86_400_000

@@ -149,6 +149,10 @@ class RealListener:
             limits.peer_connections_max if purpose == "peer" else limits.client_connections_max
         )
         self._handshakes_max = limits.handshakes_max
+        self._handshakes_per_s = limits.handshakes_per_s_max
+        self._credit = float(limits.handshakes_per_s_max)
+        """Handshakes that may begin now: a second's worth at most, refilled as time goes by."""
+        self._credit_at_s = self.loop.time()
         self._handshakes: dict[RealConnection, tuple[asyncio.Task[None], float]] = {}
         """Oldest first, with the time of their start."""
         self._open: set[RealConnection] = set()
@@ -257,10 +261,16 @@ class RealListener:
 
     def _has_place(self) -> bool:
         """Whether one more handshake may begin; a slow one gives up its place."""
+        now_s = self.loop.time()
+        earned = (now_s - self._credit_at_s) * self._handshakes_per_s
+        self._credit = min(self._credit + earned, float(self._handshakes_per_s))
+        self._credit_at_s = now_s
+        if self._credit < 1:
+            return False
         if len(self._handshakes) < self._handshakes_max:
             return True
         oldest, (task, start_s) = next(iter(self._handshakes.items()))
-        if self.loop.time() - start_s >= SLOW_HANDSHAKE_S:
+        if now_s - start_s >= SLOW_HANDSHAKE_S:
             del self._handshakes[oldest]
             task.cancel()
             return True
@@ -273,6 +283,7 @@ class RealListener:
                 self._purpose, remote, f"{self._connections_max} connections are open already"
             )
             return
+        self._credit -= 1
         accepted.setblocking(False)
         connection = RealConnection(self, remote, self._accept)
         task = self._network.start_task(self._handshake(accepted, connection))

@@ -16,7 +16,7 @@ from raftdb.base.ports import Connection, ExpectedPeer, Listener
 from raftdb.runtime import Credentials, LoopExecutor, RealNetwork, TlsPaths, new_event_loop
 from raftdb.runtime.log import text_line
 
-DEADLINE_S = 5.0
+DEADLINE_S = 20.0
 LOCAL = "127.0.0.1"
 
 

@@ -197,7 +197,7 @@ STRANGE = {
 @pytest.mark.parametrize("purpose", ["peer", "client"])
 @pytest.mark.parametrize("what", list(STRANGE))
 def test_strange_bytes_reach_no_handler(one: Bench, pki: Pki, purpose: str, what: str) -> None:
-    address, ends = server(one, pki, purpose, handshake_timeout_ms=300)
+    address, ends = server(one, pki, purpose, handshake_timeout_ms=800)
     answer = one.call(lambda: _talk(address, STRANGE[what]))
     assert isinstance(answer, bytes), answer
     assert len(answer) < 1000
@@ -326,6 +326,19 @@ def test_many_honest_clients_at_once_all_get_in(one: Bench, pki: Pki) -> None:
     one.wait(lambda: all(end.made or end.failed for end in dialled) and len(ends) == 100)
     assert not any(end.failed for end in dialled)
     assert not one.log.of("connection_refused")
+
+
+def test_new_connections_come_at_a_bounded_rate(one: Bench, pki: Pki) -> None:
+    address, ends = server(one, pki, "client", handshakes_per_s_max=40)
+    network = dialler(one, pki, "a-client")
+    dialled = [End(one.changed) for _ in range(60)]
+    started_s = one.loop.time()
+    for end in dialled:
+        network.connect("client", address, ExpectedPeer(None), end, 20.0, end.fail)
+    one.wait(lambda: len(ends) == 60)
+    # Forty at once, twenty more at forty a second; nobody is turned away.
+    assert one.loop.time() - started_s > 0.4
+    assert all(end.made for end in dialled)
 
 
 def test_the_own_certificate_is_seen_as_others_will_see_it(pki: Pki) -> None:
