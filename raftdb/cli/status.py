@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from tabulate import tabulate
 
 from raftdb.base.exits import ExitCode
 from raftdb.cli.output import json_option, print_json
@@ -80,6 +79,8 @@ def status_dict(state: ClusterState) -> dict[str, Any]:
 
 def status_lines(state: ClusterState) -> list[str]:
     """For people."""
+    from tabulate import tabulate
+
     rows = []
     for node in state.nodes:
         lag = "" if node.lag_entries is None else str(node.lag_entries)

@@ -17,8 +17,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
-from tabulate import tabulate
-
 Row = Sequence[object]
 
 
@@ -160,6 +158,8 @@ def _cells(rows: Iterable[Row], style: Style) -> tuple[list[list[str]], list[boo
 
 @_format("table")
 def _write_table(columns: Sequence[str], rows: Iterable[Row], style: Style, out: TextIO) -> None:
+    from tabulate import tabulate
+
     texts, numeric = _cells(rows, style)
     rendered = tabulate(
         texts,
@@ -174,6 +174,8 @@ def _write_table(columns: Sequence[str], rows: Iterable[Row], style: Style, out:
 
 @_format("markdown")
 def _write_markdown(columns: Sequence[str], rows: Iterable[Row], style: Style, out: TextIO) -> None:
+    from tabulate import tabulate
+
     texts, numeric = _cells(rows, style)
 
     def cell(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from typing import Any
@@ -34,11 +35,17 @@ def raftdb(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
     for name in ("RAFTDB_URL", "RAFTDB_DIR", "RAFTDB_CONFIG"):
         monkeypatch.delenv(name, raising=False)
 
-    def command(*arguments: Any) -> Result:
+    def command(
+        *arguments: Any, stdin: str | None = None, env: dict[str, str] | None = None
+    ) -> Result:
         texts = [str(argument) for argument in arguments]
-        monkeypatch.setattr("sys.argv", ["raftdb", *texts])
         capsys.readouterr()
-        code = run(texts)
+        with monkeypatch.context() as patch:
+            patch.setattr("sys.argv", ["raftdb", *texts])
+            patch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO((stdin or "").encode())))
+            for name, value in (env or {}).items():
+                patch.setenv(name, value)
+            code = run(texts)
         done = capsys.readouterr()
         return Result(code, done.out, done.err)
 

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.cluster import Cluster, raftdb
+from tests.cli.conftest import Command
+from tests.e2e.cluster import Cluster
+from tests.e2e.cluster import raftdb as raftdb_process
 
 
 @pytest.fixture
@@ -22,14 +24,14 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
         made.kill()
 
 
-def test_nobody_there(cluster: Cluster) -> None:
+def test_nobody_there(cluster: Cluster, raftdb: Command) -> None:
     for command in (("status",), ("sql", "-c", "SELECT 1"), ("check",), ("leader", "show")):
         done = raftdb(*command, "--dir", cluster.directory, "--timeout", "1", "--json")
         assert done.code == 3, done
         assert json.loads(done.err)["error"]["exit_code"] == 3
 
 
-def test_status_from_all_up_to_one_left(cluster: Cluster) -> None:
+def test_status_from_all_up_to_one_left(cluster: Cluster, raftdb: Command) -> None:
     leader = cluster.start_and_wait()
     follower = next(one for one in cluster.node_ids if one != leader)
     cluster.kill(follower)
@@ -92,7 +94,7 @@ def test_a_load_goes_on_while_the_leader_is_killed(cluster: Cluster, tmp_path: P
         assert counted == [(20_000, 20_000)]
 
 
-def test_a_stopped_node_is_inspected(cluster: Cluster) -> None:
+def test_a_stopped_node_is_inspected(cluster: Cluster, raftdb: Command) -> None:
     cluster.start_and_wait()
     with cluster.connect() as connection:
         connection.execute("CREATE TABLE seen (a)")
@@ -117,9 +119,11 @@ def test_a_stopped_node_is_inspected(cluster: Cluster) -> None:
 
 def test_a_node_that_cannot_start_says_why(cluster: Cluster, tmp_path: Path) -> None:
     config = cluster.directory / "n1" / "raftdb.toml"
-    empty = raftdb("start", "--config", config, "--data-dir", tmp_path / "empty")
+    empty = raftdb_process("start", "--config", config, "--data-dir", tmp_path / "empty")
     assert empty.code == 2, empty
-    foreign = raftdb("start", "--config", config, "--data-dir", cluster.directory / "n2" / "data")
+    foreign = raftdb_process(
+        "start", "--config", config, "--data-dir", cluster.directory / "n2" / "data"
+    )
     assert foreign.code == 2, foreign
     assert "n2" in foreign.err
 
@@ -127,7 +131,7 @@ def test_a_node_that_cannot_start_says_why(cluster: Cluster, tmp_path: Path) -> 
     data = bytearray(segment.read_bytes())
     data[20] ^= 0xFF
     segment.write_bytes(data)
-    damaged = raftdb("start", "--config", config)
+    damaged = raftdb_process("start", "--config", config)
     assert damaged.code == 4, damaged
     assert str(segment) in damaged.err
 
@@ -137,6 +141,6 @@ def test_a_port_in_use_is_an_error_of_configuration(cluster: Cluster) -> None:
     cluster.wait_for("n1 listens", lambda: cluster.status("n1"))
     config = cluster.directory / "n2" / "raftdb.toml"
     taken = str(cluster.founded.members[0].client_address)
-    done = raftdb("start", "--config", config, "--client-listen", taken)
+    done = raftdb_process("start", "--config", config, "--client-listen", taken)
     assert done.code == 2, done
     assert taken in done.err

@@ -6,13 +6,15 @@ import csv
 import io
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.cluster import Cluster, Finished, raftdb, running_cluster
+from tests.cli.conftest import Command, Result
+from tests.e2e.cluster import Cluster, running_cluster
+from tests.e2e.cluster import raftdb as raftdb_process
 
 
 @pytest.fixture(scope="module")
@@ -21,11 +23,18 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield made
 
 
-def sql(cluster: Cluster, *arguments: str, stdin: str | None = None) -> Finished:
-    return raftdb("sql", "--dir", cluster.directory, *arguments, stdin=stdin)
+Sql = Callable[..., Result]
 
 
-def test_status(cluster: Cluster) -> None:
+@pytest.fixture
+def sql(raftdb: Command, cluster: Cluster) -> Sql:
+    def run(*arguments: str, stdin: str | None = None) -> Result:
+        return raftdb("sql", "--dir", cluster.directory, *arguments, stdin=stdin)
+
+    return run
+
+
+def test_status(cluster: Cluster, raftdb: Command) -> None:
     done = raftdb("status", "--dir", cluster.directory)
     assert done.code == 0, done
     assert "healthy, 3 of 3 members" in done.out
@@ -37,13 +46,12 @@ def test_status(cluster: Cluster) -> None:
     assert facts["nodes"][1]["facts"]["sqlite_version"]
 
 
-def test_sql_in_all_its_ways(cluster: Cluster, tmp_path: Path) -> None:
+def test_sql_in_all_its_ways(cluster: Cluster, tmp_path: Path, raftdb: Command, sql: Sql) -> None:
     script = tmp_path / "script.sql"
     script.write_text(
         "INSERT INTO ways VALUES\n  (2, 'b;c'),\n  (3, NULL);\nSELECT max(a) FROM ways"
     )
     done = sql(
-        cluster,
         "-c",
         "CREATE TABLE ways (a INTEGER PRIMARY KEY, b)",
         "-c",
@@ -53,8 +61,8 @@ def test_sql_in_all_its_ways(cluster: Cluster, tmp_path: Path) -> None:
         "--format",
         "csv",
     )
-    assert (done.code, done.out, done.err) == (0, "max(a)\r\n3\r\n".replace("\r\n", "\n"), ""), done
-    done = sql(cluster, "--json", stdin="SELECT * FROM ways WHERE a < 3 ORDER BY a;")
+    assert (done.code, done.out, done.err) == (0, "max(a)\r\n3\r\n", ""), done
+    done = sql("--json", stdin="SELECT * FROM ways WHERE a < 3 ORDER BY a;")
     assert json.loads(done.out) == [
         {"a": 1, "b": {"base64": "AP8="}},
         {"a": 2, "b": "b;c"},
@@ -72,38 +80,35 @@ def test_sql_in_all_its_ways(cluster: Cluster, tmp_path: Path) -> None:
         env={"RAFTDB_DIR": str(cluster.directory)},
     )
     assert done.json() == {"x": 1}
-    done = sql(cluster, "--read", "local", "-c", "SELECT count(*) FROM sqlite_schema")
+    done = sql("--read", "local", "-c", "SELECT count(*) FROM sqlite_schema")
     assert done.code == 0, done
 
 
-def test_sql_errors(cluster: Cluster) -> None:
-    done = sql(cluster, "-c", "SELECT 1;\nSELECT * FROM nowhere; SELECT 2", "--format", "csv")
+def test_sql_errors(cluster: Cluster, sql: Sql) -> None:
+    done = sql("-c", "SELECT 1;\nSELECT * FROM nowhere; SELECT 2", "--format", "csv")
     assert done.code == 1
     assert done.out.split() == ["1", "1"]
     assert done.err.startswith("-c:2: error [")
     assert "nowhere" in done.err
-    done = sql(
-        cluster, "--no-bail", "-c", "SELECT * FROM nowhere; SELECT 2 AS two", "--format", "csv"
-    )
+    done = sql("--no-bail", "-c", "SELECT * FROM nowhere; SELECT 2 AS two", "--format", "csv")
     assert (done.code, done.out.split()) == (1, ["two", "2"])
-    assert sql(cluster, "-c", "SELECT 'open").code == 1
-    assert sql(cluster, "-f", "/nonexistent.sql").code == 2
+    assert sql("-c", "SELECT 'open").code == 1
+    assert sql("-f", "/nonexistent.sql").code == 2
 
 
-def test_a_transaction_is_all_or_nothing(cluster: Cluster) -> None:
+def test_a_transaction_is_all_or_nothing(sql: Sql) -> None:
     text = "CREATE TABLE tx (a PRIMARY KEY);\nBEGIN;\nINSERT INTO tx VALUES (1);\n{}\nCOMMIT;\n"
-    done = sql(cluster, stdin=text.format("INSERT INTO tx VALUES (1);"))
+    done = sql(stdin=text.format("INSERT INTO tx VALUES (1);"))
     assert done.code == 1
     assert "stdin:4: error [constraint" in done.err
-    assert sql(cluster, "-c", "SELECT count(*) AS n FROM tx", "--json").json() == [{"n": 0}]
+    assert sql("-c", "SELECT count(*) AS n FROM tx", "--json").json() == [{"n": 0}]
 
 
-def test_dot_commands(cluster: Cluster, tmp_path: Path) -> None:
+def test_dot_commands(cluster: Cluster, tmp_path: Path, sql: Sql) -> None:
     people = tmp_path / "people.csv"
     people.write_text("id,name\n1,Ada\n2,Grace\n")
     out = tmp_path / "out.csv"
     done = sql(
-        cluster,
         stdin=f".mode csv\n.import '{people}' dotted\n.output {out}\n"
         "SELECT * FROM dotted;\n.output\n.leader\n.schema dotted\n.status\n",
     )
@@ -115,7 +120,9 @@ def test_dot_commands(cluster: Cluster, tmp_path: Path) -> None:
     assert "2 rows loaded" in done.err
 
 
-def test_load_csv_json_and_the_bad_row(cluster: Cluster, tmp_path: Path) -> None:
+def test_load_csv_json_and_the_bad_row(
+    cluster: Cluster, tmp_path: Path, raftdb: Command, sql: Sql
+) -> None:
     rows = [[n, f"name {n}", n / 4] for n in range(5000)]
     path = tmp_path / "rows.csv"
     with path.open("w", newline="") as file:
@@ -125,7 +132,6 @@ def test_load_csv_json_and_the_bad_row(cluster: Cluster, tmp_path: Path) -> None
     assert done.code == 0, done
     assert done.json()[0]["rows"] == 5000
     counted = sql(
-        cluster,
         "-c",
         "SELECT count(*) AS n, sum(id) AS ids, sum(part) AS parts, typeof(part) AS kind FROM rows",
         "--json",
@@ -142,10 +148,10 @@ def test_load_csv_json_and_the_bad_row(cluster: Cluster, tmp_path: Path) -> None
     assert "--skip 2" in error["hint"]
     done = raftdb("load", more, *arguments, "--skip", "2", "--on-conflict", "ignore")
     assert done.code == 0, done
-    assert sql(cluster, "-c", "SELECT count(*) AS n FROM rows", "--json").json() == [{"n": 5002}]
+    assert sql("-c", "SELECT count(*) AS n FROM rows", "--json").json() == [{"n": 5002}]
 
 
-def test_load_a_sqlite_file(cluster: Cluster, tmp_path: Path) -> None:
+def test_load_a_sqlite_file(cluster: Cluster, tmp_path: Path, raftdb: Command) -> None:
     path = tmp_path / "app.db"
     with closing(sqlite3.connect(path)) as raw, raw:
         raw.executescript(
@@ -187,7 +193,7 @@ def test_load_a_sqlite_file(cluster: Cluster, tmp_path: Path) -> None:
         assert found.fetchall() == [(1,)]
 
 
-def test_check(cluster: Cluster) -> None:
+def test_check(cluster: Cluster, raftdb: Command) -> None:
     done = raftdb("check", "--dir", cluster.directory)
     assert done.code == 0, done
     assert "equal: all 3 nodes" in done.out
@@ -197,7 +203,7 @@ def test_check(cluster: Cluster) -> None:
     assert len({node["hash"] for node in facts["nodes"]}) == 1
 
 
-def test_leader_moves_where_it_is_told(cluster: Cluster) -> None:
+def test_leader_moves_where_it_is_told(cluster: Cluster, raftdb: Command) -> None:
     before = raftdb("leader", "show", "--dir", cluster.directory).out.strip()
     target = next(one for one in cluster.node_ids if one != before)
     done = raftdb("leader", "move", target, "--dir", cluster.directory, "--json")
@@ -207,7 +213,9 @@ def test_leader_moves_where_it_is_told(cluster: Cluster) -> None:
     assert raftdb("leader", "move", "n9", "--dir", cluster.directory).code == 2
 
 
-def test_a_running_node_is_not_inspected_nor_started_twice(cluster: Cluster) -> None:
+def test_a_running_node_is_not_inspected_nor_started_twice(
+    cluster: Cluster, raftdb: Command
+) -> None:
     done = raftdb("inspect", cluster.directory / "n1")
     assert done.code == 2
     assert "is running" in done.err
@@ -216,7 +224,7 @@ def test_a_running_node_is_not_inspected_nor_started_twice(cluster: Cluster) -> 
 
 
 def test_the_wrong_certificate_is_an_error_of_configuration(
-    cluster: Cluster, tmp_path: Path
+    cluster: Cluster, tmp_path: Path, raftdb: Command
 ) -> None:
     assert raftdb("init", tmp_path / "other", "--local", "3").code == 0
     other = tmp_path / "other" / "client"
@@ -229,11 +237,19 @@ def test_the_wrong_certificate_is_an_error_of_configuration(
     assert "ertificate" in done.err, done
 
 
-def test_wide_output_to_a_pipe_is_a_table_still(cluster: Cluster) -> None:
-    done = sql(cluster, "-c", f"SELECT '{'x' * 300}' AS wide")
+def test_wide_output_to_a_pipe_is_a_table_still(sql: Sql) -> None:
+    done = sql("-c", f"SELECT '{'x' * 300}' AS wide")
     assert done.out.startswith("+-")
 
 
-def test_csv_goes_through_unharmed(cluster: Cluster) -> None:
-    done = sql(cluster, "-c", "SELECT 'a\"b,c' AS x, char(10) AS y, 'é日' AS z", "--format", "csv")
+def test_csv_goes_through_unharmed(sql: Sql) -> None:
+    done = sql("-c", "SELECT 'a\"b,c' AS x, char(10) AS y, 'é日' AS z", "--format", "csv")
     assert list(csv.reader(io.StringIO(done.out))) == [["x", "y", "z"], ['a"b,c', "\n", "é日"]]
+
+
+def test_as_a_process_in_a_pipe(cluster: Cluster) -> None:
+    done = raftdb_process(
+        "sql", "--dir", cluster.directory, "--json", stdin="SELECT 'é' AS a;\nSELECT 2 AS b"
+    )
+    assert (done.code, done.err) == (0, ""), done
+    assert [json.loads(line) for line in done.out.splitlines()] == [[{"a": "é"}], [{"b": 2}]]
