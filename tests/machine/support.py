@@ -135,7 +135,8 @@ class Database:
 
     def request(self, *sql: SQL, **changes: Any) -> Execute:
         """The session's next request."""
-        self.sequence += 1
+        if "sequence" not in changes:
+            self.sequence += 1
         values: dict[str, Any] = {
             "stamp": stamp(self.sequence + 1),
             "session": self.session,

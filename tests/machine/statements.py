@@ -1,0 +1,163 @@
+"""Statements over all of SQLite's features, drawn by hypothesis: small values, many collisions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+from raftdb.command import Statement
+
+SCHEMA = (
+    "CREATE TABLE plain(id INTEGER PRIMARY KEY, a UNIQUE, b REAL, c TEXT COLLATE NOCASE,"
+    " d DEFAULT (hex(randomblob(3))), e DEFAULT CURRENT_TIMESTAMP)",
+    "CREATE TABLE nokey(a, b NUMERIC, c BLOB)",
+    "CREATE TABLE strict_one(id INT PRIMARY KEY, a REAL, b TEXT, c ANY) STRICT",
+    "CREATE TABLE keyed(a, b, c REAL, PRIMARY KEY (b, a)) WITHOUT ROWID",
+    "CREATE TABLE counted(id INTEGER PRIMARY KEY AUTOINCREMENT, a UNIQUE ON CONFLICT REPLACE)",
+    "CREATE TABLE stored(a, b AS (a * 2) STORED, c)",
+    "CREATE TABLE virtual_one(a UNIQUE, b AS (a || '!'), c REAL, d AS (c + 1) STORED)",
+    "CREATE TABLE virtual_keyed(a PRIMARY KEY, b AS (a || '!'), c) WITHOUT ROWID",
+    "CREATE TABLE parent(id INTEGER PRIMARY KEY, a)",
+    "CREATE TABLE child(id INTEGER PRIMARY KEY, p REFERENCES parent ON DELETE CASCADE"
+    " ON UPDATE SET NULL)",
+    "CREATE TABLE late(p REFERENCES parent DEFERRABLE INITIALLY DEFERRED)",
+    "CREATE TABLE log(what, n, at DEFAULT (unixepoch('subsec')), r DEFAULT (random()))",
+    "CREATE VIRTUAL TABLE words USING fts5(x, y)",
+    "CREATE VIRTUAL TABLE boxes USING rtree(id, x0, x1)",
+    "CREATE INDEX plain_b ON plain(b) WHERE b > 0",
+    "CREATE INDEX plain_c ON plain(lower(c))",
+    "CREATE VIEW seen AS SELECT id, a FROM plain",
+    "CREATE TRIGGER seen_insert INSTEAD OF INSERT ON seen BEGIN"
+    " INSERT INTO plain(a, c) VALUES (new.a, 'view'); END",
+    "CREATE TRIGGER plain_log AFTER UPDATE ON plain BEGIN"
+    " INSERT INTO log(what, n) VALUES ('plain', changes() + total_changes()); END",
+    "CREATE TRIGGER nokey_fail BEFORE INSERT ON nokey WHEN new.a = 3 BEGIN"
+    " INSERT INTO log(what, n) VALUES ('fail', new.a); SELECT RAISE(FAIL, 'three'); END",
+    "CREATE TRIGGER nokey_rollback BEFORE DELETE ON nokey WHEN old.a = 7 BEGIN"
+    " SELECT RAISE(ROLLBACK, 'seven'); END",
+)
+
+VALUES: st.SearchStrategy[Any] = st.one_of(
+    st.integers(0, 7),
+    st.integers(-2, 9),
+    st.sampled_from([None, 0.0, -0.0, 1.5, 5.0, 1e300, -5e-324, float("inf"), (1 << 63) - 1]),
+    st.sampled_from(["", "a", "A", "12", "1.5", " 7", "é", "\0", "hello world", "9" * 20]),
+    st.binary(max_size=3),
+)
+
+_CONFLICT = st.sampled_from(["", "", "", " OR REPLACE", " OR IGNORE", " OR FAIL", " OR ROLLBACK"])
+_TABLES = {
+    "plain": ["id", "a", "b", "c"],
+    "nokey": ["a", "b", "c"],
+    "strict_one": ["id", "a", "b", "c"],
+    "keyed": ["a", "b", "c"],
+    "counted": ["id", "a"],
+    "stored": ["a", "c"],
+    "virtual_one": ["a", "c"],
+    "virtual_keyed": ["a", "c"],
+    "parent": ["id", "a"],
+    "child": ["id", "p"],
+    "late": ["p"],
+    "words": ["rowid", "x", "y"],
+    "boxes": ["id", "x0", "x1"],
+    "seen": ["a"],
+}
+_FREE = [
+    "INSERT INTO nokey SELECT random(), randomblob(2), strftime('%f') FROM log LIMIT 3",
+    "INSERT INTO log(what, n) SELECT a, b FROM nokey ORDER BY random() LIMIT 2",
+    "INSERT INTO keyed SELECT id, a, b FROM plain WHERE true ON CONFLICT DO UPDATE SET c = c + 1",
+    "INSERT INTO plain(a) VALUES (1), (2) ON CONFLICT(a) DO UPDATE SET b = b + 1 RETURNING *",
+    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 30)"
+    " INSERT INTO counted(a) SELECT i % 7 FROM n",
+    "DELETE FROM log",
+    "DELETE FROM keyed",
+    "DELETE FROM parent",
+    "UPDATE plain SET id = id + 100 RETURNING id, typeof(b)",
+    "UPDATE virtual_one SET rowid = rowid + 50",
+    "UPDATE keyed SET a = a || 'x'",
+    "UPDATE sqlite_sequence SET seq = seq + 10",
+    "DELETE FROM sqlite_sequence",
+    "INSERT INTO words(words) VALUES ('optimize')",
+    "INSERT INTO words(words) VALUES ('rebuild')",
+    "SELECT * FROM words('hello') ORDER BY rank",
+    "SELECT count(*), sum(b), max(a), last_insert_rowid(), changes() FROM plain",
+    "SELECT json_group_array(a) FROM (SELECT a FROM nokey WHERE typeof(a) <> 'blob')",
+    "INSERT INTO nokey VALUES (CAST(x'ff' AS TEXT), 1, 1)",
+    "INSERT INTO plain(id) VALUES (9223372036854775807)",
+    "INSERT INTO nowhere VALUES (1)",
+    "COMMIT",
+]
+SCHEMA_CHANGES = [
+    "ALTER TABLE plain ADD COLUMN extra REAL DEFAULT 5",
+    "ALTER TABLE plain DROP COLUMN extra",
+    "ALTER TABLE nokey ADD COLUMN extra TEXT DEFAULT 5",
+    "ALTER TABLE nokey RENAME COLUMN extra TO more",
+    "ALTER TABLE nokey DROP COLUMN more",
+    "ALTER TABLE stored ADD COLUMN v AS (a || 'v')",
+    "ALTER TABLE stored DROP COLUMN v",
+    "ALTER TABLE virtual_one RENAME TO virtual_two",
+    "ALTER TABLE virtual_two RENAME TO virtual_one",
+    "ALTER TABLE words RENAME TO words2",
+    "ALTER TABLE words2 RENAME TO words",
+    "CREATE TABLE made AS SELECT a, b FROM plain",
+    "CREATE TABLE IF NOT EXISTS made(a, b)",
+    "INSERT INTO made SELECT a, b FROM nokey",
+    "DROP TABLE made",
+    "DROP TABLE IF EXISTS made",
+    "CREATE UNIQUE INDEX nokey_a ON nokey(a)",
+    "DROP INDEX IF EXISTS nokey_a",
+    "ANALYZE",
+    "REINDEX",
+    "PRAGMA user_version = 3",
+    "PRAGMA defer_foreign_keys = ON",
+    "PRAGMA table_info(plain)",
+    "DROP TABLE child",
+    "CREATE TABLE child(id INTEGER PRIMARY KEY, p REFERENCES parent ON DELETE CASCADE)",
+]
+
+
+@st.composite
+def _insert(draw: st.DrawFn) -> Statement:
+    table = draw(st.sampled_from(sorted(_TABLES)))
+    columns = draw(st.lists(st.sampled_from(_TABLES[table]), min_size=1, unique=True))
+    rows = draw(st.integers(1, 3))
+    marks = ", ".join(["(" + ", ".join("?" * len(columns)) + ")"] * rows)
+    count = rows * len(columns)
+    values = draw(st.lists(VALUES, min_size=count, max_size=count))
+    sql = f"INSERT{draw(_CONFLICT)} INTO {table}({', '.join(columns)}) VALUES {marks}"
+    return Statement(sql, (tuple(values),))
+
+
+@st.composite
+def _update(draw: st.DrawFn) -> Statement:
+    table = draw(st.sampled_from(sorted(set(_TABLES) - {"seen"})))
+    column, other = (draw(st.sampled_from(_TABLES[table])) for _ in range(2))
+    sets = draw(st.lists(st.tuples(VALUES, VALUES), min_size=1, max_size=2))
+    sql = f"UPDATE{draw(_CONFLICT)} {table} SET {column} = ? WHERE {other} >= ?"
+    return Statement(sql, tuple(sets))
+
+
+@st.composite
+def _delete(draw: st.DrawFn) -> Statement:
+    table = draw(st.sampled_from(sorted(set(_TABLES) - {"seen"})))
+    column = draw(st.sampled_from(_TABLES[table]))
+    return Statement(f"DELETE FROM {table} WHERE {column} >= ?", ((draw(VALUES),),))
+
+
+def statements() -> st.SearchStrategy[Statement]:
+    """One statement."""
+    return st.one_of(
+        _insert(),
+        _insert(),
+        _update(),
+        _delete(),
+        st.sampled_from(_FREE).map(Statement),
+        st.sampled_from(SCHEMA_CHANGES).map(Statement),
+    )
+
+
+def requests() -> st.SearchStrategy[list[tuple[Statement, ...]]]:
+    """The statements of several requests; most have one."""
+    one = st.lists(statements(), min_size=1, max_size=3).map(tuple)
+    return st.lists(st.one_of(statements().map(lambda s: (s,)), one), min_size=12, max_size=40)

@@ -1,0 +1,225 @@
+"""Replicas that lived through different things, and hold the same."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from raftdb.base.limits import Limits
+from raftdb.command import OpenSession, Statement, encode_request
+from raftdb.machine import ContentHash, Machine
+from tests.machine.statements import SCHEMA, requests
+from tests.machine.support import FILES, HISTORY, Database, Entry, MemoryLog, stamp
+
+EXAMPLES = int(os.environ.get("RAFTDB_LIVES", "0"))
+"""Set it to search for longer, with other examples each time."""
+SETTINGS = settings(
+    max_examples=EXAMPLES or 30,
+    deadline=None,
+    derandomize=not EXAMPLES,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+
+
+class Life:
+    """Applies a log in its own way, and keeps every reply."""
+
+    def __init__(self) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="raftdb-life-"))
+        Machine.create(str(self.directory / "d"), HISTORY, files=FILES)
+        self.machine = self._open()
+        self.replies: list[bytes] = []
+
+    def _open(self) -> Machine:
+        return Machine.open(
+            str(self.directory / "d"),
+            history=HISTORY,
+            limits=Limits(),
+            files=FILES,
+            log=MemoryLog(),
+        )
+
+    def apply(self, entries: Sequence[Entry]) -> None:
+        for replies in self.machine.apply(entries):
+            self.replies.extend(replies)
+
+    def restart(self) -> None:
+        self.machine.close()
+        self.machine = self._open()
+
+    def kill(self) -> None:
+        """Go on with the files as a SIGKILL leaves them."""
+        target = self.directory / "after"
+        shutil.copytree(self.directory / "d", target)
+        self.machine.close()
+        shutil.rmtree(self.directory / "d")
+        target.rename(self.directory / "d")
+        self.machine = self._open()
+
+    def reinstall(self) -> None:
+        """Go on from a copy."""
+        copy = self.directory / "copy"
+        self.machine.capture(str(copy), lambda _bytes: None, files=FILES)
+        self.machine.close()
+        Machine.install(str(self.directory / "d"), str(copy), history=HISTORY, files=FILES)
+        shutil.rmtree(copy)
+        self.machine = self._open()
+
+    def shrink_cache(self) -> None:
+        self.machine._writer.execute("PRAGMA cache_size = 10 /*raftdb*/")
+
+    def end(self) -> ContentHash:
+        assert self.machine.content_hash() == self.machine.recompute_content_hash()
+        [(found,)] = self.machine.query(Statement("PRAGMA integrity_check")).statements[0].rows
+        assert found == "ok"
+        content = self.machine.content_hash()
+        self.machine.close()
+        shutil.rmtree(self.directory)
+        return content
+
+
+def make_log(
+    bodies: Sequence[tuple[Statement, ...]], per_entry: int, foreign_keys_off: int
+) -> list[Entry]:
+    """Entries: a session, the schema, then the requests, `per_entry` to an entry."""
+    from raftdb.command import Execute
+    from raftdb.command.requests import session_number
+
+    session = session_number(1, 0)
+    payloads = [
+        encode_request(
+            Execute(
+                stamp(number),
+                session,
+                number + 1,
+                max(0, number - 3),
+                body,
+                foreign_keys=number % 7 != foreign_keys_off,
+            )
+        )
+        for number, body in enumerate([tuple(map(Statement, SCHEMA)), *bodies])
+    ]
+    groups = [(encode_request(OpenSession(stamp(0), b"t" * 16, "")),)]
+    groups += [
+        tuple(payloads[start : start + per_entry]) for start in range(0, len(payloads), per_entry)
+    ]
+    return [Entry(index, 1, group) for index, group in enumerate(groups, 1)]  # type: ignore[arg-type]
+
+
+@SETTINGS
+@given(
+    bodies=requests(),
+    per_entry=st.integers(1, 5),
+    foreign_keys_off=st.integers(0, 12),
+    cuts=st.lists(st.integers(1, 8), min_size=1, max_size=6),
+    turns=st.lists(
+        st.sampled_from(["", "", "checkpoint", "restart", "kill", "reinstall", "small cache"]),
+        min_size=1,
+        max_size=6,
+    ),
+)
+def test_all_lives_end_equal(
+    bodies: list[tuple[Statement, ...]],
+    per_entry: int,
+    foreign_keys_off: int,
+    cuts: list[int],
+    turns: list[str],
+) -> None:
+    log = make_log(bodies, per_entry, foreign_keys_off)
+    quiet = Life()
+    for entry in log:
+        quiet.apply([entry])
+        assert quiet.machine.content_hash() == quiet.machine.recompute_content_hash()
+    busy = Life()
+    position = turn = 0
+    while position < len(log):
+        size = cuts[turn % len(cuts)]
+        busy.apply(log[position : position + size])
+        position += size
+        what = turns[turn % len(turns)]
+        if what == "checkpoint":
+            busy.machine.checkpoint()
+        elif what == "small cache":
+            busy.shrink_cache()
+        elif what:
+            getattr(busy, what)()
+        turn += 1
+    assert busy.replies == quiet.replies
+    assert busy.end() == quiet.end()
+
+
+def test_readers_and_checkpoints_beside_the_writer(tmp_path: Path) -> None:
+    """Threads that read, ask for random numbers and checkpoint change nothing."""
+    database = Database(tmp_path / "database")
+    database.run(*SCHEMA)
+    stop = threading.Event()
+    failures: list[BaseException] = []
+
+    def read() -> None:
+        try:
+            while not stop.is_set():
+                database.rows("SELECT random(), hex(randomblob(9)), datetime('now')")
+                database.rows("SELECT count(*), max(n) FROM log")
+        except BaseException as error:
+            failures.append(error)
+
+    def checkpoint() -> None:
+        try:
+            while not stop.is_set():
+                database.machine.checkpoint()
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work) for work in (read, read, checkpoint)]
+    for thread in threads:
+        thread.start()
+    try:
+        for number in range(150):
+            database.run(
+                "INSERT INTO log(what, n) VALUES ('x', random())",
+                ("INSERT INTO words VALUES (?, hex(randomblob(20)))", (f"word{number % 9}",)),
+                "UPDATE log SET r = random() WHERE n % 3 = 0",
+            )
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(timeout=20)
+    assert not failures
+    other = Life()
+    other.apply(database.entries)
+    assert other.machine.content_hash() == database.machine.content_hash()
+    assert other.end() == database.machine.content_hash()
+    database.close()
+
+
+def test_a_kill_at_every_entry(tmp_path: Path) -> None:
+    """Whatever the files hold, replaying from `applied` gives the same."""
+    database = Database(tmp_path / "database")
+    database.run(*SCHEMA)
+    copies: list[Path] = []
+    for number in range(12):
+        database.run(
+            ("INSERT INTO plain(a) VALUES (?)", (number,)),
+            ("INSERT INTO words VALUES (?, random())", (f"w{number}",)),
+        )
+        if number == 5:
+            database.machine.checkpoint()
+        copies.append(tmp_path / f"copy{number}")
+        shutil.copytree(database.directory, copies[-1])
+    for copy in copies:
+        options: dict[str, Any] = {"limits": Limits(), "files": FILES, "log": MemoryLog()}
+        machine = Machine.open(str(copy), history=HISTORY, **options)
+        index, _term = machine.applied()
+        machine.apply([entry for entry in database.entries if entry.index > index])
+        assert machine.content_hash() == database.machine.content_hash()
+        machine.close()
+    database.close()
