@@ -5,7 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import pty
+import select
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -253,3 +258,37 @@ def test_as_a_process_in_a_pipe(cluster: Cluster) -> None:
     )
     assert (done.code, done.err) == (0, ""), done
     assert [json.loads(line) for line in done.out.splitlines()] == [[{"a": "é"}], [{"b": 2}]]
+
+
+def test_a_prompt_on_a_terminal(cluster: Cluster, tmp_path: Path) -> None:
+    """The interactive way, on a real pseudo-terminal."""
+    master, slave = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "raftdb.cli", "sql", "--dir", str(cluster.directory)],
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        env={**os.environ, "TERM": "xterm", "RAFTDB_HISTORY": str(tmp_path / "history")},
+        start_new_session=True,
+    ) as process:
+        os.close(slave)
+        seen = _read_until(master, ".help helps", process)
+        os.write(master, b"SELECT\r 40 +\r 2 AS answer;\r")
+        seen = _read_until(master, "42 |", process)
+        assert "answer" in seen
+        os.write(master, b".quit\r")
+        assert process.wait(20) == 0
+    os.close(master)
+    assert "SELECT" in (tmp_path / "history").read_text()
+
+
+def _read_until(master: int, text: str, process: subprocess.Popen[bytes]) -> str:
+    seen = b""
+    while text.encode() not in seen:
+        ready, _, _ = select.select([master], [], [], 20)
+        assert ready, f"{text!r} did not come: {seen!r}"
+        seen += os.read(master, 65536)
+        if seen.endswith(b"\x1b[6n"):
+            os.write(master, b"\x1b[1;1R")
+    assert process.poll() is None
+    return seen.decode()
