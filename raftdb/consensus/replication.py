@@ -132,6 +132,7 @@ class Replicator:
         if ack.sequence > progress.generation:
             progress.probing = False
             progress.stalled = False
+        self.replicate(peer)
 
     def on_reject(self, peer: str, ack: Ack) -> None:
         """Row 8: go back to the hint, and send at once."""

@@ -390,6 +390,40 @@ def test_row_8_a_follower_that_denies_what_it_acknowledged_does_not_make_the_lea
     assert len(bench.take(Append, "n2")) == 1
 
 
+# -- row 18 --------------------------------------------------------------------------------------
+
+
+def test_row_18_an_answer_makes_room_for_the_next_append() -> None:
+    limits = Limits(append_bytes_max=1, append_inflight_bytes_max=25)
+    bench = Bench(limits=limits)
+    bench.elect()
+    bench.receive("n2", Ack(1, 1, True, 2))
+    bench.take()
+    bench.append(10, b"x" * 10)
+    got = bench.take(Append, "n2")
+    assert [message.prev_index for message in got] == [2, 3, 4]
+    for _ in range(7):
+        oldest = got.pop(0)
+        bench.receive("n2", Ack(1, oldest.sequence, True, oldest.prev_index + 1))
+        (following,) = bench.take(Append, "n2")
+        got.append(following)
+    assert bench.library.next_index("n2") == 13
+
+
+def test_row_18_equally_far_followers_get_the_very_same_message() -> None:
+    bench = Bench()
+    bench.elect()
+    for peer in bench.peers:
+        bench.receive(peer, Ack(1, 1, True, 2))
+    bench.take()
+    bench.append(1)
+    first, second = bench.take(Append)
+    assert first is second
+    bench.receive("n2", Ack(1, first.sequence, True, 3))
+    bench.append(1)
+    assert [message.sequence for message in bench.take(Append, "n3")] == [first.sequence + 1]
+
+
 # -- row 9 ---------------------------------------------------------------------------------------
 
 
