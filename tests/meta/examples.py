@@ -133,4 +133,4 @@ def _even(text: str) -> str:
 
 def expected_prints(body: str) -> str:
     """All `#> …` comments of a python block, in order."""
-    return "\n".join(match[1] for match in re.finditer(r"#> ?(.*)$", body, re.M))
+    return "\n".join(match[1] for match in re.finditer(r"# ?> ?(.*)$", body, re.M))
