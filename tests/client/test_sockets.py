@@ -144,9 +144,9 @@ def test_who_accepts_and_says_nothing_costs_only_the_dial_timeout() -> None:
 
 
 def test_an_unknown_host_name() -> None:
-    with raftdb.connect("raftdb://no-such-host.invalid:7001/?insecure=1&timeout=0.3") as db:
-        with pytest.raises(raftdb.DeadlineError, match="name is not known"):
-            db.ping()
+    db = raftdb.connect("raftdb://no-such-host.invalid:7001/?insecure=1&timeout=0.3")
+    with db, pytest.raises(raftdb.DeadlineError, match="name is not known"):
+        db.ping()
 
 
 def test_a_request_that_is_not_read_does_not_block_for_ever() -> None:
@@ -285,9 +285,9 @@ def test_tls(pki: Path, secure: FakeNode) -> None:
 def refused(url: str, pattern: str, **options: Any) -> raftdb.Error:
     """The error of a ping, which must come at once: no retry mends it."""
     started_s = time.perf_counter()
-    with raftdb.connect(url, **options) as db:
-        with pytest.raises(raftdb.AuthError, match=pattern) as caught:
-            db.ping()
+    db = raftdb.connect(url, **options)
+    with db, pytest.raises(raftdb.AuthError, match=pattern) as caught:
+        db.ping()
     assert time.perf_counter() - started_s < 3
     assert caught.value.outcome == "not_applied"
     return caught.value
@@ -351,12 +351,12 @@ def test_an_expired_node(pki: Path, tmp_path: Path) -> None:
 def test_plain_text_at_a_tls_port_and_tls_at_a_plain_one(
     pki: Path, secure: FakeNode, node: FakeNode
 ) -> None:
-    with raftdb.connect(f"raftdb://{secure.address}/?insecure=1&timeout=0.3") as db:
-        with pytest.raises(raftdb.DeadlineError):
-            db.ping()
-    with raftdb.connect(f"raftdb://{node.address}/?timeout=0.3", **client_files(pki)) as db:
-        with pytest.raises(raftdb.DeadlineError, match="TLS|closed"):
-            db.ping()
+    db = raftdb.connect(f"raftdb://{secure.address}/?insecure=1&timeout=0.3")
+    with db, pytest.raises(raftdb.DeadlineError):
+        db.ping()
+    db = raftdb.connect(f"raftdb://{node.address}/?timeout=0.3", **client_files(pki))
+    with db, pytest.raises(raftdb.DeadlineError, match=r"TLS|closed"):
+        db.ping()
 
 
 def test_the_url_and_the_certificate_name_different_clusters(pki: Path) -> None:
@@ -437,9 +437,9 @@ def test_the_node_in_this_process_without_certificates_for_the_others() -> None:
     here = FakeNode()
     leader = FakeNode(here.database, "n2")
     here.database.leader = leader
-    with raftdb.connect(link=LocalNode(here), timeout=0.3) as db:
-        with pytest.raises(raftdb.DeadlineError, match="no certificates"):
-            db.execute("CREATE TABLE t (a)")
+    db = raftdb.connect(link=LocalNode(here), timeout=0.3)
+    with db, pytest.raises(raftdb.DeadlineError, match="no certificates"):
+        db.execute("CREATE TABLE t (a)")
     here.close()
     leader.close()
 
