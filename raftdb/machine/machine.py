@@ -64,6 +64,7 @@ class Machine:
         self._writer = writer
         self._writer_lock = threading.Lock()
         self._fatal: FatalError | None = None
+        self._closed = False
         self.wal_pages = 0
         """Pages in the write-ahead log after the last commit: when to call `checkpoint`."""
         history = bytes.fromhex(meta.history)
@@ -129,21 +130,28 @@ class Machine:
         vfs = RequestTimeVfs(vfs_base)
         try:
             writer = open_writer(path, vfs.name)
-            meta = stored.read_meta(run_on(writer), path)
-            if meta.history != history:
-                raise ConfigError(
-                    f"{path} belongs to history {meta.history}, not {history}",
-                    code="wrong_history",
-                    hint="the directory is another cluster's, or was restored: check the path",
-                )
-            return cls(path, vfs_base, writer, vfs, meta, limits, log, clock)
+            try:
+                meta = stored.read_meta(run_on(writer), path)
+                if meta.history != history:
+                    raise _other_history(path, meta.history, history)
+                return cls(path, vfs_base, writer, vfs, meta, limits, log, clock)
+            except BaseException:
+                writer.close(True)
+                raise
         except apsw.Error as error:
+            vfs.unregister()
             raise failures.fatal(error, f"opening {path}") from error
+        except BaseException:
+            vfs.unregister()
+            raise
 
     def close(self) -> None:
         """Stop queries and close all connections. Nothing is lost without it."""
         self._readers.close()
         with self._checkpointer.lock, self._writer_lock:
+            if self._closed:
+                return
+            self._closed = True
             self._checkpointer.close()
             self._writer.close(True)
             self._vfs.unregister()
@@ -291,6 +299,14 @@ class Machine:
             verify_content=verify_content,
             vfs_base=vfs_base,
         )
+
+
+def _other_history(path: str, found: HistoryId, wanted: HistoryId) -> ConfigError:
+    return ConfigError(
+        f"{path} belongs to history {found}, not {wanted}",
+        code="wrong_history",
+        hint="the directory is another cluster's, or was restored: check the path",
+    )
 
 
 def _found(path: str, history: HistoryId, vfs_base: str) -> None:

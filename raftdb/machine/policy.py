@@ -151,6 +151,8 @@ class _Authorizer:
     """Denies by table; `reason` says why the last statement was denied."""
 
     def __init__(self) -> None:
+        self.user = False
+        """A statement of a user is being compiled or executed: only then it speaks."""
         self.reason = ""
         self._rules: dict[int, _Authorize] = {}
         for code in (apsw.SQLITE_ATTACH, apsw.SQLITE_DETACH):
@@ -169,6 +171,23 @@ class _Authorizer:
         ):
             self._rules[code] = _always(_TEMPORARY)
 
+    def __call__(
+        self,
+        code: int,
+        first: str | None,
+        second: str | None,
+        database: str | None,
+        _trigger: str | None,
+    ) -> int:
+        if not self.user:
+            return int(apsw.SQLITE_OK)
+        rule = self._rules.get(code)
+        reason = rule(first, second, database) if rule is not None else ""
+        if reason:
+            self.reason = reason
+            return int(apsw.SQLITE_DENY)
+        return int(apsw.SQLITE_OK)
+
     def refusal(self) -> NotSupportedError:
         """The error of the statement that was denied last."""
         reason, self.reason = self.reason, ""
@@ -176,12 +195,10 @@ class _Authorizer:
 
 
 class WriteAuthorizer(_Authorizer):
-    """Of the writer connection. Speaks only while `user` is set; notes what it sees."""
+    """Of the writer connection; it also notes what it sees."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.user = False
-        """A statement of a user is being compiled or executed."""
         self.is_dml = True
         """It begins with a verb of sqltext.DML (DROP and ANALYZE may touch sqlite_stat*)."""
         self.uses_changes = False
@@ -210,23 +227,6 @@ class WriteAuthorizer(_Authorizer):
         self.is_dml = is_dml
         self.uses_changes = False
         self.reason = ""
-
-    def __call__(
-        self,
-        code: int,
-        first: str | None,
-        second: str | None,
-        database: str | None,
-        _trigger: str | None,
-    ) -> int:
-        if not self.user:
-            return int(apsw.SQLITE_OK)
-        rule = self._rules.get(code)
-        reason = rule(first, second, database) if rule is not None else ""
-        if reason:
-            self.reason = reason
-            return int(apsw.SQLITE_DENY)
-        return int(apsw.SQLITE_OK)
 
     def _write(self, table: str | None, _column: str | None, database: str | None) -> str:
         name = (table or "").lower()
@@ -278,21 +278,6 @@ class ReadAuthorizer(_Authorizer):
         rules[apsw.SQLITE_READ] = self._read
         rules[apsw.SQLITE_FUNCTION] = self._function
         rules[apsw.SQLITE_PRAGMA] = self._pragma
-
-    def __call__(
-        self,
-        code: int,
-        first: str | None,
-        second: str | None,
-        database: str | None,
-        _trigger: str | None,
-    ) -> int:
-        rule = self._rules.get(code)
-        reason = rule(first, second, database) if rule is not None else ""
-        if reason:
-            self.reason = reason
-            return int(apsw.SQLITE_DENY)
-        return int(apsw.SQLITE_OK)
 
     def _read(self, table: str | None, _column: str | None, _database: str | None) -> str:
         name = (table or "").lower()

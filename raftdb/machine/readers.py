@@ -73,6 +73,7 @@ class Reader:
     def _query(self, statement: Statement) -> StatementResult:
         sql = statement.sql
         info = self._infos.get(sql)
+        self._authorizer.user = True
         try:
             if info is None:
                 info = self._inspect(sql)
@@ -88,6 +89,8 @@ class Reader:
         except Exception:
             self._reset_cursor()
             raise
+        finally:
+            self._authorizer.user = False
         return StatementResult(columns, tuple(rows), 0, 0)
 
     def _run(
@@ -252,6 +255,8 @@ class ReaderPool:
     def close(self) -> None:
         """Stop what runs and close all readers."""
         with self._condition:
+            if self._closed:
+                return
             self._closed = True
             self._waiting += 1
             for reader in self._all:

@@ -1,0 +1,280 @@
+"""Checkpoints, and what may be dropped from the journal after them (rule M2)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import apsw
+import pytest
+
+from raftdb.base.errors import FatalError
+from raftdb.base.limits import Limits
+from raftdb.command import Statement
+from raftdb.machine import checkpoints
+from tests.machine.support import FILES, HISTORY, Database, ManualClock, MemoryLog
+
+
+class RecordingFile(apsw.VFSFile):
+    """Notes what is written and what is synced."""
+
+    def __init__(self, vfs: RecordingVfs, name: str, flags: list[int]) -> None:
+        self.vfs = vfs
+        path = name.filename() if isinstance(name, apsw.URIFilename) else name
+        self.path = str(path)
+        super().__init__("", name, flags)
+
+    def xWrite(self, data: bytes, offset: int) -> None:
+        self.vfs.unsynced.add(self.path)
+        super().xWrite(data, offset)
+
+    def xSync(self, flags: int) -> None:
+        super().xSync(flags)
+        self.vfs.syncs.append(self.path)
+        self.vfs.unsynced.discard(self.path)
+        if self.vfs.on_sync is not None:
+            self.vfs.on_sync(self.path)
+
+
+class RecordingVfs(apsw.VFS):
+    def __init__(self) -> None:
+        self.syncs: list[str] = []
+        self.unsynced: set[str] = set()
+        self.on_sync = None
+        super().__init__("recording", "")
+
+    def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> RecordingFile:
+        return RecordingFile(self, name, flags)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def vfs() -> Iterator[RecordingVfs]:
+    made = RecordingVfs()
+    yield made
+    made.unregister()
+
+
+@pytest.fixture
+def recorded(tmp_path: Path, vfs: RecordingVfs) -> Iterator[Database]:
+    database = Database(tmp_path / "database", vfs_base="recording")
+    database.run("CREATE TABLE t(a)")
+    yield database
+    database.close()
+
+
+def hold(database: Database) -> apsw.Connection:
+    """A reader that keeps its snapshot."""
+    reader = apsw.Connection(
+        os.path.join(database.directory, "generation-000001", "database.sqlite"),
+        flags=apsw.SQLITE_OPEN_READONLY,
+    )
+    reader.execute("BEGIN; SELECT * FROM t").fetchall()
+    return reader
+
+
+def test_commits_are_not_synced_and_checkpoints_are(recorded: Database, vfs: RecordingVfs) -> None:
+    machine = recorded.machine
+    vfs.syncs.clear()
+    recorded.run("INSERT INTO t VALUES (1)")
+    assert vfs.syncs == []
+    assert machine.durable_index == 0
+    assert machine.checkpoint() == machine.applied()[0] == machine.durable_index
+    assert [os.path.basename(path) for path in vfs.syncs] == [
+        "database.sqlite-wal",
+        "database.sqlite",
+    ]
+    assert vfs.unsynced == set()
+
+
+def test_a_reader_of_the_past_holds_the_durable_index_back(
+    recorded: Database, vfs: RecordingVfs
+) -> None:
+    machine = recorded.machine
+    machine.checkpoint()
+    recorded.run("INSERT INTO t VALUES (1)")
+    reader = hold(recorded)
+    pinned = machine.checkpoint()
+    assert pinned == machine.applied()[0]
+    recorded.run("INSERT INTO t VALUES (2)")
+    # A checkpoint that moves nothing syncs nothing: it must not count.
+    vfs.syncs.clear()
+    assert machine.checkpoint() == pinned < machine.applied()[0]
+    assert any("wal" in path for path in vfs.unsynced)
+    reader.close()
+    assert machine.checkpoint() == machine.applied()[0]
+    assert vfs.unsynced == set()
+
+
+def test_what_is_applied_while_it_runs_does_not_count(
+    recorded: Database, vfs: RecordingVfs
+) -> None:
+    machine = recorded.machine
+    noted = machine.applied()[0]
+    ran: list[str] = []
+
+    def apply_one(path: str) -> None:
+        if not ran:
+            ran.append(path)
+            recorded.run("INSERT INTO t VALUES (7)")
+
+    vfs.on_sync = apply_one  # type: ignore[assignment]
+    assert machine.checkpoint() == noted
+    assert machine.applied()[0] == noted + 1
+
+
+def test_a_power_cut_after_a_checkpoint(recorded: Database, tmp_path: Path) -> None:
+    """With the log gone, as far as it was not synced, the file alone holds the durable index."""
+    machine = recorded.machine
+    recorded.run("INSERT INTO t VALUES (1)")
+    durable = machine.checkpoint()
+    recorded.run("INSERT INTO t VALUES (2)")
+    generation = tmp_path / "cut" / "generation-000001"
+    generation.mkdir(parents=True)
+    shutil.copy(Path(recorded.directory) / "CURRENT", tmp_path / "cut" / "CURRENT")
+    source = Path(recorded.directory) / "generation-000001" / "database.sqlite"
+    shutil.copy(source, generation / "database.sqlite")
+    recorded.directory, before = str(tmp_path / "cut"), recorded.directory
+    cut = recorded.open()
+    recorded.directory = before
+    assert cut.applied()[0] == durable
+    assert cut.content_hash() == cut.recompute_content_hash()
+    cut.apply([entry for entry in recorded.entries if entry.index > durable])
+    assert cut.content_hash() == machine.content_hash()
+    cut.close()
+
+
+def test_a_failing_checkpoint_is_fatal(recorded: Database, vfs: RecordingVfs) -> None:
+    def fail(_path: str) -> None:
+        raise apsw.IOError("injected")
+
+    before = recorded.machine.durable_index
+    vfs.on_sync = fail  # type: ignore[assignment]
+    with pytest.raises(FatalError, match="checkpointing"):
+        recorded.machine.checkpoint()
+    vfs.on_sync = None
+    assert recorded.machine.durable_index == before
+
+
+def test_the_log_stays_bounded_under_steady_writing(
+    recorded: Database, vfs: RecordingVfs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpoint that always finds new pages must still let the log begin again."""
+    monkeypatch.setattr(checkpoints, "HOLD_PAGES", 200)
+    machine = recorded.machine
+
+    def write_meanwhile(_path: str) -> None:
+        if not machine._writer_lock.locked():
+            recorded.run("INSERT INTO t VALUES (randomblob(3000))")
+
+    vfs.on_sync = write_meanwhile  # type: ignore[assignment]
+    highest = 0
+    for _ in range(200):
+        machine.checkpoint()
+        highest = max(highest, machine.wal_pages)
+    vfs.on_sync = None
+    [(written,)] = recorded.rows("SELECT count(*) FROM t")
+    assert written > 200
+    assert 200 < highest < 300
+
+
+def test_checkpoint_stops_readers_that_are_too_old(tmp_path: Path) -> None:
+    clock = ManualClock()
+    limits = Limits(reader_age_ms_max=1000)
+    database = Database(tmp_path / "database", clock=clock, limits=limits)
+    database.run("CREATE TABLE t(a)")
+    machine = database.machine
+    codes: list[str] = []
+    endless = (
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+    )
+
+    def read() -> None:
+        from raftdb.base.errors import OperationalError
+
+        try:
+            machine.query(Statement(endless))
+        except OperationalError as error:
+            codes.append(error.code)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    try:
+        while not any(reader.started_s is not None for reader in list(machine._readers._all)):
+            assert thread.is_alive()
+        machine.checkpoint()
+        assert thread.is_alive()
+        clock.now_s += 2
+        for _ in range(1000):
+            machine.checkpoint()
+            thread.join(0.01)
+            if not thread.is_alive():
+                break
+    finally:
+        machine._readers.interrupt_older_than(-1e9)
+        thread.join(20)
+    assert codes == ["query_too_long"]
+    database.run("INSERT INTO t VALUES (1)")
+    assert database.rows("SELECT * FROM t") == [(1,)]
+    database.close()
+
+
+def test_no_connection_checkpoints_by_itself(recorded: Database, vfs: RecordingVfs) -> None:
+    vfs.syncs.clear()
+    wide = Statement("INSERT INTO t VALUES (zeroblob(?))", tuple((4000,) for _ in range(1500)))
+    recorded.run(wide)
+    assert recorded.machine.wal_pages > 1500
+    recorded.machine.close()
+    assert vfs.syncs == []
+    recorded.machine = recorded.open()
+    assert recorded.rows("SELECT count(*) FROM t") == [(1500,)]
+    assert vfs.syncs == []
+
+
+def test_opening(tmp_path: Path) -> None:
+    from raftdb.base.errors import ConfigError
+    from raftdb.base.ids import HistoryId
+    from raftdb.machine import Machine
+
+    options = {"limits": Limits(), "files": FILES, "log": MemoryLog()}
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(ConfigError, match="has no database"):
+        Machine.open(str(empty), history=HISTORY, **options)  # type: ignore[arg-type]
+    database = Database(tmp_path / "database")
+    database.close()
+    with pytest.raises(ConfigError, match="belongs to history"):
+        Machine.open(database.directory, history=HistoryId("f" * 32), **options)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="has a database already"):
+        Machine.create(database.directory, HISTORY, files=FILES)
+    current = Path(database.directory) / "CURRENT"
+    for text in ("", "generation-000001", "../x\n", "generation-000009\n"):
+        current.write_text(text)
+        with pytest.raises(ConfigError, match="CURRENT"):
+            Machine.open(database.directory, history=HISTORY, **options)  # type: ignore[arg-type]
+    current.write_text("generation-000001\n")
+    path = Path(database.directory) / "generation-000001" / "database.sqlite"
+    whole = path.read_bytes()
+    path.write_bytes(b"not a database" * 1000)
+    with pytest.raises(FatalError, match="not a database"):
+        Machine.open(database.directory, history=HISTORY, **options)  # type: ignore[arg-type]
+    path.write_bytes(whole)
+    raw = apsw.Connection(str(path))
+    raw.execute("UPDATE _raftdb_meta SET value = '2' WHERE key = 'format_version'")
+    raw.close()
+    with pytest.raises(ConfigError, match="format 2"):
+        Machine.open(database.directory, history=HISTORY, **options)  # type: ignore[arg-type]
+
+
+def test_a_creation_that_was_cut_short_is_begun_again(tmp_path: Path) -> None:
+    from raftdb.machine import Machine
+
+    directory = tmp_path / "database"
+    generation = directory / "generation-000001"
+    generation.mkdir(parents=True)
+    (generation / "database.sqlite").write_bytes(b"half")
+    (generation / "database.sqlite-wal").write_bytes(b"stale")
+    Machine.create(str(directory), HISTORY, files=FILES)
+    assert sorted(os.listdir(generation)) == ["database.sqlite"]

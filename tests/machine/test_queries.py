@@ -1,0 +1,269 @@
+"""Reading beside the writer."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from raftdb.base.errors import (
+    DataError,
+    Error,
+    FatalError,
+    NotSupportedError,
+    OperationalError,
+    OverloadedError,
+    ProgrammingError,
+)
+from raftdb.base.limits import Limits
+from raftdb.command import Statement
+from raftdb.command.requests import Parameters
+from raftdb.machine import readers
+from tests.machine.support import Database
+
+
+@pytest.fixture
+def filled(database: Database) -> Database:
+    database.run(
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, a, b)",
+        Statement("INSERT INTO t(a, b) VALUES (?, ?)", tuple((n, f"b{n}") for n in range(100))),
+    )
+    return database
+
+
+def error_of(database: Database, sql: str, parameters: Parameters = ()) -> Error:
+    with pytest.raises(Error) as raised:
+        database.machine.query(Statement(sql, (parameters,)))
+    return raised.value
+
+
+def test_rows_columns_and_parameters(filled: Database) -> None:
+    [result] = filled.machine.query(
+        Statement("SELECT id, a AS n FROM t WHERE id = :i", ({"i": 3},))
+    ).statements
+    assert (result.columns, result.rows) == (("id", "n"), ((3, 2),))
+    [none] = filled.machine.query(Statement("SELECT b FROM t WHERE id = ?", ((-1,),))).statements
+    assert (none.columns, none.rows) == (("b",), ())
+    [several] = filled.machine.query(
+        Statement("SELECT a FROM t WHERE id = ?", ((1,), (-1,), (2,)))
+    ).statements
+    assert several.rows == ((0,), (1,))
+    filled.run("ALTER TABLE t ADD COLUMN c DEFAULT 7")
+    for _life in range(2):
+        [wider] = filled.machine.query(Statement("SELECT * FROM t WHERE id = 0")).statements
+        assert wider.columns == ("id", "a", "b", "c")
+        [wider] = filled.machine.query(Statement("SELECT * FROM t WHERE id = 1")).statements
+        assert wider.columns == ("id", "a", "b", "c")
+        filled.run("ALTER TABLE t RENAME COLUMN b TO bb", "ALTER TABLE t RENAME COLUMN bb TO b")
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "INSERT INTO t(a) VALUES (1)",
+        "UPDATE t SET a = 1 RETURNING a",
+        "WITH x AS (SELECT 1) DELETE FROM t",
+        "CREATE TABLE u(a)",
+        "DROP TABLE t",
+        "ALTER TABLE t ADD COLUMN c",
+        "REINDEX",
+    ],
+)
+def test_what_writes_is_sent_to_execute(filled: Database, sql: str) -> None:
+    before = filled.machine.content_hash()
+    for _attempt in range(2):
+        error = error_of(filled, sql)
+        assert isinstance(error, ProgrammingError)
+        assert (error.code, error.hint) == ("not_a_read", "use execute")
+    assert filled.machine.content_hash() == before
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "BEGIN",
+        "COMMIT",
+        "SAVEPOINT x",
+        "ATTACH ':memory:' AS x",
+        "CREATE TEMP TABLE x(a)",
+        "PRAGMA user_version = 5",
+        "PRAGMA query_only = OFF",
+        "PRAGMA journal_mode = DELETE",
+        "PRAGMA wal_checkpoint",
+        "PRAGMA cache_size = 1000000",
+        "SELECT load_extension('x')",
+        "SELECT token FROM _raftdb_session",
+        "SELECT * FROM sqlite_dbpage",
+        "VACUUM INTO '/tmp/raftdb-test-never-written'",
+    ],
+)
+def test_what_is_refused(filled: Database, sql: str) -> None:
+    assert isinstance(error_of(filled, sql), NotSupportedError | ProgrammingError)
+    assert filled.rows("SELECT 1") == [(1,)]
+
+
+@pytest.mark.parametrize(
+    ("sql", "parameters", "code"),
+    [
+        ("SELEC 1", (), "sql"),
+        ("SELECT 1; SELECT 2", (), "several_statements"),
+        ("SELECT 1; DELETE FROM t", (), "several_statements"),
+        ("", (), "empty_statement"),
+        ("SELECT ?", (), "parameters"),
+        ("SELECT ?", (1, 2), "parameters"),
+        ("SELECT :a", {"b": 1}, "parameters"),
+        ("SELECT CAST(x'ff' AS TEXT)", (), "utf8"),
+        ("SELECT zeroblob(100000000)", (), "too_big"),
+        ("SELECT \0", (), "sql"),
+        ("SELECT json('{') FROM t", (), "sql"),
+    ],
+)
+def test_errors(filled: Database, sql: str, parameters: Parameters, code: str) -> None:
+    for _attempt in range(2):
+        assert error_of(filled, sql, parameters).code == code
+    assert filled.rows("SELECT count(*) FROM t") == [(100,)]
+
+
+def test_bounds_of_bytes_and_rows(filled: Database) -> None:
+    machine = filled.machine
+    everything = Statement("SELECT b FROM t")
+    assert len(machine.query(everything, rows_max=100).statements[0].rows) == 100
+    for bounds in ({"rows_max": 99}, {"rows_bytes_max": 500}):
+        with pytest.raises(DataError) as raised:
+            machine.query(everything, **bounds)
+        assert raised.value.code == "result_too_large"
+    with pytest.raises(DataError):
+        machine.query(everything, everything, rows_max=150)
+    with pytest.raises(DataError):
+        machine.query(
+            Statement("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"
+                      " SELECT zeroblob(100000) FROM n")
+        )  # fmt: skip
+    assert filled.rows("SELECT 1") == [(1,)]
+
+
+def test_several_statements_see_one_snapshot(filled: Database) -> None:
+    def write() -> None:
+        filled.run("DELETE FROM t")
+
+    count = Statement("SELECT count(*) FROM t")
+    reader = readers.Reader(filled.machine._readers._connect())
+    seen = []
+    original = reader._query
+
+    def query(statement: Statement) -> object:
+        result = original(statement)
+        if not seen:
+            write()
+        seen.append(result)
+        return result
+
+    reader._query = query  # type: ignore[method-assign, assignment]
+    first, second = reader.query([count, count], 1 << 20, 1000).statements
+    assert (first.rows, second.rows) == (((100,),), ((100,),))
+    reader.connection.close()
+    assert filled.rows("SELECT count(*) FROM t") == [(0,)]
+    # After an error in the middle the connection is fit for the next one.
+    with pytest.raises(ProgrammingError):
+        filled.machine.query(count, Statement("SELECT nothing"))
+    filled.run("INSERT INTO t(a) VALUES (1)")
+    assert filled.rows("SELECT count(*) FROM t") == [(1,)]
+
+
+def test_reads_see_their_own_time_and_randomness(filled: Database) -> None:
+    [(year, a, b)] = filled.rows("SELECT strftime('%Y'), random(), random()")
+    assert int(year) >= 2024
+    assert a != b
+
+
+def test_readers_are_bounded_and_wait_for_each_other(tmp_path: Path) -> None:
+    database = Database(tmp_path / "database", limits=Limits(readers_max=2))
+    database.run("CREATE TABLE t(a)", "INSERT INTO t VALUES (1)")
+    machine = database.machine
+    failures: list[BaseException] = []
+
+    def read() -> None:
+        try:
+            for _ in range(100):
+                assert database.rows("SELECT a FROM t") == [(1,)]
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=read) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert not failures
+    assert len(machine._readers._all) <= 2
+    database.close()
+
+
+def test_all_readers_busy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readers, "_WAIT_S", 0.05)
+    database = Database(tmp_path / "database", limits=Limits(readers_max=1))
+    pool = database.machine._readers
+    taken = pool._take()
+    with pytest.raises(OverloadedError) as raised:
+        database.rows("SELECT 1")
+    assert raised.value.retryable
+    pool._give_back(taken)
+    assert database.rows("SELECT 1") == [(1,)]
+    database.close()
+
+
+def test_after_closing(filled: Database) -> None:
+    machine = filled.machine
+    filled.rows("SELECT 1")
+    machine.close()
+    with pytest.raises(OperationalError, match="closed"):
+        machine.query(Statement("SELECT 1"))
+    with pytest.raises(FatalError, match="closed"):
+        machine.apply([filled.entry()])
+    machine.close()
+    filled.machine = filled.open()
+
+
+def test_closing_stops_a_query_that_runs(filled: Database) -> None:
+    machine = filled.machine
+    codes: list[str] = []
+
+    def read() -> None:
+        try:
+            machine.query(
+                Statement(
+                    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"
+                    " SELECT count(*) FROM n"
+                )
+            )
+        except OperationalError as error:
+            codes.append(error.code)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    while not machine._readers._all or machine._readers._idle:
+        assert thread.is_alive()
+    while not codes and thread.is_alive():
+        machine.close()
+        thread.join(0.05)
+    thread.join(10)
+    assert codes == ["query_too_long"]
+    filled.machine = filled.open()
+
+
+def test_a_damaged_page_is_fatal_and_never_an_answer(filled: Database) -> None:
+    filled.run("CREATE TABLE big(a)", ("INSERT INTO big VALUES (zeroblob(?))", (200_000,)))
+    filled.machine.checkpoint()
+    filled.machine.close()
+    path = Path(filled.directory) / "generation-000001" / "database.sqlite"
+    path.with_name("database.sqlite-wal").unlink()  # all of it is in the file
+    data = bytearray(path.read_bytes())
+    for page in range(8, len(data) // 4096):
+        data[page * 4096 : page * 4096 + 100] = b"\xa5" * 100
+    path.write_bytes(data)
+    filled.machine = filled.open()
+    with pytest.raises(FatalError):
+        filled.machine.query(
+            Statement("SELECT sum(length(hex(a))) FROM big"), Statement("SELECT * FROM t")
+        )
