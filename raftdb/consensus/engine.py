@@ -38,6 +38,9 @@ from raftdb.consensus.transfer import Transfer
 from raftdb.consensus.transport import Transport, check_members
 from raftdb.consensus.wall import LEADER, Wall
 
+FOLLOWER_BEHIND_ENTRIES = 32
+"""How many committed entries a follower may hold back while its disk is busy."""
+
 
 class Engine:
     """One member. Everything is called on the loop; see EnginePort for what each method promises.
@@ -244,11 +247,22 @@ class Engine:
             core.advance_commit()
             self._begin_read_round()
         upto = self._wall.may_apply(core.library.commit_index, journal.durable_index)
-        self._applier.advance(upto)
+        if self._led_term or not self._acks_wait(upto):
+            self._applier.advance(upto)
         if self._transfer.active:
             self._transfer.step(
                 drained=not self._proposals.logged and self._applier.applied == journal.last_index
             )
+
+    def _acks_wait(self, upto: int) -> bool:
+        """A follower's acknowledgement waits for the disk, and a commit for the acknowledgement:
+        applying meanwhile would take the interpreter away from both. It follows when the disk has
+        answered (`_on_durable` comes through here again), or when too much has gathered."""
+        journal = self._journal
+        return (
+            journal.durable_sequence < journal.sequence()
+            and upto - self._applier.applied < FOLLOWER_BEHIND_ENTRIES
+        )
 
     def _note_role(self) -> None:
         library = self._core.library
