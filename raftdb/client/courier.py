@@ -58,6 +58,8 @@ BACKOFF_MIN_S = 0.02
 BACKOFF_MAX_S = 0.05
 PEERS_MAX = 4
 FAREWELL_S = 0.2
+STALL_S = 1.0
+"""A node that takes nothing of what we send for so long has stopped."""
 RESULT_SLACK_BYTES = 1 << 20
 
 _PERMANENT_CODES = frozenset(("wrong_cluster", "wrong_history", "version"))
@@ -241,7 +243,7 @@ class Courier:
         reply says otherwise, the outcome is unsure."""
         was_unsure, call.unsure = call.unsure, True
         try:
-            yield Transmit(peer.link, messages, call.deadline_s, self.options.hedge)
+            yield Transmit(peer.link, messages, call.deadline_s, STALL_S)
         except Error:
             # Refused by our own side (too large): nothing was sent.
             call.unsure = was_unsure
@@ -382,7 +384,7 @@ class Courier:
         try:
             name = self.options.name[:128]
             hello = Hello(VERSIONS, name, self.cluster_id or None, None)
-            yield Transmit(link, (hello,), until_s, self.options.hedge)
+            yield Transmit(link, (hello,), until_s, STALL_S)
             arrived: Sequence[Message] = yield Await(link, until_s)
             if not arrived:
                 raise LinkError("does not answer the hello", silent=True)
@@ -443,7 +445,7 @@ class Courier:
         until_s = min(call.deadline_s, now_s + self.options.dial_timeout)
         request_id = peer.request_id()
         try:
-            yield Transmit(peer.link, (Status(request_id),), until_s, self.options.hedge)
+            yield Transmit(peer.link, (Status(request_id),), until_s, STALL_S)
             while True:
                 arrived: Sequence[Message] = yield Await(peer.link, until_s)
                 for message in arrived:

@@ -31,7 +31,7 @@ from raftdb.wire import (
 )
 
 RECEIVE_BYTES = 64 * 1024
-SEND_BYTES = 256 * 1024
+SEND_BYTES = 64 * 1024
 TLS_ALERT = b"\x15\x03"
 """How a TLS server answers plain text."""
 IN_PROCESS = Address("(this process)", 0)
@@ -62,6 +62,7 @@ class SocketLink(Link):
         self._clock = clock
         self._core = ClientSide(limits)
         self._arrived: Sequence[Message] = ()
+        self._timeout_s = -1.0
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
 
@@ -73,20 +74,36 @@ class SocketLink(Link):
             data = b"".join([self._core.send(message) for message in messages])
         except LocalProtocolError as error:
             raise LinkError(f"is of no use: {error.message}", unsent=True) from error
-        try:
-            # Piece by piece, so that a node that stopped reading is told from a slow line.
-            for start in range(0, len(data), SEND_BYTES):
-                left_s = until_s - self._clock.monotonic_s()
-                self._socket.settimeout(max(min(left_s, stall_s), 0.001))
-                piece = data if len(data) <= SEND_BYTES else data[start : start + SEND_BYTES]
-                self._socket.sendall(piece)
-        except (OSError, ValueError) as error:
-            raise LinkError(*_reason(error), silent=isinstance(error, TimeoutError)) from error
+        rest = memoryview(data)
+        # A node that stopped reading is told from a slow line by whether anything moves at all.
+        moved_s = self._clock.monotonic_s()
+        while rest:
+            left_s = min(until_s, moved_s + stall_s) - self._clock.monotonic_s()
+            if left_s <= 0:
+                raise LinkError("does not take what is sent", silent=True)
+            try:
+                self._allow(left_s)
+                sent = self._socket.send(rest[:SEND_BYTES])
+            except TimeoutError:
+                continue
+            except (OSError, ValueError) as error:
+                raise LinkError(*_reason(error)) from error
+            rest = rest[sent:]
+            if rest:
+                moved_s = self._clock.monotonic_s()
+
+    def _allow(self, left_s: float) -> None:
+        """Let the next call wait for about `left_s`, never longer: callers try again if time is
+        left. The socket is only told when it matters, because that is a system call."""
+        if not left_s / 4 <= self._timeout_s <= left_s:
+            self._timeout_s = max(left_s * 0.9, 0.0005)
+            self._socket.settimeout(self._timeout_s)
 
     def _look(self) -> None:
         """Something came while nothing was asked: often the end of the connection. To see it before
         sending saves an outcome from being unknown."""
         try:
+            self._timeout_s = -1.0
             self._socket.settimeout(0.0)
             data = self._socket.recv(RECEIVE_BYTES)
         except (BlockingIOError, ssl.SSLWantReadError):
@@ -105,7 +122,7 @@ class SocketLink(Link):
         while True:
             left_s = until_s - self._clock.monotonic_s()
             try:
-                self._socket.settimeout(max(left_s, 0.0005))
+                self._allow(max(left_s, 0.0005))
                 data = self._socket.recv(RECEIVE_BYTES)
             except TimeoutError:
                 if left_s <= 0.001:

@@ -46,7 +46,7 @@ class Options:
     """Plain text, no TLS: for a test on one machine."""
     name: str = ""
     """Who this client is, for logs and `raftdb status`."""
-    hedge: float = 1.0
+    hedge: float = 0.5
     """Seconds of silence after which another node is asked who leads."""
     dial_timeout: float = 1.0
     """Seconds for connection, TLS and welcome, unless the deadline comes first."""
