@@ -13,6 +13,7 @@ from raftdb.base.errors import FatalError, InternalError
 from raftdb.base.ids import Index, Term
 from raftdb.base.limits import Limits
 from raftdb.base.ports import Executor, Files, Log, Random, Timer
+from raftdb.journal.cache import EntryCache
 from raftdb.journal.format import (
     BATCH_HEADER_BYTES,
     BATCH_OVERHEAD_BYTES,
@@ -36,6 +37,7 @@ from raftdb.journal.format import (
 )
 from raftdb.journal.index import SegmentIndex
 from raftdb.journal.problems import io_problem
+from raftdb.journal.queue import OperationQueue, last_after
 from raftdb.journal.recovery import Recovered, create_journal, recover_journal
 from raftdb.journal.segments import SegmentReader
 from raftdb.journal.writer import (
@@ -52,8 +54,6 @@ __all__ = ["IDLE_S", "LANE", "Journal"]
 LANE = "journal"
 IDLE_S = 1.0
 """After this long without a batch the mark is written, once."""
-CACHED_ENTRY_OVERHEAD_BYTES = 256
-"""What a cached entry costs besides its data, roughly."""
 ENTRY_BYTES_MAX = 1 << 30
 
 
@@ -99,13 +99,9 @@ class Journal:
         self._base_term = recovered.segments.term_at(self._first_index - 1)
         self._last_index = active.last
         self._last_term = active.last_term
-        self._cache: dict[int, LogEntry] = {}
-        self._cache_first = self._last_index + 1
-        self._cache_bytes = 0
+        self._cache = EntryCache(self._last_index + 1)
         # Between the two.
-        self._queue: list[Operation] = []
-        self._queue_bytes = 0
-        self._sequence = 0
+        self._queue = OperationQueue()
         self._durable_sequence = 0
         self._durable_index = self._last_index
         self._busy = False
@@ -171,7 +167,7 @@ class Journal:
 
     def sequence(self) -> int:
         """Number of everything queued so far."""
-        return self._sequence
+        return self._queue.sequence
 
     @property
     def hard_state(self) -> HardState:
@@ -183,15 +179,15 @@ class Journal:
         if index == self._first_index - 1:
             return Term(self._base_term)
         self._check_bounds(index)
-        if index >= self._cache_first:
-            return self._cache[index].term
+        if index >= self._cache.first:
+            return self._cache.entries[index].term
         return Term(self._segments.term_at(index))
 
     def entry(self, index: int) -> LogEntry:
         """One entry. Raises InternalError out of bounds, JournalCorruptError when damaged."""
         self._check_bounds(index)
-        if index >= self._cache_first:
-            return self._cache[index]
+        if index >= self._cache.first:
+            return self._cache.entries[index]
         return self._segments.read(index, index, 0)[0]
 
     def entries(self, first: int, last: int, max_bytes: int) -> list[LogEntry]:
@@ -204,10 +200,10 @@ class Journal:
         result: list[LogEntry] = []
         total = 0
         while first <= last:
-            if first >= self._cache_first:
-                run = [self._cache[first]]
+            if first >= self._cache.first:
+                run = [self._cache.entries[first]]
             else:
-                end = min(last, self._cache_first - 1)
+                end = min(last, self._cache.first - 1)
                 run = self._segments.read(first, end, max_bytes - total)
             for entry in run:
                 total += len(entry.data) + RECORD_HEADER_BYTES
@@ -237,10 +233,8 @@ class Journal:
                 )
             last, term = entry.index, entry.term
         for entry in entries:
-            data = entry.data
-            self._cache[entry.index] = entry
-            self._cache_bytes += len(data) + CACHED_ENTRY_OVERHEAD_BYTES
-            self._enqueue(Operation(ENTRY, entry.index, entry.term, data))
+            self._cache.add(entry)
+            self._enqueue(Operation(ENTRY, entry.index, entry.term, entry.data))
         self._last_index, self._last_term = last, term
 
     def truncate_from(self, index: int) -> None:
@@ -250,9 +244,7 @@ class Journal:
             return
         self._check_bounds(index)
         previous_term = self.term_at(index - 1)
-        for gone in range(max(index, self._cache_first), self._last_index + 1):
-            self._uncache(gone)
-        self._cache_first = min(self._cache_first, index)
+        self._cache.truncate(index, self._last_index)
         self._last_index, self._last_term = index - 1, previous_term
         self._lower_durable(index - 1)
         self._enqueue(Operation(TRUNCATE, index, previous_term, b""))
@@ -265,12 +257,11 @@ class Journal:
 
     def reset(self, index: int, term: int) -> None:
         """Forget the log: it becomes the one empty entry (index, term), as after a snapshot, or
-        where the database is ahead of the journal (rule C2)."""
+        where the database is ahead of the journal. The term before it is not known any more:
+        `term_at(index - 1)` is 0."""
         self._check_open()
-        self._cache.clear()
-        self._cache_bytes = CACHED_ENTRY_OVERHEAD_BYTES
-        self._cache[index] = LogEntry(Index(index), Term(term), b"")
-        self._cache_first = self._first_index = self._last_index = index
+        self._cache.reset(LogEntry(Index(index), Term(term), b""))
+        self._first_index = self._last_index = index
         self._last_term, self._base_term = term, 0
         self._lower_durable(index - 1)
         self._drops_pending += 1
@@ -292,9 +283,7 @@ class Journal:
         else:
             oldest, first, base_term = active.number, active.first, active.previous_term
         self._first_index, self._base_term = first, base_term
-        for gone in range(self._cache_first, first):
-            self._uncache(gone)
-        self._cache_first = max(self._cache_first, first)
+        self._cache.drop_below(first)
         self._drops_pending += 1
         self._enqueue(Operation(DROP, first, base_term, oldest.to_bytes(8, "little")))
 
@@ -310,70 +299,29 @@ class Journal:
         self._plan_last = min(self._plan_last, index)
 
     def _enqueue(self, operation: Operation) -> None:
-        self._queue.append(operation)
-        self._queue_bytes += len(operation.data) + RECORD_HEADER_BYTES
-        self._sequence += 1
+        self._queue.put(operation)
         if not self._busy and not self._pump_scheduled:
             # On the next turn, so that all that this turn queues goes into one batch.
             self._pump_scheduled = True
             self._executor.call_soon(self._pump)
 
-    def _uncache(self, index: int) -> None:
-        entry = self._cache.pop(index)
-        self._cache_bytes -= len(entry.data) + CACHED_ENTRY_OVERHEAD_BYTES
-
-    def _evict(self) -> None:
-        """Keep the cache within its bound; what is not durable must stay."""
-        bound = self._limits.journal_cache_bytes_max
-        while self._cache_bytes > bound and self._cache_first <= self._durable_index:
-            self._uncache(self._cache_first)
-            self._cache_first += 1
-
     # -- one batch at a time -------------------------------------------------------------------
 
     def _pump(self) -> None:
         self._pump_scheduled = False
-        if self._busy or self._fatal is not None or not self._queue:
+        queue = self._queue
+        if self._busy or self._fatal is not None or not queue.operations:
             return
-        operations, taken_bytes = self._take()
+        operations, taken_bytes = queue.take(self._limits.journal_segment_bytes)
+        waiting = queue.operations
+        self._plan_sequence = queue.sequence - len(waiting)
+        self._plan_last = self._last_index
+        if waiting:
+            self._plan_last = last_after(self._segments.active.index.last, operations, waiting)
         plan = self._make_plan(operations, BATCH_OVERHEAD_BYTES + taken_bytes)
         self._plan = plan
         self._busy = True
         self._executor.submit(LANE, lambda: write_batch(plan), self._on_written)
-
-    def _take(self) -> tuple[list[Operation], int]:
-        """What goes into the next batch: all that waits, up to a segment's size."""
-        queue, bound = self._queue, self._limits.journal_segment_bytes
-        if self._queue_bytes <= bound:
-            self._queue, taken_bytes = [], self._queue_bytes
-            self._queue_bytes = 0
-            self._plan_sequence, self._plan_last = self._sequence, self._last_index
-            return queue, taken_bytes
-        count = taken_bytes = 0
-        for operation in queue:
-            size = len(operation.data) + RECORD_HEADER_BYTES
-            if count and taken_bytes + size > bound:
-                break
-            count += 1
-            taken_bytes += size
-        taken, self._queue = queue[:count], queue[count:]
-        self._queue_bytes -= taken_bytes
-        self._plan_sequence = self._sequence - len(self._queue)
-        self._plan_last = self._last_after(taken, self._queue)
-        return taken, taken_bytes
-
-    def _last_after(self, taken: list[Operation], waiting: list[Operation]) -> int:
-        """The last entry that is on disk as in memory once `taken` is, while `waiting` waits."""
-        last = self._segments.active.index.last
-        for kind, index, _, _ in taken:
-            if kind in (ENTRY, RESET):
-                last = index
-            elif kind == TRUNCATE:
-                last = index - 1
-        for kind, index, _, _ in waiting:
-            if kind in (TRUNCATE, RESET):
-                last = min(last, index - 1)
-        return last
 
     def _make_plan(self, operations: list[Operation], batch_bytes: int) -> BatchPlan:
         active = self._segments.active
@@ -419,7 +367,7 @@ class Journal:
         self._record(plan)
         self._durable_index = self._plan_last
         self._durable_sequence = self._plan_sequence
-        self._evict()
+        self._cache.evict(self._limits.journal_cache_bytes_max, self._durable_index)
         self._go_on()
         self._on_durable()
         self._tell_waiting()
@@ -428,7 +376,7 @@ class Journal:
         """The lane is free: give it what waits."""
         if self._dropped:
             self._remove_dropped()
-        elif self._queue:
+        elif self._queue.operations:
             self._pump()
         else:
             self._on_idle()
@@ -499,7 +447,7 @@ class Journal:
 
     def _on_mark_timer(self) -> None:
         self._mark_timer = None
-        if self._fatal is not None or self._closed or self._busy or self._queue:
+        if self._fatal is not None or self._closed or self._busy or self._queue.operations:
             return
         if self._timer_batch != self._next_batch:
             self._on_idle()
@@ -541,10 +489,10 @@ class Journal:
 
     def flush(self, done: Callable[[], None]) -> None:
         """Call `done` once everything queued so far is durable; never, if that fails."""
-        if self._durable_sequence >= self._sequence:
+        if self._durable_sequence >= self._queue.sequence:
             self._executor.call_soon(done)
         else:
-            self._waiting.append((self._sequence, done))
+            self._waiting.append((self._queue.sequence, done))
 
     def _tell_waiting(self) -> None:
         while self._waiting and self._waiting[0][0] <= self._durable_sequence:
@@ -584,7 +532,7 @@ class Journal:
         if self._busy:
             return
         if not self._closed and self._fatal is None:
-            if self._queue:
+            if self._queue.operations:
                 self._pump()
                 return
             if self._marked_batch != self._next_batch - 1:

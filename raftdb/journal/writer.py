@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from raftdb.base.atomic import replace_file
 from raftdb.base.ports import File, Files
@@ -27,8 +27,7 @@ from raftdb.journal.recovery import MARK_NAME
 __all__ = ["BatchPlan", "BatchWritten", "RollPlan", "remove_segments", "write_batch", "write_mark"]
 
 
-@dataclass(frozen=True, slots=True)
-class RollPlan:
+class RollPlan(NamedTuple):
     """Seal the active segment and go on in a new one."""
 
     header: SegmentHeader
@@ -40,8 +39,7 @@ class RollPlan:
     old_seed: int
 
 
-@dataclass(frozen=True, slots=True)
-class BatchPlan:
+class BatchPlan(NamedTuple):
     """One batch, and where it goes."""
 
     files: Files
@@ -57,8 +55,7 @@ class BatchPlan:
     roll: RollPlan | None
 
 
-@dataclass(frozen=True, slots=True)
-class BatchWritten:
+class BatchWritten(NamedTuple):
     """It is on the disk."""
 
     chain: int

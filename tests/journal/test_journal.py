@@ -383,14 +383,14 @@ def test_the_cache_is_bounded_and_keeps_what_is_not_durable() -> None:
     bench = sim_bench(journal_cache_bytes_max=20_000)
     journal = bench.open()
     journal.append(run_of(2, 101, size=1000))
-    assert len(journal._cache) == 100, "not on disk yet: memory is the only copy"
+    assert len(journal._cache.entries) == 100, "not on disk yet: memory is the only copy"
     bench.executor.settle()
-    assert 0 < len(journal._cache) <= 20
-    assert journal._cache_bytes <= 20_000
+    assert 0 < len(journal._cache.entries) <= 20
+    assert journal._cache.bytes <= 20_000
     assert contents(journal)[1:] == run_of(2, 101, size=1000)
     journal.truncate_from(50)
-    assert journal._cache_bytes == 0
-    assert not journal._cache
+    assert journal._cache.bytes == 0
+    assert not journal._cache.entries
 
 
 def test_memory_per_old_entry_is_small() -> None:
