@@ -34,6 +34,9 @@ from raftdb.consensus.replication import Replicator
 from raftdb.consensus.seams import Library
 from raftdb.consensus.wall import LEADER, Wall
 
+LEADER_LOST_FACTOR = 0.6
+"""When the leader's connection is lost, an election is due after up to this share of the minimum
+timeout: long enough apart for two followers not to stand at once."""
 ROUNDS_REMEMBERED = 128
 """Heartbeat rounds whose sending time is kept, for round-trip times."""
 
@@ -280,10 +283,17 @@ class Core:
         library, log = self.library, self.log
         if message.term < library.term:
             self._hint(peer)
-        elif self.wall.grants_pre_vote(
-            message, library.term, log.last_index, log.last_term, self._hears_other(peer)
-        ):
-            self._links.send(peer, PreVoteResponse(library.term, message.term + 1))
+            return
+        last = (log.last_index, log.last_term)
+        if not self.wall.grants_pre_vote(message, library.term, *last, self._hears_other(peer)):
+            return
+        pending = self._pre_vote is not None and self._pre_vote[0] == message.term + 1
+        if pending and (message.last_index, message.last_term) == last and self.node_id < peer:
+            # Both ask at once and are equally good: one of them yields, or the votes split.
+            return
+        self._pre_vote = None
+        self._wait_before_asking()
+        self._links.send(peer, PreVoteResponse(library.term, message.term + 1))
 
     def on_pre_vote_response(self, peer: str, message: PreVoteResponse) -> None:
         """Row 9: a majority would vote, so ask them to."""
@@ -347,9 +357,8 @@ class Core:
         if not self.peers:
             self.campaign(forced=False)
             return
-        now_s = self._clock.monotonic_s()
-        retry_s = self._timing.election_min_s * (0.3 + 0.5 * self._random.random())
-        library.set_election_deadline(now_s + retry_s)
+        library.set_election_deadline(0.0)
+        self._wait_before_asking()
         self._pre_vote = (library.term + 1, set())
         ask = PreVote(library.term, self.log.last_index, self.log.last_term)
         for peer in self.peers:
@@ -412,6 +421,22 @@ class Core:
             self._heard_at_s = now_s
             library.set_election_deadline(now_s + library.draw_timeout_s())
 
+    def on_disconnected(self, peer: str) -> bool:
+        """The connection to the leader is gone, as when its process is killed: do not wait for the
+        whole time-out. Others who still hear it refuse the pre-vote, so a mere reset of a
+        connection disturbs nobody. Returns whether the election deadline came nearer."""
+        library = self.library
+        if library.role == LEADER or library.leader != peer:
+            return False
+        self._heard_at_s = float("-inf")
+        soon_s = self._clock.monotonic_s() + self._timing.election_min_s * (
+            LEADER_LOST_FACTOR * self._random.random()
+        )
+        if soon_s >= library.election_deadline_s:
+            return False
+        library.set_election_deadline(soon_s)
+        return True
+
     def on_connected(self, peer: str) -> None:
         """A new connection of `peer`."""
         if self.library.role == LEADER:
@@ -467,6 +492,12 @@ class Core:
             return False
         silence_s = self._clock.monotonic_s() - self._heard_at_s
         return self.wall.hears_leader(silence_s, self._timing.election_min_s)
+
+    def _wait_before_asking(self) -> None:
+        """Give an election that may be under way its time."""
+        wait_s = self._timing.election_min_s * (0.3 + 0.5 * self._random.random())
+        deadline_s = max(self._clock.monotonic_s() + wait_s, self.library.election_deadline_s)
+        self.library.set_election_deadline(deadline_s)
 
     def _hint(self, peer: str) -> None:
         self._links.send(peer, TermHint(self.library.term, self._hears_other(peer)))

@@ -213,7 +213,8 @@ class Engine:
         self._event(self._core.on_connected, peer)
 
     def on_disconnected(self, peer: str) -> None:
-        """Nothing follows at once: elections and check-quorum go by time."""
+        """A connection was lost."""
+        self._event(self._disconnected, peer)
 
     def on_message(self, peer: str, message: Message) -> None:
         """Raises ProtocolError for what a correct peer never says."""
@@ -350,6 +351,13 @@ class Engine:
         self._pump_soon()
 
     # -- timers ----------------------------------------------------------------------------------
+
+    def _disconnected(self, peer: str) -> None:
+        if self._core.on_disconnected(peer):
+            if self._election_timer is not None:
+                self._election_timer.cancel()
+                self._election_timer = None
+            self._arm_election()
 
     def _arm_election(self) -> None:
         """One timer, set for the earliest deadline: messages only move the deadline on."""

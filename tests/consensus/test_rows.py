@@ -519,6 +519,26 @@ def test_row_9_a_leader_that_was_replaced_does_not_come_back_by_force() -> None:
     assert bench.take(PreVote) == []
 
 
+def test_row_9_a_lost_connection_is_no_sign_of_life() -> None:
+    bench = Bench([1], term=1)
+    bench.receive("n2", Heartbeat(1, 1, 1))
+    deadline_s = bench.library.election_deadline_s
+    assert not bench.core.on_disconnected("n3")
+    assert bench.core.on_disconnected("n2")
+    assert bench.library.election_deadline_s < deadline_s
+    bench.take()
+    bench.receive("n3", PreVote(1, 2, 1))
+    assert bench.take() == [PreVoteResponse(1, 2)]
+
+
+def test_row_9_who_still_hears_the_leader_refuses_who_lost_it() -> None:
+    bench = Bench([1], term=1)
+    bench.receive("n2", Heartbeat(1, 1, 1))
+    bench.take()
+    bench.receive("n3", PreVote(1, 2, 1))
+    assert bench.take() == []
+
+
 def test_a_hand_over_passes_the_protection() -> None:
     bench = Bench([1], term=1)
     bench.receive("n2", append(1, 1, 2, 1, 2))
