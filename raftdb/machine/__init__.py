@@ -13,6 +13,7 @@ from raftdb.machine.fingerprint import Fingerprint, fingerprint
 from raftdb.machine.format import PAGE_BYTES
 from raftdb.machine.inspect import DatabaseReport, SessionReport, TableReport, inspect_database
 from raftdb.machine.machine import Machine
+from raftdb.machine.readers import QueryStop
 from raftdb.machine.rowhash import ContentHash
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "DatabaseReport",
     "Fingerprint",
     "Machine",
+    "QueryStop",
     "SessionReport",
     "TableReport",
     "fingerprint",

@@ -34,7 +34,7 @@ from raftdb.machine.format import (
     TABLES,
 )
 from raftdb.machine.policy import READ_PRAGMAS
-from raftdb.machine.readers import ReaderPool
+from raftdb.machine.readers import QueryStop, ReaderPool
 from raftdb.machine.rowhash import ContentHash, to_bytes
 from raftdb.machine.sqltext import is_read
 from raftdb.machine.stored import run_on
@@ -194,16 +194,18 @@ class Machine:
         *statements: Statement,
         rows_bytes_max: int | None = None,
         rows_max: int | None = None,
+        stop: QueryStop | None = None,
     ) -> Results:
         """Execute read-only statements, all on one snapshot: the last commit, or a later one. From
         any thread.
 
         Raises ProgrammingError with code `not_a_read` when one would write, and DataError with
         code `result_too_large` when all rows together have more than `rows_max` rows (None: no
-        bound) or `rows_bytes_max` bytes (None: limits.result_bytes_max).
+        bound) or `rows_bytes_max` bytes (None: limits.result_bytes_max). `stop` ends it early.
         """
         bytes_max = self._limits.result_bytes_max if rows_bytes_max is None else rows_bytes_max
-        return self._readers.query(statements, bytes_max, _MANY if rows_max is None else rows_max)
+        rows = _MANY if rows_max is None else rows_max
+        return self._readers.query(statements, bytes_max, rows, stop)
 
     def is_read_only(self, sql: str) -> bool:
         """Whether this SQL may go to `query`, by its text alone (no IO; from any thread)."""

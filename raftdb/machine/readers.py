@@ -135,12 +135,7 @@ class Reader:
         if isinstance(error, apsw.ReadOnlyError):
             raise _use_execute() from error
         if isinstance(error, apsw.InterruptError):
-            raise OperationalError(
-                "the query was stopped because it ran too long",
-                code="query_too_long",
-                retryable=True,
-                hint="ask for less at a time: a long read keeps the log from being compacted",
-            ) from error
+            raise _stopped() from error
         raise failures.of_query(error) from error
 
     def _reset_cursor(self) -> None:
@@ -156,12 +151,49 @@ def _too_large(in_bytes: bool) -> DataError:
     )
 
 
+def _stopped() -> OperationalError:
+    return OperationalError(
+        "the query was stopped because it ran too long",
+        code="query_too_long",
+        retryable=True,
+        hint="ask for less at a time: a long read keeps the log from being compacted",
+    )
+
+
 def _use_execute() -> ProgrammingError:
     return ProgrammingError(
         "the statement writes, and a query only reads",
         code="not_a_read",
         hint="use execute",
     )
+
+
+class QueryStop:
+    """Stops one query from another thread, whether it runs, waits, or is over already."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._reader: Reader | None = None
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Stop it; harmless when it is over."""
+        with self._lock:
+            self._stopped = True
+            if self._reader is not None:
+                self._reader.connection.interrupt()
+
+    def begins(self, reader: Reader) -> None:
+        """It runs on that reader from now on. Raises OperationalError when it was stopped."""
+        with self._lock:
+            if self._stopped:
+                raise _stopped()
+            self._reader = reader
+
+    def ends(self) -> None:
+        """The reader is another query's from now on."""
+        with self._lock:
+            self._reader = None
 
 
 class ReaderPool:
@@ -182,7 +214,13 @@ class ReaderPool:
         self._waiting = 0
         self._closed = False
 
-    def query(self, statements: Sequence[Statement], bytes_max: int, rows_max: int) -> Results:
+    def query(
+        self,
+        statements: Sequence[Statement],
+        bytes_max: int,
+        rows_max: int,
+        stop: QueryStop | None = None,
+    ) -> Results:
         """Run the statements on a free reader, on one snapshot."""
         try:
             reader = self._idle.pop()
@@ -191,8 +229,12 @@ class ReaderPool:
         if self._now_s is not None:
             reader.started_s = self._now_s()
         try:
+            if stop is not None:
+                stop.begins(reader)
             return reader.query(statements, bytes_max, rows_max)
         finally:
+            if stop is not None:
+                stop.ends()
             self._give_back(reader)
 
     @contextmanager

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from raftdb.base.errors import (
-    DataError,
     DeadlineError,
     Error,
     InterfaceError,
@@ -45,7 +44,7 @@ from raftdb.consensus.port import (
     ProposalOutcome,
     ReadOutcome,
 )
-from raftdb.machine import ContentHash, Machine
+from raftdb.machine import ContentHash, Machine, QueryStop
 from raftdb.node.admission import Admission
 from raftdb.node.identity import Identity
 
@@ -93,7 +92,9 @@ class Replica:
         self._admission = Admission(limits)
         self._history = bytes.fromhex(identity.history)
         self._verified: dict[int, bytes] = {}
-        self._next_reader = 0
+        self._lanes = [0] * limits.readers_max
+        """Reads on each lane. The first idle one is taken, so that a long read delays nobody, and
+        quiet nodes keep one thread."""
         self._reads_waiting = 0
         self._draining = False
         self._under_way = 0
@@ -345,13 +346,18 @@ class Replica:
 
     def _read(self, statements: tuple[Statement, ...], rows_max: int, call: _Call) -> None:
         index = int(self._engine.status().applied_index)
-        lane = f"read-{self._next_reader}"
-        self._next_reader = (self._next_reader + 1) % min(2, self._limits.readers_max)
-        self._executor.submit(
-            lane,
-            lambda: _bounded(self._machine.query(*statements), rows_max),
-            lambda result, error: call.end(*_answer(result, error, index)),
-        )
+        lane = self._lanes.index(min(self._lanes))
+        self._lanes[lane] += 1
+        call.stop = QueryStop()
+
+        def work() -> Results:
+            return self._machine.query(*statements, rows_max=rows_max or None, stop=call.stop)
+
+        def done(result: Any, error: BaseException | None) -> None:
+            self._lanes[lane] -= 1
+            call.end(*_answer(result, error, index))
+
+        self._executor.submit(f"read-{lane}", work, done)
 
     # ---- calls under way
 
@@ -386,13 +392,15 @@ class Replica:
 class _Call:
     """One call under way: ends once, by its outcome or by its deadline."""
 
-    __slots__ = ("_done", "_over", "ended", "is_read", "timer")
+    __slots__ = ("_done", "_over", "ended", "is_read", "stop", "timer")
 
     def __init__(self, over: Callable[[_Call], None], done: Done) -> None:
         self._over = over
         self._done = done
         self.ended = False
         self.is_read = False
+        self.stop: QueryStop | None = None
+        """Of a read that runs on a lane: past its deadline nobody waits for it."""
         self.timer: Any = None
 
     def end(self, answer: Answer | None, error: Error | None) -> None:
@@ -404,6 +412,8 @@ class _Call:
         self._done(answer, error)
 
     def expire(self, late: Callable[[float], Error], timeout_s: float) -> None:
+        if self.stop is not None:
+            self.stop.stop()
         self.end(None, late(timeout_s))
 
 
@@ -415,17 +425,6 @@ def _answer(
     if isinstance(error, Error):
         return None, error
     return None, InternalError(f"{type(error).__name__}: {error}")
-
-
-def _bounded(results: Results, rows_max: int) -> Results:
-    rows = sum(len(one.rows) for one in results.statements)
-    if rows_max and rows > rows_max:
-        raise DataError(
-            f"the result has {rows} rows, and {rows_max} were asked for at most",
-            code="result_too_large",
-            hint="ask for fewer rows at a time, such as by LIMIT",
-        )
-    return results
 
 
 def _hash_facts(content: ContentHash) -> dict[str, Any]:

@@ -116,11 +116,13 @@ class FakeMachine:
     def __init__(self) -> None:
         self.error: Exception | None = None
         self.rows: tuple[tuple[Any, ...], ...] = ((1,),)
+        self.asked: list[tuple[int | None, Any]] = []
 
     def session_token(self, number: int) -> bytes | None:
         return SESSION.token if number == SESSION.number else None
 
-    def query(self, *statements: Statement) -> Results:
+    def query(self, *statements: Statement, rows_max: int | None = None, stop: Any) -> Results:
+        self.asked.append((rows_max, stop))
         if self.error is not None:
             raise self.error
         return Results(tuple(StatementResult(("a",), self.rows, 0, 0) for _ in statements))

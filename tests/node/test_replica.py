@@ -16,7 +16,7 @@ from raftdb.base.errors import (
 )
 from raftdb.base.ids import Index
 from raftdb.base.limits import Limits
-from raftdb.command import Execute, SessionId, decode_request
+from raftdb.command import Execute, SessionId, Statement, decode_request
 from raftdb.consensus.port import Applied, NotApplied, OutcomeUnknown, ReadReady
 from raftdb.node import Answer
 from tests.node.fakes import FORGED, SESSION, Bench
@@ -135,12 +135,39 @@ def test_errors_of_reads(bench: Bench) -> None:
     bench.machine.error = RuntimeError("what?")
     bench.query("local")
     bench.machine.error = None
-    bench.machine.rows = ((1,), (2,))
-    bench.query("local", rows_max=1)
     bench.query("by heart")
     kinds = [type(error) for error in bench.answers]
-    assert kinds[:3] == [ProgrammingError, InternalError, DataError]
-    assert "by heart" in str(bench.answers[3])
+    assert kinds[:2] == [ProgrammingError, InternalError]
+    assert "by heart" in str(bench.answers[2])
+
+
+def test_a_bound_on_rows_reaches_the_machine(bench: Bench) -> None:
+    bench.query("local", rows_max=7)
+    bench.query("local")
+    assert [rows for rows, _ in bench.machine.asked] == [7, None]
+
+
+def test_reads_at_the_same_time_have_lanes_of_their_own(bench: Bench) -> None:
+    for _ in range(3):
+        bench.replica.query("local", (Statement("SELECT 1"),), 0, 5.0, bench.done)
+    assert bench.loop.lanes == ["read-0", "read-1", "read-2"]
+    bench.loop.run()
+    bench.query("local")
+    assert bench.loop.lanes[-1] == "read-0"
+
+
+def test_a_read_past_its_deadline_is_stopped(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped: list[bool] = []
+    monkeypatch.setattr("raftdb.machine.QueryStop.stop", lambda _self: stopped.append(True))
+    bench.replica.query("local", (Statement("SELECT 1"),), 0, 0.5, bench.done)
+    bench.loop.lanes.clear()
+    waiting, bench.loop._ready = bench.loop._ready, []
+    bench.loop.pass_time(1.0)
+    assert stopped == [True]
+    assert isinstance(bench.answers[0], DeadlineError)
+    bench.loop._ready = waiting
+    bench.loop.run()
+    assert len(bench.answers) == 1
 
 
 def test_reads_that_wait_are_bounded() -> None:

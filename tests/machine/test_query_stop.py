@@ -1,0 +1,40 @@
+"""A query that nobody waits for any more is stopped, and only that one."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from raftdb.base.errors import OperationalError
+from raftdb.command import Statement
+from raftdb.machine import QueryStop
+from tests.machine.support import Database
+
+ENDLESS = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c"
+
+
+def test_a_running_query_is_stopped_and_the_reader_serves_the_next(database: Database) -> None:
+    machine, stop = database.machine, QueryStop()
+    running = threading.Event()
+    threading.Thread(target=lambda: (running.wait(10), stop.stop())).start()
+    timer = threading.Timer(0.2, running.set)
+    timer.start()
+    with pytest.raises(OperationalError) as caught:
+        machine.query(Statement(ENDLESS), stop=stop)
+    assert caught.value.code == "query_too_long"
+    assert machine.query(Statement("SELECT 1"), stop=QueryStop()).statements[0].rows == ((1,),)
+
+
+def test_a_query_that_was_stopped_before_it_began_does_not_begin(database: Database) -> None:
+    stop = QueryStop()
+    stop.stop()
+    with pytest.raises(OperationalError):
+        database.machine.query(Statement(ENDLESS), stop=stop)
+
+
+def test_stopping_what_is_over_disturbs_nobody(database: Database) -> None:
+    stop = QueryStop()
+    database.machine.query(Statement("SELECT 1"), stop=stop)
+    stop.stop()
+    assert database.machine.query(Statement("SELECT 2")).statements[0].rows == ((2,),)
