@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -110,3 +112,11 @@ def test_bad_timeouts_of_a_call(timeout: Any) -> None:
     with pytest.raises(InterfaceError):
         with_timeout(Options(), timeout)
     assert with_timeout(Options(timeout=3), None) == 3
+
+
+def test_every_option_is_documented() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "client.md").read_text("utf-8")
+    table = text.split("| option |")[1].split("\n\n")[0]
+    for field in fields(Options):
+        where = text if field.name == "addresses" else table
+        assert f"`{field.name}`" in where, field.name
