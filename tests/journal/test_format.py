@@ -9,8 +9,8 @@ from zlib import crc32
 
 import pytest
 
-from raftdb.base.ids import NodeId, Term
-from raftdb.journal import HardState
+from raftdb.base.ids import Index, NodeId, Term
+from raftdb.journal import HardState, LogEntry
 from raftdb.journal.format import (
     BATCH_HEADER_BYTES,
     ENTRY,
@@ -30,6 +30,7 @@ from raftdb.journal.format import (
     segment_name,
     segment_number,
 )
+from tests.journal.support import DIRECTORY, entry, sim_bench, vote
 
 SEED = seed_of(b"j" * 16, 1)
 
@@ -77,6 +78,51 @@ def test_a_batch_byte_by_byte() -> None:
     expected += trailer + struct.pack("<I", crc32(trailer, SEED))
     assert raw == expected
     assert chain == crc32(trailer, SEED)
+
+
+def test_a_sealed_segment_read_by_the_document_alone() -> None:
+    """DESIGN.md's tables, followed by hand: no code of the journal reads here."""
+    bench = sim_bench(journal_segment_bytes=900)
+    journal = bench.open()
+    journal.set_hard_state(vote(4, "n2"))
+    for index in range(2, 12):
+        journal.append([entry(index, 1 + index // 4)])
+        bench.executor.settle()
+    bench.close(journal)
+    raw = bench.files.read_file(f"{DIRECTORY}/00000000000000000002.segment")
+    assert raw[:8] == b"RAFTDBJ\n"
+    assert struct.unpack_from("<HHI", raw, 8) == (1, 256, 2)
+    number, oldest, batch, next_index, _, _, term = struct.unpack_from("<7Q", raw, 32)
+    assert (number, oldest, term, raw[92:94]) == (2, 1, 4, b"n2")
+    assert crc32(raw[:252]) == struct.unpack_from("<I", raw, 252)[0]
+    seed = crc32(raw[16:32] + struct.pack("<Q", number))
+    tail = raw[-128:]
+    assert tail[:8] == b"RAFTDBF\n"
+    numbers = struct.unpack_from("<9Q", tail, 8)
+    assert numbers[0] == 2
+    first, last, _, last_term, index_at, count, terms, next_batch = numbers[1:]
+    chain, index_check = struct.unpack_from("<II", tail, 80)
+    assert crc32(tail[:124], seed) == struct.unpack_from("<I", tail, 124)[0]
+    table = raw[index_at:-128]
+    assert crc32(table, seed) == index_check
+    assert len(table) == count * 12 + terms * 16
+    assert (first, last) == (next_index, next_index + count - 1)
+    offsets = struct.unpack_from(f"<{count}Q", table)
+    lengths = struct.unpack_from(f"<{count}I", table, count * 8)
+    for position, (offset, length) in enumerate(zip(offsets, lengths, strict=True)):
+        kind, size, index, entry_term, check = struct.unpack_from("<B3xIQQI", raw, offset)
+        data = raw[offset + 32 : offset + 32 + length]
+        assert (kind, size, index) == (1, length, first + position)
+        assert LogEntry(Index(index), Term(entry_term), data) == entry(index, 1 + index // 4)
+        assert check == crc32(data, seed)
+    assert entry_term == last_term
+    position, previous = 256, struct.unpack_from("<I", raw, 88)[0]
+    while position < index_at:
+        magic, _, found, _, body, before = struct.unpack_from("<4sIQQQI", raw, position)
+        assert (magic, found, before) == (b"\xf7RJb", batch, previous)
+        previous = struct.unpack_from("<I", raw, position + 40 + body + 28)[0]
+        position, batch = position + 40 + body + 32, batch + 1
+    assert (position, batch, previous) == (index_at, next_batch, chain)
 
 
 def test_headers_and_marks_come_back() -> None:

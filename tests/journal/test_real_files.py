@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import subprocess
 import sys
@@ -11,9 +12,10 @@ import pytest
 
 from raftdb.base.errors import ConfigError
 from raftdb.base.limits import Limits
-from raftdb.journal import inspect_journal, read_entries
+from raftdb.journal import Journal, inspect_journal, read_entries
+from raftdb.runtime.executor import LoopExecutor
 from raftdb.runtime.files import RealFiles
-from tests.journal.support import Bench, contents, entry, run_of, vote
+from tests.journal.support import Bench, ListLog, contents, entry, run_of, vote
 
 WRITER = """
 import sys
@@ -83,4 +85,42 @@ def test_a_second_process_is_refused_and_a_killed_one_leaves_all_it_reported(
         bytes([(one.index - 1) % 256]) for one in contents(journal)[1:]
     ]
     assert len(journal._segments.sealed) > 2
+    assert bench.close(journal) is None
+
+
+async def write_with_threads(bench: Bench, count: int) -> None:
+    """Appends, truncations and reads of old entries on the loop while the lane's thread writes."""
+    loop = asyncio.get_running_loop()
+    crashes: list[BaseException] = []
+    executor = LoopExecutor(loop, crashes.append)
+    journal = Journal.open(bench.files, bench.directory, executor, bench.limits, ListLog())
+    progress = asyncio.Event()
+    journal.wake(progress.set, crashes.append)
+    while journal.last_index < count and not crashes:
+        first = journal.last_index + 1
+        journal.append([entry(index, 1, b"%06d" % index * 20) for index in range(first, first + 7)])
+        if first % 5 == 0:
+            journal.truncate_from(first + 5)
+        old = journal.entry(1 + first * 7 % (journal.last_index - 1) + 1)
+        assert old.data == b"%06d" % old.index * 20
+        assert len(journal.entries(2, journal.last_index, 3000)) == min(
+            3000 // 152, journal.last_index - 1
+        )
+        if first % 3 == 0:
+            progress.clear()
+            await asyncio.wait_for(progress.wait(), 30)
+    closed = loop.create_future()
+    journal.close(closed.set_result)
+    assert await asyncio.wait_for(closed, 30) is None
+    assert crashes == []
+    assert executor.close() == []
+
+
+def test_with_a_real_loop_and_a_real_lane(tmp_path: Path) -> None:
+    bench = real_bench(tmp_path, journal_segment_bytes=9000, journal_cache_bytes_max=2000).create()
+    asyncio.run(write_with_threads(bench, 2000))
+    journal = bench.open()
+    assert journal.last_index >= 2000
+    for one in contents(journal)[1:]:
+        assert one.data == b"%06d" % one.index * 20
     assert bench.close(journal) is None
