@@ -19,41 +19,38 @@ from raftdb.base.errors import (
 )
 from raftdb.machine.format import MESSAGE_CHARACTERS_MAX
 
-_FATAL_CODES = frozenset(
-    (
-        apsw.SQLITE_FULL,
-        apsw.SQLITE_IOERR,
-        apsw.SQLITE_CORRUPT,
-        apsw.SQLITE_NOTADB,
-        apsw.SQLITE_NOMEM,
-        apsw.SQLITE_BUSY,
-        apsw.SQLITE_CANTOPEN,
-        apsw.SQLITE_PROTOCOL,
-        apsw.SQLITE_READONLY,
-        apsw.SQLITE_PERM,
-        apsw.SQLITE_INTERRUPT,
-        apsw.SQLITE_NOLFS,
-    )
+_FATAL = (
+    apsw.FullError,
+    apsw.IOError,
+    apsw.CorruptError,
+    apsw.NotADBError,
+    apsw.NoMemError,
+    apsw.BusyError,
+    apsw.CantOpenError,
+    apsw.ProtocolError,
+    apsw.ReadOnlyError,
+    apsw.PermissionsError,
+    apsw.InterruptError,
+    apsw.NoLFSError,
 )
 """The disk, the memory or another process stood in the way: nothing about the statement."""
 
-_PASSING_CODES = frozenset(
-    (
-        apsw.SQLITE_BUSY,
-        apsw.SQLITE_CANTOPEN,
-        apsw.SQLITE_FULL,
-        apsw.SQLITE_INTERRUPT,
-        apsw.SQLITE_NOMEM,
-        apsw.SQLITE_PROTOCOL,
-    )
+_PASSING = (
+    apsw.BusyError,
+    apsw.CantOpenError,
+    apsw.FullError,
+    apsw.InterruptError,
+    apsw.NoMemError,
+    apsw.ProtocolError,
 )
 """Of a query: memory, descriptors or room for temporary files were short."""
 
-_HINTS = {
-    apsw.SQLITE_FULL: "make room on the disk and start the node again",
-    apsw.SQLITE_BUSY: "another process has the database open: stop it",
-    apsw.SQLITE_CORRUPT: "the file is damaged: take this node's disk out and add a new member",
-    apsw.SQLITE_NOTADB: "the file is damaged: take this node's disk out and add a new member",
+_DAMAGED = "the file is damaged: replace this node by a new member"
+_HINTS: dict[type[BaseException], str] = {
+    apsw.FullError: "make room on the disk and start the node again",
+    apsw.BusyError: "another process has the database open: stop it",
+    apsw.CorruptError: _DAMAGED,
+    apsw.NotADBError: _DAMAGED,
 }
 
 _CONSTRAINTS = {
@@ -88,21 +85,17 @@ def is_fatal(error: Exception) -> bool:
     that was changed behind its back) also says CORRUPT, but the statement brought that about: it
     happens on every replica alike and must not stop them all.
     """
-    if not isinstance(error, apsw.Error):
-        return False
-    code = int(getattr(error, "result", apsw.SQLITE_ERROR)) & 0xFF
-    extended = int(getattr(error, "extendedresult", code))
-    return code in _FATAL_CODES and extended != apsw.SQLITE_CORRUPT_VTAB
+    extended = getattr(error, "extendedresult", 0)
+    return isinstance(error, _FATAL) and extended != apsw.SQLITE_CORRUPT_VTAB
 
 
 def fatal(error: BaseException, doing: str) -> FatalError:
     """The error that stops the node."""
-    code = int(getattr(error, "result", 0)) & 0xFF
     name = type(error).__name__
     return FatalError(
         f"the database failed while {doing}: {name}: {error}",
         code="database_failed",
-        hint=_HINTS.get(code, "see the message; the node stops to keep its promises"),
+        hint=_HINTS.get(type(error), "see the message; the node stops to keep its promises"),
     )
 
 
@@ -134,8 +127,7 @@ def translate(error: Exception) -> Error:
 def of_query(error: Exception) -> Error:
     """What the failure of a read-only query becomes. Nothing depends on it being the same
     elsewhere: what is short here and now is no reason to stop the node, damage is."""
-    code = int(getattr(error, "result", 0)) & 0xFF if isinstance(error, apsw.Error) else 0
-    if code in _PASSING_CODES:
+    if isinstance(error, _PASSING):
         return OperationalError(_cut(str(error)), code="query_failed", retryable=True)
     if isinstance(error, apsw.Error) and is_fatal(error):
         return fatal(error, "answering a query")

@@ -135,6 +135,8 @@ def test_a_result_over_the_bound(database: Database) -> None:
     )
     assert (error.code, error.outcome) == ("result_too_large", "not_applied")
     assert database.rows("SELECT * FROM t") == []
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"
+    assert database.fail(f"{endless} SELECT zeroblob(1000000) FROM n").code == "result_too_large"
 
 
 def test_time_is_the_requests(database: Database) -> None:

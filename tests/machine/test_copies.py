@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from pathlib import Path
 
 import apsw
@@ -56,6 +57,25 @@ def test_a_copy_is_of_one_index_while_writing_goes_on(filled: Database, tmp_path
     # It is durable no further than before, and checkpoints go on afterwards.
     assert filled.machine.durable_index == index
     assert filled.machine.checkpoint() == filled.machine.applied()[0]
+
+
+def test_no_checkpoint_changes_the_file_while_it_is_copied(
+    filled: Database, tmp_path: Path
+) -> None:
+    threads: list[threading.Thread] = []
+
+    def pace(_copied: int) -> None:
+        if not threads:
+            filled.run("UPDATE t SET b = zeroblob(3000)")
+            threads.append(threading.Thread(target=filled.machine.checkpoint))
+            threads[0].start()
+        threads[0].join(0.1)
+        assert threads[0].is_alive()
+
+    made = filled.machine.capture(str(tmp_path / "copy"), pace, files=FILES)
+    threads[0].join(20)
+    assert not threads[0].is_alive()
+    assert filled.machine.durable_index == made.index + 1
 
 
 def test_installing_takes_the_copys_place_in_the_log(filled: Database, tmp_path: Path) -> None:

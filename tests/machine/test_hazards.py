@@ -8,7 +8,8 @@ import apsw
 import pytest
 
 from raftdb.base.errors import FatalError
-from raftdb.command import Failed, Reply, Results, decode_reply
+from raftdb.command import Failed, Reply, Results, Statement, decode_reply
+from raftdb.machine.content import ContentHasher
 from raftdb.machine.format import MARK
 from tests.machine.support import Database, replay
 
@@ -392,6 +393,7 @@ class FailingFile(apsw.VFSFile):
     """A database file whose reads or writes fail once told to."""
 
     error: type[Exception] | None = None
+    read_error: type[Exception] | None = None
 
     def __init__(self, name: str, flags: list[int]) -> None:
         super().__init__("", name, flags)
@@ -400,6 +402,11 @@ class FailingFile(apsw.VFSFile):
         if FailingFile.error is not None:
             raise FailingFile.error("injected")
         super().xWrite(data, offset)
+
+    def xRead(self, amount: int, offset: int) -> bytes:
+        if FailingFile.read_error is not None:
+            raise FailingFile.read_error("injected")
+        return super().xRead(amount, offset)
 
 
 class FailingVfs(apsw.VFS):
@@ -437,6 +444,28 @@ def test_what_is_wrong_with_the_disk_is_fatal_and_never_a_reply(
         vfs.unregister()
 
 
+@pytest.mark.parametrize("error", [apsw.IOError, apsw.CorruptError, apsw.NoMemError])
+def test_a_page_that_does_not_read_is_fatal_and_never_a_reply(
+    tmp_path: Path, error: type[Exception]
+) -> None:
+    vfs = FailingVfs()
+    database = Database(tmp_path / "database", vfs_base="failing")
+    try:
+        big = Statement("INSERT INTO t VALUES (zeroblob(?))", tuple((4000,) for _ in range(100)))
+        database.run("CREATE TABLE t(a)", big)
+        database.restart()
+        database.run("SELECT 1")
+        FailingFile.read_error = error
+        with pytest.raises(FatalError, match="executing a statement"):
+            database.machine.apply(
+                [database.entry(database.request("SELECT sum(length(a)) FROM t"))]
+            )
+    finally:
+        FailingFile.read_error = None
+        database.close()
+        vfs.unregister()
+
+
 def replies_of(database: Database, *sql: str) -> list[Reply]:
     return database.batch(*[database.request(one) for one in sql])
 
@@ -456,6 +485,24 @@ def test_fts_writes_before_the_sums_do(database: Database) -> None:
     assert [isinstance(reply, Failed) for reply in replies] == [False, True, False, True]
     database.check_hash()
     assert database.rows("SELECT count(*) FROM f('four')") == [(1,)]
+
+
+def test_what_fts_keeps_in_memory_is_written_within_its_request(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that a request's hash is its own, and its failure too."""
+    database.run("CREATE VIRTUAL TABLE f USING fts5(x)")
+    begin = ContentHasher.begin_request
+    left: list[int] = []
+
+    def begin_request(self: ContentHasher) -> None:
+        left.append(len(self._delta))
+        begin(self)
+
+    monkeypatch.setattr(ContentHasher, "begin_request", begin_request)
+    replies_of(database, "INSERT INTO f VALUES ('one')", "INSERT INTO f VALUES ('two')", "SELECT 1")
+    assert left == [0, 0, 0]
+    database.check_hash()
 
 
 def test_a_table_that_a_statement_makes_by_the_way(database: Database) -> None:
