@@ -15,7 +15,7 @@ from tests.sim.faults import Nemesis, Plan
 from tests.sim.network import Weather
 from tests.sim.world import World
 
-SETTLE_S = 20.0
+SETTLE_S = 10.0
 """After healing, everything must have converged within this time."""
 
 
@@ -83,18 +83,19 @@ def draw_settings(seed: int, nodes: int | None = None) -> Settings:
         connect_timeout_s=0.5,
         reconnect_s=0.05,
     )
+    latency_s = draw.choice(((0.0002, 0.002), (0.001, 0.02), (0.02, 0.06)))
+    far = latency_s[0] >= 0.02
     small = draw.random() < 0.8
     limits = Limits(
         entry_bytes_max=300 if small else 4096,
         entry_requests_max=draw.choice((1, 3, 64)),
         append_bytes_max=draw.choice((150, 400, 65536)),
-        append_inflight_bytes_max=draw.choice((1500, 6000, 1 << 20)),
-        peer_part_bytes=draw.choice((300, 1000, 65536)),
+        append_inflight_bytes_max=draw.choice((20_000,) if far else (1500, 6000, 1 << 20)),
+        peer_part_bytes=draw.choice((1000, 65536) if far else (300, 1000, 65536)),
         journal_segment_bytes=draw.choice((2048, 8192, 1 << 20)),
         journal_cache_bytes_max=draw.choice((2000, 1 << 20)),
     )
     slow = draw.choice((0.0, 0.02, 0.1))
-    latency_s = draw.choice(((0.0002, 0.002), (0.001, 0.02), (0.02, 0.06)))
     return Settings(
         nodes=nodes or draw.choice((3, 3, 3, 5)),
         duration_s=draw.choice((6.0, 12.0)),
@@ -183,6 +184,7 @@ class Simulation:
         self.world.run_for(self.settings.duration_s)
         self.world.note("all faults end")
         self.nemesis.stop()
+        self.cluster.fabric.weather.slow_chance = 0.0
         self.world.run_for(1.0)
         self.clients.stop()
         self._settle()
