@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tests.sim.cluster import Cluster
+from tests.sim.disk import Fault
 from tests.sim.network import Stream
 from tests.sim.world import World
 
@@ -38,6 +39,7 @@ class Nemesis:
             "power": self.power,
             "power_all": self.power_all,
             "power_in_write": self.power_in_write,
+            "failing_sync": self.failing_sync,
             "pause": self.pause,
             "slow_disk": self.slow_disk,
             "transfer": self.transfer,
@@ -162,6 +164,25 @@ class Nemesis:
         host.excused = True
         host.machine.files.power_off_after(draw.randrange(6))
         self._world.at(draw.uniform(0.01, 0.3), self._stop_life, name, host.lives)
+
+    def failing_sync(self) -> None:
+        """A write or a sync fails; what was dirty may be lost although the cache shows it. The
+        node must stop by itself, and comes back when the device does."""
+        draw = self._world.random
+        name = draw.choice(list(self._cluster.hosts))
+        host = self._cluster.hosts[name]
+        if host.life is None:
+            return
+        kind = draw.choice(("sync", "sync", "write"))
+        self._world.note(f"{name} has a {kind} that fails")
+        host.excused = True
+        host.machine.files.inject(Fault(kind, draw.randint(1, 3), partial=draw.random()))
+        self._world.at(draw.uniform(0.1, 1.0), self._replace_process, name, host.lives)
+
+    def _replace_process(self, name: str, number: int) -> None:
+        host = self._cluster.hosts[name]
+        if host.life is not None and host.lives == number:
+            self._stop(name, power=self._world.random.random() < 0.5)
 
     def _stop_life(self, name: str, number: int) -> None:
         host = self._cluster.hosts[name]

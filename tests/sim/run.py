@@ -64,6 +64,7 @@ FAULTS = {
     "power": 2.0,
     "power_all": 0.5,
     "power_in_write": 1.0,
+    "failing_sync": 1.0,
     "pause": 1.5,
     "slow_disk": 1.5,
     "transfer": 1.0,
@@ -126,13 +127,19 @@ class Simulation:
     """One seed."""
 
     def __init__(
-        self, seed: int, *, nodes: int | None = None, wall: Wall | None = None, trace: bool = False
+        self,
+        seed: int,
+        *,
+        nodes: int | None = None,
+        wall: Wall | None = None,
+        trace: bool = False,
+        without: type[Checker] | None = None,
     ) -> None:
         self.settings = settings = draw_settings(seed, nodes)
         self.world = World(seed)
         if trace:
             self.world.trace = print
-        self.checkers = all_checkers()
+        self.checkers = all_checkers(without=without)
         self.cluster = Cluster(
             self.world,
             count=settings.nodes,
@@ -210,7 +217,12 @@ class Simulation:
 
 
 def run_seed(
-    seed: int, *, nodes: int | None = None, wall: Wall | None = None, trace: bool = False
+    seed: int,
+    *,
+    nodes: int | None = None,
+    wall: Wall | None = None,
+    trace: bool = False,
+    without: type[Checker] | None = None,
 ) -> Result:
     """Run one seed."""
-    return Simulation(seed, nodes=nodes, wall=wall, trace=trace).run()
+    return Simulation(seed, nodes=nodes, wall=wall, trace=trace, without=without).run()
