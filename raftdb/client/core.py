@@ -35,7 +35,8 @@ from raftdb.base.errors import (
 from raftdb.base.limits import DEFAULT_LIMITS, Limits
 from raftdb.base.ports import Clock, Random
 from raftdb.client.actions import Steps
-from raftdb.client.courier import Answered, Call, Courier, Peer
+from raftdb.client.calls import Answered, Call, Peer
+from raftdb.client.courier import Courier
 from raftdb.client.options import Options
 from raftdb.command import (
     CodecError,

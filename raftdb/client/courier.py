@@ -17,7 +17,6 @@ The rules of routing:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from raftdb.base.errors import (
@@ -25,7 +24,6 @@ from raftdb.base.errors import (
     UNKNOWN,
     AuthError,
     DataError,
-    DeadlineError,
     Error,
     NotLeaderError,
     NotSupportedError,
@@ -36,19 +34,17 @@ from raftdb.base.ids import Address
 from raftdb.base.limits import DEFAULT_LIMITS, Limits
 from raftdb.base.ports import Clock, Random
 from raftdb.client.actions import Await, Dial, Drop, Link, LinkError, Pause, Steps, Transmit
+from raftdb.client.calls import Answered, Call, Make, Peer, answer_of
 from raftdb.client.options import Options
 from raftdb.client.routing import Routes
 from raftdb.wire import (
     VERSIONS,
-    Done,
     ErrorMessage,
     Goodbye,
     Hello,
     Info,
     Message,
-    Pong,
     Request,
-    Result,
     Rows,
     Status,
     Welcome,
@@ -60,92 +56,8 @@ PEERS_MAX = 4
 FAREWELL_S = 0.2
 STALL_S = 1.0
 """A node that takes nothing of what we send for so long has stopped."""
-RESULT_SLACK_BYTES = 1 << 20
 
 _PERMANENT_CODES = frozenset(("wrong_cluster", "wrong_history", "version"))
-
-
-class Peer:
-    """One open connection, after the welcome."""
-
-    __slots__ = (
-        "address",
-        "attached",
-        "cluster_id",
-        "draining",
-        "frame_bytes_max",
-        "history",
-        "leads",
-        "link",
-        "next_request_id",
-        "node_id",
-        "used",
-    )
-
-    def __init__(self, address: Address, link: Link, welcome: Welcome) -> None:
-        self.address = address
-        self.link = link
-        self.node_id = welcome.node_id
-        self.cluster_id = welcome.cluster_id
-        self.history = welcome.history
-        self.frame_bytes_max = welcome.frame_bytes_max
-        self.leads = welcome.role == "leader"
-        self.attached = b""
-        """The session that the other end has attached to this connection."""
-        self.draining = False
-        self.next_request_id = 1
-        self.used = 0
-
-    def request_id(self) -> int:
-        """A fresh one."""
-        self.next_request_id += 1
-        return self.next_request_id - 1
-
-
-@dataclass(slots=True)
-class Call:
-    """One call of the user's, over all its attempts."""
-
-    deadline_s: float
-    timeout_s: float
-    writes: bool = False
-    unsure: bool = False
-    """An attempt was sent and its fate is not known: the write may have taken effect, or will."""
-    attempts: int = 0
-
-    def too_late(self, why: str) -> Error:
-        """The error at the deadline."""
-        reasons = f": {why}" if why else ""
-        if self.writes and self.unsure:
-            return DeadlineError(
-                f"no reply within {self.timeout_s:g} s, and the write was sent{reasons}",
-                outcome=UNKNOWN,
-                hint="it may or may not be applied: read before you write it again",
-            )
-        return DeadlineError(
-            f"no reply within {self.timeout_s:g} s{reasons}",
-            outcome="not_applied",
-            retryable=True,
-            hint="is a majority of the nodes running and reachable?",
-        )
-
-
-@dataclass(slots=True)
-class Answered:
-    """The reply to the last message of an attempt. Rows are joined."""
-
-    peer: Peer
-    message: Result | Info | Pong | Done | None
-    error: Error | None = None
-    index: int = 0
-    encoded: bytes = b""
-    """command.encode_reply bytes of Result and Rows."""
-    unsure: bool = False
-    """An attempt before the one that was answered may have taken effect."""
-
-
-Make = Callable[[Peer, int], Sequence[Request]]
-"""(connection, timeout_ms) to the messages of one attempt; the last one's reply is the answer."""
 
 
 class Courier:
@@ -267,13 +179,14 @@ class Courier:
                     if type(message) is Rows:
                         size += len(message.chunk)
                         chunks.append(message.chunk)
-                        if size > self._limits.result_bytes_max + RESULT_SLACK_BYTES:
+                        # Encoded, a result takes somewhat more than its values.
+                        if size > 2 * self._limits.result_bytes_max:
                             yield from self._drop(peer)
                             raise _too_large(size)
                         if not message.last:
                             continue
                     self._after(peer, arrived, message)
-                    return _answered(peer, message, refused, chunks)
+                    return answer_of(peer, message, refused, chunks)
                 if request_id in companions and type(message) is ErrorMessage:
                     refused = message.exception()
                 else:
@@ -395,8 +308,9 @@ class Courier:
             if type(welcome) is not Welcome:
                 raise LinkError(f"answers the hello with {type(welcome).__name__}")
             self._check_identity(link, welcome)
-        except BaseException:
-            yield Drop(link)
+        except BaseException as error:
+            if not isinstance(error, GeneratorExit):
+                yield Drop(link)
             raise
         peer = Peer(address, link, welcome)
         for message in arrived[1:]:
@@ -432,7 +346,7 @@ class Courier:
             if member.node_id != welcome.node_id:
                 routes.heard_of(member.node_id, member.address)
         if welcome.role == "leader":
-            routes.leads(address, welcome.term)
+            routes.leads(address, welcome.term, itself=True)
             return
         routes.does_not_lead(address, welcome.term)
         leader = welcome.leader
@@ -468,7 +382,7 @@ class Courier:
             return
         peer.leads = role == "leader"
         if peer.leads:
-            self.routes.leads(peer.address, term)
+            self.routes.leads(peer.address, term, itself=True)
             return
         self.routes.does_not_lead(peer.address, term)
         members = info.get("members")
@@ -538,20 +452,6 @@ class Courier:
                 pass
         for peer in list(self._peers.values()):
             yield from self._drop(peer)
-
-
-def _answered(peer: Peer, message: Message, refused: Error | None, chunks: list[bytes]) -> Answered:
-    if type(message) is ErrorMessage:
-        error = message.exception()
-        # A companion (attach) that was refused is why this one was.
-        return Answered(peer, None, refused if refused is not None else error)
-    if type(message) is Result:
-        return Answered(peer, message, index=message.index, encoded=message.reply)
-    if type(message) is Rows:
-        return Answered(peer, None, index=message.index, encoded=b"".join(chunks))
-    if isinstance(message, Info | Pong | Done):
-        return Answered(peer, message)
-    raise LinkError(f"answers with {type(message).__name__}")
 
 
 def _permanent(error: Error) -> Error | None:

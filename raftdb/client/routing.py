@@ -27,6 +27,8 @@ class _Route:
     """The user gave it; the others were learned."""
     rest_until_s: float = 0.0
     failures: int = 0
+    declined_term: int = -1
+    """The newest term in which it said itself that it does not lead."""
     problem: str = ""
     cause: Error | None = None
 
@@ -79,23 +81,31 @@ class Routes:
             return known
         return told if told in self._routes else known
 
-    def leads(self, address: Address | None, term: int) -> None:
-        """Someone says that the node at `address` leads in `term`. Older terms are not believed."""
+    def leads(self, address: Address | None, term: int, *, itself: bool = False) -> None:
+        """Someone (the node `itself`) says that the node at `address` leads in `term`. Older terms
+        are not believed."""
         if address is None or term < self._leader_term:
             return
         self._leader, self._leader_term = address, term
         route = self._routes.get(address)
-        if route is not None and not route.failures:
-            route.rest_until_s = 0.0  # It rested because it did not lead: now it is said to.
+        # It may be resting because it did not lead. Others who have not noticed yet that it stepped
+        # down must not wake it again and again.
+        if route is not None and not route.failures and (itself or term > route.declined_term):
+            route.rest_until_s = 0.0
 
     def does_not_lead(self, address: Address, term: int) -> None:
         """The node at `address` says so itself, in `term`."""
+        route = self._routes.get(address)
+        if route is not None:
+            route.declined_term = max(route.declined_term, term)
         if self._leader == address and term >= self._leader_term:
             self._leader, self._leader_term = None, term
 
     def forget_terms(self) -> None:
         """Another history: its terms start afresh."""
         self._leader, self._leader_term = None, 0
+        for route in self._routes.values():
+            route.declined_term = -1
 
     def failed(
         self,

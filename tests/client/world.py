@@ -187,7 +187,7 @@ class Node:
             self.reply(link, *rows_messages(message.request_id, index, encoded, chunk_bytes=16))
 
     def not_leader(self) -> Error:
-        leader = self.world.leader
+        leader = self.world.believed or self.world.leader
         detail: dict[str, Any] = {"term": self.world.term}
         if leader is not None and leader is not self and self.world.hints:
             detail |= {"leader": leader.node_id, "address": str(leader.address)}
@@ -195,7 +195,7 @@ class Node:
 
     def welcome(self) -> Welcome:
         world = self.world
-        leader = world.leader if world.hints or self.leads else None
+        leader = (world.believed or world.leader) if world.hints or self.leads else None
         return Welcome(
             1,
             CLUSTER,
@@ -211,7 +211,8 @@ class Node:
         )
 
     def describe(self) -> dict[str, Any]:
-        leader = self.world.leader
+        leader = self.world.believed or self.world.leader
+        leader = None if leader is self and not self.leads else leader
         return {
             "node_id": self.node_id,
             "role": "leader" if self.leads else "follower",
@@ -233,6 +234,8 @@ class World:
         self.term = 1
         self.history = HISTORY
         self.hints = True
+        self.believed: Node | None = None
+        """Whom the others still take for the leader."""
         self.nodes = {f"n{n}": Node(self, f"n{n}", 7000 + n) for n in range(1, nodes + 1)}
         self.leader: Node | None = self.nodes[f"n{leader}"] if leader else None
         self.effects: list[str] = []
@@ -433,3 +436,24 @@ READ = (Statement("read"),)
 
 def operational(code: str, outcome: str, retryable: bool) -> OperationalError:
     return OperationalError(code, code=code, outcome=outcome, retryable=retryable)
+
+
+T = 5.0
+"""Seconds that a request of a test gets."""
+
+
+def write(world: World, core: Core, word: str, timeout_s: float = T) -> None:
+    world.run(core.execute(add(word), timeout_s=timeout_s))
+
+
+def read(world: World, core: Core, level: str = "linearizable") -> list[str]:
+    outcome = world.run(core.query(READ, level=level, timeout_s=T))
+    return [str(row[0]) for row in outcome.results.statements[0].rows]
+
+
+def sequences(world: World) -> list[int]:
+    return [m.sequence for _, m in world.heard if isinstance(m, Execute)]
+
+
+def heard(world: World, kind: type) -> int:
+    return sum(isinstance(message, kind) for _, message in world.heard)

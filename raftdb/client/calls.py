@@ -1,0 +1,118 @@
+"""One call of the user's and what becomes of it: its connection, its deadline, its answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from raftdb.base.errors import UNKNOWN, DeadlineError, Error
+from raftdb.base.ids import Address
+from raftdb.client.actions import Link, LinkError
+from raftdb.wire import (
+    Done,
+    ErrorMessage,
+    Info,
+    Message,
+    Pong,
+    Request,
+    Result,
+    Rows,
+    Welcome,
+)
+
+
+class Peer:
+    """One open connection, after the welcome."""
+
+    __slots__ = (
+        "address",
+        "attached",
+        "cluster_id",
+        "draining",
+        "frame_bytes_max",
+        "history",
+        "leads",
+        "link",
+        "next_request_id",
+        "node_id",
+        "used",
+    )
+
+    def __init__(self, address: Address, link: Link, welcome: Welcome) -> None:
+        self.address = address
+        self.link = link
+        self.node_id = welcome.node_id
+        self.cluster_id = welcome.cluster_id
+        self.history = welcome.history
+        self.frame_bytes_max = welcome.frame_bytes_max
+        self.leads = welcome.role == "leader"
+        self.attached = b""
+        """The session that the other end has attached to this connection."""
+        self.draining = False
+        self.next_request_id = 1
+        self.used = 0
+
+    def request_id(self) -> int:
+        """A fresh one."""
+        self.next_request_id += 1
+        return self.next_request_id - 1
+
+
+@dataclass(slots=True)
+class Call:
+    """One call of the user's, over all its attempts."""
+
+    deadline_s: float
+    timeout_s: float
+    writes: bool = False
+    unsure: bool = False
+    """An attempt was sent and its fate is not known: the write may have taken effect, or will."""
+    attempts: int = 0
+
+    def too_late(self, why: str) -> Error:
+        """The error at the deadline."""
+        reasons = f": {why}" if why else ""
+        if self.writes and self.unsure:
+            return DeadlineError(
+                f"no reply within {self.timeout_s:g} s, and the write was sent{reasons}",
+                outcome=UNKNOWN,
+                hint="it may or may not be applied: read before you write it again",
+            )
+        return DeadlineError(
+            f"no reply within {self.timeout_s:g} s{reasons}",
+            outcome="not_applied",
+            retryable=True,
+            hint="is a majority of the nodes running and reachable?",
+        )
+
+
+@dataclass(slots=True)
+class Answered:
+    """The reply to the last message of an attempt. Rows are joined."""
+
+    peer: Peer
+    message: Result | Info | Pong | Done | None
+    error: Error | None = None
+    index: int = 0
+    encoded: bytes = b""
+    """command.encode_reply bytes of Result and Rows."""
+    unsure: bool = False
+    """An attempt before the one that was answered may have taken effect."""
+
+
+Make = Callable[[Peer, int], Sequence[Request]]
+"""(connection, timeout_ms) to the messages of one attempt; the last one's reply is the answer."""
+
+
+def answer_of(peer: Peer, message: Message, refused: Error | None, chunks: list[bytes]) -> Answered:
+    if type(message) is ErrorMessage:
+        error = message.exception()
+        # A companion (attach) that was refused is why this one was.
+        return Answered(peer, None, refused if refused is not None else error)
+    if type(message) is Result:
+        return Answered(peer, message, index=message.index, encoded=message.reply)
+    if type(message) is Rows:
+        return Answered(peer, None, index=message.index, encoded=b"".join(chunks))
+    if isinstance(message, Info | Pong | Done):
+        return Answered(peer, message)
+    raise LinkError(f"answers with {type(message).__name__}")
