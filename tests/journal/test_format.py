@@ -127,9 +127,9 @@ def test_a_sealed_segment_read_by_the_document_alone() -> None:
 
 def test_headers_and_marks_come_back() -> None:
     draw = random.Random(1)
-    for vote in (None, NodeId("n1"), NodeId("x" * 32)):
+    for node in (None, NodeId("n1"), NodeId("x" * 32)):
         header = SegmentHeader(
-            draw.randbytes(16), 7, 3, 100, 5000, 12, 4990, HardState(Term(13), vote), 0xFFFFFFFF
+            draw.randbytes(16), 7, 3, 100, 5000, 12, 4990, HardState(Term(13), node), 0xFFFFFFFF
         )
         raw = encode_segment_header(header)
         assert len(raw) == SEGMENT_HEADER_BYTES

@@ -503,6 +503,21 @@ def test_closing_writes_what_is_queued_and_refuses_more() -> None:
     assert bench.open().last_index == 5
 
 
+def test_closing_with_much_queued_still_writes_one_batch_at_a_time() -> None:
+    bench = sim_bench(journal_segment_bytes=1000)
+    journal = bench.open()
+    journal.append(run_of(2, 40, size=300))
+    done: list[object] = []
+    journal.close(done.append)
+    while bench.executor.soon or bench.executor.lane:
+        bench.executor.turn()
+        assert len(bench.executor.lane) <= 1
+        if bench.executor.lane:
+            bench.executor.work()
+    assert done == [None]
+    assert bench.open().last_index == 40
+
+
 def test_flush_calls_when_all_before_it_is_durable() -> None:
     bench = sim_bench()
     journal = bench.open()

@@ -18,13 +18,12 @@ All choices are drawn from the given `random.Random`, in an order that depends o
 
 from __future__ import annotations
 
-import copy
 import errno
 import os
 import posixpath
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 SECTOR = 512
 MUTATIONS = frozenset(
@@ -41,6 +40,10 @@ class _Inode:
     cached: bytearray = field(default_factory=bytearray)
     pending: list[tuple[str, int, bytes]] = field(default_factory=list)
     """Since the last sync: ("write", offset, data) or ("truncate", size, b"")."""
+
+    def copy(self) -> _Inode:
+        """The same content, nothing shared that can change."""
+        return _Inode(self.number, self.durable[:], self.cached[:], list(self.pending))
 
     def write(self, offset: int, data: bytes) -> None:
         if offset > len(self.cached):
@@ -132,7 +135,7 @@ def _apply(image: bytearray, operation: tuple[str, int, bytes]) -> None:
     image[offset : offset + len(data)] = data
 
 
-@dataclass
+@dataclass(frozen=True)
 class _NameOperation:
     """One change of names that waits for `sync_directory`."""
 
@@ -297,8 +300,20 @@ class SimFiles:
 
     def clone(self, draw: random.Random) -> SimFiles:
         """The same disk once more (nothing shared), to try several crashes from one state."""
-        twin = copy.deepcopy(self)
-        twin._random = draw
+        twin = SimFiles(draw)
+        twin._inodes = {number: inode.copy() for number, inode in self._inodes.items()}
+        twin._inode_count = self._inode_count
+        twin._names = dict(self._names)
+        twin._durable_names = dict(self._durable_names)
+        twin._directories = set(self._directories)
+        twin._durable_directories = set(self._durable_directories)
+        twin._name_operations = list(self._name_operations)
+        twin._locks = set(self._locks)
+        twin._faults = [replace(fault) for fault in self._faults]
+        twin._power_left = self._power_left
+        twin.life = self.life
+        twin.counts = dict(self.counts)
+        twin.mutations = self.mutations
         return twin
 
     def flip_bit(self, path: str, offset: int, bit: int) -> None:

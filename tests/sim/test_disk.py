@@ -183,6 +183,20 @@ def test_after_the_power_went_nothing_works_until_it_is_back() -> None:
     assert files.read_file("/d/a") in (b"1", b"2")
 
 
+def test_a_clone_shares_nothing() -> None:
+    files = disk()
+    write(files, "/d/a", b"1", sync=True)
+    write(files, "/d/b", b"1")
+    twin = files.clone(random.Random(9))
+    write(twin, "/d/a", b"2")
+    twin.remove("/d/b")
+    twin.sync_directory("/d")
+    assert (files.read_file("/d/a"), files.read_file("/d/b")) == (b"1", b"1")
+    assert twin.mutations > files.mutations
+    with pytest.raises(FileNotFoundError):
+        files.durable_content("/d/a")
+
+
 def test_rot() -> None:
     files = disk()
     write(files, "/d/a", b"\0" * 8, sync=True)
