@@ -43,6 +43,7 @@ from raftdb.machine.failures import StatementFailed
 from raftdb.machine.format import MARK, PREFIX, RESULT_BYTES_MAX, SESSION_STEP_MS_MAX, TIME_MS_MAX
 from raftdb.machine.layout import Run
 from raftdb.machine.policy import WriteAuthorizer
+from raftdb.machine.readers import SchemaEpoch
 from raftdb.machine.rowhash import chain
 from raftdb.machine.sessions import Sessions
 from raftdb.machine.sqltext import DML, leading_verb
@@ -155,6 +156,7 @@ class Applier:
         self._session_ms = 0
         self._results = b""
         self._schema_changed = False
+        self.epoch = SchemaEpoch()
         self.progress = read_progress(run)
         """As of the last commit. Replaced as a whole: any thread may look."""
         self._reload()
@@ -263,7 +265,12 @@ class Applier:
             position = last.position + 1
         progress = Progress(index, term, position, self._time_ms, self._session_ms, self._results)
         self._control(_PROGRESS, astuple(progress))
-        self._control(_COMMIT)
+        if self._schema_changed:
+            self.epoch.value += 1
+            self._control(_COMMIT)
+            self.epoch.value += 1
+        else:
+            self._control(_COMMIT)
         self._content.committed()
         self.sessions.committed()
         self.progress = progress

@@ -10,6 +10,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import apsw
 
@@ -17,7 +18,7 @@ from raftdb.base.errors import ConfigError, FatalError
 from raftdb.base.ids import HistoryId, Index, Term
 from raftdb.base.limits import Limits
 from raftdb.base.ports import Clock, Files, Log
-from raftdb.command.requests import Statement
+from raftdb.command.requests import Parameters, Statement
 from raftdb.command.results import Results
 from raftdb.machine import captures, failures, generations, stored
 from raftdb.machine.applier import Applier, Entry
@@ -70,7 +71,9 @@ class Machine:
         history = bytes.fromhex(meta.history)
         self._applier = Applier(writer, run_on(writer), vfs, history, meta.hash_key)
         writer.set_wal_hook(self._wal_hook)
-        self._readers = ReaderPool(lambda: open_reader(path, vfs_base), limits.readers_max, clock)
+        self._readers = ReaderPool(
+            lambda: open_reader(path, vfs_base), limits.readers_max, clock, self._applier.epoch
+        )
         self._checkpointer = Checkpointer(
             open_checkpointer(path, vfs_base),
             self._writer_lock,
@@ -206,6 +209,13 @@ class Machine:
         bytes_max = self._limits.result_bytes_max if rows_bytes_max is None else rows_bytes_max
         rows = _MANY if rows_max is None else rows_max
         return self._readers.query(statements, bytes_max, rows, stop)
+
+    def query_rows(
+        self, sql: str, parameters: Parameters = ()
+    ) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
+        """As `query`, for one statement and one set of parameters: (columns, rows), nothing else
+        made. For local reads inside a program. From any thread."""
+        return self._readers.rows(sql, parameters, self._limits.result_bytes_max, _MANY)
 
     def is_read_only(self, sql: str) -> bool:
         """Whether this SQL may go to `query`, by its text alone (no IO; from any thread)."""

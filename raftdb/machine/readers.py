@@ -33,89 +33,156 @@ from raftdb.machine.statements import (
     check_text,
     inspect_statement,
     names_of,
-    value_bytes,
 )
 
 _INFOS_MAX = 512
 _BEGIN = f"BEGIN {MARK}"
 _ROLLBACK = f"ROLLBACK {MARK}"
+_STEPS = 50_000
+"""Steps of SQLite's virtual machine between two looks whether a query must stop: a few ms."""
 _WAIT_S = 5.0
 """How long a query waits for a free connection."""
+
+
+class SchemaEpoch:
+    """Counts commits that may change the schema: odd while one is under way.
+
+    What a query learnt of a statement's columns holds for as long as the number stays the same and
+    even, from before the query's snapshot was taken until after.
+    """
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value = 0
+
+
+class _Info:
+    """What is known of a statement's text."""
+
+    __slots__ = ("bindings", "columns", "epoch", "names")
+
+    def __init__(self, bindings: int, names: frozenset[str] | None) -> None:
+        self.bindings = bindings
+        self.names = names
+        self.columns: tuple[str, ...] = ()
+        self.epoch = -1
+        """When `columns` were learnt."""
 
 
 class Reader:
     """One read-only connection. One thread at a time."""
 
-    def __init__(self, connection: apsw.Connection) -> None:
+    def __init__(self, connection: apsw.Connection, epoch: SchemaEpoch) -> None:
         self.connection = connection
         self.started_s: float | None = None
         """When the query that runs now began; None while idle."""
+        self.stopping = False
+        """The query must end. An interrupt alone could come before it began, and be lost."""
+        connection.set_progress_handler(lambda: self.stopping, _STEPS)
         self._cursor = connection.cursor()
         self._authorizer = ReadAuthorizer()
         connection.authorizer = self._authorizer
-        self._bytes_left = self._rows_left = 0
-        self._infos: dict[str, tuple[int, frozenset[str] | None]] = {}
+        self._epoch = epoch
+        self._infos: dict[str, _Info] = {}
+
+    def stop(self) -> None:
+        """End the query that runs. From any thread."""
+        self.stopping = True
+        self.connection.interrupt()
 
     def query(self, statements: Sequence[Statement], bytes_max: int, rows_max: int) -> Results:
         """Execute statements on one snapshot, within bounds of bytes and rows for all of them.
 
         Raises raftdb's errors; FatalError when the file is damaged.
         """
-        self._bytes_left, self._rows_left = bytes_max, rows_max
-        if len(statements) == 1:
-            return Results((self._query(statements[0]),))
+        if len(statements) == 1 and len(statements[0].parameter_sets) == 1:
+            statement = statements[0]
+            columns, rows, _room = self.rows(
+                statement.sql, statement.parameter_sets[0], bytes_max, rows_max
+            )
+            return Results((StatementResult(columns, tuple(rows), 0, 0),))
         self.connection.execute(_BEGIN)
         try:
-            return Results(tuple(self._query(statement) for statement in statements))
+            return self._query_all(statements, bytes_max, rows_max)
         finally:
             self.connection.execute(_ROLLBACK)
 
-    def _query(self, statement: Statement) -> StatementResult:
-        sql = statement.sql
-        info = self._infos.get(sql)
-        self._authorizer.user = True
+    def _query_all(self, statements: Sequence[Statement], bytes_max: int, rows_max: int) -> Results:
+        results = []
+        for statement in statements:
+            columns: tuple[str, ...] = ()
+            gathered: list[tuple[Any, ...]] = []
+            for parameters in statement.parameter_sets:
+                columns, rows, bytes_max = self.rows(
+                    statement.sql, parameters, bytes_max, rows_max, epoch=-2
+                )
+                rows_max -= len(rows)
+                gathered.extend(rows)
+            results.append(StatementResult(columns, tuple(gathered), 0, 0))
+        return Results(tuple(results))
+
+    def rows(
+        self,
+        sql: str,
+        parameters: Parameters,
+        bytes_max: int,
+        rows_max: int,
+        epoch: int | None = None,
+    ) -> tuple[tuple[str, ...], list[tuple[Any, ...]], int]:
+        """Execute one statement: (columns, rows, bytes left of `bytes_max`).
+
+        `epoch` -2: the snapshot is older than the call, so columns are looked at each time.
+        """
+        # The path of every local read: few calls, nothing made that is not returned.
+        if epoch is None:
+            epoch = self._epoch.value
+        authorizer = self._authorizer
+        authorizer.user = True
         try:
+            info = self._infos.get(sql)
             if info is None:
                 info = self._inspect(sql)
-            bindings, names = info
-            columns: tuple[str, ...] = ()
-            rows: list[tuple[Any, ...]] = []
-            for parameters in statement.parameter_sets:
-                if type(parameters) is not tuple or len(parameters) != bindings:
-                    check_parameters(parameters, bindings, names)
-                columns = self._run(sql, parameters, rows)
+            if type(parameters) is not tuple or len(parameters) != info.bindings:
+                check_parameters(parameters, info.bindings, info.names)
+            cursor = self._cursor
+            cursor.execute(sql, parameters)
+            if info.epoch == epoch and self._epoch.value == epoch:
+                columns = info.columns
+            else:
+                columns = self._columns(sql, info, epoch)
+            rows = []
+            room = bytes_max
+            for row in cursor:
+                rows.append(row)
+                room -= 5 + 9 * len(row)
+                for value in row:
+                    kind = type(value)
+                    if kind is str or kind is bytes:
+                        room -= len(value)
+                if room < 0 or len(rows) > rows_max:
+                    raise _too_large(room < 0)
+            return columns, rows, room
         except STATEMENT_ERRORS as error:
             self._fail(error)
         except Exception:
             self._reset_cursor()
             raise
         finally:
-            self._authorizer.user = False
-        return StatementResult(columns, tuple(rows), 0, 0)
+            authorizer.user = False
 
-    def _run(
-        self, sql: str, parameters: Parameters, rows: list[tuple[Any, ...]]
-    ) -> tuple[str, ...]:
-        cursor = self._cursor
-        cursor.execute(sql, parameters)
+    def _columns(self, sql: str, info: _Info, epoch: int) -> tuple[str, ...]:
+        """Of the statement that is being executed."""
         try:
-            columns = tuple([column[0] for column in cursor.get_description()])
+            columns = tuple([column[0] for column in self._cursor.get_description()])
         except apsw.ExecutionCompleteError:
             # No rows: SQLite keeps no description then.
-            return tuple(inspect_statement(self.connection.cursor(), sql)[1])
-        room = self._bytes_left
-        for row in cursor:
-            rows.append(row)
-            room -= 5
-            for value in row:
-                room -= value_bytes(value)
-            if room < 0 or len(rows) > self._rows_left:
-                raise _too_large(room < 0)
-        self._bytes_left = room
-        self._rows_left -= len(rows)
+            columns = inspect_statement(self.connection.cursor(), sql)[1]
+        if epoch % 2 == 0 and self._epoch.value == epoch:
+            info.columns, info.epoch = columns, epoch
         return columns
 
-    def _inspect(self, sql: str) -> tuple[int, frozenset[str] | None]:
+    def _inspect(self, sql: str) -> _Info:
         check_text(sql)
         self._authorizer.reason = ""
         inspected = inspect_statement(self.connection.cursor(), sql)
@@ -125,7 +192,7 @@ class Reader:
             raise _use_execute()
         if len(self._infos) >= _INFOS_MAX:
             self._infos.clear()
-        info = self._infos[sql] = (len(names), names_of(names))
+        info = self._infos[sql] = _Info(len(names), names_of(names))
         return info
 
     def _fail(self, error: Exception) -> NoReturn:
@@ -181,7 +248,7 @@ class QueryStop:
         with self._lock:
             self._stopped = True
             if self._reader is not None:
-                self._reader.connection.interrupt()
+                self._reader.stop()
 
     def begins(self, reader: Reader) -> None:
         """It runs on that reader from now on. Raises OperationalError when it was stopped."""
@@ -204,8 +271,10 @@ class ReaderPool:
         connect: Callable[[], apsw.Connection],
         readers_max: int,
         clock: Clock | None,
+        epoch: SchemaEpoch,
     ) -> None:
         self._connect = connect
+        self._epoch = epoch
         self._readers_max = readers_max
         self._now_s = clock.monotonic_s if clock is not None else None
         self._idle: deque[Reader] = deque()
@@ -237,6 +306,22 @@ class ReaderPool:
                 stop.ends()
             self._give_back(reader)
 
+    def rows(
+        self, sql: str, parameters: Parameters, bytes_max: int, rows_max: int
+    ) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
+        """Run one statement on a free reader: (columns, rows)."""
+        try:
+            reader = self._idle.pop()
+        except IndexError:
+            reader = self._take()
+        if self._now_s is not None:
+            reader.started_s = self._now_s()
+        try:
+            columns, rows, _room = reader.rows(sql, parameters, bytes_max, rows_max)
+            return columns, rows
+        finally:
+            self._give_back(reader)
+
     @contextmanager
     def snapshot(self) -> Iterator[apsw.Connection]:
         """A connection inside a read transaction, for raftdb's own reading."""
@@ -258,7 +343,7 @@ class ReaderPool:
         for reader in list(self._all):
             started = reader.started_s
             if started is not None and started <= limit:
-                reader.connection.interrupt()
+                reader.stop()
                 count += 1
         return count
 
@@ -267,7 +352,7 @@ class ReaderPool:
             if self._closed:
                 raise OperationalError("the database is closed", code="closed")
             if len(self._all) < self._readers_max:
-                reader = Reader(self._connect())
+                reader = Reader(self._connect(), self._epoch)
                 self._all.append(reader)
                 return reader
             self._waiting += 1
@@ -289,6 +374,7 @@ class ReaderPool:
 
     def _give_back(self, reader: Reader) -> None:
         reader.started_s = None
+        reader.stopping = False
         self._idle.append(reader)
         if self._waiting:
             with self._condition:
@@ -302,8 +388,8 @@ class ReaderPool:
             self._closed = True
             self._waiting += 1
             for reader in self._all:
-                if reader.started_s is not None or reader not in self._idle:
-                    reader.connection.interrupt()
+                if reader not in self._idle:
+                    reader.stop()
             self._condition.notify_all()
             self._condition.wait_for(lambda: len(self._idle) == len(self._all), _WAIT_S)
         while self._idle:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -148,18 +149,18 @@ def test_several_statements_see_one_snapshot(filled: Database) -> None:
         filled.run("DELETE FROM t")
 
     count = Statement("SELECT count(*) FROM t")
-    reader = readers.Reader(filled.machine._readers._connect())
+    reader = readers.Reader(filled.machine._readers._connect(), filled.machine._applier.epoch)
     seen = []
-    original = reader._query
+    original = reader.rows
 
-    def query(statement: Statement) -> object:
-        result = original(statement)
+    def rows(*arguments: Any, **options: Any) -> Any:
+        result = original(*arguments, **options)
         if not seen:
             write()
         seen.append(result)
         return result
 
-    reader._query = query  # type: ignore[method-assign, assignment]
+    reader.rows = rows  # type: ignore[method-assign]
     first, second = reader.query([count, count], 1 << 20, 1000).statements
     assert (first.rows, second.rows) == (((100,),), ((100,),))
     reader.connection.close()
