@@ -69,6 +69,7 @@ class Cluster:
         self._slow_apply_chance = slow_apply_chance
         self._settings = NodeSettings(members_of(count), timing, limits, wall, checkers)
         self.checkers = checkers
+        self._seen: dict[SimNode, tuple[str, int, int]] = {}
         self.hosts: dict[str, Host] = {}
         self.elections = 0
         for member in self._settings.members:
@@ -138,6 +139,10 @@ class Cluster:
     # -- observation -----------------------------------------------------------------------------
 
     def _look(self, node: SimNode) -> None:
+        seen = (node.role, node.term, node.commit_index)
+        if self._seen.get(node) == seen:
+            return
+        self._seen[node] = seen
         for checker in self.checkers:
             checker.after_event(node)
 

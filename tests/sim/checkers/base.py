@@ -44,7 +44,7 @@ class Checker:
     """Override what you need."""
 
     def after_event(self, node: NodeView) -> None:
-        """A live node has done something."""
+        """A live node has done something by which its role, term or commit index changed."""
 
     def on_append(self, node: NodeView, entries: list[Any]) -> None:
         """Entries were put into a node's journal."""
