@@ -42,6 +42,10 @@ class StateMachine(Protocol):
         """Apply in order, in one transaction; replies per entry and payload. A SQL error is a
         reply. An exception means that this node cannot go on: the engine stops it."""
 
+    def apply_briefly(self, entries: Sequence[CommittedEntry]) -> Sequence[Sequence[bytes]] | None:
+        """Loop, never while `apply` runs: the same, if it is done within a few milliseconds; None
+        when it would not be, and then nothing has happened."""
+
 
 @dataclass(frozen=True, slots=True)
 class Applied:

@@ -7,7 +7,7 @@ ROLLBACK, RAISE(ROLLBACK)) takes none of its neighbours with it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import astuple
 from typing import Protocol
 
@@ -49,6 +49,10 @@ from raftdb.machine.sessions import Sessions
 from raftdb.machine.sqltext import DML, leading_verb
 from raftdb.machine.statements import StatementRunner
 from raftdb.machine.stored import Progress, read_progress
+
+_BRIEF = "raftdb-brief"
+_BRIEF_STEPS = 2_000
+"""Steps of SQLite's virtual machine between two looks at the time: some tens of microseconds."""
 
 _BEGIN = f"BEGIN IMMEDIATE {MARK}"
 _COMMIT = f"COMMIT {MARK}"
@@ -175,6 +179,33 @@ class Applier:
     def apply(self, entries: Sequence[Entry]) -> list[list[bytes]]:
         """See Machine.apply."""
         units, skipped = self._units(entries)
+        return self._apply_units(entries, units, skipped)
+
+    def apply_briefly(
+        self, entries: Sequence[Entry], overrun: Callable[[], bool]
+    ) -> list[list[bytes]] | None:
+        """`apply`, given up without a trace when `overrun` says so; None then. One transaction or
+        none: what needs several is not begun. Given up is only what was not committed, so that
+        no replica's result depends on it (rule M4)."""
+        units, skipped = self._units(entries)
+        if skipped or self._content.has_virtual_tables or any(unit.alone for unit in units):
+            return None
+        before = self.progress
+        self._connection.set_progress_handler(overrun, _BRIEF_STEPS, id=_BRIEF)
+        try:
+            return self._apply_units(entries, units, skipped)
+        except (apsw.InterruptError, FatalError) as error:
+            interrupted = isinstance(error.__cause__ or error, apsw.InterruptError)
+            if not interrupted or self.progress is not before:
+                raise
+            self._revert()
+            return None
+        finally:
+            self._connection.set_progress_handler(None, id=_BRIEF)
+
+    def _apply_units(
+        self, entries: Sequence[Entry], units: list[_Unit], skipped: list[bytes]
+    ) -> list[list[bytes]]:
         start = 0
         while start < len(units):
             end = start + 1
@@ -224,6 +255,8 @@ class Applier:
             self._transaction(units)
             return len(units)
         except _TransactionLost as lost:
+            # Several transactions now: there is no giving up between them.
+            self._connection.set_progress_handler(None, id=_BRIEF)
             self._revert()
             if lost.place == 0:
                 self._transaction(units[:1], lost.reply)
@@ -399,6 +432,8 @@ class Applier:
     def _fail(self, request: Execute, number: int, error: Exception) -> bytes:
         """The request failed: undo it (or keep what OR FAIL keeps), and say so."""
         content = self._content
+        if self._schema_changed:
+            self._statements.forget_infos()
         if content.error is not None:
             error, content.error = content.error, None
         failure = failures.translate(error)

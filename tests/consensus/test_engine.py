@@ -54,6 +54,9 @@ class HandMachine:
         self.entries += entries
         return [[payload + b"!" for payload in entry.payloads] for entry in entries]
 
+    def apply_briefly(self, entries: Any) -> Any:
+        return None
+
 
 class Solo:
     """One member alone, by hand."""
