@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import threading
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from raftdb.base.errors import ConfigError, OperationalError
 from raftdb.base.ids import HistoryId, Index, Term
 from raftdb.base.ports import Files
 from raftdb.machine import generations, stored
+from raftdb.machine.checkpoints import Checkpointer
 from raftdb.machine.connections import open_reader
 from raftdb.machine.format import CAPTURE_FILE, DATABASE_FILE, FORMAT_VERSION
 from raftdb.machine.rowhash import ContentHash
@@ -33,6 +33,7 @@ class Frozen:
     history: HistoryId
     progress: Progress
     content: ContentHash
+    size_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,27 +53,27 @@ class Capture:
 
 
 def capture(
-    path: str,
     target: str,
     pace: Callable[[int], None],
     files: Files,
     freeze: Callable[[], Frozen | None],
-    checkpoint_lock: threading.Lock,
+    checkpointer: Checkpointer,
 ) -> Capture:
     """See Machine.capture."""
     description_path = os.path.join(target, CAPTURE_FILE)
     if files.exists(description_path):
         raise ConfigError(f"{target} holds a copy already", hint="choose an empty directory")
     files.make_directory(target)
-    with checkpoint_lock:
+    with checkpointer.lock:
         frozen = _frozen(freeze)
-        size, digest = _copy(path, os.path.join(target, DATABASE_FILE), pace, files)
+        path = os.path.join(target, DATABASE_FILE)
+        digest = _copy(checkpointer.read, frozen.size_bytes, path, pace, files)
     result = Capture(
         history=frozen.history,
         index=frozen.progress.index,
         term=frozen.progress.term,
         position=frozen.progress.position,
-        size_bytes=size,
+        size_bytes=frozen.size_bytes,
         digest=digest,
         content_total=frozen.content.total,
     )
@@ -99,26 +100,29 @@ def _frozen(freeze: Callable[[], Frozen | None]) -> Frozen:
     )
 
 
-def _copy(source: str, target: str, pace: Callable[[int], None], files: Files) -> tuple[int, bytes]:
-    """Copy a file, synced; (bytes, BLAKE2b-256)."""
+def _copy(
+    read: Callable[[int, int], bytes],
+    size: int,
+    target: str,
+    pace: Callable[[int], None],
+    files: Files,
+) -> bytes:
+    """Copy the database's file, synced; its BLAKE2b-256."""
     digest = hashlib.blake2b(digest_size=32)
     offset = 0
-    reading = files.open(source)
+    writing = files.open(target, create=True)
     try:
-        writing = files.open(target, create=True)
-        try:
-            writing.truncate(0)
-            while data := reading.read_at(offset, _CHUNK_BYTES):
-                writing.write_at(offset, data)
-                digest.update(data)
-                offset += len(data)
-                pace(offset)
-            writing.sync()
-        finally:
-            writing.close()
+        writing.truncate(0)
+        while offset < size:
+            data = read(offset, min(_CHUNK_BYTES, size - offset))
+            writing.write_at(offset, data)
+            digest.update(data)
+            offset += len(data)
+            pace(offset)
+        writing.sync()
     finally:
-        reading.close()
-    return offset, digest.digest()
+        writing.close()
+    return digest.digest()
 
 
 def _describe(capture: Capture) -> bytes:

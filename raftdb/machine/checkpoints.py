@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import apsw
 
+from raftdb.base.errors import FatalError
 from raftdb.base.ids import Index
 from raftdb.base.ports import Log
 from raftdb.machine import failures
@@ -55,6 +56,22 @@ class Checkpointer:
         """Checkpoint everything, for a caller that holds the writer and `lock`: whether the file
         now is the whole database. A reader of an older state can be in the way."""
         return self._passive()[0]
+
+    def read(self, offset: int, count: int) -> bytes:
+        """Bytes of the database's file, with `lock` held. Through SQLite's own descriptor: closing
+        another one of the same file would drop the locks that this process holds on it
+        (https://www.sqlite.org/howtocorrupt.html, section 2.2). Raises FatalError."""
+        try:
+            whole, data = self._connection.read("main", 0, offset, count)
+        except apsw.Error as error:
+            raise failures.fatal(error, "copying") from error
+        if not whole:
+            raise FatalError(
+                f"the database's file ends before byte {offset + count}",
+                code="database_corrupt",
+                hint="the file is damaged: replace this node by a new member",
+            )
+        return data
 
     def close(self) -> None:
         """Close the connection, with `lock` held."""

@@ -11,6 +11,8 @@ from raftdb.machine.format import MARK, PARAMETERS_MAX, ROW_BYTES_MAX, SQL_BYTES
 _BUSY_MS = 5_000
 """Only SQLite's own short locks are waited for (the recovery of a write-ahead log)."""
 _STATEMENTS = 200
+_WAL_KEPT_BYTES = 64 << 20
+"""A write-ahead log that grew longer is cut when it begins again."""
 _WRITER_CACHE_KIB = 16_384
 _READER_CACHE_KIB = 4_096
 
@@ -45,6 +47,7 @@ def open_writer(path: str, vfs: str) -> apsw.Connection:
     _pragma(connection, "synchronous = NORMAL")
     _pragma(connection, "foreign_keys = ON")
     _pragma(connection, f"cache_size = -{_WRITER_CACHE_KIB}")
+    _pragma(connection, f"journal_size_limit = {_WAL_KEPT_BYTES}")
     return connection
 
 

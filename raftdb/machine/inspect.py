@@ -117,7 +117,7 @@ def _report(run: Run, path: str, files: Files, full: bool) -> DatabaseReport:
             for name, total in content.tables.items()
         ),
         page_bytes=page_bytes,
-        database_bytes=_size(files, path),
+        database_bytes=stored.size_bytes(run),
         wal_bytes=_size(files, path + "-wal"),
     )
 

@@ -218,6 +218,9 @@ class StatementRunner:
         try:
             self._cursor.execute(sql, parameters, can_cache=info.can_cache)
             return self._fetch() if info.columns else ()
+        except apsw.InterruptError:
+            # Given up from outside: that is no outcome of the statement.
+            raise
         except STATEMENT_ERRORS as error:
             self._raise(error)
 
@@ -254,6 +257,8 @@ class StatementRunner:
         cursor = self._connection.cursor()
         try:
             inspected = inspect_statement(cursor, sql)
+        except apsw.InterruptError:
+            raise
         except STATEMENT_ERRORS as error:
             self._raise(error)
         length, columns, names, is_readonly, has_vdbe = inspected

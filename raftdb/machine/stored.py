@@ -73,6 +73,13 @@ def read_progress(run: Run) -> Progress:
     return Progress(Index(index), Term(term), position, time_ms, session_ms, results)
 
 
+def size_bytes(run: Run) -> int:
+    """Of the database, as the transaction sees it."""
+    [(pages,)] = run(f"PRAGMA page_count {MARK}")
+    [(page_bytes,)] = run(f"PRAGMA page_size {MARK}")
+    return int(pages) * int(page_bytes)
+
+
 def stored_hash(run: Run, key: bytes) -> ContentHash:
     """The content hash as it was kept incrementally. Inside a read transaction."""
     parts: dict[str, dict[str, bytes]] = {"t": {}, "s": {}, "q": {}}

@@ -74,6 +74,7 @@ def test_values_come_back_as_they_went_in(database: Database) -> None:
         (("SELECT :a", {"a": 1, "b": 1}), "parameters"),
         (("SELECT ?, :a", {"a": 1}), "parameters"),
         (("SELECT ?", ({"a": 1},)), "parameters"),
+        (("SELECT ?", (1 << 63,)), "data"),
         (("SELECT ?40000", (1,)), "sql"),
         ("SELECT CAST(x'ff41' AS TEXT)", "utf8"),
         ("SELECT zeroblob(100000000)", "too_big"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 
 from raftdb.base.errors import ConfigError, OperationalError
 from raftdb.base.ids import HistoryId
+from raftdb.base.ports import File
 from raftdb.machine import Machine
 from raftdb.runtime.files import RealFiles
 from tests.machine.support import FILES, HISTORY, Database, stamp
@@ -111,6 +114,39 @@ def test_the_old_log_is_never_replayed_into_the_new_file(filled: Database, tmp_p
     shutil.copytree(filled.directory, copied)
     install(filled, tmp_path / "copy")
     assert filled.rows("SELECT count(*) FROM t WHERE b = 'old log'") == [(0,)]
+    filled.check_hash()
+
+
+class WatchedFiles(RealFiles):
+    """Notes what is opened."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.opened: list[str] = []
+
+    def open(self, path: str, *, create: bool = False, exclusive: bool = False) -> File:
+        self.opened.append(path)
+        return super().open(path, create=create, exclusive=exclusive)
+
+
+def test_the_live_file_is_never_opened_beside_sqlite(filled: Database, tmp_path: Path) -> None:
+    """Closing a second descriptor would drop the locks which keep other processes out."""
+    files = WatchedFiles()
+    filled.machine.capture(str(tmp_path / "copy"), lambda _bytes: None, files=files)
+    assert {os.path.dirname(path) for path in files.opened} == {str(tmp_path / "copy")}
+    path = os.path.join(filled.directory, "generation-000001", "database.sqlite")
+    script = (
+        "import apsw, sys\n"
+        "connection = apsw.Connection(sys.argv[1])\n"
+        "connection.execute('SELECT count(*) FROM t').fetchall()\n"
+        "connection.close()\n"
+    )
+    before = filled.machine.content_hash()
+    subprocess.run([sys.executable, "-c", script, path], check=True, timeout=60)
+    filled.run("INSERT INTO t VALUES (1, 2)")
+    assert os.path.exists(path + "-wal")
+    filled.restart()
+    assert filled.machine.content_hash().index == before.index + 1
     filled.check_hash()
 
 

@@ -138,11 +138,12 @@ def test_foreign_keys_off_goes_alone(database: Database) -> None:
         "CREATE TABLE parent(id INTEGER PRIMARY KEY)",
         "CREATE TABLE child(p REFERENCES parent)",
     )
+    child = "INSERT INTO child VALUES (?)"
     replies = database.batch(
-        database.request("INSERT INTO child VALUES (1)"),
-        database.request("INSERT INTO child VALUES (2)", foreign_keys=False),
+        database.request((child, (1,))),
+        database.request((child, (2,)), foreign_keys=False),
         database.request("INSERT OR ROLLBACK INTO parent VALUES ('x')", foreign_keys=False),
-        database.request("INSERT INTO child VALUES (3)"),
+        database.request((child, (3,))),
         database.request("PRAGMA foreign_keys"),
     )
     assert [type(reply) for reply in replies] == [Failed, Results, Failed, Failed, Results]
