@@ -10,7 +10,7 @@ from raftdb.base.errors import ConfigError, InterfaceError, NotSupportedError
 from raftdb.base.ids import Address
 from raftdb.base.limits import DEFAULT_LIMITS
 from raftdb.client.actions import Steps
-from raftdb.client.core import Core
+from raftdb.client.core import NOT_READS, Core
 from raftdb.client.cursor import Cursor, ResultSet, RowFactory, result_sets
 from raftdb.client.driver import BlockingDriver
 from raftdb.client.link import IN_PROCESS, Dialler, InProcessLink, own_cluster
@@ -235,7 +235,7 @@ class Connection:
             )
         else:
             if level == LOCAL and self._link is not None:
-                results = self._link.local_query(statements)
+                results = self._read_here(self._link, statements)
                 if results is not None:
                     return results
             steps = self._core.query(
@@ -244,6 +244,15 @@ class Connection:
         outcome = self._run(steps)
         self._last_index = outcome.index
         return outcome.results
+
+    def _read_here(self, link: InProcessLink, statements: tuple[Statement, ...]) -> Results | None:
+        """Have the node in this process answer in this thread. None: ask it as any other."""
+        try:
+            return link.local_query(statements)
+        except errors.Error as error:
+            if error.code in NOT_READS:
+                return None
+            raise
 
     def _run(self, steps: Steps[_Value]) -> _Value:
         self._check_open()

@@ -11,7 +11,7 @@ import contextlib
 import select
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from raftdb.base.errors import AuthError, ConfigError, Error
@@ -63,12 +63,11 @@ class SocketLink(Link):
         self._core = ClientSide(limits)
         self._arrived: Sequence[Message] = ()
         self._timeout_s = -1.0
-        self._poll = select.poll()
-        self._poll.register(sock, select.POLLIN)
+        self._has_arrived = _watch(sock)
 
     def transmit(self, messages: Sequence[Hello | Request], until_s: float, stall_s: float) -> None:
         """Send all, in one piece. Raises LinkError; DataError when one is too large to send."""
-        if self._poll.poll(0):
+        if self._has_arrived():
             self._look()
         try:
             data = b"".join([self._core.send(message) for message in messages])
@@ -147,6 +146,15 @@ class SocketLink(Link):
         """Close; never fails."""
         with contextlib.suppress(OSError):
             self._socket.close()
+
+
+def _watch(sock: socket.socket) -> Callable[[], object]:
+    """A call that says whether something has arrived, without waiting."""
+    if not hasattr(select, "poll"):
+        return lambda: select.select((sock,), (), (), 0)[0]
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return lambda: poll.poll(0)
 
 
 class CallLink(Link):

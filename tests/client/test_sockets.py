@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 import raftdb
 from raftdb.base.ids import Address, ClusterId, NodeId
@@ -319,13 +320,43 @@ def test_a_welcome_that_contradicts_the_certificate(pki: Path) -> None:
     node.close()
 
 
-def test_a_client_does_not_pass_for_a_node(pki: Path, tmp_path: Path) -> None:
-    """A stolen client certificate opens no server: not even one with the right purpose."""
+def put(directory: Path, pki: Path, uris: list[str], days_ago: float = 0) -> ssl.SSLContext:
+    """The TLS of a node with whatever certificate, valid for a month."""
+    authority = load_authority(str(pki / "ca"))
+    since = datetime.now(UTC) - timedelta(days=days_ago)
+    issued = authority.issue(uris, "x", [ExtendedKeyUsageOID.SERVER_AUTH], since, 30)
+    for name, data in (("node.crt", issued.certificate), ("node.key", issued.key)):
+        path = directory / name
+        path.touch(0o600)
+        path.write_bytes(data)
+    (directory / "ca.crt").write_bytes(authority.certificate_pem)
+    return context_of(directory)
+
+
+def test_a_clients_certificate_serves_nobody(pki: Path) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     files = client_files(pki)
     context.load_cert_chain(files["cert"], files["key"])
     node = FakeNode(context=context)
-    refused(f"raftdb://{node.address}/", "cannot be trusted|not of a node", **files)
+    refused(f"raftdb://{node.address}/", "cannot be trusted", **files)
+    node.close()
+
+
+@pytest.mark.parametrize(
+    ("uris", "pattern"),
+    [
+        ([f"raftdb://{CLUSTER}/client/app"], "not of a node"),
+        ([f"raftdb://{OTHER}/node/n1"], "belongs to cluster"),
+        (["https://example.org/"], "no raftdb identity"),
+        ([f"raftdb://{CLUSTER}/node/n1", f"raftdb://{CLUSTER}/node/n2"], "2 URI names"),
+        ([], "0 URI names"),
+    ],
+)
+def test_a_certificate_that_may_serve_and_names_no_node_of_the_cluster(
+    pki: Path, tmp_path: Path, uris: list[str], pattern: str
+) -> None:
+    node = FakeNode(context=put(tmp_path, pki, uris))
+    refused(f"raftdb://{node.address}/", pattern, **client_files(pki))
     node.close()
 
 
@@ -335,15 +366,7 @@ def test_a_clients_certificate_that_the_node_refuses(pki: Path, secure: FakeNode
 
 
 def test_an_expired_node(pki: Path, tmp_path: Path) -> None:
-    authority = load_authority(str(pki / "ca"))
-    long_ago = datetime.now(UTC) - timedelta(days=900)
-    issued = authority.issue_node(NodeId("n1"), long_ago, 30)
-    for name, data in (("node.crt", issued.certificate), ("node.key", issued.key)):
-        path = tmp_path / name
-        path.touch(0o600)
-        path.write_bytes(data)
-    (tmp_path / "ca.crt").write_bytes(authority.certificate_pem)
-    node = FakeNode(context=context_of(tmp_path))
+    node = FakeNode(context=put(tmp_path, pki, [f"raftdb://{CLUSTER}/node/n1"], days_ago=900))
     refused(f"raftdb://{node.address}/", "expired", **client_files(pki))
     node.close()
 
@@ -415,8 +438,24 @@ def test_the_node_in_this_process(node: FakeNode) -> None:
         assert link.local == 0
         assert db.execute("SELECT a FROM t", read="local").fetchall() == [(1,)]
         assert link.local == 1
+        assert db.execute("PRAGMA user_version", read="local").fetchall() == [(0,)]
+        with pytest.raises(raftdb.ProgrammingError):
+            db.execute("SELECT nonsense", read="local")
         assert node.accepted == 0, "no socket is needed"
     assert link.closed == 1
+
+
+def test_what_looks_like_a_read_and_writes_is_executed_by_the_node_in_this_process(
+    node: FakeNode,
+) -> None:
+    link = LocalNode(node)
+
+    def refuse(statements: Any) -> Any:
+        raise raftdb.ProgrammingError("it writes", code="not_a_query")
+
+    link.local_query = refuse  # type: ignore[method-assign]
+    with raftdb.connect(link=link, read="local") as db:
+        assert db.execute("SELECT 1").fetchall() == [(1,)]
 
 
 def test_the_node_in_this_process_follows_another() -> None:
