@@ -238,6 +238,9 @@ class Nemesis:
         host.disk_slow_s = draw.choice((0.0, draw.uniform(0.01, 0.1), draw.uniform(0.1, 1.0)))
         self._world.note(f"{host.machine.name} disk +{host.disk_slow_s:.3f} s")
         self._world.at(draw.uniform(0.5, 2), setattr, host, "disk_slow_s", 0.0)
+        if draw.random() < 0.3:
+            # What hangs on this disk now is what a power cut takes.
+            self._world.at(draw.uniform(0.05, 1), self._stop_life, host.machine.name, host.lives)
 
     def transfer(self) -> None:
         for node in self._cluster.leaders():

@@ -70,7 +70,7 @@ class ToyMachine:
             self._store.entries.append(entry)
             replies.append(self._take(entry))
             self._watch(entry)
-        if self._draw.random() < 0.1:
+        if self._draw.random() < 0.3:
             self._store.durable = len(self._store.entries)
         return replies
 
