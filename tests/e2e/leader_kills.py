@@ -25,7 +25,9 @@ TEXT = (
 )
 
 
-def kill_leaders(cluster: Cluster, kills: int, show: bool = False) -> tuple[list[str], list[float]]:
+def kill_leaders(
+    cluster: Cluster, kills: int, *, orderly: bool = False, show: bool = False
+) -> tuple[list[str], list[float]]:
     """Broken promises, and for each kill the seconds without a commit."""
     clock = RealClock()
     ledger = Ledger(CLIENTS)
@@ -45,7 +47,10 @@ def kill_leaders(cluster: Cluster, kills: int, show: bool = False) -> tuple[list
             leader = cluster.wait_for_leader()
             stop.wait(0.3)
             moment_s = clock.monotonic_s()
-            cluster.kill(leader)
+            if orderly:
+                assert cluster.stop(leader) == {leader: 0}
+            else:
+                cluster.kill(leader)
             cluster.wait_for_leader()
             stop.wait(0.3)
             silences_s.append(ledger.longest_silence_s(moment_s - 0.2, clock.monotonic_s()))
@@ -75,12 +80,15 @@ def main() -> int:
         formatter_class=argparse.RawTextHelpFormatter,
     )
     parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--orderly", action="store_true", help="SIGTERM instead of SIGKILL")
     options = parser.parse_args()
     with (
         tempfile.TemporaryDirectory(prefix="raftdb-kills-") as home,
         running_cluster(Path(home) / "cluster") as cluster,
     ):
-        broken, silences_s = kill_leaders(cluster, options.kills, show=True)
+        broken, silences_s = kill_leaders(
+            cluster, options.kills, orderly=options.orderly, show=True
+        )
     ordered = sorted(silences_s)
     print(
         f"{len(ordered)} kills: without a commit for {statistics.median(ordered) * 1000:.0f} ms"
