@@ -426,6 +426,8 @@ class Applier:
                 raise StatementFailed(error) from error
             if self._content.error is not None:
                 raise self._content.error
+            if self._content.unknown_table:
+                self._schema_touched()
         if connection.status(apsw.SQLITE_DBSTATUS_DEFERRED_FKS)[0]:
             raise IntegrityError("FOREIGN KEY constraint failed", code="constraint_foreign_key")
 
@@ -441,6 +443,8 @@ class Applier:
             raise _TransactionLost(encode_reply(Failed(failure, number)))
         if isinstance(error, StatementFailed) and self._keeps_rows(request, error.cause):
             failure.outcome = APPLIED
+            if content.unknown_table:
+                self._schema_touched()
             self._control(_RELEASE)
             content.keep_request()
         else:

@@ -36,6 +36,7 @@ from raftdb.machine.statements import (
 )
 
 _INFOS_MAX = 512
+_INFO_BYTES_MAX = 16_384
 _BEGIN = f"BEGIN {MARK}"
 _ROLLBACK = f"ROLLBACK {MARK}"
 _STEPS = 50_000
@@ -192,7 +193,9 @@ class Reader:
             raise _use_execute()
         if len(self._infos) >= _INFOS_MAX:
             self._infos.clear()
-        info = self._infos[sql] = _Info(len(names), names_of(names))
+        info = _Info(len(names), names_of(names))
+        if len(sql) <= _INFO_BYTES_MAX:
+            self._infos[sql] = info
         return info
 
     def _fail(self, error: Exception) -> NoReturn:

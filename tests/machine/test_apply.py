@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
+
 import pytest
 
 from raftdb.base.errors import FatalError
@@ -174,6 +177,23 @@ def test_time_never_runs_backwards(database: Database) -> None:
     assert database.machine.time_ms() == format.TIME_MS_MAX
     [result] = database.run("SELECT date()")
     assert result.rows == (("9999-12-31",),)
+
+
+def test_localtime_is_utc_whatever_the_process_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    try:
+        database = Database(tmp_path / "database")
+        [(event, fields)] = database.log.events
+        assert (event, fields["before"], fields["now"]) == ("time_zone_set", "EST", "UTC")
+        [local] = database.run("SELECT datetime('now', 'localtime') = datetime('now')")
+        assert local.rows == ((1,),)
+        database.close()
+    finally:
+        monkeypatch.setenv("TZ", "UTC")
+        time.tzset()
 
 
 def test_random_comes_from_the_seed_and_the_place(database: Database) -> None:
