@@ -105,6 +105,7 @@ Make = Callable[[Peer, int], Sequence[Request]]
 
 
 def answer_of(peer: Peer, message: Message, refused: Error | None, chunks: list[bytes]) -> Answered:
+    """The reply that ends an attempt; `refused`: why a message sent ahead of it was refused."""
     if type(message) is ErrorMessage:
         error = message.exception()
         # A companion (attach) that was refused is why this one was.
