@@ -118,7 +118,10 @@ class Core:
             connected=links.connected,
             send=links.send,
         )
-        self._handlers: dict[type[Any], Callable[[str, Any], None]] = {
+        self._handlers = self._handler_table()
+
+    def _handler_table(self) -> dict[type[Any], Callable[[str, Any], None]]:
+        return {
             Append: self.on_append,
             Ack: self.on_ack,
             Heartbeat: self.on_heartbeat,

@@ -68,12 +68,7 @@ class Engine:
         timing = timing or Timing()
         wall = wall or Wall()
         check_timing(timing)
-        me = next((member for member in members if member.node_id == node_id), None)
-        if me is None:
-            raise ConfigError(
-                f"{node_id} is not in the list of members",
-                hint="each node's configuration lists all members, itself included",
-            )
+        me = own_member(node_id, members)
         others = check_members(me, members)
         self._node_id = node_id
         self._ports = ports
@@ -95,21 +90,14 @@ class Engine:
         self._heartbeat_timer: Timer | None = None
         self._proposals = Proposals(limits, self._resolve)
         self._reads = Reads(wall, self._resolve)
-        self._applier = Applier(
-            machine=machine,
-            log=journal,
-            executor=ports.executor,
-            own_payloads=self._proposals.payloads_at,
-            on_applied=self._on_applied,
-            on_batch=self._on_batch,
-            on_failed=self._fatal,
+        self._applier = self._make_applier(machine)
+        hello = Hello(
+            PROTOCOL_VERSION, cluster_id, node_id, history_id, PINNED_VERSION, fingerprint
         )
         self._transport = Transport(
             me=me,
             peers=others,
-            hello=Hello(
-                PROTOCOL_VERSION, cluster_id, node_id, history_id, PINNED_VERSION, fingerprint
-            ),
+            hello=hello,
             wall=wall,
             ports=ports,
             timing=timing,
@@ -129,6 +117,17 @@ class Engine:
             links=self._transport,
         )
         self._transfer = Transfer(self._core, ports.executor, self._resume_after_transfer)
+
+    def _make_applier(self, machine: StateMachine) -> Applier:
+        return Applier(
+            machine=machine,
+            log=self._journal,
+            executor=self._ports.executor,
+            own_payloads=self._proposals.payloads_at,
+            on_applied=self._on_applied,
+            on_batch=self._on_batch,
+            on_failed=self._fatal,
+        )
 
     # -- EnginePort ------------------------------------------------------------------------------
 
@@ -431,6 +430,17 @@ class Engine:
             call(*arguments)
         except Exception as error:
             self._ports.log.error("consensus_callback_failed", error=repr(error))
+
+
+def own_member(node_id: NodeId, members: Sequence[Member]) -> Member:
+    """This node among the members. Raises ConfigError."""
+    for member in members:
+        if member.node_id == node_id:
+            return member
+    raise ConfigError(
+        f"{node_id} is not in the list of members",
+        hint="each node's configuration lists all members, itself included",
+    )
 
 
 def check_timing(timing: Timing) -> None:

@@ -45,9 +45,6 @@ class HandMachine:
     def applied(self) -> Any:
         return self._applied
 
-    def apply_briefly(self, entries: Any) -> Any:
-        return None
-
     def apply(self, entries: Any) -> Any:
         if self.failure is not None:
             raise self.failure

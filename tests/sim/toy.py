@@ -58,10 +58,6 @@ class ToyMachine:
         last = self._store.entries[-1]
         return last.index, last.term
 
-    def apply_briefly(self, entries: Sequence[CommittedEntry]) -> Sequence[Sequence[bytes]] | None:
-        """Some at once, some on the lane: as it comes with a real machine."""
-        return None if entries[0].index % 3 else self.apply(entries)
-
     def apply(self, entries: Sequence[CommittedEntry]) -> Sequence[Sequence[bytes]]:
         replies = []
         for entry in entries:
