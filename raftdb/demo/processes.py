@@ -3,41 +3,13 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from raftdb.base.errors import ConfigError, OperationalError
-
-PORT_FIRST, PORT_LAST = 20_000, 32_000
-"""Below the range from which systems take ports for outgoing connections."""
-
-
-def free_ports(count: int) -> int:
-    """The first of `count` neighbouring loopback ports that are free now."""
-    chooser = random.SystemRandom()
-    for _ in range(200):
-        first = chooser.randrange(PORT_FIRST, PORT_LAST - count)
-        if all(_is_free(port) for port in range(first, first + count)):
-            return first
-    raise ConfigError(
-        f"found no {count} neighbouring free ports between {PORT_FIRST} and {PORT_LAST}",
-        hint="stop what listens there, or give --base-port",
-    )
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True
+from raftdb.base.errors import OperationalError
 
 
 @dataclass(slots=True)

@@ -18,7 +18,7 @@ from raftdb.client import Connection, connect
 from raftdb.demo.check import broken_promises, check_nodes
 from raftdb.demo.data import load_airports
 from raftdb.demo.ledger import Ledger
-from raftdb.demo.processes import ProcessCluster, free_ports
+from raftdb.demo.processes import ProcessCluster
 from raftdb.demo.report import Outcome, as_dict, show
 from raftdb.demo.screen import NodeView, Screen, View
 from raftdb.demo.story import Story
@@ -45,9 +45,7 @@ class Demo:
         self.directory = directory
         self._seconds = seconds
         self._quiet = quiet
-        self._founded: LocalCluster = found_local(
-            directory, locations=LOCATIONS[:nodes], base_port=free_ports(2 * nodes)
-        )
+        self._founded: LocalCluster = found_local(directory, locations=LOCATIONS[:nodes])
         self.cluster = ProcessCluster(directory)
         self.ledger = Ledger(CLIENTS)
         self.outcome = Outcome(nodes=nodes, clients=CLIENTS)
