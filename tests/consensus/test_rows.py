@@ -72,6 +72,29 @@ def test_rule_c1_the_candidates_own_vote_is_durable_before_it_asks() -> None:
     assert bench.journal.durable_hard_state.vote == "n1"
 
 
+def votes_around_a_power_cut(wall: Wall) -> list[tuple[int, str]]:
+    """(term, for whom) of every vote that left n1: n2 asks, the power goes before the disk has
+    anything, and after the restart n3 asks for the same term."""
+    left = []
+    bench = Bench(wall=wall)
+    bench.receive("n2", RequestVote(1, 1, 0, False))
+    left += [(vote.term, "n2") for vote in bench.take(Vote)]
+    kept = bench.journal.durable_hard_state
+    reborn = Bench(wall=wall, term=kept.term)
+    assert kept.vote is None
+    reborn.receive("n3", RequestVote(1, 1, 0, False))
+    reborn.journal.sync()
+    return left + [(vote.term, "n3") for vote in reborn.take(Vote)]
+
+
+def test_row_1_no_power_cut_makes_a_node_vote_twice() -> None:
+    assert votes_around_a_power_cut(Wall()) == [(1, "n3")]
+
+
+def test_row_1_stock_votes_twice_in_a_term() -> None:
+    assert votes_around_a_power_cut(planted.VotesDoNotWait()) == [(1, "n2"), (1, "n3")]
+
+
 def test_row_1_messages_leave_in_the_order_of_their_making_and_acks_are_cumulative() -> None:
     bench = Bench()
     bench.receive("n2", RequestVote(1, 1, 0, False))

@@ -42,6 +42,7 @@ class Nemesis:
             "failing_sync": self.failing_sync,
             "pause": self.pause,
             "slow_disk": self.slow_disk,
+            "slow_election": self.slow_election,
             "transfer": self.transfer,
         }
 
@@ -232,9 +233,28 @@ class Nemesis:
                 self._world.note(f"{host.life.name} resumes")
                 host.life.resume()
 
+    def slow_election(self) -> None:
+        """The leader dies while the disks of all others are slow, and one of those loses power
+        before, while or after it votes."""
+        draw = self._world.random
+        leaders = [node.name for node in self._cluster.leaders()]
+        if not leaders:
+            return
+        gone = draw.choice(leaders)
+        self._world.note(f"slow election without {gone}")
+        others = [host for name, host in self._cluster.hosts.items() if name != gone]
+        for host in others:
+            host.disk_slow_s = draw.uniform(0.05, 0.5)
+            self._world.at(1.5, setattr, host, "disk_slow_s", 0.0)
+        self._stop(gone, power=True)
+        victim = draw.choice(others)
+        self._world.at(draw.uniform(0.0, 1.2), self._stop_life, victim.machine.name, victim.lives)
+
     def slow_disk(self) -> None:
         draw = self._world.random
-        host = self._cluster.hosts[draw.choice(list(self._cluster.hosts))]
+        leaders = [node.name for node in self._cluster.leaders()]
+        names = leaders if leaders and draw.random() < 0.5 else list(self._cluster.hosts)
+        host = self._cluster.hosts[draw.choice(names)]
         host.disk_slow_s = draw.choice((0.0, draw.uniform(0.01, 0.1), draw.uniform(0.1, 1.0)))
         self._world.note(f"{host.machine.name} disk +{host.disk_slow_s:.3f} s")
         self._world.at(draw.uniform(0.5, 2), setattr, host, "disk_slow_s", 0.0)

@@ -66,7 +66,8 @@ FAULTS = {
     "power_in_write": 1.0,
     "failing_sync": 1.0,
     "pause": 1.5,
-    "slow_disk": 1.5,
+    "slow_disk": 2.0,
+    "slow_election": 1.0,
     "transfer": 1.0,
 }
 
