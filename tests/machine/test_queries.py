@@ -59,6 +59,29 @@ def test_rows_columns_and_parameters(filled: Database) -> None:
         filled.run("ALTER TABLE t RENAME COLUMN b TO bb", "ALTER TABLE t RENAME COLUMN bb TO b")
 
 
+def test_columns_follow_the_schema(filled: Database) -> None:
+    """A reader remembers a statement's columns, until the schema changes."""
+    machine = filled.machine
+    sql = "SELECT * FROM t WHERE id = ?"
+
+    def columns() -> tuple[str, ...]:
+        found = {machine.query_rows(sql, (key,))[0] for key in (1, 1, -1, -1)}
+        found |= {machine.query(Statement(sql, ((key,),))).statements[0].columns for key in (1, -1)}
+        [one] = found
+        return one
+
+    assert columns() == ("id", "a", "b")
+    filled.run("ALTER TABLE t ADD COLUMN c")
+    assert columns() == ("id", "a", "b", "c")
+    filled.run("ALTER TABLE t RENAME COLUMN c TO d", "INSERT INTO t(a) VALUES (1)")
+    assert columns() == ("id", "a", "b", "d")
+    filled.fail("ALTER TABLE t DROP COLUMN d", "SELECT nothing")
+    assert columns() == ("id", "a", "b", "d")
+    filled.run("DROP TABLE t", "CREATE TABLE t(id, x)", "INSERT INTO t VALUES (1, 2)")
+    assert columns() == ("id", "x")
+    assert machine.query_rows(sql, (1,)) == (("id", "x"), [(1, 2)])
+
+
 @pytest.mark.parametrize(
     "sql",
     [
