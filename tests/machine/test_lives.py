@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Sequence
@@ -16,13 +18,13 @@ from hypothesis import strategies as st
 from raftdb.base.limits import Limits
 from raftdb.command import OpenSession, Statement, encode_request
 from raftdb.machine import ContentHash, Machine
-from tests.machine.statements import SCHEMA, requests
+from tests.machine.statements import SCHEMA, SCHEMA_CHANGES, requests
 from tests.machine.support import FILES, HISTORY, Database, Entry, MemoryLog, stamp
 
 EXAMPLES = int(os.environ.get("RAFTDB_LIVES", "0"))
 """Set it to search for longer, with other examples each time."""
 SETTINGS = settings(
-    max_examples=EXAMPLES or 30,
+    max_examples=EXAMPLES or 60,
     deadline=None,
     derandomize=not EXAMPLES,
     database=None,
@@ -223,3 +225,41 @@ def test_a_kill_at_every_entry(tmp_path: Path) -> None:
         assert machine.content_hash() == database.machine.content_hash()
         machine.close()
     database.close()
+
+
+def fixed_life(directory: str) -> str:
+    """A life whose every statement is written here; its hashes."""
+    database = Database(Path(directory))
+    database.run(*SCHEMA)
+    for sql in SCHEMA_CHANGES:
+        database.apply(database.request(sql))
+        database.apply(
+            database.request(
+                "INSERT INTO plain(a, c) VALUES (abs(random() % 50), 'x')",
+                ("INSERT INTO nokey VALUES (:a, :b, :c)", {"c": 1, "a": "é", "b": 2.5}),
+                "INSERT INTO words VALUES ('hello world', hex(randomblob(2)))",
+            )
+        )
+        database.apply(database.request(("SELECT :a", {"b": 1, "c": 2})))
+    content = database.machine.content_hash()
+    database.close()
+    return content.total.hex() + content.results.hex()
+
+
+def test_processes_agree(tmp_path: Path) -> None:
+    """Nothing depends on the order of sets, or on what a process did before."""
+    expected = fixed_life(str(tmp_path / "here"))
+    for seed in ("1", "2"):
+        script = (
+            "from tests.machine.test_lives import fixed_life\n"
+            f"print(fixed_life({str(tmp_path / seed)!r}))\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            env={**os.environ, "PYTHONHASHSEED": seed, "TZ": "Asia/Tokyo"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        assert done.stdout.strip() == expected
