@@ -246,8 +246,8 @@ SCRIPTED: tuple[type[Wall], ...] = (
 
 BY_CONSEQUENCES = (NothingWaits, AcksDoNotWait, VotesDoNotWait, OwnVoteDoesNotWait)
 """`PromiseDurable` sees these at once, from inside. They are looked for without it too, by what a
-power cut then does to the cluster: that takes hundreds of seeds for the votes (two candidates of one
-term must meet a voter's power cut), which tests/consensus therefore scripts."""
+power cut then does to the cluster: that takes hundreds of seeds for the votes (two candidates of
+one term must meet a voter's power cut), which tests/consensus therefore scripts."""
 
 
 def hunt(
