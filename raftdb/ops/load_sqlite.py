@@ -61,14 +61,18 @@ class SourceDatabase:
 
     def __init__(self, path: Path) -> None:
         uri = f"{path.resolve().as_uri()}?mode=ro"
+        raw: sqlite3.Connection | None = None
         try:
-            self._raw = sqlite3.connect(uri, uri=True, isolation_level=None)
-            self._raw.execute("BEGIN")
-            self._raw.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            raw = sqlite3.connect(uri, uri=True, isolation_level=None)
+            raw.execute("BEGIN")
+            raw.execute("SELECT count(*) FROM sqlite_master").fetchone()
         except sqlite3.Error as error:
+            if raw is not None:
+                raw.close()
             raise ConfigError(
                 f"cannot read {path}: {error}", hint="check it: sqlite3 FILE 'PRAGMA quick_check'"
             ) from error
+        self._raw = raw
         self._database = sqlite_utils.Database(self._raw, execute_plugins=False)
         self.path = path
 

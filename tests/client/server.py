@@ -8,6 +8,7 @@ import socket
 import sqlite3
 import ssl
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -80,6 +81,8 @@ class Database:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.raw = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
+        # Python 3.13 warns of a connection that nobody closed.
+        weakref.finalize(self, self.raw.close)
         self.sessions: dict[bytes, tuple[int, bytes]] = {}
         self.index = 0
         self.applied = 0
