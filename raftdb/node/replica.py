@@ -13,6 +13,7 @@ from typing import Any
 from raftdb.base.errors import (
     DeadlineError,
     Error,
+    FatalError,
     InterfaceError,
     InternalError,
     NotLeaderError,
@@ -356,6 +357,10 @@ class Replica:
         def done(result: Any, error: BaseException | None) -> None:
             self._lanes[lane] -= 1
             call.end(*_answer(result, error, index))
+            if isinstance(error, FatalError):
+                # A damaged page: this node's copy can't be trusted any more. What a callback
+                # raises stops the node.
+                raise error
 
         self._executor.submit(f"read-{lane}", work, done)
 

@@ -7,6 +7,7 @@ import pytest
 from raftdb.base.errors import (
     DataError,
     DeadlineError,
+    FatalError,
     InternalError,
     NotLeaderError,
     OperationalError,
@@ -205,3 +206,11 @@ def test_a_follower_drains_at_once(bench: Bench) -> None:
     bench.replica.drain(lambda: ended.append(True))
     assert ended == [True]
     assert bench.engine.transfers == []
+
+
+def test_a_damaged_page_is_an_error_and_the_end_of_the_node(bench: Bench) -> None:
+    bench.machine.error = FatalError("a page is damaged")
+    with pytest.raises(FatalError):
+        bench.query("local")
+    (error,) = bench.answers
+    assert isinstance(error, FatalError)
