@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 import raftdb.wire as wire
-from raftdb.base.errors import DeadlineError, Error, UnavailableError
+from raftdb.base.errors import DeadlineError, Error, FatalError, UnavailableError
 from raftdb.base.ports import Executor
 from raftdb.command import Results, Statement
 from raftdb.embedded.assembly import Assembly
@@ -15,8 +15,6 @@ from raftdb.server import Dispatcher, greet
 SLACK_S = 1.0
 """A call waits this much longer than the node was told to: the node's answer is the better one."""
 UNTIMED_S = 5.0
-
-Submit = Callable[[Callable[[], None]], None]
 
 
 class EmbeddedLink:
@@ -52,7 +50,11 @@ class EmbeddedLink:
     def local_query(self, statements: tuple[Statement, ...]) -> Results | None:
         """Read this node's database in the calling thread."""
         self._require_running()
-        return self._assembly.machine.query(*statements)
+        try:
+            return self._assembly.machine.query(*statements)
+        except FatalError as error:
+            self._executor.call_threadsafe(self._assembly.fail, error)
+            raise
 
     def close(self) -> None:
         """The client is done."""
