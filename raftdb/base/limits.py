@@ -22,7 +22,6 @@ class Limits:
     request_values_max: int = 1_000_000
     """Values (parameters, statements and their frames) in one request: bounds what a frame of
     small values takes once it is decoded."""
-    reply_bytes_kept_max: int = 64 * 1024
     result_bytes_max: int = 32 * MIB
     client_frame_bytes_max: int = 33 * MIB
     hello_frame_bytes_max: int = 4096
@@ -50,12 +49,8 @@ class Limits:
     journal_segment_bytes: int = 16 * MIB
     journal_cache_bytes_max: int = 16 * MIB
     sessions_max: int = 10_000
-    session_replies_max: int = 1_024
-    session_idle_ms: int = 24 * 3_600_000
-    """A session ends when logged time has moved this far since its last request."""
     reader_age_ms_max: int = 60_000
     readers_max: int = 8
-    request_timeout_ms: int = 5_000
     handshake_timeout_ms: int = 5_000
 
     def __post_init__(self) -> None:

@@ -9,7 +9,6 @@ LIMIT_DOCS = {
     "request_bytes_max": "Bytes of one request, with all its statements and parameters.",
     "statements_per_request_max": "Statements in one request.",
     "request_values_max": "Parameters and statements in one request, all counted.",
-    "reply_bytes_kept_max": "A reply up to this size is kept, so that a retry gets it again.",
     "result_bytes_max": "Bytes of one result.",
     "client_frame_bytes_max": "Bytes of one message of the client protocol.",
     "hello_frame_bytes_max": "Bytes of a connection's first message.",
@@ -30,10 +29,7 @@ LIMIT_DOCS = {
     "journal_segment_bytes": "Bytes of one file of the journal.",
     "journal_cache_bytes_max": "Recent log entries that are kept in memory, in bytes.",
     "sessions_max": "Client sessions, of the whole cluster.",
-    "session_replies_max": "Kept replies of one session.",
-    "session_idle_ms": "A session ends after this long without a request, in milliseconds.",
     "reader_age_ms_max": "How long one read may run, in milliseconds.",
     "readers_max": "Reads that run at the same time.",
-    "request_timeout_ms": "Deadline of a request that names none, in milliseconds.",
     "handshake_timeout_ms": "How long a connection's handshake may take, in milliseconds.",
 }

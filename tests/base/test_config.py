@@ -101,7 +101,7 @@ def test_flags_win_over_environment_over_file_over_defaults(write: Any) -> None:
     config = load_config(path, environ, {"log.level": "debug", "node_id": None})
     assert (config.limits.readers_max, config.limits.sessions_max) == (1, 2)
     assert config.log.level == "debug"
-    assert config.limits.session_replies_max == Limits().session_replies_max
+    assert config.limits.append_bytes_max == Limits().append_bytes_max
 
 
 def test_everything_from_the_environment() -> None:
