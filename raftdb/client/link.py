@@ -224,10 +224,11 @@ class Dialler:
             return SocketLink(sock, self._clock, self._limits)
         try:
             sock.settimeout(max(until_s - self._clock.monotonic_s(), 0.001))
-            secured = self._context.wrap_socket(sock)
+            secured = self._context.wrap_socket(sock, do_handshake_on_connect=False)
         except (OSError, ValueError) as error:
             raise LinkError(*_reason(error), silent=isinstance(error, TimeoutError)) from error
         try:
+            _shake_hands(secured)
             link = SocketLink(secured, self._clock, self._limits)
             link.node_id, link.cluster_id = _node_of(secured)
         except BaseException:
@@ -258,7 +259,9 @@ def tls_context(options: Options) -> ssl.SSLContext | None:
         return None
     from raftdb.runtime.tls import client_context
 
-    return client_context(options.ca, options.cert, options.key)
+    context = client_context(options.ca, options.cert, options.key)
+    context.sslsocket_class = _SecuredSocket
+    return context
 
 
 def own_cluster(options: Options) -> str:
@@ -275,6 +278,24 @@ def own_cluster(options: Options) -> str:
             hint="a certificate opens the cluster only that issued it",
         )
     return found
+
+
+class _SecuredSocket(ssl.SSLSocket):
+    """Closes itself when it was never finished: one that is reset between its connection and its
+    wrapping raises from within `wrap_socket`, where nobody else has hold of it."""
+
+    def __del__(self) -> None:
+        if not hasattr(self, "_connected"):
+            self.close()
+        super().__del__()  # type: ignore[misc]  # What warns of a socket that we forgot.
+
+
+def _shake_hands(sock: ssl.SSLSocket) -> None:
+    """By itself, so that a connection that ended before it fails here too. Raises LinkError."""
+    try:
+        sock.do_handshake()
+    except (OSError, ValueError) as error:
+        raise LinkError(*_reason(error), silent=isinstance(error, TimeoutError)) from error
 
 
 def _node_of(sock: ssl.SSLSocket) -> tuple[str, str]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import select
 import signal
 import socket
 import ssl
+import struct
 import subprocess
 import sys
 import threading
@@ -281,6 +284,33 @@ def test_tls(pki: Path, secure: FakeNode) -> None:
         secure.cut()
         assert db.execute("SELECT count(*) FROM t").fetchone() == (20,)
         assert db.options.cluster == CLUSTER, "the client's own certificate says so"
+
+
+@pytest.mark.parametrize("ending", ["reset", "end"])
+def test_a_connection_that_ends_before_tls_begins(
+    pki: Path, ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The port of a node that is dying: it takes the connection, and that is all."""
+    port = listening_socket()
+    connect = socket.create_connection
+
+    def connect_and_see_it_end(*args: Any) -> socket.socket:
+        sock = connect(*args)
+        accepted, _ = port.accept()
+        if ending == "reset":
+            accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        accepted.close()
+        ended = select.poll()
+        ended.register(sock, select.POLLIN)
+        assert ended.poll(5_000)
+        return sock
+
+    monkeypatch.setattr(socket, "create_connection", connect_and_see_it_end)
+    dialler = Dialler(Options(**client_files(pki)), RealClock())  # type: ignore[arg-type]
+    with pytest.raises(LinkError):
+        dialler.dial(Address(LOCAL, port.getsockname()[1]), RealClock().monotonic_s() + 5)
+    gc.collect()  # A socket left open would warn here, and a warning is an error.
+    port.close()
 
 
 def refused(url: str, pattern: str, **options: Any) -> raftdb.Error:
