@@ -42,10 +42,13 @@ class Assembly:
         ports: Ports,
         stopped: Stopped,
         facts: Callable[[], dict[str, Any]] | None = None,
+        vfs_base: str = "",
     ) -> None:
         """Open journal and database. Raises ConfigError or FatalError, and then holds nothing.
 
-        `facts` adds to the status what only the owner knows (certificates, memory).
+        `facts` adds to the status what only the owner knows (certificates, memory). `vfs_base`
+        names the VFS below SQLite, `` for the system's: where the files port is not the system's
+        (or is watched), the database's files have to go the same way.
         """
         self.config = config
         self._ports = ports
@@ -67,6 +70,7 @@ class Assembly:
                 files=ports.files,
                 log=ports.log,
                 clock=ports.clock,
+                vfs_base=vfs_base,
             )
         except BaseException:
             self.journal.close(_ignore)
