@@ -72,6 +72,8 @@ class Connection:
         self.foreign_keys = True
         """Whether foreign keys are enforced in the writes of this connection."""
         self._link = link
+        self._reads_here = link is not None and options.read == LOCAL
+        """Reads without a level of their own are the node's in this process."""
         self._core = Core(options, clock, RealRandom())
         self._driver = BlockingDriver(Dialler(options, clock, link), clock)
         self._closed = False
@@ -235,7 +237,7 @@ class Connection:
             )
         else:
             if level == LOCAL and self._link is not None:
-                results = self._read_here(self._link, statements)
+                results = self._read_here(self._link, statements, timeout_s)
                 if results is not None:
                     return results
             steps = self._core.query(
@@ -245,10 +247,13 @@ class Connection:
         self._last_index = outcome.index
         return outcome.results
 
-    def _read_here(self, link: InProcessLink, statements: tuple[Statement, ...]) -> Results | None:
+    def _read_here(
+        self, link: InProcessLink, statements: tuple[Statement, ...], timeout_s: float
+    ) -> Results | None:
         """Have the node in this process answer in this thread. None: ask it as any other."""
         try:
-            return link.local_query(statements)
+            results, self._last_index = link.local_query(statements, timeout_s)
+            return results
         except errors.Error as error:
             if error.code in NOT_READS:
                 return None

@@ -6,16 +6,22 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
-from raftdb.base.errors import InterfaceError, ProgrammingError
-from raftdb.client.sqltext import BLANK, READ, Kind, classify, split
-from raftdb.client.values import adapt_parameters, adapt_sets
+from raftdb.base.errors import Error, InterfaceError, ProgrammingError
+from raftdb.client.core import NOT_READS
+from raftdb.client.options import with_timeout
+from raftdb.client.sqltext import BLANK, READ, SHORT, Kind, classify, classify_short, split
+from raftdb.client.values import INTEGER_MAX, INTEGER_MIN, adapt_parameters, adapt_sets
 from raftdb.command import Results, Statement, StatementResult, Value
+from raftdb.wire import LOCAL
 
 if TYPE_CHECKING:
     from raftdb.client.connection import Connection
+    from raftdb.client.link import InProcessLink
 
 Column = tuple[str, None, None, None, None, None, None]
 RowFactory = Callable[["Cursor", tuple[Value, ...]], Any]
+_ODD = (None,)
+"""Parameters that are no tuple are looked at closely."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +129,17 @@ class Cursor:
         `parameters`: a sequence for `?`, a mapping for `:name`. `read`: the read level of this call
         (`linearizable`, `local`). `timeout`: seconds. Raises raftdb.Error.
         """
-        self._check_open()
-        kind = _classified(sql)
+        connection = self._connection
+        if self._closed or connection._closed:
+            self._check_open()
+        kind = classify_short(sql) if type(sql) is str and len(sql) <= SHORT else _classified(sql)
+        if (
+            (connection._reads_here if read is None else read == LOCAL)
+            and kind.kind == READ
+            and connection._link is not None
+            and self._read_here(connection._link, sql, parameters, timeout)
+        ):
+            return self
         self._forget()
         if kind.kind == BLANK:
             return self
@@ -134,6 +149,37 @@ class Cursor:
         if kind.inserts:
             self._lastrowid = results.statements[0].last_insert_rowid
         return self
+
+    def _read_here(
+        self, link: InProcessLink, sql: str, parameters: Any, timeout: float | None
+    ) -> bool:
+        """A local read by the node in this process, in this thread: short, for what it does costs
+        two microseconds. False: it is no read, and has to be executed."""
+        connection = self._connection
+        for value in parameters if type(parameters) is tuple else _ODD:
+            kind = type(value)
+            if kind is int:
+                if not INTEGER_MIN <= value <= INTEGER_MAX:
+                    adapt_parameters(parameters)
+            elif kind is not bytes and (kind is not str or not value.isascii()):
+                parameters = adapt_parameters(parameters)
+                break
+        options = connection.options
+        timeout_s = options.timeout if timeout is None else with_timeout(options, timeout)
+        try:
+            columns, rows, index = link.local_rows(sql, parameters, timeout_s)
+        except Error as error:
+            self._forget()
+            if error.code in NOT_READS:
+                return False
+            raise
+        connection._last_index = index
+        self._columns = columns
+        self._rows = rows
+        self._next = 0
+        self._rowcount = -1
+        self._row_class = None
+        return True
 
     def executemany(
         self, sql: str, parameter_sets: Iterable[Any], /, *, timeout: float | None = None
@@ -200,11 +246,13 @@ class Cursor:
 
     def fetchone(self) -> Any:
         """The next row; None when there is none."""
-        self._check_open()
-        if self._next >= len(self._rows):
+        if self._closed or self._connection._closed:
+            self._check_open()
+        place = self._next
+        if place >= len(self._rows):
             return None
-        row = self._rows[self._next]
-        self._next += 1
+        row = self._rows[place]
+        self._next = place + 1
         return row if self.row_factory is None else self.row_factory(self, row)
 
     def fetchmany(self, size: int | None = None) -> list[Any]:

@@ -12,7 +12,7 @@ import select
 import socket
 import ssl
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from raftdb.base.errors import AuthError, ConfigError, Error
 from raftdb.base.ids import Address
@@ -21,6 +21,7 @@ from raftdb.base.ports import Clock
 from raftdb.client.actions import Link, LinkError
 from raftdb.client.options import Options
 from raftdb.command import Results, Statement
+from raftdb.command.requests import Parameters
 from raftdb.wire import (
     ClientSide,
     Hello,
@@ -46,8 +47,16 @@ class InProcessLink(Protocol):
         ErrorMessage 0); every request ends within its own `timeout_ms`, or soon where it has none.
         Raises nothing but base.Error (the node is stopped)."""
 
-    def local_query(self, statements: tuple[Statement, ...]) -> Results | None:
-        """Answer a local read in the calling thread, or None to have it sent by `call`."""
+    def local_query(
+        self, statements: tuple[Statement, ...], timeout_s: float
+    ) -> tuple[Results, int]:
+        """Answer a local read in the calling thread: the results, and the log index that they
+        reflect at least. Raises base.Error; one of the codes core.NOT_READS has it executed."""
+
+    def local_rows(
+        self, sql: str, parameters: Parameters, timeout_s: float
+    ) -> tuple[tuple[str, ...], list[tuple[Any, ...]], int]:
+        """The same for one statement: columns, rows, index."""
 
     def close(self) -> None:
         """No more calls will come; calling it again does no harm."""

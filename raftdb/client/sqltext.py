@@ -36,7 +36,8 @@ _PRAGMAS_WITHOUT = re.compile(
     r"|compile_options|(user|schema|data)_version|application_id|encoding|page_(count|size)"
     r"|freelist_count|foreign_keys"
 )
-_CACHED_CHARACTERS_MAX = 4_096
+SHORT = 4_096
+"""Characters of a statement up to which its kind is remembered."""
 
 
 class Kind:
@@ -63,9 +64,9 @@ class Kind:
 
 def classify(sql: str) -> Kind:
     """Read, write, or nothing at all."""
-    if len(sql) > _CACHED_CHARACTERS_MAX:
+    if len(sql) > SHORT:
         return _classify(sql)
-    return _classify_cached(sql)
+    return classify_short(sql)
 
 
 def _classify(sql: str) -> Kind:
@@ -85,7 +86,8 @@ def _classify(sql: str) -> Kind:
     return Kind(BLANK, "")
 
 
-_classify_cached = lru_cache(maxsize=1024)(_classify)
+classify_short = lru_cache(maxsize=1024)(_classify)
+"""`classify` for SQL of at most SHORT characters."""
 
 
 def _tokens(sql: str) -> Iterator[tuple[str, str]]:

@@ -57,6 +57,8 @@ class Assembly:
         self._started_s = ports.clock.monotonic_s()
         self._stopping = False
         self._closing = False
+        self.serves = True
+        """False from the moment on when nothing may be answered any more. From any thread."""
         self._failure: BaseException | None = None
         check_identity(ports.files, config)
         self.journal = Journal.open(
@@ -143,6 +145,7 @@ class Assembly:
         if self._stopped is None or self._failure is not None:
             return
         self._failure = error
+        self.serves = False
         self._stopping = True
         self._ports.log.error("node_stops", reason=str(error))
         self._ports.executor.call_later(CLOSE_S, self._end)
@@ -157,6 +160,7 @@ class Assembly:
     def _close(self) -> None:
         if not self._closing:
             self._closing = True
+            self.serves = False
             self.engine.stop(self._engine_stopped)
 
     def _engine_stopped(self) -> None:

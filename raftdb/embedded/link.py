@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import raftdb.wire as wire
 from raftdb.base.errors import DeadlineError, Error, FatalError, UnavailableError
 from raftdb.base.ports import Executor
 from raftdb.command import Results, Statement
+from raftdb.command.requests import Parameters
 from raftdb.embedded.assembly import Assembly
 from raftdb.server import Dispatcher, greet
 
@@ -47,14 +49,40 @@ class EmbeddedLink:
             raise DeadlineError(f"the node did not answer within {timeout_s:g} s")
         return waiting.replies
 
-    def local_query(self, statements: tuple[Statement, ...]) -> Results | None:
+    def local_query(
+        self, statements: tuple[Statement, ...], timeout_s: float
+    ) -> tuple[Results, int]:
         """Read this node's database in the calling thread."""
-        self._require_running()
+        assembly = self._assembly
+        if not assembly.serves:
+            raise _not_running()
         try:
-            return self._assembly.machine.query(*statements)
-        except FatalError as error:
-            self._executor.call_threadsafe(self._assembly.fail, error)
-            raise
+            index = int(assembly.machine.applied()[0])
+            return assembly.machine.query(*statements, timeout_s=timeout_s), index
+        except Error as error:
+            raise self._failed(error) from error
+
+    def local_rows(
+        self, sql: str, parameters: Parameters, timeout_s: float
+    ) -> tuple[tuple[str, ...], list[tuple[Any, ...]], int]:
+        """The same for one statement, and with nothing made that is not wanted."""
+        assembly = self._assembly
+        if not assembly.serves:
+            raise _not_running()
+        try:
+            return assembly.machine.query_rows(sql, parameters, timeout_s)
+        except Error as error:
+            raise self._failed(error) from error
+
+    def _failed(self, error: Error) -> Error:
+        """What a local read's failure means for the node, and for the caller."""
+        assembly = self._assembly
+        if isinstance(error, FatalError):
+            # A damaged page: this node's copy can't be trusted any more.
+            self._executor.call_threadsafe(assembly.fail, error)
+        elif not assembly.serves and error.code == "closed":
+            return _not_running()
+        return error
 
     def close(self) -> None:
         """The client is done."""
@@ -99,7 +127,11 @@ class EmbeddedLink:
 
     def _require_running(self) -> None:
         if not self._is_running():
-            raise UnavailableError("the embedded node is not running", hint="start it first")
+            raise _not_running()
+
+
+def _not_running() -> Error:
+    return UnavailableError("the embedded node is not running", hint="start it first")
 
 
 class _Waiting:

@@ -35,7 +35,7 @@ from raftdb.machine.format import (
     TABLES,
 )
 from raftdb.machine.policy import READ_PRAGMAS
-from raftdb.machine.readers import QueryStop, ReaderPool
+from raftdb.machine.readers import UNTIMED_S, QueryStop, ReaderPool
 from raftdb.machine.rowhash import ContentHash, to_bytes
 from raftdb.machine.sqltext import is_read
 from raftdb.machine.stored import run_on
@@ -244,24 +244,31 @@ class Machine:
         rows_bytes_max: int | None = None,
         rows_max: int | None = None,
         stop: QueryStop | None = None,
+        timeout_s: float = UNTIMED_S,
     ) -> Results:
         """Execute read-only statements, all on one snapshot: the last commit, or a later one. From
         any thread.
 
         Raises ProgrammingError with code `not_a_read` when one would write, and DataError with
         code `result_too_large` when all rows together have more than `rows_max` rows (None: no
-        bound) or `rows_bytes_max` bytes (None: limits.result_bytes_max). `stop` ends it early.
+        bound) or `rows_bytes_max` bytes (None: limits.result_bytes_max). `stop` ends it early;
+        DeadlineError after `timeout_s`.
         """
         bytes_max = self._limits.result_bytes_max if rows_bytes_max is None else rows_bytes_max
         rows = _MANY if rows_max is None else rows_max
-        return self._readers.query(statements, bytes_max, rows, stop)
+        return self._readers.query(statements, bytes_max, rows, stop, timeout_s)
 
     def query_rows(
-        self, sql: str, parameters: Parameters = ()
-    ) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
-        """As `query`, for one statement and one set of parameters: (columns, rows), nothing else
-        made. For local reads inside a program. From any thread."""
-        return self._readers.rows(sql, parameters, self._limits.result_bytes_max, _MANY)
+        self, sql: str, parameters: Parameters = (), timeout_s: float = UNTIMED_S
+    ) -> tuple[tuple[str, ...], list[tuple[Any, ...]], int]:
+        """As `query`, for one statement and one set of parameters: (columns, rows, index that the
+        snapshot holds at least), nothing else made. For local reads inside a program. From any
+        thread."""
+        index = self._applier.progress.index
+        columns, rows, _room = self._readers.rows(
+            sql, parameters, self._limits.result_bytes_max, _MANY, timeout_s
+        )
+        return columns, rows, index
 
     def is_read_only(self, sql: str) -> bool:
         """Whether this SQL may go to `query`, by its text alone (no IO; from any thread)."""

@@ -16,6 +16,7 @@ import apsw
 
 from raftdb.base.errors import (
     DataError,
+    DeadlineError,
     OperationalError,
     OverloadedError,
     ProgrammingError,
@@ -43,6 +44,8 @@ _STEPS = 50_000
 """Steps of SQLite's virtual machine between two looks whether a query must stop: a few ms."""
 _WAIT_S = 5.0
 """How long a query waits for a free connection."""
+UNTIMED_S = 3_600.0
+"""The deadline of a query whose caller gives none."""
 
 
 class SchemaEpoch:
@@ -74,18 +77,39 @@ class _Info:
 class Reader:
     """One read-only connection. One thread at a time."""
 
-    def __init__(self, connection: apsw.Connection, epoch: SchemaEpoch) -> None:
+    def __init__(
+        self, connection: apsw.Connection, epoch: SchemaEpoch, now_s: Callable[[], float] | None
+    ) -> None:
         self.connection = connection
         self.started_s: float | None = None
-        """When the query that runs now began; None while idle."""
+        """When the query that runs now was seen running first; None while idle. A short one ends
+        before anybody looks, and has not paid for a clock."""
+        self.timeout_s = UNTIMED_S
+        """How long the query that runs now may run."""
+        self.late = False
+        """It ran longer than that."""
         self.stopping = False
         """The query must end. An interrupt alone could come before it began, and be lost."""
-        connection.set_progress_handler(lambda: self.stopping, _STEPS)
+        self._now_s = now_s
+        connection.set_progress_handler(self._must_stop, _STEPS)
         self._cursor = connection.cursor()
         self._authorizer = ReadAuthorizer()
         connection.authorizer = self._authorizer
         self._epoch = epoch
         self._infos: dict[str, _Info] = {}
+
+    def _must_stop(self) -> bool:
+        """Called by SQLite each _STEPS steps: a few ms."""
+        if self.stopping:
+            return True
+        if self._now_s is None:
+            return False
+        started_s = self.started_s
+        if started_s is None:
+            self.started_s = self._now_s()
+        elif self._now_s() - started_s > self.timeout_s:
+            self.late = True
+        return self.late
 
     def stop(self) -> None:
         """End the query that runs. From any thread."""
@@ -152,7 +176,7 @@ class Reader:
                 columns = info.columns
             else:
                 columns = self._columns(sql, info, epoch)
-            rows = []
+            rows: list[tuple[Any, ...]] = []
             room = bytes_max
             for row in cursor:
                 rows.append(row)
@@ -205,7 +229,7 @@ class Reader:
         if isinstance(error, apsw.ReadOnlyError):
             raise _use_execute() from error
         if isinstance(error, apsw.InterruptError):
-            raise _stopped() from error
+            raise (_late(self.timeout_s) if self.late else _stopped()) from error
         raise failures.of_query(error) from error
 
     def _reset_cursor(self) -> None:
@@ -227,6 +251,15 @@ def _stopped() -> OperationalError:
         code="query_too_long",
         retryable=True,
         hint="ask for less at a time: a long read keeps the log from being compacted",
+    )
+
+
+def _late(timeout_s: float) -> DeadlineError:
+    return DeadlineError(
+        f"the query ran longer than {timeout_s:g} s",
+        outcome="not_applied",
+        retryable=True,
+        hint="give it more time (timeout), or ask for less",
     )
 
 
@@ -292,14 +325,14 @@ class ReaderPool:
         bytes_max: int,
         rows_max: int,
         stop: QueryStop | None = None,
+        timeout_s: float = UNTIMED_S,
     ) -> Results:
         """Run the statements on a free reader, on one snapshot."""
         try:
             reader = self._idle.pop()
         except IndexError:
-            reader = self._take()
-        if self._now_s is not None:
-            reader.started_s = self._now_s()
+            reader = self._take(timeout_s)
+        reader.timeout_s = timeout_s
         try:
             if stop is not None:
                 stop.begins(reader)
@@ -310,20 +343,21 @@ class ReaderPool:
             self._give_back(reader)
 
     def rows(
-        self, sql: str, parameters: Parameters, bytes_max: int, rows_max: int
-    ) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
-        """Run one statement on a free reader: (columns, rows)."""
+        self, sql: str, parameters: Parameters, bytes_max: int, rows_max: int, timeout_s: float
+    ) -> tuple[tuple[str, ...], list[tuple[Any, ...]], int]:
+        """Run one statement on a free reader: as Reader.rows."""
         try:
             reader = self._idle.pop()
         except IndexError:
-            reader = self._take()
-        if self._now_s is not None:
-            reader.started_s = self._now_s()
+            reader = self._take(timeout_s)
+        reader.timeout_s = timeout_s
         try:
-            columns, rows, _room = reader.rows(sql, parameters, bytes_max, rows_max)
-            return columns, rows
+            return reader.rows(sql, parameters, bytes_max, rows_max)
         finally:
-            self._give_back(reader)
+            if reader.started_s is None and not reader.stopping and not self._waiting:
+                self._idle.append(reader)  # as _give_back does it, for what was short
+            else:
+                self._give_back(reader)
 
     @contextmanager
     def snapshot(self) -> Iterator[apsw.Connection]:
@@ -350,18 +384,19 @@ class ReaderPool:
                 count += 1
         return count
 
-    def _take(self) -> Reader:
+    def _take(self, timeout_s: float) -> Reader:
         with self._condition:
             if self._closed:
                 raise OperationalError("the database is closed", code="closed")
             if len(self._all) < self._readers_max:
-                reader = Reader(self._connect(), self._epoch)
+                reader = Reader(self._connect(), self._epoch, self._now_s)
                 self._all.append(reader)
                 return reader
             self._waiting += 1
             try:
                 # Another thread may be quicker than the one that was woken: hence the loop.
-                while self._condition.wait_for(lambda: self._idle or self._closed, _WAIT_S):
+                wait_s = min(timeout_s, _WAIT_S)
+                while self._condition.wait_for(lambda: self._idle or self._closed, wait_s):
                     if self._closed:
                         raise OperationalError("the database is closed", code="closed")
                     try:
@@ -377,7 +412,8 @@ class ReaderPool:
 
     def _give_back(self, reader: Reader) -> None:
         reader.started_s = None
-        reader.stopping = False
+        if reader.stopping or reader.late:
+            reader.stopping = reader.late = False
         self._idle.append(reader)
         if self._waiting:
             with self._condition:

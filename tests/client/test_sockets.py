@@ -26,6 +26,7 @@ from raftdb.base.ids import Address, ClusterId, NodeId
 from raftdb.client.actions import LinkError
 from raftdb.client.link import Dialler
 from raftdb.client.options import Options
+from raftdb.command import Statement
 from raftdb.runtime import RealClock
 from raftdb.runtime.tls import TlsPaths, server_context
 from raftdb.security import found_certificates, load_authority
@@ -449,10 +450,14 @@ class LocalNode:
         with self.talk.node.database.lock:
             return self.talk.handle(message)
 
-    def local_query(self, statements: Any) -> Any:
+    def local_query(self, statements: Any, timeout_s: float) -> Any:
         self.local += 1
         with self.talk.node.database.lock:
-            return self.talk.node.database.query(statements)
+            return self.talk.node.database.query(statements), 7
+
+    def local_rows(self, sql: str, parameters: Any, timeout_s: float) -> Any:
+        results, index = self.local_query((Statement(sql, (parameters,)),), timeout_s)
+        return results.statements[0].columns, list(results.statements[0].rows), index
 
     def close(self) -> None:
         self.closed += 1
@@ -467,7 +472,8 @@ def test_the_node_in_this_process(node: FakeNode) -> None:
         assert db.execute("SELECT a FROM t").fetchall() == [(1,)]
         assert link.local == 0
         assert db.execute("SELECT a FROM t", read="local").fetchall() == [(1,)]
-        assert link.local == 1
+        assert (link.local, db.last_index) == (1, 7)
+        assert db.execute("SELECT a FROM t WHERE a = ?", (True,), read="local").fetchone() == (1,)
         assert db.execute("PRAGMA user_version", read="local").fetchall() == [(0,)]
         with pytest.raises(raftdb.ProgrammingError):
             db.execute("SELECT nonsense", read="local")
@@ -480,12 +486,28 @@ def test_what_looks_like_a_read_and_writes_is_executed_by_the_node_in_this_proce
 ) -> None:
     link = LocalNode(node)
 
-    def refuse(statements: Any) -> Any:
+    def refuse(*_arguments: Any) -> Any:
         raise raftdb.ProgrammingError("it writes", code="not_a_query")
 
-    link.local_query = refuse  # type: ignore[method-assign]
+    link.local_query = link.local_rows = refuse  # type: ignore[method-assign]
     with raftdb.connect(link=link, read="local") as db:
         assert db.execute("SELECT 1").fetchall() == [(1,)]
+        assert db.batch(["SELECT 1"])[0].rows == ((1,),)
+
+
+@pytest.mark.parametrize("value", [2**63, float("nan"), "\ud800", object(), [1]])
+def test_parameters_of_a_read_in_this_process_are_checked_as_any(
+    node: FakeNode, value: object
+) -> None:
+    link = LocalNode(node)
+    with raftdb.connect(link=link, read="local") as db:
+        for parameters in ((value,), [value], (1, value), {"a": value}):
+            with pytest.raises(raftdb.DataError) as here:
+                db.execute("SELECT ?", parameters)
+            with pytest.raises(raftdb.DataError) as there:
+                db.execute("SELECT ?", parameters, read="linearizable")
+            assert str(here.value) == str(there.value)
+    assert link.local == 0
 
 
 def test_the_node_in_this_process_follows_another() -> None:

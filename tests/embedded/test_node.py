@@ -111,3 +111,29 @@ def test_it_refuses_to_run_without_assertions() -> None:
     )
     assert done.returncode != 0
     assert "-O" in done.stderr
+
+
+ENDLESS = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c"
+
+
+def test_a_local_read_ends_at_its_deadline(members: Members) -> None:
+    node = members.leader()
+    with node.connect(read="local") as connection:
+        with pytest.raises(raftdb.DeadlineError):
+            connection.execute(ENDLESS, timeout=0.1)
+        with pytest.raises(raftdb.DeadlineError):
+            connection.batch(["SELECT 1", ENDLESS], timeout=0.1)
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+        assert connection.last_index > 0
+
+
+def test_a_stopped_node_answers_nothing(members: Members) -> None:
+    node = next(iter(members.nodes.values()))
+    connection = node.connect(read="local")
+    assert connection.execute("SELECT 1").fetchone() == (1,)
+    node.stop()
+    with pytest.raises(raftdb.UnavailableError):
+        connection.execute("SELECT 1")
+    with pytest.raises(raftdb.UnavailableError):
+        connection.batch(["SELECT 1"])
+    members.restart(str(node.config.node_id))

@@ -79,7 +79,7 @@ def test_columns_follow_the_schema(filled: Database) -> None:
     assert columns() == ("id", "a", "b", "d")
     filled.run("DROP TABLE t", "CREATE TABLE t(id, x)", "INSERT INTO t VALUES (1, 2)")
     assert columns() == ("id", "x")
-    assert machine.query_rows(sql, (1,)) == (("id", "x"), [(1, 2)])
+    assert machine.query_rows(sql, (1,)) == (("id", "x"), [(1, 2)], machine.applied()[0])
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,8 @@ def test_several_statements_see_one_snapshot(filled: Database) -> None:
         filled.run("DELETE FROM t")
 
     count = Statement("SELECT count(*) FROM t")
-    reader = readers.Reader(filled.machine._readers._connect(), filled.machine._applier.epoch)
+    machine = filled.machine
+    reader = readers.Reader(machine._readers._connect(), machine._applier.epoch, None)
     seen = []
     original = reader.rows
 
@@ -228,7 +229,7 @@ def test_all_readers_busy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(readers, "_WAIT_S", 0.05)
     database = Database(tmp_path / "database", limits=Limits(readers_max=1))
     pool = database.machine._readers
-    taken = pool._take()
+    taken = pool._take(10.0)
     with pytest.raises(OverloadedError) as raised:
         database.rows("SELECT 1")
     assert raised.value.retryable

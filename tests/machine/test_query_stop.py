@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import pytest
 
-from raftdb.base.errors import OperationalError
+from raftdb.base.errors import DeadlineError, OperationalError
 from raftdb.command import Statement
 from raftdb.machine import QueryStop
+from raftdb.runtime import RealClock
 from tests.machine.support import Database
 
 ENDLESS = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c"
@@ -24,6 +26,22 @@ def test_a_running_query_is_stopped_and_the_reader_serves_the_next(database: Dat
         machine.query(Statement(ENDLESS), stop=stop)
     assert caught.value.code == "query_too_long"
     assert machine.query(Statement("SELECT 1"), stop=QueryStop()).statements[0].rows == ((1,),)
+
+
+def test_a_query_ends_at_its_deadline_and_the_reader_serves_the_next(tmp_path: Path) -> None:
+    database = Database(tmp_path, clock=RealClock())
+    machine = database.machine
+    for attempt in (
+        lambda: machine.query(Statement(ENDLESS), timeout_s=0.1),
+        lambda: machine.query(Statement("SELECT 1"), Statement(ENDLESS), timeout_s=0.1),
+        lambda: machine.query_rows(ENDLESS, timeout_s=0.1),
+    ):
+        with pytest.raises(DeadlineError, match=r"longer than 0\.1 s") as caught:
+            attempt()
+        assert (caught.value.outcome, caught.value.retryable) == ("not_applied", True)
+        assert machine.query_rows("SELECT 1")[1] == [(1,)]
+    assert len(machine._readers._all) == 1
+    database.close()
 
 
 def test_a_query_that_was_stopped_before_it_began_does_not_begin(database: Database) -> None:
