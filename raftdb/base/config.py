@@ -127,6 +127,22 @@ class CheckpointConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class JournalConfig:
+    """How much of the log stays on disk once the database holds it."""
+
+    keep_bytes: int = field(
+        default=256 * MIB,
+        metadata=_about(INTEGER, "Log that stays for nodes that were away; older log is dropped."),
+    )
+    pinned_bytes_max: int = field(
+        default=1024 * MIB,
+        metadata=_about(
+            INTEGER, "Log beyond it that stays while a copy of the database is on its way."
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class NodeConfig:
     """Everything a node is told. Paths are absolute."""
 
@@ -165,6 +181,7 @@ class NodeConfig:
     limits: Limits = DEFAULT_LIMITS
     log: LogConfig = LogConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    journal: JournalConfig = JournalConfig()
 
     def __post_init__(self) -> None:
         _check_members(self.node_id, self.members)
@@ -178,6 +195,9 @@ class NodeConfig:
             )
         if self.checkpoint.wal_bytes < 1:
             raise ConfigError(f"checkpoint.wal_bytes is {self.checkpoint.wal_bytes}, below 1")
+        for name in ("keep_bytes", "pinned_bytes_max"):
+            if getattr(self.journal, name) < 0:
+                raise ConfigError(f"journal.{name} is {getattr(self.journal, name)}, below 0")
 
     @property
     def member(self) -> MemberConfig:
@@ -196,6 +216,7 @@ SECTIONS: dict[str, type[Any]] = {
     "limits": Limits,
     "log": LogConfig,
     "checkpoint": CheckpointConfig,
+    "journal": JournalConfig,
 }
 
 SECTION_DOCS = {
@@ -204,6 +225,7 @@ SECTION_DOCS = {
     "limits": "Bounds on everything. Keep them the same on all nodes.",
     "log": "The log goes to stderr.",
     "checkpoint": "When SQLite's write-ahead log is folded into the database file.",
+    "journal": "How much of the log stays on disk once the database holds it.",
 }
 
 

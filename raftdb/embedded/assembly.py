@@ -19,7 +19,7 @@ from raftdb.base.ports import Ports
 from raftdb.base.startup import check_clock, check_identity
 from raftdb.consensus import Engine
 from raftdb.consensus.port import EngineEvents, Member, Timing
-from raftdb.journal import Journal
+from raftdb.journal import Journal, RetentionBounds
 from raftdb.machine import Machine, fingerprint
 from raftdb.node import Housekeeping, Identity, Replica
 from raftdb.server import ClientListener
@@ -61,9 +61,7 @@ class Assembly:
         """False from the moment on when nothing may be answered any more. From any thread."""
         self._failure: BaseException | None = None
         check_identity(ports.files, config)
-        self.journal = Journal.open(
-            ports.files, journal_path(config.data_dir), ports.executor, config.limits, ports.log
-        )
+        self.journal = _open_journal(config, ports)
         try:
             self.machine = Machine.open(
                 database_path(config.data_dir),
@@ -100,7 +98,7 @@ class Assembly:
             limits=config.limits,
         )
         self._housekeeping = Housekeeping(
-            self.replica, self.machine, ports, config.checkpoint.wal_bytes
+            self.replica, self.machine, self.journal, ports, config.checkpoint.wal_bytes
         )
         self.listener = ClientListener(
             replica=self.replica, ports=ports, limits=config.limits, describe=self.describe
@@ -222,8 +220,20 @@ class Assembly:
             "durable_database_index": int(self.machine.durable_index),
             "sessions": self.machine.sessions_open(),
             "wal_pages": self.machine.wal_pages,
+            "journal_bytes": self.journal.bytes,
             **self._facts(),
         }
+
+
+def _open_journal(config: NodeConfig, ports: Ports) -> Journal:
+    return Journal.open(
+        ports.files,
+        journal_path(config.data_dir),
+        ports.executor,
+        config.limits,
+        ports.log,
+        RetentionBounds(config.journal.keep_bytes, config.journal.pinned_bytes_max),
+    )
 
 
 def _peer_facts(peer: Any, last_index: Index) -> dict[str, Any]:

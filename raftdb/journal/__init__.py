@@ -16,6 +16,7 @@ from raftdb.journal.inspect import (
     read_entries,
 )
 from raftdb.journal.journal import Journal
+from raftdb.journal.retention import Pin, RetentionBounds
 
 __all__ = [
     "Damage",
@@ -23,6 +24,8 @@ __all__ = [
     "Journal",
     "JournalReport",
     "LogEntry",
+    "Pin",
+    "RetentionBounds",
     "SegmentReport",
     "inspect_journal",
     "read_entries",

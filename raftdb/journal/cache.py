@@ -41,12 +41,11 @@ class EntryCache:
             self._remove(gone)
         self.first = max(self.first, index)
 
-    def reset(self, entry: LogEntry) -> None:
-        """Forget all but this one."""
+    def reset(self, first: int) -> None:
+        """Forget all; the next entry is `first`."""
         self.entries.clear()
         self.bytes = 0
-        self.first = entry.index
-        self.add(entry)
+        self.first = first
 
     def evict(self, bytes_max: int, durable_index: int) -> None:
         """Let go of the oldest, down to the bound, as far as they are durable."""

@@ -405,7 +405,7 @@ def _decode_record(data: bytes, offset: int, seed: int) -> tuple[int, int, int, 
 def decode_entry(data: bytes, offset: int, index: int, seed: int) -> LogEntry:
     """Read and verify the entry whose record begins at `offset`. Raises FormatError."""
     kind, found, term, length = _decode_record(data, offset, seed)
-    if kind not in (ENTRY, RESET) or found != index:
+    if kind != ENTRY or found != index:
         raise FormatError(offset, f"expected entry {index}, found record {found} of kind {kind}")
     start = offset + RECORD_HEADER_BYTES
     return LogEntry(Index(index), Term(term), bytes(data[start : start + length]))

@@ -74,10 +74,9 @@ class SegmentIndex:
             return
         self._clear(index, previous_term)
 
-    def reset(self, index: int, term: int, offset: int) -> None:
-        """Forget everything; the log is the empty entry `index` alone, recorded at `offset`."""
-        self._clear(index, 0)
-        self.add(index, term, offset, 0)
+    def reset(self, index: int, term: int) -> None:
+        """Forget everything; the next entry follows (index, term), of which only that is known."""
+        self._clear(index + 1, term)
 
     def footer(self, end: int, next_batch: int, chain: int, seed: int) -> bytes:
         """What seals the segment, when its batches end at offset `end` with that chain value."""

@@ -349,8 +349,8 @@ def _apply(segment: _Segment, batch: Batch, data: bytes) -> None:
         elif record.kind == DROP:
             segment.oldest = max(segment.oldest, int.from_bytes(body, "little"))
         elif record.kind == RESET:
-            segment.records = {record.entry_index: record}
-            segment.floor = record.entry_index
+            segment.records = {}
+            segment.floor = record.entry_index + 1
             segment.oldest = segment.number
 
 

@@ -39,6 +39,7 @@ from raftdb.journal.index import SegmentIndex
 from raftdb.journal.problems import io_problem
 from raftdb.journal.queue import OperationQueue, last_after
 from raftdb.journal.recovery import Recovered, create_journal, recover_journal
+from raftdb.journal.retention import Pin, Retention, RetentionBounds
 from raftdb.journal.segments import SegmentReader
 from raftdb.journal.writer import (
     BatchPlan,
@@ -76,6 +77,7 @@ class Journal:
         limits: Limits,
         log: Log,
         recovered: Recovered,
+        retention: RetentionBounds,
     ) -> None:
         self._files = files
         self._directory = directory
@@ -111,6 +113,7 @@ class Journal:
         self._plan_last = 0
         self._drops_pending = 0
         self._dropped: list[str] = []
+        self._retention = Retention(retention)
         # The way out.
         self._fatal: FatalError | None = None
         self._on_durable: Callable[[], None] = _nothing
@@ -128,7 +131,13 @@ class Journal:
 
     @classmethod
     def open(
-        cls, files: Files, directory: str, executor: Executor, limits: Limits, log: Log
+        cls,
+        files: Files,
+        directory: str,
+        executor: Executor,
+        limits: Limits,
+        log: Log,
+        retention: RetentionBounds | None = None,
     ) -> Journal:
         """Lock, recover, make durable what was found. Synchronous.
 
@@ -136,7 +145,8 @@ class Journal:
         later release), FatalError (the system refuses).
         """
         recovered = recover_journal(files, directory, log)
-        return cls(files, directory, executor, limits, log, recovered)
+        bounds = retention or RetentionBounds()
+        return cls(files, directory, executor, limits, log, recovered, bounds)
 
     # -- what the log holds -------------------------------------------------------------------
 
@@ -256,13 +266,12 @@ class Journal:
         self._hard_state = hard_state
 
     def reset(self, index: int, term: int) -> None:
-        """Forget the log: it becomes the one empty entry (index, term), as after a snapshot, or
-        where the database is ahead of the journal. The term before it is not known any more:
-        `term_at(index - 1)` is 0."""
+        """Forget the log: what follows (index, term) comes next, as after a copy of the database
+        was installed. Of that entry only index and term are known."""
         self._check_open()
-        self._cache.reset(LogEntry(Index(index), Term(term), b""))
-        self._first_index = self._last_index = index
-        self._last_term, self._base_term = term, 0
+        self._cache.reset(index + 1)
+        self._first_index, self._last_index = index + 1, index
+        self._last_term = self._base_term = term
         self._lower_durable(index - 1)
         self._drops_pending += 1
         self._enqueue(Operation(RESET, index, term, b""))
@@ -286,6 +295,33 @@ class Journal:
         self._cache.drop_below(first)
         self._drops_pending += 1
         self._enqueue(Operation(DROP, first, base_term, oldest.to_bytes(8, "little")))
+
+    # -- compaction ----------------------------------------------------------------------------
+
+    @property
+    def bytes(self) -> int:
+        """Of all segment files."""
+        return self._size + sum([segment.size for segment in self._segments.sealed])
+
+    def pin(self, index: int) -> Pin:
+        """Keep what is from `index` on, within bounds, until the pin is released: for whoever
+        sends or stores the log from there."""
+        return self._retention.pin(index)
+
+    def compact(self, safe: int) -> None:
+        """Drop the oldest sealed segments beyond the tail that is kept, as far as the database
+        holds their entries on disk: up to `safe`, never more (rule M2). No copy, no pause; one
+        request at a time. Segments whose entries are not applied on disk stay, whatever their
+        size."""
+        sealed = self._segments.sealed
+        below = self._retention.cut(sealed, self._size, [one.size for one in sealed], safe)
+        if below:
+            self.drop_prefix(below)
+
+    def wants_checkpoint(self, safe: int) -> bool:
+        """Whether `compact` could drop more if the database were on disk further than `safe`."""
+        sealed, keep_bytes = self._segments.sealed, self._retention.bounds.keep_bytes
+        return bool(sealed) and sealed[0].last > safe and self.bytes > keep_bytes
 
     def _check_open(self) -> None:
         if self._fatal is not None:
@@ -406,7 +442,7 @@ class Journal:
             elif kind == DROP:
                 self._on_dropped(int.from_bytes(data, "little"))
             else:
-                active.reset(index, term, offset)
+                active.reset(index, term)
                 self._on_dropped(active.number)
             offset += RECORD_HEADER_BYTES + len(data)
         self._size = offset + BATCH_OVERHEAD_BYTES - BATCH_HEADER_BYTES

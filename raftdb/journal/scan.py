@@ -104,7 +104,7 @@ class Replay:
                 raise ValueError(f"segments below {oldest} cannot go")
             self.oldest = oldest
         elif kind == RESET:
-            self.index.reset(operation.entry_index, operation.term, place.offset)
+            self.index.reset(operation.entry_index, operation.term)
             self.oldest = self.index.number
         else:
             raise ValueError(f"kind {kind} is unknown")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from raftdb.base.ports import File, Files
 from raftdb.journal.format import (
+    FOOTER_TAIL_BYTES,
     RECORD_HEADER_BYTES,
     FooterTail,
     FormatError,
@@ -49,6 +50,11 @@ class SealedSegment:
     @property
     def first(self) -> int:
         return self.tail.first_index
+
+    @property
+    def size(self) -> int:
+        """Bytes of its file."""
+        return self.tail.index_offset + index_bytes(self.tail) + FOOTER_TAIL_BYTES
 
 
 class SegmentReader:

@@ -1,4 +1,5 @@
-"""What a replica does besides answering: checkpoints beside the writer, and logged ticks."""
+"""What a replica does besides answering: checkpoints beside the writer, compaction of the journal
+behind them, and logged ticks."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ from typing import Any
 
 from raftdb.base.errors import FatalError
 from raftdb.base.ports import Ports
+from raftdb.journal import Journal
 from raftdb.machine import PAGE_BYTES, Machine
 from raftdb.node.replica import Replica
 
@@ -16,9 +18,12 @@ TICK_EVERY_S = 60.0
 class Housekeeping:
     """Watches the WAL's size and the time; one timer, one checkpoint at a time, on its own lane."""
 
-    def __init__(self, replica: Replica, machine: Machine, ports: Ports, wal_bytes: int) -> None:
+    def __init__(
+        self, replica: Replica, machine: Machine, journal: Journal, ports: Ports, wal_bytes: int
+    ) -> None:
         self._replica = replica
         self._machine = machine
+        self._journal = journal
         self._ports = ports
         self._wal_bytes = wal_bytes
         self._checkpointing = False
@@ -43,7 +48,7 @@ class Housekeeping:
     def _check(self) -> None:
         if self._stopped:
             return
-        if not self._checkpointing and self._machine.wal_pages * PAGE_BYTES >= self._wal_bytes:
+        if not self._checkpointing and self._checkpoint_due():
             self._checkpointing = True
             self._ports.executor.submit("checkpoint", self._machine.checkpoint, self._checkpointed)
         now_s = self._ports.clock.monotonic_s()
@@ -53,9 +58,20 @@ class Housekeeping:
                 self._replica.tick()
         self._arm()
 
+    def _checkpoint_due(self) -> bool:
+        """The write-ahead log has grown, or the journal has while the database did not: requests
+        that fail leave little in the one and all of themselves in the other."""
+        machine = self._machine
+        return machine.wal_pages * PAGE_BYTES >= self._wal_bytes or self._journal.wants_checkpoint(
+            machine.durable_index
+        )
+
     def _checkpointed(self, _result: Any, error: BaseException | None) -> None:
         self._checkpointing = False
         if isinstance(error, FatalError):
             raise error
         if error is not None:
             self._ports.log.warning("checkpoint_failed", error=str(error))
+        elif not self._stopped:
+            # What the database holds on disk the journal need not (rule M2).
+            self._journal.compact(self._machine.durable_index)

@@ -66,7 +66,7 @@ class Model:
 
     def reset(self, index: int, term: int) -> None:
         self.journal.reset(index, term)
-        self.states.append(State(index, (entry(index, term, b""),), self.now.hard_state))
+        self.states.append(State(index + 1, (), self.now.hard_state))
 
     def drop_prefix(self, index: int) -> None:
         before = self.journal.sequence()

@@ -11,7 +11,7 @@ from typing import Any
 from raftdb.base.ids import Index, NodeId, Term
 from raftdb.base.limits import Limits
 from raftdb.base.ports import Done, Files
-from raftdb.journal import HardState, Journal, LogEntry
+from raftdb.journal import HardState, Journal, LogEntry, RetentionBounds
 from tests.sim.disk import SimFiles
 
 DIRECTORY = "/data/journal"
@@ -119,6 +119,7 @@ class Bench:
     directory: str = DIRECTORY
     executor: HandExecutor = field(default_factory=HandExecutor)
     log: ListLog = field(default_factory=ListLog)
+    retention: RetentionBounds | None = None
     durable_calls: int = 0
     fatal: list[BaseException] = field(default_factory=list)
 
@@ -130,7 +131,9 @@ class Bench:
         """A new life: new loop, new journal."""
         self.executor = HandExecutor()
         self.fatal = []
-        journal = Journal.open(self.files, self.directory, self.executor, self.limits, self.log)
+        journal = Journal.open(
+            self.files, self.directory, self.executor, self.limits, self.log, self.retention
+        )
 
         def on_durable() -> None:
             self.durable_calls += 1

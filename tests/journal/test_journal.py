@@ -322,7 +322,7 @@ def test_drop_prefix_spares_the_open_segment_and_what_is_not_durable() -> None:
     assert journal.first_index <= 60
 
 
-def test_reset_leaves_one_empty_entry() -> None:
+def test_reset_leaves_an_index_and_a_term_to_go_on_from() -> None:
     bench = sim_bench(journal_segment_bytes=1000)
     journal = bench.open()
     journal.set_hard_state(vote(4, "n1"))
@@ -330,7 +330,8 @@ def test_reset_leaves_one_empty_entry() -> None:
         journal.append([entry(index, 3, bytes(100))])
         bench.executor.settle()
     journal.reset(100, 4)
-    assert (journal.first_index, journal.last_index, journal.last_term) == (100, 100, 4)
+    assert (journal.first_index, journal.last_index, journal.last_term) == (101, 100, 4)
+    assert journal.term_at(100) == 4
     assert journal.durable_index < 100
     journal.append(run_of(101, 103, term=4))
     bench.executor.settle()
@@ -338,7 +339,8 @@ def test_reset_leaves_one_empty_entry() -> None:
     assert len(segment_files(bench)) == 1
     bench.files.crash()
     again = bench.open()
-    assert contents(again) == [entry(100, 4, b""), *run_of(101, 103, term=4)]
+    assert contents(again) == run_of(101, 103, term=4)
+    assert (again.first_index, again.term_at(100)) == (101, 4)
     assert again.hard_state == vote(4, "n1")
 
 
@@ -355,9 +357,12 @@ def test_a_reset_behind_a_drop_keeps_further_drops_waiting() -> None:
     bench.executor.work()
     bench.executor.turn()
     journal.drop_prefix(25)
-    assert journal.first_index == 100
+    assert journal.first_index == 101
     bench.executor.settle()
-    assert contents(journal) == [entry(100, 1, b"")]
+    assert (contents(journal), journal.durable_index) == ([], 100)
+    bench.files.crash()
+    again = bench.open()
+    assert (again.first_index, again.last_index, again.last_term) == (101, 100, 1)
 
 
 # -- reading and memory ---------------------------------------------------------------------------
