@@ -324,14 +324,18 @@ class Engine:
         self._entry_sequence = self._journal.sequence()
 
     def _begin_read_round(self) -> None:
+        """Answers first: reads that came in during a round begin theirs as soon as it ends."""
         core, reads = self._core, self._reads
+        if not reads.count:
+            return
+        reads.on_rounds(core.rounds_acked(), self._applier.applied)
         if reads.wants_round():
             library = core.library
             if self._wall.may_read(library.commit_index, library.noop_index):
                 commit = library.commit_index
                 reads.begin_round(core.send_heartbeats(), commit)
-        if reads.count:
-            reads.on_rounds(core.rounds_acked(), self._applier.applied)
+                # A single member is its own majority.
+                reads.on_rounds(core.rounds_acked(), self._applier.applied)
 
     def _on_applied(self, entry: CommittedEntry, replies: Sequence[bytes]) -> None:
         self._proposals.on_applied(entry.index, entry.term, replies)

@@ -288,6 +288,20 @@ def test_reads_wait_for_the_no_op_then_share_one_round() -> None:
     assert leader.engine._core.round - before <= 3
 
 
+def test_reads_that_came_during_a_round_begin_theirs_when_it_ends() -> None:
+    """Not at the next heartbeat or request: nothing else may happen for long."""
+    trio = Trio()
+    leader = trio.leader()
+    trio.run(0.2)
+    trio.cluster.kill(trio.followers()[0].name, power=False)
+    first = trio.read(leader)
+    trio.run(0.0005)
+    second = trio.read(leader)
+    assert not first
+    assert trio.run_until(lambda: bool(first)) < 0.01
+    assert trio.run_until(lambda: bool(second)) < 0.01
+
+
 def test_a_read_at_a_leader_that_was_cut_off_ends_as_not_applied() -> None:
     trio = Trio()
     leader = trio.leader()
