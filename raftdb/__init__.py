@@ -39,7 +39,7 @@ from raftdb.base.errors import (
 )
 
 if TYPE_CHECKING:
-    from raftdb.client import Connection, Cursor, ResultSet, Row, Warning, connect
+    from raftdb.client import Connection, Cursor, Pipeline, Reply, ResultSet, Row, Warning, connect
     from raftdb.command import Statement
     from raftdb.embedded import Node
 
@@ -82,6 +82,8 @@ _LATE = {
     "connect": "raftdb.client",
     "Connection": "raftdb.client",
     "Cursor": "raftdb.client",
+    "Pipeline": "raftdb.client",
+    "Reply": "raftdb.client",
     "ResultSet": "raftdb.client",
     "Row": "raftdb.client",
     "Warning": "raftdb.client",
@@ -131,8 +133,10 @@ __all__ = [
     "NotSupportedError",
     "OperationalError",
     "OverloadedError",
+    "Pipeline",
     "ProgrammingError",
     "ProtocolError",
+    "Reply",
     "ResultSet",
     "Row",
     "SessionError",

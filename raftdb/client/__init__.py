@@ -1,7 +1,7 @@
 """The client: DB-API 2.0, routing to the leader, retry exactly once.
 
 Owns: `connect`, Connection, Cursor; the sans-IO core that also other drivers can run; the client's
-sockets.
+sockets; the asyncio client (`aio`).
 Promises: every request ends by its deadline, with a result or an error that says whether it took
 effect; a write is applied at most once, whatever is retried.
 May import: wire, command, base; runtime (clock, randomness, TLS) and security (one's own
@@ -14,6 +14,7 @@ from raftdb.client.core import Core, Outcome
 from raftdb.client.cursor import Cursor, ResultSet, Row
 from raftdb.client.link import InProcessLink
 from raftdb.client.options import Options
+from raftdb.client.pipeline import Pipeline, Reply
 
 __all__ = [
     "Connection",
@@ -22,6 +23,8 @@ __all__ = [
     "InProcessLink",
     "Options",
     "Outcome",
+    "Pipeline",
+    "Reply",
     "ResultSet",
     "Row",
     "Warning",

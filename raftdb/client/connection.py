@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from raftdb.base import errors
 from raftdb.base.errors import ConfigError, InterfaceError, NotSupportedError
 from raftdb.base.ids import Address
-from raftdb.base.limits import DEFAULT_LIMITS
 from raftdb.client.actions import Steps
 from raftdb.client.core import NOT_READS, Core
 from raftdb.client.cursor import Cursor, ResultSet, RowFactory, result_sets
 from raftdb.client.driver import BlockingDriver
+from raftdb.client.flight import resume_all
 from raftdb.client.link import IN_PROCESS, Dialler, InProcessLink, own_cluster
 from raftdb.client.options import Options, make_options, with_timeout
+from raftdb.client.pipeline import Pipeline, pipeline_is_open
 from raftdb.client.sqltext import READ, classify
-from raftdb.client.values import adapt_parameters
+from raftdb.client.values import BatchItem, batch_items
 from raftdb.command import Results, Statement
 from raftdb.wire import LEVELS, LOCAL
 
 _Value = TypeVar("_Value")
-
-BatchItem = str | Statement | tuple[str, Any]
 
 
 class Warning(Exception):
@@ -64,7 +63,7 @@ class Connection:
         from raftdb.runtime.clock import RealClock
         from raftdb.runtime.random import RealRandom
 
-        options = _complete(options, link)
+        options = complete_options(options, link)
         clock = RealClock()
         self.options = options
         self.row_factory: RowFactory | None = None
@@ -78,6 +77,7 @@ class Connection:
         self._driver = BlockingDriver(Dialler(options, clock, link), clock)
         self._closed = False
         self._busy = False
+        self._pipeline: Pipeline | None = None
         self._last_index = 0
 
     # ---- statements
@@ -108,16 +108,9 @@ class Connection:
         are reads, they see one snapshot.
         """
         self._check_open()
-        items = tuple(_batch_item(number, item) for number, item in enumerate(statements))
+        items = batch_items(statements)
         if not items:
             return []
-        if len(items) > DEFAULT_LIMITS.statements_per_request_max:
-            raise errors.DataError(
-                f"{len(items)} statements in one batch, and"
-                f" {DEFAULT_LIMITS.statements_per_request_max} are allowed",
-                code="too_many_statements",
-                hint="send several batches, or use executemany for one statement on many rows",
-            )
         reads = all(classify(item.sql).kind == READ for item in items)
         return result_sets(items, self._request(items, reads, None, timeout))
 
@@ -149,6 +142,15 @@ class Connection:
                 hint="put the statements into one batch([...])",
             )
 
+    # ---- several writes at once
+
+    def pipeline(self) -> Pipeline:
+        """`with connection.pipeline() as p: p.execute(…)`: writes whose answers nobody waits for
+        one by one. They are applied in order, each exactly once; leaving the block waits for all
+        and raises the first error."""
+        self._check_open()
+        return Pipeline(self)
+
     # ---- after an unknown outcome
 
     @property
@@ -161,9 +163,13 @@ class Connection:
         not, and never twice. Its results, or the error that it ended with."""
         self._check_open()
         timeout_s = with_timeout(self.options, timeout)
-        statements = self._core.unsettled_statements
-        outcome = self._run(self._core.resume(timeout_s=timeout_s))
+        writes = self._core.unsettled_writes
+        if len(writes) > 1:
+            outcome = self._run(resume_all(self._core, timeout_s))
+        else:
+            outcome = self._run(self._core.resume(timeout_s=timeout_s))
         self._last_index = outcome.index
+        statements = [statement for write in writes for statement in write.statements]
         return result_sets(statements, outcome.results)
 
     # ---- the cluster
@@ -200,6 +206,7 @@ class Connection:
         """Close; using the connection afterwards is an error. Closing twice is none."""
         if self._closed:
             return
+        self._pipeline = None
         self._run(self._core.close())
         self._closed = True
         if self._link is not None:
@@ -259,8 +266,10 @@ class Connection:
                 return None
             raise
 
-    def _run(self, steps: Steps[_Value]) -> _Value:
+    def _run(self, steps: Steps[_Value], pipeline: Pipeline | None = None) -> _Value:
         self._check_open()
+        if self._pipeline is not pipeline:
+            raise pipeline_is_open()
         if self._busy:
             raise InterfaceError(
                 "the connection is in use by another thread",
@@ -277,7 +286,7 @@ class Connection:
             raise InterfaceError("the connection is closed", hint="connect again")
 
 
-def _complete(options: Options, link: InProcessLink | None) -> Options:
+def complete_options(options: Options, link: InProcessLink | None) -> Options:
     """Fill in what follows from the rest."""
     from dataclasses import replace
 
@@ -290,22 +299,3 @@ def _complete(options: Options, link: InProcessLink | None) -> Options:
             "connect to where?", hint='such as raftdb.connect("raftdb://host:7001/?ca=…")'
         )
     return replace(options, cluster=own_cluster(options) or options.cluster)
-
-
-def _batch_item(number: int, item: Any) -> Statement:
-    try:
-        if isinstance(item, Statement):
-            sets: Sequence[Any] = item.parameter_sets
-            return Statement(item.sql, tuple(adapt_parameters(one) for one in sets))
-        if isinstance(item, str):
-            return Statement(item)
-        if isinstance(item, tuple | list) and len(item) == 2 and isinstance(item[0], str):
-            return Statement(item[0], (adapt_parameters(item[1]),))
-    except (errors.DataError, InterfaceError) as error:
-        raise type(error)(
-            f"statement {number} of the batch: {error.message}", code=error.code, hint=error.hint
-        ) from None
-    raise InterfaceError(
-        f"item {number} of the batch is {type(item).__name__}",
-        hint="give SQL, (SQL, parameters) or a raftdb.Statement",
-    )

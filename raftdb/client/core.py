@@ -117,18 +117,23 @@ class Core:
     ) -> None:
         self.courier = Courier(options, clock, random, limits)
         self._label = options.name[:128]
-        self._session: Session | None = None
-        self._unsettled: Write | None = None
+        self.session: Session | None = None
+        """What writes belong to; None: the next one opens it."""
+        self._unsettled: tuple[Write, ...] = ()
 
     @property
     def unsettled(self) -> bool:
         """Whether the last write's outcome is unknown and not settled yet."""
-        return self._unsettled is not None
+        return bool(self._unsettled)
 
     @property
-    def unsettled_statements(self) -> tuple[Statement, ...]:
-        """What that write consists of."""
-        return self._unsettled.statements if self._unsettled is not None else ()
+    def unsettled_writes(self) -> tuple[Write, ...]:
+        """That write; several, in order, when a pipeline ended so."""
+        return self._unsettled
+
+    def leave_unsettled(self, writes: tuple[Write, ...]) -> None:
+        """The outcomes of these are not known: settle them before anything else is done."""
+        self._unsettled = writes
 
     # ---- writes
 
@@ -137,38 +142,42 @@ class Core:
     ) -> Steps[Outcome]:
         """Apply the statements in one transaction, exactly once."""
         call = self.courier.call(timeout_s, writes=True)
-        yield from self._settle(call)
+        yield from self.settle(call)
         for _ in range(NEW_SESSIONS_MAX):
-            session = self._session
+            session = self.session
             if session is None:
-                session = yield from self._open(call)
+                session = yield from self.open(call)
             write = Write(session, session.settled + 1, statements, foreign_keys)
             try:
                 return (yield from self._write(write, call))
             except _SessionGone as gone:
-                self._session = self._unsettled = None
+                self.session, self._unsettled = None, ()
                 last = gone.error
                 if gone.unsure:
-                    raise _unknown(last, "the session ended while the write was open") from None
+                    raise still_unknown(
+                        last, "the session ended while the write was open"
+                    ) from None
                 call.unsure = False
         raise _not_applied(last)
 
     def resume(self, *, timeout_s: float) -> Steps[Outcome]:
         """Ask for the outcome of the unsettled write, by sending it again: it is applied now, if it
         was not. Raises InterfaceError when no write is unsettled."""
-        write = self._unsettled
-        if write is None:
+        if not self._unsettled:
             raise InterfaceError(
                 "there is nothing to resume: the last write's outcome is known",
                 hint="resume only after an error with outcome 'unknown', as the next thing",
             )
+        (write,) = self._unsettled
         call = self.courier.call(timeout_s, writes=True)
         call.unsure = True
         try:
             return (yield from self._write(write, call))
         except _SessionGone as gone:
-            self._session = self._unsettled = None
-            raise _unknown(gone.error, "the session ended, so its outcome cannot be told") from None
+            self.session, self._unsettled = None, ()
+            raise still_unknown(
+                gone.error, "the session ended, so its outcome cannot be told"
+            ) from None
 
     def _write(self, write: Write, call: Call) -> Steps[Outcome]:
         """Send one write until its outcome is known. On any error `_unsettled` says whether it is
@@ -184,15 +193,15 @@ class Core:
                 write.statements,
                 write.foreign_keys,
             )
-            return self._attached(peer, write.session, execute)
+            return self.attached(peer, write.session, execute)
 
-        self._unsettled = write
+        self._unsettled = (write,)
         try:
             answered = yield from self.courier.ask_leader(make, call)
         except BaseException:
             # Also when interrupted from outside (Ctrl-C): what was sent may be applied.
             if not call.unsure:
-                self._unsettled = None
+                self._unsettled = ()
             raise
         if answered.error is not None:
             raise self._refused(write, answered, answered.error, call)
@@ -209,38 +218,43 @@ class Core:
         if isinstance(error, DeadlineError):
             error = call.too_late(error.message)
         if not call.unsure:
-            self._unsettled = None
+            self._unsettled = ()
             return error
-        return error if error.outcome == UNKNOWN else _unknown(error, "an earlier try was sent")
+        return (
+            error if error.outcome == UNKNOWN else still_unknown(error, "an earlier try was sent")
+        )
 
     def _outcome(self, write: Write, answered: Answered) -> Outcome:
         """The committed outcome: the sequence is taken, whatever it was."""
-        reply = _decode(answered.encoded)
+        reply = decode_answer(answered.encoded)
         if (
             isinstance(reply, Failed)
             and isinstance(reply.error, SessionError)
             and reply.error.outcome != APPLIED
         ):
             if reply.error.code == GAP:
-                raise _unknown(reply.error, "the cluster misses earlier writes of this session")
+                raise still_unknown(
+                    reply.error, "the cluster misses earlier writes of this session"
+                )
             answered.peer.attached = b""
             raise _SessionGone(reply.error, answered.unsure)
         self._take(write)
-        return Outcome(_results(reply), answered.index)
+        return Outcome(results_of(reply), answered.index)
 
     def _take(self, write: Write) -> None:
         write.session.settled = write.sequence
-        self._unsettled = None
+        self._unsettled = ()
 
     # ---- sessions
 
-    def _attached(self, peer: Peer, session: Session, message: Request) -> Sequence[Request]:
+    def attached(self, peer: Peer, session: Session, message: Request) -> Sequence[Request]:
+        """The message, behind what attaches the session to that connection if need be."""
         if peer.attached == session.session_id:
             return (message,)
         peer.attached = session.session_id
         return (AttachSession(peer.request_id(), session.session_id), message)
 
-    def _open(self, call: Call) -> Steps[Session]:
+    def open(self, call: Call) -> Steps[Session]:
         """Open a session. Opening twice, after a lost reply, leaves one that expires unused."""
         opening = Call(call.deadline_s, call.timeout_s)
         answered = yield from self.courier.ask_leader(
@@ -251,7 +265,7 @@ class Core:
             raise opening.too_late(answered.error.message)
         if answered.error is not None:
             raise _not_applied(answered.error)
-        reply = _decode(answered.encoded)
+        reply = decode_answer(answered.encoded)
         if isinstance(reply, Failed):
             raise _not_applied(reply.error)
         if not isinstance(reply, Opened):
@@ -260,19 +274,18 @@ class Core:
             )
         session_id = reply.session.to_bytes()
         answered.peer.attached = session_id
-        self._session = Session(session_id)
-        return self._session
+        self.session = Session(session_id)
+        return self.session
 
-    def _settle(self, call: Call) -> Steps[None]:
+    def settle(self, call: Call) -> Steps[None]:
         """Close the session of a write whose outcome is unknown, so that it is decided for good."""
-        write = self._unsettled
-        if write is None:
+        if not self._unsettled:
             return
-        session = write.session
+        session = self._unsettled[0].session
         closing = Call(call.deadline_s, call.timeout_s)
         while True:
             answered = yield from self.courier.ask_leader(
-                lambda peer, timeout_ms: self._attached(
+                lambda peer, timeout_ms: self.attached(
                     peer, session, CloseSession(peer.request_id(), timeout_ms)
                 ),
                 closing,
@@ -283,7 +296,7 @@ class Core:
                 break
             if not isinstance(error, DeadlineError):
                 raise _not_applied(error)
-        self._unsettled = self._session = None
+        self._unsettled, self.session = (), None
 
     # ---- reads
 
@@ -299,7 +312,7 @@ class Core:
         """Run reads, all on one snapshot. What turns out to be no read is executed as a write."""
         call = self.courier.call(timeout_s)
         if level != LOCAL:
-            yield from self._settle(call)
+            yield from self.settle(call)
 
         def make(peer: Peer, timeout_ms: int) -> Sequence[Request]:
             return (Query(peer.request_id(), level, timeout_ms, statements, max_rows),)
@@ -313,7 +326,7 @@ class Core:
                     yield from self.execute(statements, foreign_keys=foreign_keys, timeout_s=left_s)
                 )
             raise _not_applied(answered.error)
-        return Outcome(_results(_decode(answered.encoded)), answered.index)
+        return Outcome(results_of(decode_answer(answered.encoded)), answered.index)
 
     # ---- other questions
 
@@ -354,21 +367,23 @@ class Core:
 
     def close(self) -> Steps[None]:
         """Give the session back if that costs nothing, and drop all connections."""
-        session = self._session
+        session = self.session
         peer = self.courier.attached_peer(session.session_id) if session is not None else None
-        self._session = self._unsettled = None
+        self.session, self._unsettled = None, ()
         farewell = (peer, CloseSession(peer.request_id(), FAREWELL_MS)) if peer else None
         yield from self.courier.close(farewell)
 
 
-def _decode(encoded: bytes) -> Reply:
+def decode_answer(encoded: bytes) -> Reply:
+    """Read a reply. Raises InternalError."""
     try:
         return decode_reply(encoded)
     except CodecError as error:
         raise InternalError(f"the node's answer cannot be read: {error}") from error
 
 
-def _results(reply: Reply) -> Results:
+def results_of(reply: Reply) -> Results:
+    """The results that a reply holds; raises the error that it holds instead."""
     if isinstance(reply, Results):
         return reply
     if isinstance(reply, Failed):
@@ -394,7 +409,7 @@ def _info(answered: Answered) -> dict[str, Any]:
     return answered.message.info
 
 
-def _unknown(error: Error, why: str) -> Error:
+def still_unknown(error: Error, why: str) -> Error:
     """The same error, honest about earlier tries."""
     return type(error)(
         f"{error.message}; {why}",

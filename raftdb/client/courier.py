@@ -89,7 +89,7 @@ class Courier:
     def ask_leader(self, make: Make, call: Call) -> Steps[Answered]:
         """Bring the request to the leader. Errors that the leader answers are in the Answered;
         raises DeadlineError, or what makes every node unreachable for good."""
-        return (yield from self._ask(make, call, self._leader))
+        return (yield from self._ask(make, call, self.leader))
 
     def ask_any(self, make: Make, call: Call) -> Steps[Answered]:
         """Bring the request to the preferred node, else the first that was given and answers."""
@@ -102,20 +102,16 @@ class Courier:
             peer = yield from choose(call)
             left_s = call.deadline_s - self._clock.monotonic_s()
             if left_s <= 0:
-                raise self._nobody(call)
+                raise self.nobody(call)
             messages = make(peer, max(1, int(left_s * 1000)))
             call.attempts += 1
             was_unsure = call.unsure
             try:
                 answered = yield from self._attempt(peer, messages, call)
             except LinkError as lost:
-                yield from self._drop(peer)
-                self.routes.rest(peer.address, 0.0, lost.reason)
-                if lost.silent:
-                    now_s = self._clock.monotonic_s()
-                    self.routes.failed(peer.address, now_s, lost.reason, silent=True)
+                yield from self.lost(peer, lost)
                 if call.attempts > 1:
-                    yield from self._pause(call)
+                    yield from self.pause(call)
                 continue
             except BaseException:
                 # A reply may still come, for a request that nobody waits for any more.
@@ -130,18 +126,27 @@ class Courier:
             if not self._try_again(peer, error):
                 return answered
             if not isinstance(error, NotLeaderError):
-                yield from self._pause(call, error)
+                yield from self.pause(call, error)
+
+    def lost(self, peer: Peer, lost: LinkError) -> Steps[None]:
+        """A connection is of no use any more."""
+        yield from self.drop(peer)
+        self.routes.rest(peer.address, 0.0, lost.reason)
+        if lost.silent:
+            now_s = self._clock.monotonic_s()
+            self.routes.failed(peer.address, now_s, lost.reason, silent=True)
 
     def _try_again(self, peer: Peer, error: Error) -> bool:
         """Whether the same request may be answered better elsewhere or later."""
         if isinstance(error, NotLeaderError):
-            self._not_leader(peer, error)
+            self.not_leader(peer, error)
             return True
         if error.outcome == APPLIED:
             return False
         return error.retryable or isinstance(error, OverloadedError | UnavailableError)
 
-    def _not_leader(self, peer: Peer, error: NotLeaderError) -> None:
+    def not_leader(self, peer: Peer, error: NotLeaderError) -> None:
+        """Note who leads, as the refusal tells."""
         peer.leads = False
         term = error.detail.get("term", 0)
         term = term if isinstance(term, int) else 0
@@ -181,7 +186,7 @@ class Courier:
                         chunks.append(message.chunk)
                         # Encoded, a result takes somewhat more than its values.
                         if size > 2 * self._limits.result_bytes_max:
-                            yield from self._drop(peer)
+                            yield from self.drop(peer)
                             raise _too_large(size)
                         if not message.last:
                             continue
@@ -190,15 +195,15 @@ class Courier:
                 if request_id in companions and type(message) is ErrorMessage:
                     refused = message.exception()
                 else:
-                    self._notice(peer, message)
+                    self.notice(peer, message)
             now_s = self._clock.monotonic_s()
             if arrived:
                 probe_s = now_s + self.options.hedge
             elif now_s >= call.deadline_s:
-                yield from self._drop(peer)
+                yield from self.drop(peer)
                 raise call.too_late(f"{peer.address} does not answer")
             elif now_s >= probe_s:
-                if (yield from self._has_moved(peer, call)):
+                if (yield from self.has_moved(peer, call)):
                     raise LinkError("is silent, and leadership moved", silent=True)
                 probe_s = self._clock.monotonic_s() + self.options.hedge / 2
 
@@ -209,7 +214,7 @@ class Courier:
                 if type(message) is Goodbye:
                     peer.draining = True
 
-    def _notice(self, peer: Peer, message: Message) -> None:
+    def notice(self, peer: Peer, message: Message) -> None:
         """A message that is no reply to what we wait for. (Late replies to requests that were given
         up are overlooked.)"""
         if type(message) is Goodbye:
@@ -220,12 +225,12 @@ class Courier:
 
     # ---- whom to ask
 
-    def _leader(self, call: Call) -> Steps[Peer]:
+    def leader(self, call: Call) -> Steps[Peer]:
         """A connection to a node that says it leads."""
         while True:
             now_s = self._clock.monotonic_s()
             if now_s >= call.deadline_s:
-                raise self._nobody(call)
+                raise self.nobody(call)
             address = self.routes.next(now_s)
             if address is None:
                 yield from self._pause_until_awake(call, now_s)
@@ -249,7 +254,7 @@ class Courier:
         while True:
             now_s = self._clock.monotonic_s()
             if now_s >= call.deadline_s:
-                raise self._nobody(call)
+                raise self.nobody(call)
             address = self.routes.next_given(now_s, self.options.prefer)
             if address is None:
                 yield from self._pause_until_awake(call, now_s)
@@ -273,7 +278,7 @@ class Courier:
         """Dial and say hello. None, and the address rests, when that does not work."""
         old = self._peers.get(address)
         if old is not None:
-            yield from self._drop(old)
+            yield from self.drop(old)
         try:
             peer = yield from self._greet(address, call.deadline_s)
         except LinkError as error:
@@ -285,7 +290,7 @@ class Courier:
             return None
         if len(self._peers) >= PEERS_MAX:
             oldest = min(self._peers.values(), key=lambda one: one.used)
-            yield from self._drop(oldest)
+            yield from self.drop(oldest)
         self._uses += 1
         peer.used = self._uses
         self._peers[address] = peer
@@ -314,7 +319,7 @@ class Courier:
             raise
         peer = Peer(address, link, welcome)
         for message in arrived[1:]:
-            self._notice(peer, message)
+            self.notice(peer, message)
         self._learn(address, welcome)
         return peer
 
@@ -367,11 +372,11 @@ class Courier:
                         self._learn_status(peer, message.info)
                         self._after(peer, arrived, message)
                         return True
-                    self._notice(peer, message)
+                    self.notice(peer, message)
                 if not arrived:
                     raise LinkError("does not answer", silent=True)
         except LinkError as error:
-            yield from self._drop(peer)
+            yield from self.drop(peer)
             now_s = self._clock.monotonic_s()
             self.routes.failed(peer.address, now_s, error.reason, error.cause, silent=error.silent)
             return False
@@ -392,7 +397,7 @@ class Courier:
                 if member["node_id"] == leader != peer.node_id and isinstance(address, str):
                     self.routes.leads(self.routes.heard_of(member["node_id"], address), term)
 
-    def _has_moved(self, peer: Peer, call: Call) -> Steps[bool]:
+    def has_moved(self, peer: Peer, call: Call) -> Steps[bool]:
         """Ask a node other than the silent one, by a connection of its own, who leads."""
         address = self.routes.next(self._clock.monotonic_s(), avoid=peer.address)
         if address is None:
@@ -408,7 +413,8 @@ class Courier:
     def _backoff_s(self) -> float:
         return BACKOFF_MIN_S + (BACKOFF_MAX_S - BACKOFF_MIN_S) * self._random.random()
 
-    def _pause(self, call: Call, error: Error | None = None) -> Steps[None]:
+    def pause(self, call: Call, error: Error | None = None) -> Steps[None]:
+        """Wait a moment before the next attempt, as long as the error asks for."""
         wait_s = self._backoff_s()
         asked_ms = error.detail.get("retry_after_ms") if error is not None else None
         if isinstance(asked_ms, int) and asked_ms > 0:
@@ -420,7 +426,8 @@ class Courier:
         awake_s = max(self.routes.awake_at_s(), now_s + 0.001)
         yield Pause(min(awake_s, call.deadline_s))
 
-    def _nobody(self, call: Call) -> Error:
+    def nobody(self, call: Call) -> Error:
+        """The error when the deadline came before a node was found."""
         hopeless = self.routes.hopeless()
         if hopeless is not None and not call.unsure:
             return hopeless
@@ -428,7 +435,8 @@ class Courier:
 
     # ---- closing
 
-    def _drop(self, peer: Peer) -> Steps[None]:
+    def drop(self, peer: Peer) -> Steps[None]:
+        """Close a connection."""
         if self._peers.get(peer.address) is peer:
             del self._peers[peer.address]
         peer.draining = True
@@ -451,7 +459,7 @@ class Courier:
             except LinkError:
                 pass
         for peer in list(self._peers.values()):
-            yield from self._drop(peer)
+            yield from self.drop(peer)
 
 
 def _permanent(error: Error) -> Error | None:

@@ -132,7 +132,7 @@ class Cursor:
         connection = self._connection
         if self._closed or connection._closed:
             self._check_open()
-        kind = classify_short(sql) if type(sql) is str and len(sql) <= SHORT else _classified(sql)
+        kind = classify_short(sql) if type(sql) is str and len(sql) <= SHORT else classified(sql)
         if (
             (connection._reads_here if read is None else read == LOCAL)
             and kind.kind == READ
@@ -186,7 +186,7 @@ class Cursor:
     ) -> Cursor:
         """Run one statement for each of the parameter sets: one request, all or nothing."""
         self._check_open()
-        kind = _classified(sql)
+        kind = classified(sql)
         if kind.kind == READ:
             raise ProgrammingError(
                 "executemany is for statements that change something",
@@ -209,7 +209,7 @@ class Cursor:
         if not isinstance(script, str):
             raise InterfaceError(f"a script is text, not {type(script).__name__}")
         self._forget()
-        texts = _without_begin(split(script))
+        texts = without_begin(split(script))
         if texts:
             statements = tuple(Statement(text) for text in texts)
             self._connection._request(statements, False, None, timeout)
@@ -309,13 +309,14 @@ class Cursor:
         self._connection._check_open()
 
 
-def _classified(sql: Any) -> Kind:
+def classified(sql: Any) -> Kind:
+    """What the statement is. Raises InterfaceError for what is no text."""
     if not isinstance(sql, str):
         raise InterfaceError(f"SQL is text, not {type(sql).__name__}")
     return classify(sql)
 
 
-def _without_begin(texts: list[str]) -> list[str]:
+def without_begin(texts: list[str]) -> list[str]:
     """A script's own BEGIN (PRAGMAs may stand before it) … COMMIT taken off."""
     verbs = [classify(text).verb for text in texts]
     first = next((place for place, verb in enumerate(verbs) if verb != "PRAGMA"), len(verbs))

@@ -95,7 +95,7 @@ class SocketLink(Link):
             except TimeoutError:
                 continue
             except (OSError, ValueError) as error:
-                raise LinkError(*_reason(error)) from error
+                raise LinkError(*reason_of(error)) from error
             rest = rest[sent:]
             if rest:
                 moved_s = self._clock.monotonic_s()
@@ -117,7 +117,7 @@ class SocketLink(Link):
         except (BlockingIOError, ssl.SSLWantReadError):
             return
         except (OSError, ValueError) as error:
-            raise LinkError(*_reason(error), unsent=True) from error
+            raise LinkError(*reason_of(error), unsent=True) from error
         if not data:
             raise LinkError("closed the connection", unsent=True)
         self._arrived = (*self._arrived, *self._decoded(data))
@@ -137,7 +137,7 @@ class SocketLink(Link):
                     return ()
                 continue
             except (OSError, ValueError) as error:
-                raise LinkError(*_reason(error)) from error
+                raise LinkError(*reason_of(error)) from error
             if not data:
                 raise LinkError("closed the connection")
             messages = self._decoded(data)
@@ -216,7 +216,7 @@ class Dialler:
         try:
             sock = socket.create_connection((address.host, address.port), left_s)
         except (OSError, UnicodeError) as error:
-            raise LinkError(*_reason(error), silent=isinstance(error, TimeoutError)) from error
+            raise LinkError(*reason_of(error), silent=isinstance(error, TimeoutError)) from error
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             return self._secured(sock, until_s)
@@ -235,11 +235,11 @@ class Dialler:
             sock.settimeout(max(until_s - self._clock.monotonic_s(), 0.001))
             secured = self._context.wrap_socket(sock, do_handshake_on_connect=False)
         except (OSError, ValueError) as error:
-            raise LinkError(*_reason(error), silent=isinstance(error, TimeoutError)) from error
+            raise LinkError(*reason_of(error), silent=isinstance(error, TimeoutError)) from error
         try:
             _shake_hands(secured)
             link = SocketLink(secured, self._clock, self._limits)
-            link.node_id, link.cluster_id = _node_of(secured)
+            link.node_id, link.cluster_id = node_of(secured.getpeercert())
         except BaseException:
             secured.close()
             raise
@@ -304,15 +304,15 @@ def _shake_hands(sock: ssl.SSLSocket) -> None:
     try:
         sock.do_handshake()
     except (OSError, ValueError) as error:
-        raise LinkError(*_reason(error), silent=isinstance(error, TimeoutError)) from error
+        raise LinkError(*reason_of(error), silent=isinstance(error, TimeoutError)) from error
 
 
-def _node_of(sock: ssl.SSLSocket) -> tuple[str, str]:
+def node_of(certificate: Any) -> tuple[str, str]:
     """Node and cluster that the other end's certificate names. Raises LinkError."""
     from raftdb.runtime.tls import peer_from_certificate
 
     try:
-        peer = peer_from_certificate(sock.getpeercert())
+        peer = peer_from_certificate(certificate)
         if peer.role != "node":
             raise AuthError(
                 f"the other end shows the certificate of {peer.role} {peer.name}, not of a node"
@@ -322,7 +322,7 @@ def _node_of(sock: ssl.SSLSocket) -> tuple[str, str]:
     return peer.name, str(peer.cluster_id)
 
 
-def _reason(error: Exception) -> tuple[str, Error | None]:
+def reason_of(error: Exception) -> tuple[str, Error | None]:
     """A failure in words, and as a lasting error if trying again would not help."""
     if isinstance(error, ssl.SSLCertVerificationError):
         reason = f"its certificate is refused: {error.verify_message}"

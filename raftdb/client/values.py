@@ -18,7 +18,7 @@ from typing import Any
 
 from raftdb.base.errors import DataError, InterfaceError
 from raftdb.base.limits import DEFAULT_LIMITS
-from raftdb.command import Value
+from raftdb.command import Statement, Value
 from raftdb.command.requests import Parameters
 
 INTEGER_MIN, INTEGER_MAX = -(1 << 63), (1 << 63) - 1
@@ -135,3 +135,40 @@ def adapt_sets(given: Iterable[Any]) -> tuple[Parameters, ...]:
             )
         sets.append(parameters)
     return tuple(sets)
+
+
+BatchItem = str | Statement | tuple[str, Any]
+"""SQL, (SQL, parameters), or a Statement with many parameter sets."""
+
+
+def batch_items(given: Iterable[BatchItem]) -> tuple[Statement, ...]:
+    """The statements of one request. Raises InterfaceError or DataError, with the number of the
+    statement that is wrong."""
+    items = tuple(_batch_item(number, item) for number, item in enumerate(given))
+    if len(items) > DEFAULT_LIMITS.statements_per_request_max:
+        raise DataError(
+            f"{len(items)} statements in one batch, and"
+            f" {DEFAULT_LIMITS.statements_per_request_max} are allowed",
+            code="too_many_statements",
+            hint="send several batches, or use executemany for one statement on many rows",
+        )
+    return items
+
+
+def _batch_item(number: int, item: Any) -> Statement:
+    try:
+        if isinstance(item, Statement):
+            sets: Sequence[Any] = item.parameter_sets
+            return Statement(item.sql, tuple(adapt_parameters(one) for one in sets))
+        if isinstance(item, str):
+            return Statement(item)
+        if isinstance(item, tuple | list) and len(item) == 2 and isinstance(item[0], str):
+            return Statement(item[0], (adapt_parameters(item[1]),))
+    except (DataError, InterfaceError) as error:
+        raise type(error)(
+            f"statement {number} of the batch: {error.message}", code=error.code, hint=error.hint
+        ) from None
+    raise InterfaceError(
+        f"item {number} of the batch is {type(item).__name__}",
+        hint="give SQL, (SQL, parameters) or a raftdb.Statement",
+    )

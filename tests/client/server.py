@@ -83,7 +83,7 @@ class Database:
         self.raw = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
         # Python 3.13 warns of a connection that nobody closed.
         weakref.finalize(self, self.raw.close)
-        self.sessions: dict[bytes, tuple[int, bytes]] = {}
+        self.sessions: dict[bytes, dict[int, bytes]] = {}
         self.index = 0
         self.applied = 0
         self.leader: FakeNode | None = None
@@ -91,20 +91,20 @@ class Database:
     def open_session(self) -> Reply:
         self.index += 1
         session = SessionId(bytes.fromhex(HISTORY), self.index, bytes(16))
-        self.sessions[session.to_bytes()] = (0, b"")
+        self.sessions[session.to_bytes()] = {}
         return Opened(session)
 
     def execute(self, session: bytes, message: Execute) -> bytes:
         self.index += 1
         if session not in self.sessions:
             return encode_reply(Failed(SessionError("gone", code="session_unknown"), -1))
-        last, kept = self.sessions[session]
-        if message.sequence == last and last:
-            return kept
-        if message.sequence != last + 1:
+        kept = self.sessions[session]
+        if message.sequence in kept:
+            return kept[message.sequence]
+        if message.sequence != len(kept) + 1:
             return encode_reply(Failed(SessionError("gap", code="sequence_gap"), -1))
         reply = encode_reply(self._transaction(message.statements, message.foreign_keys))
-        self.sessions[session] = (message.sequence, reply)
+        kept[message.sequence] = reply
         self.applied += 1
         return reply
 

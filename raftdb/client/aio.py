@@ -1,0 +1,421 @@
+"""The client for asyncio: `raftdb.aio`. The same core, another driver.
+
+Tasks may share a connection: their calls take turns, in order, and the time they wait counts. To
+have several writes on their way at once, use a pipeline; to have calls side by side, several
+connections.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+from raftdb.base.errors import (
+    DeadlineError,
+    Error,
+    InterfaceError,
+    OverloadedError,
+)
+from raftdb.client.actions import Steps
+from raftdb.client.aiodriver import AsyncDriver
+from raftdb.client.connection import complete_options
+from raftdb.client.core import Core, Outcome
+from raftdb.client.cursor import (
+    Column,
+    Cursor,
+    ResultSet,
+    RowFactory,
+    classified,
+    result_sets,
+    without_begin,
+)
+from raftdb.client.flight import Flight, Item, resume_all
+from raftdb.client.options import Options, make_options, with_timeout
+from raftdb.client.pipeline import PipelineBase, Reply, pipeline_is_open
+from raftdb.client.sqltext import BLANK, READ, classify, split
+from raftdb.client.values import BatchItem, adapt_parameters, adapt_sets, batch_items
+from raftdb.command import Statement
+from raftdb.wire import LEVELS
+
+WAITING_MAX = 1_024
+"""Calls that wait for their turn on one connection."""
+
+_Value = TypeVar("_Value")
+
+
+def connect(url: str | None = None, /, **options: Any) -> AsyncConnection:
+    """A connection to a cluster: options as `raftdb.connect`. Nothing is dialled before the first
+    request. Raises ConfigError."""
+    return AsyncConnection(complete_options(make_options(url, options), None))
+
+
+class AsyncConnection:
+    """One user's connection to the cluster, used by the tasks of one event loop."""
+
+    def __init__(self, options: Options) -> None:
+        # Late: the real clock brings the real ports with it, which nobody needs before.
+        from raftdb.runtime.clock import RealClock
+        from raftdb.runtime.random import RealRandom
+
+        clock = RealClock()
+        self.options = options
+        self.row_factory: RowFactory | None = None
+        """Makes what cursors give from (cursor, row): `raftdb.Row`, or any function."""
+        self.foreign_keys = True
+        """Whether foreign keys are enforced in the writes of this connection."""
+        self._core = Core(options, clock, RealRandom())
+        self._driver = AsyncDriver(options, clock)
+        self._clock = clock
+        self._turn = asyncio.Lock()
+        self._waiting = 0
+        self._closed = False
+        self._last_index = 0
+        self._pipeline_task: asyncio.Task[Any] | None = None
+        # What cursors ask of a connection:
+        self._link = None
+        self._reads_here = False
+
+    # ---- statements
+
+    def cursor(self) -> AsyncCursor:
+        """A new cursor."""
+        self._check_open()
+        return AsyncCursor(self)
+
+    async def execute(self, sql: str, parameters: Any = (), /, **options: Any) -> AsyncCursor:
+        """`await cursor().execute(…)`."""
+        return await self.cursor().execute(sql, parameters, **options)
+
+    async def executemany(
+        self, sql: str, parameter_sets: Iterable[Any], /, **options: Any
+    ) -> AsyncCursor:
+        """`await cursor().executemany(…)`: one request, all or nothing."""
+        return await self.cursor().executemany(sql, parameter_sets, **options)
+
+    async def executescript(self, script: str, /, **options: Any) -> AsyncCursor:
+        """`await cursor().executescript(…)`: one request, all or nothing."""
+        return await self.cursor().executescript(script, **options)
+
+    async def batch(
+        self, statements: Iterable[BatchItem], *, timeout: float | None = None
+    ) -> list[ResultSet]:
+        """Run statements as one request, all or nothing; the result of each."""
+        items = batch_items(statements)
+        if not items:
+            return []
+        reads = all(classify(item.sql).kind == READ for item in items)
+        outcome = await self._request(items, reads, None, timeout)
+        return result_sets(items, outcome.results)
+
+    @asynccontextmanager
+    async def pipeline(self) -> AsyncIterator[AsyncPipeline]:
+        """`async with db.pipeline() as p: await p.execute(…)`: writes whose answers nobody waits
+        for one by one. They are applied in order, each exactly once; leaving the block waits for
+        all and raises the first error. Other calls of this connection wait meanwhile."""
+        deadline_s = self._clock.monotonic_s() + self.options.timeout
+        await self._take_turn(deadline_s)
+        self._pipeline_task = asyncio.current_task()
+        pipeline = AsyncPipeline(self)
+        try:
+            try:
+                yield pipeline
+            except BaseException:
+                await pipeline._finish()
+                raise
+            await pipeline.sync()
+        finally:
+            pipeline._flight = None
+            self._pipeline_task = None
+            self._turn.release()
+
+    # ---- after an unknown outcome
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether the last write ended with outcome `unknown`, and may still be resumed."""
+        return self._core.unsettled
+
+    async def resume(self, *, timeout: float | None = None) -> list[ResultSet]:
+        """Bring the writes whose outcome is unknown to their end; as Connection.resume."""
+        core = self._core
+        writes = core.unsettled_writes
+
+        def steps(timeout_s: float) -> Steps[Outcome]:
+            if len(writes) > 1:
+                return resume_all(core, timeout_s)
+            return core.resume(timeout_s=timeout_s)
+
+        outcome = await self._run(steps, timeout)
+        self._last_index = outcome.index
+        statements = [statement for write in writes for statement in write.statements]
+        return result_sets(statements, outcome.results)
+
+    # ---- the cluster
+
+    @property
+    def last_index(self) -> int:
+        """Log index of the last write, or applied index that the last read saw; 0 before."""
+        return self._last_index
+
+    async def status(self, *, timeout: float | None = None) -> dict[str, Any]:
+        """What the preferred (else the first given and reachable) node says of itself."""
+        return await self._run(lambda left_s: self._core.status(timeout_s=left_s), timeout)
+
+    async def ping(self, *, timeout: float | None = None) -> str:
+        """The id of the node that answered."""
+        return await self._run(lambda left_s: self._core.ping(timeout_s=left_s), timeout)
+
+    # ---- closing
+
+    async def close(self) -> None:
+        """Close; using the connection afterwards is an error. Closing twice is none."""
+        if self._closed:
+            return
+        self._closed = True
+        async with self._turn:
+            await self._driver.run(self._core.close())
+
+    async def __aenter__(self) -> AsyncConnection:
+        self._check_open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        hosts = ",".join(str(address) for address in self.options.addresses)
+        return f"<raftdb.aio.AsyncConnection to {hosts}{', closed' if self._closed else ''}>"
+
+    # ---- inside
+
+    async def _request(
+        self,
+        statements: tuple[Statement, ...],
+        reads: bool,
+        level: str | None,
+        timeout: float | None,
+    ) -> Outcome:
+        level = self.options.read if level is None else level
+        if level not in LEVELS:
+            raise InterfaceError(
+                f"read level {level!r} is unknown", hint="one of " + ", ".join(LEVELS)
+            )
+        keys, wanted = self.foreign_keys, level
+
+        def steps(left_s: float) -> Steps[Outcome]:
+            if not reads:
+                return self._core.execute(statements, foreign_keys=keys, timeout_s=left_s)
+            return self._core.query(statements, level=wanted, timeout_s=left_s, foreign_keys=keys)
+
+        outcome = await self._run(steps, timeout)
+        self._last_index = outcome.index
+        return outcome
+
+    async def _run(self, steps: Callable[[float], Steps[_Value]], timeout: float | None) -> _Value:
+        """Take a turn, and run what `steps` makes for the time that is left."""
+        timeout_s = with_timeout(self.options, timeout)
+        deadline_s = self._clock.monotonic_s() + timeout_s
+        await self._take_turn(deadline_s)
+        try:
+            left_s = max(deadline_s - self._clock.monotonic_s(), 0.001)
+            return await self._driver.run(steps(left_s))
+        finally:
+            self._turn.release()
+
+    async def _take_turn(self, deadline_s: float) -> None:
+        self._check_open()
+        if self._pipeline_task is not None and self._pipeline_task is asyncio.current_task():
+            raise pipeline_is_open()
+        if self._waiting >= WAITING_MAX:
+            raise OverloadedError(
+                f"{WAITING_MAX} calls wait for this connection",
+                hint="use several connections, or a pipeline",
+            )
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(deadline_s - self._clock.monotonic_s()):
+                await self._turn.acquire()
+        except TimeoutError:
+            raise DeadlineError(
+                "other calls of this connection took all the time",
+                outcome="not_applied",
+                retryable=True,
+                hint="use several connections, or a pipeline",
+            ) from None
+        finally:
+            self._waiting -= 1
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise InterfaceError("the connection is closed", hint="connect again")
+
+
+class AsyncCursor:
+    """A cursor. Results are complete when `execute` returns; fetching does not wait."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+        self._cursor = Cursor(connection)  # type: ignore[arg-type]
+
+    async def execute(
+        self,
+        sql: str,
+        parameters: Any = (),
+        /,
+        *,
+        read: str | None = None,
+        timeout: float | None = None,
+    ) -> AsyncCursor:
+        """Run one statement; as Cursor.execute."""
+        cursor = self._cursor
+        cursor._check_open()
+        kind = classified(sql)
+        cursor._forget()
+        if kind.kind == BLANK:
+            return self
+        statement = Statement(sql, (adapt_parameters(parameters),))
+        reads = kind.kind == READ
+        outcome = await self._connection._request((statement,), reads, read, timeout)
+        cursor._take(kind, outcome.results.statements[0])
+        if kind.inserts:
+            cursor._lastrowid = outcome.results.statements[0].last_insert_rowid
+        return self
+
+    async def executemany(
+        self, sql: str, parameter_sets: Iterable[Any], /, *, timeout: float | None = None
+    ) -> AsyncCursor:
+        """Run one statement for each of the parameter sets: one request, all or nothing."""
+        cursor = self._cursor
+        cursor._check_open()
+        kind = classified(sql)
+        cursor._forget()
+        sets = adapt_sets(parameter_sets)
+        if not sets or kind.kind == BLANK:
+            cursor._rowcount = 0
+            return self
+        outcome = await self._connection._request((Statement(sql, sets),), False, None, timeout)
+        cursor._take(kind, outcome.results.statements[0])
+        return self
+
+    async def executescript(self, script: str, /, *, timeout: float | None = None) -> AsyncCursor:
+        """Run the statements of a script: one request, all or nothing."""
+        cursor = self._cursor
+        cursor._check_open()
+        if not isinstance(script, str):
+            raise InterfaceError(f"a script is text, not {type(script).__name__}")
+        cursor._forget()
+        statements = tuple(Statement(text) for text in without_begin(split(script)))
+        if statements:
+            await self._connection._request(statements, False, None, timeout)
+        return self
+
+    @property
+    def connection(self) -> AsyncConnection:
+        """The connection that this cursor belongs to."""
+        return self._connection
+
+    @property
+    def description(self) -> tuple[Column, ...] | None:
+        """One tuple of seven per column, its name first; None without a result set."""
+        return self._cursor.description
+
+    @property
+    def rowcount(self) -> int:
+        """Rows changed by the last INSERT, REPLACE, UPDATE or DELETE; else -1."""
+        return self._cursor.rowcount
+
+    @property
+    def lastrowid(self) -> int | None:
+        """Row id of the last INSERT or REPLACE by `execute`; None before the first."""
+        return self._cursor.lastrowid
+
+    async def fetchone(self) -> Any:
+        """The next row; None when there is none."""
+        return self._cursor.fetchone()
+
+    async def fetchmany(self, size: int | None = None) -> list[Any]:
+        """The next rows, at most `size` (default: 1)."""
+        return self._cursor.fetchmany(size)
+
+    async def fetchall(self) -> list[Any]:
+        """All rows that are left."""
+        return self._cursor.fetchall()
+
+    def __aiter__(self) -> AsyncCursor:
+        return self
+
+    async def __anext__(self) -> Any:
+        try:
+            return next(self._cursor)
+        except StopIteration:
+            raise StopAsyncIteration from None
+
+    async def close(self) -> None:
+        """Forget the result; using the cursor afterwards is an error."""
+        self._cursor.close()
+
+
+class AsyncPipeline(PipelineBase):
+    """As Pipeline, with calls to await: a call waits only while 64 others wait for answers."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        super().__init__(connection._core, connection.options)
+        self._connection = connection
+        self._flight = Flight(self._core)
+        self._turn = asyncio.Lock()
+
+    async def execute(
+        self, sql: str, parameters: Any = (), /, *, timeout: float | None = None
+    ) -> Reply:
+        """Send one statement; its answer comes later. Raises what is wrong with the call itself."""
+        keys = self._connection.foreign_keys
+        return await self._submit(self._one(sql, parameters, timeout, keys))
+
+    async def executemany(
+        self, sql: str, parameter_sets: Iterable[Any], /, *, timeout: float | None = None
+    ) -> Reply:
+        """Send one statement for many parameter sets: one request, all or nothing."""
+        keys = self._connection.foreign_keys
+        return await self._submit(self._many(sql, parameter_sets, timeout, keys))
+
+    async def batch(
+        self, statements: Iterable[BatchItem], *, timeout: float | None = None
+    ) -> Reply:
+        """Send statements as one request, all or nothing."""
+        keys = self._connection.foreign_keys
+        return await self._submit(self._batch(statements, timeout, keys))
+
+    async def sync(self) -> None:
+        """Wait for all answers. Raises the first error since the last `sync`."""
+        await self._settle()
+        error = self._first_error()
+        if error is not None:
+            raise error
+
+    async def _submit(self, item: Item) -> Reply:
+        reply = Reply(item, item.statements)
+        async with self._turn:
+            flight = self._flight
+            if flight is None:
+                raise InterfaceError("the pipeline is not open")
+            await self._connection._driver.run(flight.submit(item))
+        return reply
+
+    async def _settle(self) -> None:
+        async with self._turn:
+            flight = self._flight
+            if flight is None:
+                raise InterfaceError("the pipeline is not open")
+            await self._connection._driver.run(flight.settle())
+
+    async def _finish(self) -> None:
+        """The block raised: that error goes on, whatever becomes of the answers."""
+        try:
+            await self._settle()
+        except Error:
+            self._first = None
+
+
+__all__ = ["AsyncConnection", "AsyncCursor", "AsyncPipeline", "connect"]
