@@ -36,6 +36,11 @@ LINGER_S = 0.05
 class Assembly:
     """A node. Everything here runs on the loop; `stopped` is called once, last."""
 
+    journal_class: type[Journal] = Journal
+    machine_class: type[Machine] = Machine
+    engine_class: Callable[..., Engine] = Engine
+    """What the parts are made of; the simulation's are watched."""
+
     def __init__(
         self,
         config: NodeConfig,
@@ -61,9 +66,9 @@ class Assembly:
         """False from the moment on when nothing may be answered any more. From any thread."""
         self._failure: BaseException | None = None
         check_identity(ports.files, config)
-        self.journal = _open_journal(config, ports)
+        self.journal = _open_journal(self.journal_class, config, ports)
         try:
-            self.machine = Machine.open(
+            self.machine = self.machine_class.open(
                 database_path(config.data_dir),
                 history=config.history,
                 limits=config.limits,
@@ -77,7 +82,7 @@ class Assembly:
             raise
         check_clock(ports.clock.wall_ms(), self.machine.time_ms(), ports.log)
         identity = Identity(config.cluster_id, config.history, config.node_id, _members(config))
-        self.engine = Engine(
+        self.engine = self.engine_class(
             node_id=config.node_id,
             members=_listening(identity.members, config),
             cluster_id=config.cluster_id,
@@ -225,8 +230,8 @@ class Assembly:
         }
 
 
-def _open_journal(config: NodeConfig, ports: Ports) -> Journal:
-    return Journal.open(
+def _open_journal(kind: type[Journal], config: NodeConfig, ports: Ports) -> Journal:
+    return kind.open(
         ports.files,
         journal_path(config.data_dir),
         ports.executor,

@@ -23,8 +23,8 @@ from raftdb.consensus import (
 from tests.consensus.bench import HalfRandom, HandClock, HandJournal, ListLog
 from tests.consensus.trio import Trio
 from tests.consensus.wires import HandExecutor, HandNetwork
-from tests.sim.nodes import EngineNode
-from tests.sim.toy import ToyStore
+from tests.sim.engine.nodes import EngineNode
+from tests.sim.engine.toy import ToyStore
 
 
 def members(count: int = 1) -> list[Member]:

@@ -22,7 +22,7 @@ from raftdb.consensus.messages import (
 )
 from raftdb.consensus.wall import Wall
 from tests.consensus.bench import Bench
-from tests.sim import planted
+from tests.sim.engine import planted
 
 NEW = b"\x10\x90"
 

@@ -23,7 +23,7 @@ from raftdb.consensus.messages import (
 from raftdb.consensus.transport import PENDING_MAX
 from tests.consensus.test_messages import EXAMPLES, Bomb, nothing_unpickled
 from tests.consensus.wires import HandConnection, Station, frame, hello, node
-from tests.sim import planted
+from tests.sim.engine import planted
 
 
 def test_the_first_name_dials() -> None:

@@ -9,10 +9,10 @@ from raftdb.base.limits import Limits
 from raftdb.consensus import EngineStatus, ProposalOutcome, ReadOutcome, Timing
 from raftdb.consensus.wall import Wall
 from tests.sim.checkers import all_checkers
-from tests.sim.cluster import Cluster, NodeFactory
-from tests.sim.network import Weather
-from tests.sim.nodes import EngineNode, SimNode
-from tests.sim.toy import pack_operation
+from tests.sim.engine.cluster import Cluster, NodeFactory
+from tests.sim.engine.network import Weather
+from tests.sim.engine.nodes import EngineNode, SimNode
+from tests.sim.engine.toy import pack_operation
 from tests.sim.world import World
 
 

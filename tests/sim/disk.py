@@ -178,16 +178,16 @@ class SimFile:
     """One open file of a SimFiles; dead after `crash()` or `kill()`."""
 
     def __init__(self, files: SimFiles, path: str, inode: _Inode) -> None:
-        self._files = files
+        self.files = files
         self._path = path
         self._inode = inode
         self._life = files.life
         self._closed = False
 
     def _check(self, kind: str) -> Fault | None:
-        if self._closed or self._life != self._files.life:
+        if self._closed or self._life != self.files.life:
             raise OSError(errno.EBADF, "the file is closed", self._path)
-        return self._files.step(kind, self._path)
+        return self.files.step(kind, self._path)
 
     def read_at(self, offset: int, count: int) -> bytes:
         fault = self._check("read")
@@ -213,12 +213,12 @@ class SimFile:
     def sync(self) -> None:
         fault = self._check("sync")
         if fault:
-            self._files.fail_sync(self._inode, fault)
+            self.files.fail_sync(self._inode, fault)
             raise _error(fault, self._path)
         self._inode.sync()
 
     def size(self) -> int:
-        if self._closed or self._life != self._files.life:
+        if self._closed or self._life != self.files.life:
             raise OSError(errno.EBADF, "the file is closed", self._path)
         return len(self._inode.cached)
 
@@ -245,6 +245,7 @@ class SimFiles:
         self._locks: set[str] = set()
         self._faults: list[Fault] = []
         self._power_left: int | None = None
+        self._on_power_off: Callable[[], None] | None = None
         self.life = 0
         """Grows with every crash and kill; files and locks of an earlier life are dead."""
         self.counts: dict[str, int] = {}
@@ -260,9 +261,13 @@ class SimFiles:
         self._faults.append(fault)
         return fault
 
-    def power_off_after(self, mutations: int) -> None:
-        """Let that many more changing calls happen; then every call fails until `crash()`."""
+    def power_off_after(
+        self, mutations: int, then: Callable[[], None] | None = None
+    ) -> None:
+        """Let that many more changing calls happen; then every call fails until `crash()` (or
+        `kill()`). `then` is called when that begins, from inside the first call that fails."""
         self._power_left = mutations
+        self._on_power_off = then
 
     def crash(self) -> None:
         """Power loss, then power again: what was not synced survives in part or not at all."""
@@ -296,6 +301,7 @@ class SimFiles:
         self.life += 1
         self._locks.clear()
         self._power_left = None
+        self._on_power_off = None
         self._faults = []
 
     def clone(self, draw: random.Random) -> SimFiles:
@@ -348,6 +354,9 @@ class SimFiles:
         """Count one call; returns the fault that hits it."""
         if self._power_left is not None:
             if self._power_left == 0:
+                then, self._on_power_off = self._on_power_off, None
+                if then is not None:
+                    then()
                 raise OSError(errno.EIO, "the power is off", path)
             if kind in MUTATIONS:
                 self._power_left -= 1

@@ -78,6 +78,10 @@ class Life:
         self.number = number
         self.alive = True
         self.paused = False
+        self.step_s = 0.0
+        """A slow processor: how long each event keeps it."""
+        self._busy_until_s = 0.0
+        self._waking = False
         self._deferred: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self.after_each: Callable[[], None] | None = None
         """Observers look at the node after each of its events."""
@@ -94,11 +98,35 @@ class Life:
         if self.paused or self._deferred:
             self._deferred.append((call, arguments))
             return
+        if self.step_s and not self._is_free():
+            self._deferred.append((call, arguments))
+            return
         self._run(call, arguments)
+
+    def _is_free(self) -> bool:
+        """Whether the slow processor takes one more event now; a later turn is arranged if not."""
+        wait_s = self._busy_until_s - self.world.now_s
+        if wait_s > 0:
+            if not self._waking:
+                self._waking = True
+                self.world.at(wait_s, self._wake)
+            return False
+        self._busy_until_s = self.world.now_s + self.step_s
+        return True
+
+    def _wake(self) -> None:
+        self._waking = False
+        self._drain()
 
     def _run(self, call: Callable[..., None], arguments: tuple[Any, ...]) -> None:
         self.world.mark(f"{self.name}/{self.number} {call.__qualname__}")
-        call(*arguments)
+        try:
+            call(*arguments)
+        except Exception as error:
+            if self.on_crash is None:
+                raise
+            if self.alive:
+                self.on_crash(error)
         if self.after_each is not None and self.alive:
             self.after_each()
 
@@ -109,7 +137,12 @@ class Life:
     def resume(self) -> None:
         """SIGCONT: what came in meanwhile is dealt with in order."""
         self.paused = False
+        self._drain()
+
+    def _drain(self) -> None:
         while self._deferred and self.alive and not self.paused:
+            if self.step_s and not self._is_free():
+                return
             call, arguments = self._deferred.popleft()
             self._run(call, arguments)
 

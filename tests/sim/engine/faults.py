@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from tests.sim.cluster import Cluster
+from tests.sim.engine.cluster import Cluster
 from tests.sim.disk import Fault
-from tests.sim.network import Stream
+from tests.sim.engine.network import Stream
 from tests.sim.world import World
 
 

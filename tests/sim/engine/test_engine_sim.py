@@ -1,6 +1,6 @@
 """The simulation itself: seeds pass, one seed is one run, and planted bugs are noticed.
 
-`python -m tests.sim --seeds 0:2000` runs more; `python -m tests.sim planted` runs them all.
+`python -m tests.sim.engine --seeds 0:2000` runs more; `python -m tests.sim planted` runs them all.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from raftdb.consensus.wall import Wall
-from tests.sim import planted
+from tests.sim.engine import planted
 from tests.sim.checkers import Broken, Checker, all_checkers
-from tests.sim.run import Result, Simulation, run_seed
+from tests.sim.engine.run import Result, Simulation, run_seed
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize("first", range(0, 40, 10))
@@ -36,7 +36,7 @@ def test_one_seed_is_one_run() -> None:
 
 
 def digest_of(hash_seed: str) -> str:
-    program = "from tests.sim.run import run_seed; print(run_seed(11).digest)"
+    program = "from tests.sim.engine.run import run_seed; print(run_seed(11).digest)"
     done = subprocess.run(
         [sys.executable, "-c", program],
         cwd=ROOT,
@@ -60,7 +60,7 @@ QUICK = (
     planted.StockAppend,
     planted.ReadsBeforeNoop,
 )
-"""Found within a few seeds; `python -m tests.sim planted` looks for all of them."""
+"""Found within a few seeds; `python -m tests.sim.engine planted` looks for all of them."""
 
 
 @pytest.mark.parametrize("bug", QUICK, ids=lambda bug: bug.__name__)

@@ -14,8 +14,8 @@ from raftdb.consensus.wall import Wall
 from raftdb.journal import Journal
 from tests.sim.checkers import Broken, Checker
 from tests.sim.disk import SimFiles
-from tests.sim.network import Fabric, SimNetwork, Weather
-from tests.sim.nodes import (
+from tests.sim.engine.network import Fabric, SimNetwork, Weather
+from tests.sim.engine.nodes import (
     DIRECTORY,
     EngineNode,
     Machine,
@@ -23,8 +23,8 @@ from tests.sim.nodes import (
     SimNode,
     members_of,
 )
-from tests.sim.ports import SimClock, SimExecutor, SimLog, SimRandom
-from tests.sim.toy import ToyStore
+from tests.sim.engine.ports import SimClock, SimExecutor, SimLog, SimRandom
+from tests.sim.engine.toy import ToyStore
 from tests.sim.world import Life, World
 
 NodeFactory = Callable[

@@ -9,10 +9,10 @@ from raftdb.base.limits import Limits
 from raftdb.consensus import Timing
 from raftdb.consensus.wall import Wall
 from tests.sim.checkers import Broken, Checker, NodeView, all_checkers
-from tests.sim.clients import Clients
-from tests.sim.cluster import Cluster
-from tests.sim.faults import Nemesis, Plan
-from tests.sim.network import Weather
+from tests.sim.engine.clients import Clients
+from tests.sim.engine.cluster import Cluster
+from tests.sim.engine.faults import Nemesis, Plan
+from tests.sim.engine.network import Weather
 from tests.sim.world import World
 
 SETTLE_S = 10.0

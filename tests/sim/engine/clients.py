@@ -8,9 +8,9 @@ from typing import Any
 import msgpack
 
 from raftdb.consensus import Applied, NotApplied, ProposalOutcome, ReadOutcome, ReadReady
-from tests.sim.cluster import Cluster
-from tests.sim.nodes import SimNode
-from tests.sim.toy import pack_operation
+from tests.sim.engine.cluster import Cluster
+from tests.sim.engine.nodes import SimNode
+from tests.sim.engine.toy import pack_operation
 from tests.sim.world import World
 
 ATTEMPT_S = (0.1, 2.0)

@@ -1,8 +1,8 @@
-"""`python -m tests.sim`: run seeds, print a table, fail with the seed and what broke.
+"""`python -m tests.sim.engine`: run seeds, print a table, fail with the seed and what broke.
 
-python -m tests.sim --seeds 0:200
-python -m tests.sim --seeds 17:18 --trace
-python -m tests.sim planted
+python -m tests.sim.engine --seeds 0:200
+python -m tests.sim.engine --seeds 17:18 --trace
+python -m tests.sim.engine planted
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import argparse
 import sys
 import time
 
-from tests.sim.run import Result, run_seed
+from tests.sim.engine.run import Result, run_seed
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit code 0 when nothing broke."""
-    parser = argparse.ArgumentParser(prog="python -m tests.sim", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.sim.engine", description=__doc__)
     parser.add_argument("what", nargs="?", choices=("run", "planted"), default="run")
     parser.add_argument("--seeds", default="0:50", help="FIRST:LAST, the last one excluded")
     parser.add_argument("--nodes", type=int, default=None, help="3, 4, 5 or 7; drawn otherwise")
@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     first, last = (int(part) for part in options.seeds.split(":"))
     if options.what == "planted":
-        from tests.sim.planted import report
+        from tests.sim.engine.planted import report
 
         return report(range(first, last))
     started_s = time.perf_counter()
@@ -47,7 +47,7 @@ def _explain(result: Result, nodes: int | None, *, trace: bool) -> None:
         for line in result.notes[-15:]:
             print("   ", line)
     extra = f" --nodes {nodes}" if nodes else ""
-    print(f"reproduce: python -m tests.sim --seeds {result.seed}:{result.seed + 1}{extra} --trace")
+    print(f"reproduce: python -m tests.sim.engine --seeds {result.seed}:{result.seed + 1}{extra} --trace")
 
 
 def _table(results: list[Result], wall_s: float) -> None:

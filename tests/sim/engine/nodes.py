@@ -26,7 +26,7 @@ from raftdb.consensus.wall import Wall
 from raftdb.journal import Journal, LogEntry
 from tests.sim.checkers import Checker
 from tests.sim.disk import SimFiles
-from tests.sim.toy import ToyMachine, ToyStore
+from tests.sim.engine.toy import ToyMachine, ToyStore
 
 DIRECTORY = "/node/journal"
 CLUSTER = ClusterId("5" * 32)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable
 from raftdb.consensus.messages import Ack, Append, PreVote, RequestVote, Vote
 from raftdb.consensus.wall import LogView, Placed, Wall
 from tests.sim.checkers import Checker, PromiseDurable
-from tests.sim.run import run_seed
+from tests.sim.engine.run import run_seed
 
 
 class NothingWaits(Wall):

@@ -1,0 +1,326 @@
+"""Clients: the real core of the client library, driven in virtual time.
+
+A client is a process of its own on a machine of its own. It runs one workload, one request at a
+time, and tells checkers what it began and what came of it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+from raftdb.base.errors import APPLIED, NOT_APPLIED, Error
+from raftdb.base.ids import Address
+from raftdb.base.limits import Limits
+from raftdb.base.ports import Connection, ExpectedPeer, Timer
+from raftdb.client.actions import Await, Dial, Drop, Link, LinkError, Pause, Steps, Transmit
+from raftdb.client.core import Core, Outcome
+from raftdb.client.options import Options
+from raftdb.command import Statement
+from raftdb.wire import ClientSide, LocalProtocolError, Message, RemoteProtocolError
+from tests.sim.hosts import CLUSTER, Cluster
+from tests.sim.network import SILENCE, SimNetwork
+from tests.sim.ports import SimClock, SimRandom, _SimTimer
+from tests.sim.world import Life
+from tests.workloads import FAILED, OK, UNKNOWN, Operation, Reply, Request, Workload
+
+
+class SimLink(Link):
+    """One connection of a client: a Handler of the Network port, and a Link of the core."""
+
+    def __init__(self, driver: Driver, limits: Limits, address: Address) -> None:
+        self._driver = driver
+        self._core = ClientSide(limits)
+        self._connection: Connection | None = None
+        self.arrived: list[Message] = []
+        self.broken = ""
+        self.node_id, self.cluster_id = address.host, CLUSTER
+
+    def connection_made(self, connection: Connection) -> None:
+        self._connection = connection
+        self._driver.dialled(self, "")
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self.arrived.extend(self._core.receive(data))
+        except RemoteProtocolError as error:
+            self.arrived.extend(error.messages)
+            self.broken = f"does not speak the protocol: {error.message}"
+        if self.arrived or self.broken:
+            self._driver.stirred(self)
+
+    def connection_lost(self, reason: str) -> None:
+        self.broken = self.broken or reason
+        self._driver.stirred(self)
+
+    def failed(self, reason: str) -> None:
+        """The dial failed."""
+        self._driver.dialled(self, reason)
+
+    def transmit(self, action: Transmit) -> None:
+        """Send all. Raises LinkError, DataError."""
+        if self.broken or self._connection is None:
+            raise LinkError(self.broken, unsent=True)
+        try:
+            data = b"".join([self._core.send(message) for message in action.messages])
+        except LocalProtocolError as error:
+            raise LinkError(f"is of no use: {error.message}", unsent=True) from error
+        self._connection.write(data)
+
+    def close(self) -> None:
+        """Never fails."""
+        if self._connection is not None:
+            self._connection.close()
+        self.broken = self.broken or "closed"
+
+
+class Driver:
+    """Runs one generator of the core's at a time."""
+
+    def __init__(self, life: Life, network: SimNetwork, limits: Limits) -> None:
+        self._life = life
+        self._network = network
+        self._limits = limits
+        self._steps: Steps[Any] | None = None
+        self._done: Callable[[Any, BaseException | None], None] | None = None
+        self._awaited: SimLink | None = None
+        self._dialling: SimLink | None = None
+        self._timer: Timer | None = None
+
+    def run(self, steps: Steps[Any], done: Callable[[Any, BaseException | None], None]) -> None:
+        """To the end; then `done(value, None)`, or `done(None, what it raised)`."""
+        self._steps, self._done = steps, done
+        self._go_on(None, None)
+
+    def _go_on(self, value: Any, error: BaseException | None) -> None:
+        steps = self._steps
+        assert steps is not None
+        while True:
+            try:
+                action = steps.throw(error) if error is not None else steps.send(value)
+            except StopIteration as stop:
+                self._finish(stop.value, None)
+                return
+            except Error as raised:
+                self._finish(None, raised)
+                return
+            value, error = None, None
+            if isinstance(action, Await):
+                link: Any = action.link
+                if link.arrived or link.broken:
+                    value, error = self._take(link)
+                    continue
+                self._awaited = link
+                self._wait_until(action.until_s, self._waited_in_vain)
+                return
+            if isinstance(action, Transmit):
+                try:
+                    action.link.transmit(action)  # type: ignore[attr-defined]
+                except (LinkError, Error) as raised:
+                    error = raised
+            elif isinstance(action, Drop):
+                action.link.close()  # type: ignore[attr-defined]
+            elif isinstance(action, Dial):
+                self._dial(action)
+                return
+            else:
+                assert isinstance(action, Pause)
+                self._wait_until(action.until_s, self._rested)
+                return
+
+    def _finish(self, value: Any, error: BaseException | None) -> None:
+        done, self._done, self._steps = self._done, None, None
+        assert done is not None
+        done(value, error)
+
+    def _take(self, link: SimLink) -> tuple[Any, BaseException | None]:
+        if link.arrived:
+            arrived, link.arrived = link.arrived, []
+            return arrived, None
+        return None, LinkError(link.broken)
+
+    def _wait_until(self, until_s: float, call: Callable[[], None]) -> None:
+        delay_s = max(until_s - self._life.world.now_s, 0.0)
+        self._timer = timer = _SimTimer(self._life, call, ())
+        self._life.world.at(delay_s, timer.due)
+
+    def _waited_in_vain(self) -> None:
+        self._awaited = self._timer = None
+        self._go_on((), None)
+
+    def _rested(self) -> None:
+        self._timer = None
+        self._go_on(None, None)
+
+    def stirred(self, link: SimLink) -> None:
+        """Something came over a link, or its end."""
+        if link is self._awaited:
+            self._awaited = None
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            self._go_on(*self._take(link))
+
+    def _dial(self, action: Dial) -> None:
+        link = self._dialling = SimLink(self, self._limits, action.address)
+        timeout_s = max(action.until_s - self._life.world.now_s, 0.001)
+        self._network.connect(
+            "client", action.address, ExpectedPeer(None), link, timeout_s, link.failed
+        )
+
+    def dialled(self, link: SimLink, reason: str) -> None:
+        """A dial has ended: in a connection, or in a reason why not."""
+        if link is not self._dialling:
+            link.close()
+            return
+        self._dialling = None
+        if reason:
+            self._go_on(None, LinkError(reason, silent=reason == SILENCE))
+        else:
+            self._go_on(link, None)
+
+
+class Client:
+    """One client's process: a workload's requests, one after the other."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        number: int,
+        workload: Workload,
+        history: list[Operation],
+        *,
+        pause_s: float,
+        place: str,
+    ) -> None:
+        self.number = number
+        self.name = f"c{number}"
+        self.workload = workload
+        self._cluster = cluster
+        self._world = cluster.world
+        self._history = history
+        self._pause_s = pause_s
+        self._draw = random.Random(f"{cluster.world.seed} client {number}")
+        self._requests = workload.client(number, self._draw)
+        self._reply: Reply | None = None
+        self._running = False
+        self.acknowledged = 0
+        self.lives = 0
+        cluster.fabric.places[self.name] = place
+        self._begin_life()
+
+    def _begin_life(self) -> None:
+        self.lives += 1
+        world = self._world
+        self.life = Life(world, self.name, self.lives)
+        self._network = SimNetwork(self.life, self._cluster.fabric, "client", CLUSTER)
+        limits = self._cluster.sizes.limits
+        self._driver = Driver(self.life, self._network, limits)
+        addresses = [member.client_address for member in self._cluster.members]
+        self._draw.shuffle(addresses)
+        options = Options(
+            addresses=tuple(addresses[: self._draw.randint(1, len(addresses))]),
+            insecure=True,
+            name=self.name,
+        )
+        tag = f"{world.seed} {self.name} {self.lives}"
+        self._core = Core(options, SimClock(world), SimRandom(tag), limits)
+
+    # -- life ------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Go on with the workload until `stop`."""
+        self._running = True
+        self.life.later(self._draw.uniform(0, 0.1), self._next)
+
+    def stop(self) -> None:
+        """Begin nothing new."""
+        self._running = False
+
+    def restart(self) -> None:
+        """The process is killed; the next one knows nothing of it. What was open is unknown."""
+        if not self._running:
+            return
+        self.life.end()
+        self._network.die(silently=False)
+        self._begin_life()
+        self._reply = Reply(UNKNOWN) if self._reply is not None else None
+        self.begin()
+
+    def once(self, request: Request, done: Callable[[], None]) -> None:
+        """One more request, repeated until it has taken effect; while the workload is stopped."""
+
+        def again(reply: Reply) -> None:
+            if reply.outcome == OK:
+                done()
+            else:
+                self.life.later(0.05, self.execute, request, again)
+
+        self.life.run(self.execute, request, again)
+
+    # -- requests --------------------------------------------------------------------------------
+
+    def _next(self) -> None:
+        if not self._running:
+            return
+        # A generator takes None for a start.
+        request = self._requests.send(self._reply)  # type: ignore[arg-type]
+        self.execute(request, self._answered)
+
+    def _answered(self, reply: Reply) -> None:
+        self._reply = reply
+        self.life.later(self._draw.expovariate(1 / self._pause_s), self._next)
+
+    def execute(self, request: Request, done: Callable[[Reply], None]) -> None:
+        """One request, told to the checkers and to the history."""
+        operation = Operation(
+            self.number,
+            self.workload.name,
+            request.name,
+            request.arguments,
+            self._world.now_s,
+            level=request.level if request.read else "",
+        )
+        self._history.append(operation)
+        for checker in self._cluster.checkers:
+            checker.on_invoke(operation)
+        statements = tuple(Statement(sql, (tuple(values),)) for sql, values in request.statements)
+        if request.read:
+            steps = self._core.query(statements, level=request.level, timeout_s=request.timeout_s)
+        else:
+            steps = self._core.execute(statements, timeout_s=request.timeout_s)
+
+        def ended(outcome: Outcome | None, error: BaseException | None) -> None:
+            reply = _reply_of(outcome, error)
+            self._note(request, operation, reply)
+            done(reply)
+
+        self._driver.run(steps, ended)
+
+    def _note(self, request: Request, operation: Operation, reply: Reply) -> None:
+        operation.outcome, operation.error = reply.outcome, reply.error
+        operation.index = reply.index
+        if reply.outcome != UNKNOWN:
+            operation.returned_s = self._world.now_s
+        if reply.outcome == OK:
+            operation.value = self.workload.value(request, reply)
+            self.acknowledged += not request.read
+        self._world.mark(f"{self.name} {request.name} {reply}")
+        for checker in self._cluster.checkers:
+            checker.on_return(operation)
+
+
+def _reply_of(outcome: Outcome | None, error: BaseException | None) -> Reply:
+    if outcome is not None:
+        statements = outcome.results.statements
+        return Reply(
+            OK,
+            tuple(one.rows for one in statements),
+            tuple(one.changes for one in statements),
+            index=outcome.index,
+        )
+    assert isinstance(error, Error)
+    # A statement's own failure is a committed result that changed nothing.
+    known = {NOT_APPLIED: FAILED, APPLIED: OK}
+    return Reply(known.get(error.outcome, UNKNOWN), error=error.code)

@@ -1,0 +1,312 @@
+"""A cluster of simulated machines: founding, starting, killing, cutting power, looking on."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from raftdb.base.config import CheckpointConfig, NodeConfig, TimingConfig
+from raftdb.base.errors import ConfigError, Error, FatalError
+from raftdb.base.ids import Address, ClusterId, HistoryId, NodeId
+from raftdb.base.layout import database_path, journal_path
+from raftdb.base.limits import Limits
+from raftdb.base.ports import Ports
+from raftdb.base.settings import MemberConfig
+from raftdb.base.startup import NodeIdentity, write_identity
+from raftdb.consensus.wall import Wall
+from raftdb.journal import Journal
+from raftdb.machine import Machine
+from tests.sim.checkers import Broken, Checker
+from tests.sim.disk import SimFiles
+from tests.sim.network import Fabric, SimNetwork, Weather
+from tests.sim.node import WholeNode
+from tests.sim.ports import CpuClock, SimClock, SimExecutor, SimLog, SimRandom
+from tests.sim.vfs import LockDirectory, SimVfs
+from tests.sim.world import Life, World
+
+CLUSTER = ClusterId("5" * 32)
+HISTORY = HistoryId("7" * 32)
+CLIENT_PORT = 7001
+PEER_PORT = 7000
+HONEST_ENDS = (FatalError, ConfigError, OSError)
+"""How a node may end when its disk has failed it. Anything else is a defect."""
+
+
+@dataclass
+class Host:
+    """One machine, and the process that may run on it."""
+
+    name: str
+    files: SimFiles
+    clock: SimClock
+    config: NodeConfig
+    random: random.Random
+    lives: int = 0
+    life: Life | None = None
+    network: SimNetwork | None = None
+    node: WholeNode | None = None
+    disk_slow_s: float = 0.0
+    stalled_until_s: float = 0.0
+    step_s: float = 0.0
+    look_s: float = 0.0
+    excused: bool = False
+    """Its disk was made to fail, so that stopping is what it should do."""
+    damaged: bool = False
+    """What it had on its disk was changed: it may never come back."""
+    held_down: bool = False
+    """Nobody starts it again but who did this."""
+    restarts: int = 0
+    stops: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the nodes of a run are configured to."""
+
+    places: tuple[str, ...]
+    """One per node."""
+    timing: TimingConfig
+    limits: Limits
+    wal_bytes: int
+    weather: Weather
+    slow_apply_chance: float = 0.02
+
+
+class Cluster:
+    """Machines and their processes."""
+
+    def __init__(
+        self, world: World, sizes: Sizes, *, wall: Wall, checkers: Sequence[Checker]
+    ) -> None:
+        self.world = world
+        self.sizes = sizes
+        self.fabric = Fabric(world, sizes.weather)
+        self.checkers = checkers
+        self._wall = wall
+        self._locks = LockDirectory()
+        self._nodes: list[WholeNode] = []
+        self._seen: dict[WholeNode, tuple[str, int, int]] = {}
+        self.hosts: dict[str, Host] = {}
+        self.members = tuple(
+            MemberConfig(
+                NodeId(f"n{number}"),
+                place,
+                Address(f"n{number}", PEER_PORT),
+                Address(f"n{number}", CLIENT_PORT),
+            )
+            for number, place in enumerate(sizes.places, 1)
+        )
+        for member in self.members:
+            self._found(member)
+
+    def _found(self, member: MemberConfig) -> None:
+        """As `raftdb init` does it, on a disk of its own."""
+        world, name = self.world, str(member.node_id)
+        config = NodeConfig(
+            cluster_id=CLUSTER,
+            history=HISTORY,
+            node_id=member.node_id,
+            data_dir=f"/{name}/data",
+            peer_listen=member.peer_address,
+            client_listen=member.client_address,
+            members=self.members,
+            insecure=True,
+            timing=self.sizes.timing,
+            limits=self.sizes.limits,
+            checkpoint=CheckpointConfig(wal_bytes=self.sizes.wal_bytes),
+        )
+        files = SimFiles(random.Random(f"{world.seed} disk {name}"))
+        write_identity(
+            files, config.data_dir, NodeIdentity(CLUSTER, HISTORY, member.node_id, "2026-01-01")
+        )
+        for path in (journal_path(config.data_dir), database_path(config.data_dir)):
+            files.make_directory(path)
+        files.sync_directory(config.data_dir)
+        Journal.create(
+            files, journal_path(config.data_dir), SimRandom(f"{world.seed} found {name}")
+        )
+        vfs = SimVfs(files, self._locks)
+        try:
+            Machine.create(
+                database_path(config.data_dir), HISTORY, files=files, vfs_base=vfs.name
+            )
+        finally:
+            vfs.unregister()
+        self.fabric.places[name] = member.location
+        self.hosts[name] = Host(
+            name, files, SimClock(world), config, random.Random(f"{world.seed} host {name}")
+        )
+
+    # -- processes -------------------------------------------------------------------------------
+
+    def start(self, name: str) -> None:
+        """Start the node's process, unless it runs."""
+        host, world = self.hosts[name], self.world
+        if host.life is not None or host.held_down:
+            return
+        host.lives += 1
+        life = host.life = Life(world, name, host.lives)
+        life.step_s = host.step_s
+        host.network = SimNetwork(life, self.fabric, "node", CLUSTER)
+        host.excused = False
+        tag = f"{world.seed} {name} {host.lives}"
+        cpu_clock = CpuClock(world, random.Random(f"{tag} cpu"))
+        cpu_clock.look_s = host.look_s
+        ports = Ports(
+            clock=host.clock,
+            random=SimRandom(f"{tag} port"),
+            executor=SimExecutor(life, lambda lane: self._lane_latency_s(host, lane)),
+            files=host.files,
+            network=host.network,
+            log=SimLog(life),
+        )
+        self.note("start", name, life=host.lives)
+        vfs = SimVfs(host.files, self._locks)
+
+        def stopped(error: BaseException | None) -> None:
+            self._on_stopped(host, life, error)
+
+        try:
+            node = WholeNode(
+                host.config,
+                ports,
+                stopped,
+                wall=self._wall,
+                vfs=vfs,
+                cpu_clock=cpu_clock,
+                checkers=self.checkers,
+            )
+        except Exception as error:
+            vfs.unregister()
+            self._on_stopped(host, life, error)
+            return
+        host.node = node
+        self._nodes.append(node)
+        life.after_each = lambda: self._look(node)
+        life.on_crash = node.assembly.fail
+        life.run(node.assembly.start, _nothing)
+
+    def kill(self, name: str, *, power: bool) -> None:
+        """SIGKILL, or the machine loses power."""
+        host = self.hosts[name]
+        self.note("power lost" if power else "killed", name)
+        if host.life is not None:
+            self._end_process(host, power=power)
+        if power:
+            host.files.crash()
+        else:
+            host.files.kill()
+
+    def die_in_write(self, name: str, mutations: int, *, power: bool) -> None:
+        """The same, in the middle of what the node is doing: at one of its next disk calls."""
+        host = self.hosts[name]
+        life = host.life
+        if life is None:
+            return
+        host.excused = True
+
+        def now() -> None:
+            if host.life is not life:
+                return
+            self.note("power lost in a write" if power else "killed in a write", name)
+            self._end_process(host, power=power)
+            self.world.at(0.0, host.files.crash if power else host.files.kill)
+
+        host.files.power_off_after(mutations, now)
+
+    def terminate(self, name: str) -> None:
+        """SIGTERM: the node hands over, and ends in order."""
+        host = self.hosts[name]
+        if host.node is not None and host.life is not None:
+            self.note("terminated", name)
+            host.life.run(host.node.assembly.stop)
+
+    def _end_process(self, host: Host, *, power: bool) -> None:
+        life, network, node = host.life, host.network, host.node
+        host.life = host.network = host.node = None
+        if life is not None and network is not None:
+            life.end()
+            network.die(silently=power)
+        if node is not None:
+            self._seen.pop(node, None)
+            self.world.at(0.0, self._abandon, node)
+
+    def _abandon(self, node: WholeNode) -> None:
+        if node in self._nodes:
+            self._nodes.remove(node)
+            node.abandon()
+
+    def close(self) -> None:
+        """The run is over: give everything back."""
+        for host in self.hosts.values():
+            host.files.kill()
+        for node in list(self._nodes):
+            self._abandon(node)
+        self._locks.remove()
+
+    def _on_stopped(self, host: Host, life: Life, error: BaseException | None) -> None:
+        if host.life is not life:
+            return
+        code = error.code if isinstance(error, Error) else type(error).__name__
+        self.note("stopped", host.name, error=f"{code}: {error}" if error is not None else "")
+        if error is not None:
+            host.stops.append(code)
+            may = (host.excused or host.damaged) and isinstance(error, HONEST_ENDS)
+            if not may:
+                self.world.fail(
+                    Broken("no node stops by itself", f"{host.name}: {code}: {error!r}")
+                )
+        self._end_process(host, power=False)
+        host.files.kill()
+        if not host.damaged or host.restarts < 50:
+            host.restarts += 1
+            self.world.at(host.random.uniform(0.2, 2.0), self.start, host.name)
+
+    # -- looking ---------------------------------------------------------------------------------
+
+    def live(self) -> list[WholeNode]:
+        """Nodes whose process runs (paused ones too)."""
+        return [host.node for host in self.hosts.values() if host.node is not None]
+
+    def leaders(self) -> list[WholeNode]:
+        """Nodes that believe to lead."""
+        return [node for node in self.live() if node.role == "leader"]
+
+    def call(self, name: str, call: Callable[..., None], *arguments: Any) -> None:
+        """From outside into the node's process, if it runs."""
+        life = self.hosts[name].life
+        if life is not None:
+            life.run(call, *arguments)
+
+    def note(self, kind: str, name: str, **facts: Any) -> None:
+        """Something happened to a machine or its process: into the story, and to checkers."""
+        text = " ".join(f"{key}={value}" for key, value in facts.items())
+        self.world.note(f"{name} {kind} {text}")
+        for checker in self.checkers:
+            checker.on_event(kind, name, facts)
+
+    def _look(self, node: WholeNode) -> None:
+        library = node._library
+        seen = (library.role, library.term, library.commit_index)
+        if self._seen.get(node) == seen:
+            return
+        self._seen[node] = seen
+        for checker in self.checkers:
+            checker.after_event(node)
+
+    def _lane_latency_s(self, host: Host, lane: str) -> float:
+        draw = host.random
+        stalled_s = max(host.stalled_until_s - self.world.now_s, 0.0)
+        if lane == "journal":
+            return draw.uniform(0.0003, 0.004) + host.disk_slow_s + stalled_s
+        if lane == "checkpoint":
+            return draw.uniform(0.001, 0.05) + host.disk_slow_s + stalled_s
+        if draw.random() < self.sizes.slow_apply_chance:
+            return draw.uniform(0.01, 0.2)
+        return draw.uniform(0.0001, 0.002)
+
+
+def _nothing() -> None:
+    pass

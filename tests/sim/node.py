@@ -1,0 +1,165 @@
+"""One whole node: the real assembly on simulated ports, and what checkers see of it."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from raftdb.base.config import NodeConfig
+from raftdb.base.ports import Clock, Ports
+from raftdb.consensus import Engine
+from raftdb.consensus.messages import Message
+from raftdb.consensus.wall import Wall
+from raftdb.embedded.assembly import Assembly
+from raftdb.journal import Journal, LogEntry
+from raftdb.machine import Machine
+from tests.sim.checkers import Checker
+from tests.sim.vfs import SimVfs
+
+
+class WatchedJournal(Journal):
+    """The real journal; checkers are told of changes."""
+
+    watchers: Sequence[Checker] = ()
+    node: Any = None
+
+    def append(self, entries: Sequence[LogEntry]) -> None:
+        for watcher in self.watchers:
+            watcher.on_append(self.node, list(entries))
+        super().append(entries)
+
+    def truncate_from(self, index: int) -> None:
+        if index <= self.last_index:
+            for watcher in self.watchers:
+                watcher.on_truncate(self.node, index)
+        super().truncate_from(index)
+
+
+class WatchedMachine(Machine):
+    """The real machine; checkers are told what it has committed."""
+
+    watchers: Sequence[Checker] = ()
+    node: Any = None
+
+    def apply(self, entries: Sequence[Any]) -> list[list[bytes]]:
+        replies = super().apply(entries)
+        self._tell(entries)
+        return replies
+
+    def apply_briefly(self, entries: Sequence[Any]) -> list[list[bytes]] | None:
+        replies = super().apply_briefly(entries)
+        if replies is not None:
+            self._tell(entries)
+        return replies
+
+    def _tell(self, entries: Sequence[Any]) -> None:
+        progress = self._applier.progress
+        for watcher in self.watchers:
+            for entry in entries:
+                watcher.on_applied(self.node.name, entry)
+            watcher.on_progress(self.node, int(progress.index), progress.results)
+
+
+class SimAssembly(Assembly):
+    """The real node, with the parts that are watched, and a clock of its own for the machine."""
+
+    journal_class = WatchedJournal
+    machine_class = WatchedMachine
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        ports: Ports,
+        stopped: Callable[[BaseException | None], None],
+        *,
+        wall: Wall,
+        vfs_base: str,
+        cpu_clock: Clock,
+    ) -> None:
+        self.engine_class = functools.partial(Engine, wall=wall)
+        self._cpu_clock = cpu_clock
+        super().__init__(config, ports, stopped, vfs_base=vfs_base)
+        self.machine._clock = cpu_clock
+
+
+class WholeNode:
+    """One process's node, as hosts, checkers and faults use it."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        ports: Ports,
+        stopped: Callable[[BaseException | None], None],
+        *,
+        wall: Wall,
+        vfs: SimVfs,
+        cpu_clock: Clock,
+        checkers: Sequence[Checker],
+    ) -> None:
+        self.name = str(config.node_id)
+        self._checkers = checkers
+        self._vfs = vfs
+        self.assembly = assembly = SimAssembly(
+            config, ports, stopped, wall=wall, vfs_base=vfs.name, cpu_clock=cpu_clock
+        )
+        self.machine = assembly.machine
+        self.journal = assembly.journal
+        for part in (self.machine, self.journal):
+            part.watchers, part.node = checkers, self  # type: ignore[attr-defined]
+        self.engine = assembly.engine
+        self._library = self.engine._core.library
+        self.pins: list[contextlib.ExitStack] = []
+        """Snapshots that are held open by somebody who reads slowly."""
+        self._watch_sends()
+
+    def _watch_sends(self) -> None:
+        transport = self.engine._transport
+        send = transport.send
+
+        def watched_send(peer: str, message: Message) -> None:
+            for checker in self._checkers:
+                checker.on_send(self, message)
+            send(peer, message)
+
+        transport.send = watched_send  # type: ignore[method-assign]
+        self.engine._core.replicator._send = watched_send
+
+    @property
+    def role(self) -> str:
+        return self._library.role
+
+    @property
+    def term(self) -> int:
+        return self._library.term
+
+    @property
+    def commit_index(self) -> int:
+        return self._library.commit_index
+
+    @property
+    def applied_index(self) -> int:
+        return int(self.machine.applied()[0])
+
+    def pin(self) -> None:
+        """Hold a snapshot open until `unpin`: a reader that takes its time."""
+        stack = contextlib.ExitStack()
+        connection = stack.enter_context(self.machine._readers.snapshot())
+        connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()
+        self.pins.append(stack)
+
+    def unpin(self) -> None:
+        """End all those readers."""
+        while self.pins:
+            with contextlib.suppress(Exception):
+                self.pins.pop().close()
+
+    def abandon(self) -> None:
+        """The process is gone: give back what it had open in *this* process. The simulated disk
+        must have ended the process's files before, so that nothing is written any more."""
+        self.unpin()
+        with contextlib.suppress(Exception):
+            self.machine.close()
+        with contextlib.suppress(Exception):
+            self._vfs.unregister()
