@@ -36,14 +36,18 @@ class Checkpointer:
         self._writer_lock = writer_lock
         self._applied_index = applied_index
         self._log = log
+        self._closed = False
         self.lock = threading.Lock()
         """Held while a checkpoint runs, and while a copy must not be changed by one."""
         self.durable_index = Index(0)
         """Entries up to this one survive a power cut in the database file."""
 
     def run(self) -> Index:
-        """Checkpoint what there is, and return the durable index. Raises FatalError."""
+        """Checkpoint what there is, and return the durable index. Nothing happens when the machine
+        was closed meanwhile. Raises FatalError."""
         with self.lock:
+            if self._closed:
+                return self.durable_index
             complete, pages = self._passive()
             if pages >= HOLD_PAGES:
                 with self._writer_lock:
@@ -75,6 +79,7 @@ class Checkpointer:
 
     def close(self) -> None:
         """Close the connection, with `lock` held."""
+        self._closed = True
         self._connection.close(True)
 
     def _passive(self) -> tuple[bool, int]:

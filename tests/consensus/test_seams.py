@@ -20,7 +20,8 @@ from raftdb.consensus.log import LibraryLog
 from tests.consensus.bench import Bench, HalfRandom, HandClock, HandJournal
 
 # When this fails, the library's source has changed: read the difference, run each row of
-# raftdb/consensus/DESIGN.md again (tests/consensus, python -m tests.sim.engine planted), then pin it here.
+# raftdb/consensus/DESIGN.md again (tests/consensus, python -m tests.sim.engine planted), then pin
+# it here.
 SOURCES = {
     "syncobj.py": "e8bdf06797085d734df86e24ab4802fe87893dff77268565ec036f7ad4a1cfe4",
     "node.py": "e4a3f027cd8291f558334bb9c977e952f6b6989e7e1fa1588d3005ef0b990e2c",

@@ -261,9 +261,7 @@ class SimFiles:
         self._faults.append(fault)
         return fault
 
-    def power_off_after(
-        self, mutations: int, then: Callable[[], None] | None = None
-    ) -> None:
+    def power_off_after(self, mutations: int, then: Callable[[], None] | None = None) -> None:
         """Let that many more changing calls happen; then every call fails until `crash()` (or
         `kill()`). `then` is called when that begins, from inside the first call that fails."""
         self._power_left = mutations

@@ -10,20 +10,28 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from raftdb.base.errors import APPLIED, NOT_APPLIED, Error
+from raftdb.base.errors import Error
 from raftdb.base.ids import Address
 from raftdb.base.limits import Limits
 from raftdb.base.ports import Connection, ExpectedPeer, Timer
 from raftdb.client.actions import Await, Dial, Drop, Link, LinkError, Pause, Steps, Transmit
 from raftdb.client.core import Core, Outcome
 from raftdb.client.options import Options
-from raftdb.command import Statement
 from raftdb.wire import ClientSide, LocalProtocolError, Message, RemoteProtocolError
 from tests.sim.hosts import CLUSTER, Cluster
 from tests.sim.network import SILENCE, SimNetwork
-from tests.sim.ports import SimClock, SimRandom, _SimTimer
+from tests.sim.ports import SimClock, SimRandom, SimTimer
 from tests.sim.world import Life
-from tests.workloads import FAILED, OK, UNKNOWN, Operation, Reply, Request, Workload
+from tests.workloads import (
+    OK,
+    UNKNOWN,
+    History,
+    Operation,
+    Record,
+    Workload,
+    outcome_of_error,
+)
+from tests.workloads import Outcome as Ended
 
 
 class SimLink(Link):
@@ -88,6 +96,11 @@ class Driver:
         self._dialling: SimLink | None = None
         self._timer: Timer | None = None
 
+    @property
+    def busy(self) -> bool:
+        """Whether a request is under way."""
+        return self._steps is not None
+
     def run(self, steps: Steps[Any], done: Callable[[Any, BaseException | None], None]) -> None:
         """To the end; then `done(value, None)`, or `done(None, what it raised)`."""
         self._steps, self._done = steps, done
@@ -142,7 +155,7 @@ class Driver:
 
     def _wait_until(self, until_s: float, call: Callable[[], None]) -> None:
         delay_s = max(until_s - self._life.world.now_s, 0.0)
-        self._timer = timer = _SimTimer(self._life, call, ())
+        self._timer = timer = SimTimer(self._life, call, ())
         self._life.world.at(delay_s, timer.due)
 
     def _waited_in_vain(self) -> None:
@@ -182,14 +195,14 @@ class Driver:
 
 
 class Client:
-    """One client's process: a workload's requests, one after the other."""
+    """One client's process: a workload's operations, one after the other."""
 
     def __init__(
         self,
         cluster: Cluster,
         number: int,
         workload: Workload,
-        history: list[Operation],
+        history: History,
         *,
         pause_s: float,
         place: str,
@@ -202,10 +215,8 @@ class Client:
         self._history = history
         self._pause_s = pause_s
         self._draw = random.Random(f"{cluster.world.seed} client {number}")
-        self._requests = workload.client(number, self._draw)
-        self._reply: Reply | None = None
         self._running = False
-        self.acknowledged = 0
+        self._open: tuple[Record, Operation, Workload] | None = None
         self.lives = 0
         cluster.fabric.places[self.name] = place
         self._begin_life()
@@ -220,9 +231,14 @@ class Client:
         addresses = [member.client_address for member in self._cluster.members]
         self._draw.shuffle(addresses)
         options = Options(
-            addresses=tuple(addresses[: self._draw.randint(1, len(addresses))]),
+            # A majority of them, so that one is a machine that was not lost for good.
+            addresses=tuple(
+                addresses[: self._draw.randint(len(addresses) // 2 + 1, len(addresses))]
+            ),
             insecure=True,
             name=self.name,
+            hedge=self._cluster.sizes.patience_s,
+            dial_timeout=2 * self._cluster.sizes.patience_s,
         )
         tag = f"{world.seed} {self.name} {self.lives}"
         self._core = Core(options, SimClock(world), SimRandom(tag), limits)
@@ -239,88 +255,87 @@ class Client:
         self._running = False
 
     def restart(self) -> None:
-        """The process is killed; the next one knows nothing of it. What was open is unknown."""
-        if not self._running:
-            return
+        """The process is killed; the next one knows nothing of it. What was open stays unknown."""
         self.life.end()
         self._network.die(silently=False)
         self._begin_life()
-        self._reply = Reply(UNKNOWN) if self._reply is not None else None
-        self.begin()
+        if self._open is not None:
+            self._ended(*self._open, Ended(UNKNOWN, error="killed"))
+        if self._running:
+            self.begin()
 
-    def once(self, request: Request, done: Callable[[], None]) -> None:
-        """One more request, repeated until it has taken effect; while the workload is stopped."""
+    @property
+    def busy(self) -> bool:
+        """Whether an operation is open."""
+        return self._driver.busy
 
-        def again(reply: Reply) -> None:
-            if reply.outcome == OK:
+    def until_done(
+        self,
+        operation: Operation,
+        done: Callable[[], None],
+        workload: Callable[[Operation], Workload] | None = None,
+    ) -> None:
+        """One operation, again and again until it is known to be done; beside no other of this
+        client. A failure of the statement counts: it was done by an attempt before (CREATE)."""
+        of = workload(operation) if workload is not None else self.workload
+
+        def again(outcome: Ended) -> None:
+            if outcome.status == OK:
                 done()
             else:
-                self.life.later(0.05, self.execute, request, again)
+                self.life.later(0.05, self.execute, operation, again, of)
 
-        self.life.run(self.execute, request, again)
+        self.life.run(self.execute, operation, again, of)
 
-    # -- requests --------------------------------------------------------------------------------
+    # -- operations ------------------------------------------------------------------------------
 
     def _next(self) -> None:
-        if not self._running:
-            return
-        # A generator takes None for a start.
-        request = self._requests.send(self._reply)  # type: ignore[arg-type]
-        self.execute(request, self._answered)
+        if self._running:
+            self.execute(self.workload.next(self.number, self._draw), self._answered)
 
-    def _answered(self, reply: Reply) -> None:
-        self._reply = reply
+    def _answered(self, _outcome: Ended) -> None:
         self.life.later(self._draw.expovariate(1 / self._pause_s), self._next)
 
-    def execute(self, request: Request, done: Callable[[Reply], None]) -> None:
-        """One request, told to the checkers and to the history."""
-        operation = Operation(
-            self.number,
-            self.workload.name,
-            request.name,
-            request.arguments,
-            self._world.now_s,
-            level=request.level if request.read else "",
-        )
-        self._history.append(operation)
+    def execute(
+        self, operation: Operation, done: Callable[[Ended], None], workload: Workload | None = None
+    ) -> None:
+        """One operation, told to the checkers and to the history."""
+        of = workload or self.workload
+        record = self._history.invoke(self.number, operation, self._world.now_s)
         for checker in self._cluster.checkers:
-            checker.on_invoke(operation)
-        statements = tuple(Statement(sql, (tuple(values),)) for sql, values in request.statements)
-        if request.read:
-            steps = self._core.query(statements, level=request.level, timeout_s=request.timeout_s)
+            checker.on_invoke(record)
+        self._open = (record, operation, of)
+        timeout_s = 10 * self._cluster.sizes.patience_s
+
+        def ended(reply: Outcome | None, error: BaseException | None) -> None:
+            outcome = _outcome(of, operation, reply, error)
+            if outcome.status == UNKNOWN and operation.resume and self._core.unsettled:
+                self._driver.run(self._core.resume(timeout_s=timeout_s), ended)
+                return
+            self._ended(record, operation, of, outcome)
+            done(outcome)
+
+        if operation.is_read:
+            steps = self._core.query(operation.statements, timeout_s=timeout_s)
         else:
-            steps = self._core.execute(statements, timeout_s=request.timeout_s)
-
-        def ended(outcome: Outcome | None, error: BaseException | None) -> None:
-            reply = _reply_of(outcome, error)
-            self._note(request, operation, reply)
-            done(reply)
-
+            steps = self._core.execute(operation.statements, timeout_s=timeout_s)
         self._driver.run(steps, ended)
 
-    def _note(self, request: Request, operation: Operation, reply: Reply) -> None:
-        operation.outcome, operation.error = reply.outcome, reply.error
-        operation.index = reply.index
-        if reply.outcome != UNKNOWN:
-            operation.returned_s = self._world.now_s
-        if reply.outcome == OK:
-            operation.value = self.workload.value(request, reply)
-            self.acknowledged += not request.read
-        self._world.mark(f"{self.name} {request.name} {reply}")
+    def _ended(
+        self, record: Record, operation: Operation, workload: Workload, outcome: Ended
+    ) -> None:
+        self._open = None
+        self._history.end(record, outcome, self._world.now_s)
+        self._world.mark(f"{record}")
         for checker in self._cluster.checkers:
-            checker.on_return(operation)
+            checker.on_return(record)
+        workload.took(self.number, operation, outcome)
 
 
-def _reply_of(outcome: Outcome | None, error: BaseException | None) -> Reply:
-    if outcome is not None:
-        statements = outcome.results.statements
-        return Reply(
-            OK,
-            tuple(one.rows for one in statements),
-            tuple(one.changes for one in statements),
-            index=outcome.index,
-        )
+def _outcome(
+    workload: Workload, operation: Operation, reply: Outcome | None, error: BaseException | None
+) -> Ended:
+    if reply is not None:
+        return Ended(OK, workload.value(operation, reply.results), index=reply.index)
     assert isinstance(error, Error)
-    # A statement's own failure is a committed result that changed nothing.
-    known = {NOT_APPLIED: FAILED, APPLIED: OK}
-    return Reply(known.get(error.outcome, UNKNOWN), error=error.code)
+    return outcome_of_error(error, is_read=operation.is_read)

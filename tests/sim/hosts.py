@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from raftdb.base.config import CheckpointConfig, NodeConfig, TimingConfig
+from raftdb.base.config import CheckpointConfig, JournalConfig, NodeConfig, TimingConfig
 from raftdb.base.errors import ConfigError, Error, FatalError
 from raftdb.base.ids import Address, ClusterId, HistoryId, NodeId
 from raftdb.base.layout import database_path, journal_path
@@ -30,6 +30,8 @@ CLUSTER = ClusterId("5" * 32)
 HISTORY = HistoryId("7" * 32)
 CLIENT_PORT = 7001
 PEER_PORT = 7000
+REFUSALS_MAX = 3
+"""So often a damaged node is started again."""
 HONEST_ENDS = (FatalError, ConfigError, OSError)
 """How a node may end when its disk has failed it. Anything else is a defect."""
 
@@ -57,7 +59,7 @@ class Host:
     """What it had on its disk was changed: it may never come back."""
     held_down: bool = False
     """Nobody starts it again but who did this."""
-    restarts: int = 0
+    refusals: int = 0
     stops: list[str] = field(default_factory=list)
 
 
@@ -72,6 +74,10 @@ class Sizes:
     wal_bytes: int
     weather: Weather
     slow_apply_chance: float = 0.02
+    keep_bytes: int = 1 << 20
+    """Of the journal, behind the database."""
+    patience_s: float = 0.5
+    """How long a client waits before it looks elsewhere."""
 
 
 class Cluster:
@@ -116,6 +122,7 @@ class Cluster:
             timing=self.sizes.timing,
             limits=self.sizes.limits,
             checkpoint=CheckpointConfig(wal_bytes=self.sizes.wal_bytes),
+            journal=JournalConfig(keep_bytes=self.sizes.keep_bytes),
         )
         files = SimFiles(random.Random(f"{world.seed} disk {name}"))
         write_identity(
@@ -129,9 +136,7 @@ class Cluster:
         )
         vfs = SimVfs(files, self._locks)
         try:
-            Machine.create(
-                database_path(config.data_dir), HISTORY, files=files, vfs_base=vfs.name
-            )
+            Machine.create(database_path(config.data_dir), HISTORY, files=files, vfs_base=vfs.name)
         finally:
             vfs.unregister()
         self.fabric.places[name] = member.location
@@ -260,8 +265,8 @@ class Cluster:
                 )
         self._end_process(host, power=False)
         host.files.kill()
-        if not host.damaged or host.restarts < 50:
-            host.restarts += 1
+        host.refusals += error is not None and host.damaged
+        if host.refusals < REFUSALS_MAX:
             self.world.at(host.random.uniform(0.2, 2.0), self.start, host.name)
 
     # -- looking ---------------------------------------------------------------------------------

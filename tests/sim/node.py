@@ -79,7 +79,7 @@ class SimAssembly(Assembly):
         cpu_clock: Clock,
     ) -> None:
         self.engine_class = functools.partial(Engine, wall=wall)
-        self._cpu_clock = cpu_clock
+        self.cpu_clock = cpu_clock
         super().__init__(config, ports, stopped, vfs_base=vfs_base)
         self.machine._clock = cpu_clock
 

@@ -81,7 +81,9 @@ class SimLog:
             self._life.world.note(f"{self._life.name} {event} {text}")
 
 
-class _SimTimer:
+class SimTimer:
+    """One call that waits; it belongs to a life."""
+
     __slots__ = ("_arguments", "_call", "_life")
 
     def __init__(self, life: Life, call: Callable[..., None], arguments: tuple[Any, ...]) -> None:
@@ -118,8 +120,8 @@ class SimExecutor:
     def call_soon(self, call: Callable[..., None], *arguments: Any) -> None:
         self._life.later(0.0, call, *arguments)
 
-    def call_later(self, delay_s: float, call: Callable[..., None], *arguments: Any) -> _SimTimer:
-        timer = _SimTimer(self._life, call, arguments)
+    def call_later(self, delay_s: float, call: Callable[..., None], *arguments: Any) -> SimTimer:
+        timer = SimTimer(self._life, call, arguments)
         self._life.world.at(max(delay_s, 0.0), timer.due)
         return timer
 

@@ -46,6 +46,11 @@ class World:
                 raise self.failure
         self.now_s = end_s
 
+    def step(self) -> None:
+        """Run the next event, however far away it is."""
+        if self._queue:
+            self.run_for(self._queue[0][0] - self.now_s)
+
     def fail(self, failure: BaseException) -> None:
         """End the run after this event; for those who can't raise through the code under test."""
         if self.failure is None:

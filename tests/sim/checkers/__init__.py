@@ -8,6 +8,7 @@ from tests.sim.checkers.acknowledged_kept import AcknowledgedKept
 from tests.sim.checkers.applied_equal import AppliedEqual
 from tests.sim.checkers.base import Broken, Checker, NodeView
 from tests.sim.checkers.committed_stays import CommittedStays
+from tests.sim.checkers.hash_equal import HashEqual
 from tests.sim.checkers.linearizable_reads import LinearizableReads
 from tests.sim.checkers.log_matching import LogMatching
 from tests.sim.checkers.one_leader import OneLeader
@@ -19,12 +20,14 @@ __all__ = [
     "Broken",
     "Checker",
     "CommittedStays",
+    "HashEqual",
     "LinearizableReads",
     "LogMatching",
     "NodeView",
     "OneLeader",
     "PromiseDurable",
     "all_checkers",
+    "whole_checkers",
 ]
 
 
@@ -40,3 +43,12 @@ def all_checkers(*, without: type[Checker] | None = None) -> list[Checker]:
         LinearizableReads,
     )
     return [kind() for kind in kinds if kind is not without]
+
+
+WHOLE = (OneLeader, LogMatching, CommittedStays, AppliedEqual, PromiseDurable, HashEqual)
+"""What watches whole nodes; the workloads judge their histories themselves."""
+
+
+def whole_checkers(*, without: type[Checker] | None = None) -> list[Checker]:
+    """A fresh set for one run of whole nodes, perhaps without one of them."""
+    return [kind() for kind in WHOLE if kind is not without]

@@ -65,5 +65,23 @@ class Checker:
         """A linearizable read at a node answered. `seen`: the last sequence per client there;
         `acknowledged`: what had been acknowledged before the read began."""
 
+    def on_progress(self, node: Any, index: int, results: bytes) -> None:
+        """A node's machine has committed up to `index`; `results` chains all replies so far."""
+
+    def on_hash(self, name: str, index: int, total: str) -> None:
+        """A node's content hash at an index."""
+
+    def on_invoke(self, record: Any) -> None:
+        """A client began an operation (tests.workloads.Record)."""
+
+    def on_return(self, record: Any) -> None:
+        """It ended, or its outcome is unknown for good."""
+
+    def on_event(self, kind: str, name: str, facts: dict[str, Any]) -> None:
+        """Something happened to a machine, its process, or the network."""
+
+    def finish(self, world: Any) -> None:
+        """All healed and converged; `world` is the simulation."""
+
     def at_end(self, histories: dict[str, list[tuple[int, int]]]) -> None:
         """All healed and converged: every node's history of (client, sequence)."""

@@ -47,7 +47,10 @@ def _explain(result: Result, nodes: int | None, *, trace: bool) -> None:
         for line in result.notes[-15:]:
             print("   ", line)
     extra = f" --nodes {nodes}" if nodes else ""
-    print(f"reproduce: python -m tests.sim.engine --seeds {result.seed}:{result.seed + 1}{extra} --trace")
+    print(
+        f"reproduce: python -m tests.sim.engine --seeds {result.seed}:{result.seed + 1}{extra}"
+        " --trace"
+    )
 
 
 def _table(results: list[Result], wall_s: float) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from tests.sim.engine.cluster import Cluster
 from tests.sim.disk import Fault
+from tests.sim.engine.cluster import Cluster
 from tests.sim.engine.network import Stream
 from tests.sim.world import World
 

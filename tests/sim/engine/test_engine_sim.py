@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from raftdb.consensus.wall import Wall
-from tests.sim.engine import planted
 from tests.sim.checkers import Broken, Checker, all_checkers
+from tests.sim.engine import planted
 from tests.sim.engine.run import Result, Simulation, run_seed
 
 ROOT = Path(__file__).parents[3]

@@ -1,0 +1,86 @@
+"""A whole cluster in one process and in virtual time, seed by seed, and what broke.
+
+python -m tests.sim --seeds 0:200              these seeds, on both cores
+python -m tests.sim --minutes 10               fresh seeds for ten minutes (for CI)
+python -m tests.sim soak                       fresh seeds until Ctrl-C; remembers what fails
+python -m tests.sim --seed 17 --trace          one seed, its story as text
+python -m tests.sim --seed 17 --shrink         which faults matter
+python -m tests.sim --seed 17 --without 0,3,4  the same seed without these faults
+python -m tests.sim --seed 17 --history h.json one JSON line per client operation
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from tests.sim import report
+from tests.sim.many import run_fresh, run_seeds
+from tests.sim.run import Simulation
+from tests.sim.settings import ROUND_TRIPS_S
+from tests.sim.shrink import shrink
+from tests.workloads import write_history
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    found = argparse.ArgumentParser(
+        prog="python -m tests.sim",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    found.add_argument("what", nargs="?", choices=("run", "soak"), default="run")
+    found.add_argument("--seeds", default="", help="FIRST:LAST, the last one excluded")
+    found.add_argument("--minutes", type=float, help="fresh seeds for so long")
+    found.add_argument("--seed", type=int, help="one seed")
+    found.add_argument("--trace", action="store_true", help="with --seed: print the story")
+    found.add_argument("--shrink", action="store_true", help="with --seed: drop idle faults")
+    found.add_argument("--without", default="", help="with --seed: numbers of faults to leave out")
+    found.add_argument("--history", type=Path, help="with --seed: write the clients' history")
+    found.add_argument("--nodes", type=int, choices=(3, 4, 5, 7), help="drawn otherwise")
+    found.add_argument("--profile", choices=tuple(ROUND_TRIPS_S), help="drawn otherwise")
+    found.add_argument("--jobs", type=int, default=2, help="processes (default 2)")
+    found.add_argument("--keep-going", action="store_true", help="do not stop at a failure")
+    found.add_argument(
+        "--failures",
+        type=Path,
+        default=Path("sim-failures.txt"),
+        help="where soak keeps the seeds that failed (default sim-failures.txt)",
+    )
+    return found
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit code 0 when nothing broke, 1 when something did, 2 for a wrong command line."""
+    options = parser().parse_args(arguments)
+    choice = {"nodes": options.nodes, "profile": options.profile}
+    if options.seed is not None:
+        return _one(options, choice)
+    if options.what == "soak":
+        return run_fresh(None, choice, options.jobs, options.failures)
+    if options.minutes is not None:
+        return run_fresh(options.minutes * 60, choice, options.jobs, None)
+    first, _, last = (options.seeds or "0:50").partition(":")
+    seeds = range(int(first), int(last or int(first) + 1))
+    return run_seeds(seeds, choice, options.jobs, keep_going=options.keep_going)
+
+
+def _one(options: argparse.Namespace, choice: dict[str, object]) -> int:
+    without = tuple(int(number) for number in options.without.split(",") if number)
+    if options.shrink:
+        return shrink(options.seed, choice)
+    simulation = Simulation(options.seed, without=without, **choice)  # type: ignore[arg-type]
+    if options.trace:
+        simulation.world.trace = print
+    result = simulation.run()
+    if options.history:
+        write_history(simulation.history.records, options.history)
+    if result.broken:
+        report.explain(result, choice, without, told=options.trace)
+    report.table([result], result.cpu_s)
+    return 1 if result.broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

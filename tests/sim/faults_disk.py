@@ -1,0 +1,85 @@
+"""Faults of the disk: calls that fail, power that goes in the midst of a write, stalls, rot."""
+
+from __future__ import annotations
+
+import errno
+import random
+
+from tests.sim.disk import Fault
+from tests.sim.faults import Kind, Nemesis
+
+ERRORS = {
+    "sync": (errno.EIO, errno.EIO, errno.ENOSPC, errno.EINTR),
+    "write": (errno.EIO, errno.ENOSPC, errno.EINTR),
+    "create": (errno.EIO, errno.ENOSPC),
+    "rename": (errno.EIO, errno.ENOSPC),
+    "truncate": (errno.EIO,),
+    "remove": (errno.EIO,),
+    "sync_directory": (errno.EIO,),
+    "read": (errno.EIO,),
+    "open": (errno.EIO,),
+}
+
+
+def failing_call(n: Nemesis, draw: random.Random, number: int) -> None:
+    """One of the next calls fails. Then the node must stop by itself; it comes back when the device
+    does, with or without what the page cache held."""
+    host = n.some_host(draw)
+    if host.life is None:
+        return
+    kind = draw.choice(("sync", "sync", "sync", "write", "write", *sorted(ERRORS)))
+    contains = draw.choice(("", "", "journal", "database", "-wal", ".sqlite"))
+    code = draw.choice(ERRORS[kind])
+    nth = draw.randint(1, 6)
+    n.note(f"{host.name}: {nth}. {kind} of {contains or 'any file'} fails: {code}", number)
+    host.excused = True
+    host.files.inject(Fault(kind, nth, code, contains, partial=draw.random()))
+    lives = host.lives
+    n.after(
+        n.seconds(draw, (0.1, 1.0), (1.0, 3.0)),
+        lambda: n.stop_if_same(host, lives, draw, power=draw.random() < 0.5),
+    )
+
+
+def power_in_write(n: Nemesis, draw: random.Random, number: int) -> None:
+    """The power goes, or the process is killed, between two of the next disk calls."""
+    host = n.some_host(draw)
+    if host.life is None:
+        return
+    power = draw.random() < 0.7
+    count = draw.choice((draw.randrange(6), draw.randrange(60)))
+    n.note(f"{host.name}: {'power' if power else 'process'} ends in {count} disk calls", number)
+    n.cluster.die_in_write(host.name, count, power=power)
+    lives = host.lives
+    n.after(n.seconds(draw, (0.05, 0.5)), lambda: n.stop_if_same(host, lives, draw, power=power))
+
+
+def slow_disk(n: Nemesis, draw: random.Random, number: int) -> None:
+    """Every sync takes longer for a while; perhaps the power goes meanwhile."""
+    host = n.some_host(draw)
+    host.disk_slow_s = n.seconds(draw, (0.01, 0.1), (0.1, 1.0))
+    n.note(f"{host.name}: disk +{host.disk_slow_s:.3f} s", number)
+    n.after(n.seconds(draw, (0.5, 2.0)), setattr, host, "disk_slow_s", 0.0)
+    if draw.random() < 0.3:
+        # What hangs on this disk now is what a power cut takes.
+        lives = host.lives
+        n.after(
+            n.seconds(draw, (0.05, 1.0)),
+            lambda: n.stop_if_same(host, lives, draw, power=True),
+        )
+
+
+def stall(n: Nemesis, draw: random.Random, number: int) -> None:
+    """The disk answers nothing for 0.1 to 60 seconds."""
+    host = n.some_host(draw, leader_chance=0.6)
+    for_s = draw.choice((draw.uniform(0.1, 1.0), draw.uniform(1.0, 10.0), draw.uniform(10, 60)))
+    host.stalled_until_s = n.world.now_s + for_s
+    n.note(f"{host.name}: disk stalls for {for_s:.1f} s", number)
+
+
+KINDS = {
+    "failing-call": Kind(failing_call, 1.5),
+    "power-in-write": Kind(power_in_write, 2.0),
+    "slow-disk": Kind(slow_disk, 1.5),
+    "stall": Kind(stall, 0.5),
+}

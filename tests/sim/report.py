@@ -1,0 +1,74 @@
+"""What a person reads of runs: the table at the end, and a failure in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from tests.sim.run import Result
+
+LAST_NOTES = 25
+
+
+def command(result: Result, choice: Mapping[str, object], without: Sequence[int] = ()) -> str:
+    """What reproduces a run."""
+    more = "".join(f" --{name} {value}" for name, value in choice.items() if value is not None)
+    if without:
+        more += f" --without {','.join(str(number) for number in without)}"
+    return f"python -m tests.sim --seed {result.seed}{more} --trace"
+
+
+def explain(
+    result: Result,
+    choice: Mapping[str, object],
+    without: Sequence[int] = (),
+    *,
+    told: bool = False,
+) -> None:
+    """One failure: seed, invariant, last events, and how to see it again."""
+    print(f"seed {result.seed} ({result.nodes} nodes, {result.profile}): BROKEN {result.broken}")
+    if not told:
+        for line in result.notes[-LAST_NOTES:]:
+            print("   ", line)
+    print(f"reproduce: {command(result, choice, without)}", flush=True)
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The nearest rank."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else 0.0
+
+
+def table(results: Sequence[Result], wall_s: float) -> None:
+    """Sums and rates of many runs."""
+    wall_s = max(wall_s, 1e-9)
+    simulated_s = sum(result.simulated_s for result in results)
+    cpu_s = sum(result.cpu_s for result in results)
+    events = sum(result.events for result in results)
+    good = [result for result in results if not result.broken]
+    recovered = [result.recovered for result in good]
+    settled = [result.settled_s for result in good]
+    faults: dict[str, int] = {}
+    for result in results:
+        for name, count in result.faults.items():
+            faults[name] = faults.get(name, 0) + count
+    rows = [
+        ("seeds", f"{len(results)}, {len(results) - len(good)} broken"),
+        ("simulated", f"{simulated_s / 3600:.2f} cluster-hours in {wall_s:.1f} s"),
+        ("speed", f"{len(results) / wall_s:.2f} seeds/s, {simulated_s / wall_s:.0f} x real time"),
+        ("events/s", f"{events / wall_s:.0f} ({events / max(cpu_s, 1e-9):.0f} per CPU second)"),
+        ("operations", sum(result.operations for result in results)),
+        ("acknowledged", sum(result.acknowledged for result in results)),
+        ("unknown", sum(result.unknown for result in results)),
+        ("terms", sum(result.terms for result in results)),
+        (
+            "writes again",
+            f"median {percentile(recovered, 0.5):.2f}, p99 {percentile(recovered, 0.99):.2f}, "
+            f"max {max(recovered, default=0):.2f} election timeouts after healing",
+        ),
+        ("settled", f"median {percentile(settled, 0.5):.1f} s, max {max(settled, default=0):.1f}"),
+        ("faults", " ".join(f"{name}:{count}" for name, count in sorted(faults.items()))),
+    ]
+    if len(results) == 1:
+        rows.append(("digest", results[0].digest))
+    for name, value in rows:
+        print(f"{name:>13}  {value}", flush=True)

@@ -1,0 +1,281 @@
+"""One seed, one run: real nodes and clients, drawn faults, checkers that watch, then all heals."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import time
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+from raftdb.command import Results, Statement
+from raftdb.consensus.wall import Wall
+from tests.sim.checkers import Broken, Checker, whole_checkers
+from tests.sim.driver import Client
+from tests.sim.faults import Nemesis
+from tests.sim.hosts import Cluster
+from tests.sim.settings import Settings, draw_settings
+from tests.sim.vfs import seed_sqlite
+from tests.sim.world import World
+from tests.workloads import WORKLOADS, History, Mix, Operation, Violation, Workload, draw_mix
+
+RECOVERY_TIMEOUTS = 10
+"""After healing, a write is acknowledged within this many election timeouts."""
+SETTLE_TIMEOUTS = 40
+"""And all nodes are equal within this many."""
+
+
+@dataclass(frozen=True)
+class Bug:
+    """A planted bug: a rule of the wall replaced, or something patched while the run lasts."""
+
+    name: str
+    wall: type[Wall] = Wall
+    patch: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext
+
+
+NO_BUG = Bug("none")
+
+
+@dataclass
+class Result:
+    """What one run did and found."""
+
+    seed: int
+    digest: str
+    broken: str = ""
+    invariant: str = ""
+    nodes: int = 0
+    profile: str = ""
+    events: int = 0
+    simulated_s: float = 0.0
+    operations: int = 0
+    acknowledged: int = 0
+    unknown: int = 0
+    terms: int = 0
+    settled_s: float = 0.0
+    recovered: float = 0.0
+    """Election timeouts from the end of all faults to the first write after."""
+    cpu_s: float = 0.0
+    faults: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+class Setup(Workload):
+    """What the run itself asks of the cluster: the workloads' tables, and a sign of life."""
+
+    name = "setup"
+
+    def setup(self) -> Sequence[Statement]:
+        return (Statement("CREATE TABLE w_probe(number INTEGER)"),)
+
+    def value(self, operation: Operation, results: Results) -> Any:
+        return None
+
+    def operation(self, statement: Statement, name: str = "create") -> Operation:
+        """One statement as an operation."""
+        return Operation(self.name, name, {"sql": statement.sql}, (statement,))
+
+    def probe(self) -> Operation:
+        """A write that harms nobody."""
+        return self.operation(Statement("INSERT INTO w_probe VALUES (1)"), "probe")
+
+
+class Simulation:
+    """One seed."""
+
+    def __init__(
+        self,
+        seed: int,
+        *,
+        nodes: int | None = None,
+        profile: str | None = None,
+        bug: Bug = NO_BUG,
+        without: Collection[int] = (),
+        checkers: Sequence[Checker] | None = None,
+        workload: Workload | None = None,
+        settings: Settings | None = None,
+    ) -> None:
+        seed_sqlite(random.Random(f"sqlite {seed}").randbytes(44))
+        self.settings = settings = settings or draw_settings(seed, nodes, profile)
+        self.bug = bug
+        self.world = World(seed)
+        self.checkers = list(checkers if checkers is not None else whole_checkers())
+        self.history = History()
+        self.workload = workload or draw_mix(random.Random(f"{seed} workloads"))
+        self._setup = Setup()
+        self.cluster = Cluster(self.world, settings.sizes, wall=bug.wall(), checkers=self.checkers)
+        draw = random.Random(f"{seed} clients")
+        places = settings.sizes.places
+        self.clients = [
+            self._client(number, self.workload, draw.choice(places))
+            for number in range(settings.clients)
+        ]
+        self.operator = self._client(settings.clients, self._setup, places[0])
+        events = settings.plan.schedule(seed, settings.duration_s)
+        self.nemesis = Nemesis(
+            self.world, self.cluster, self.clients, settings.plan, events, without
+        )
+        self.recovered_s = self.settled_s = 0.0
+        self._begun_cpu_s = time.process_time()
+
+    def _client(self, number: int, workload: Workload, place: str) -> Client:
+        return Client(
+            self.cluster,
+            number,
+            workload,
+            self.history,
+            pause_s=self.settings.pause_s,
+            place=place,
+        )
+
+    # -- the run ---------------------------------------------------------------------------------
+
+    def run(self) -> Result:
+        """Everything; never raises for a broken invariant."""
+        broken = invariant = ""
+        try:
+            with self.bug.patch():
+                self._run()
+        except (Broken, Violation) as error:
+            broken, invariant = str(error), error.invariant
+        except Exception as error:
+            broken, invariant = f"{type(error).__name__}: {error}", type(error).__name__
+            if self.world.trace is not None:
+                raise
+        finally:
+            terms = max((node.term for node in self.cluster.live()), default=0)
+            self.cluster.close()
+        records = self.history.records
+        return Result(
+            seed=self.world.seed,
+            digest=self.world.digest(),
+            broken=broken,
+            invariant=invariant,
+            nodes=len(self.cluster.hosts),
+            profile=self.settings.profile,
+            events=self.world.events,
+            simulated_s=self.world.now_s - 1000.0,
+            operations=len(records),
+            acknowledged=sum(record.is_ok for record in records),
+            unknown=sum(record.is_unknown for record in records),
+            terms=terms,
+            settled_s=self.settled_s,
+            recovered=self.recovered_s / self.settings.election_timeout_s,
+            cpu_s=time.process_time() - self._begun_cpu_s,
+            faults=self.nemesis.counts,
+            notes=list(self.world.notes),
+        )
+
+    def _run(self) -> None:
+        for name in self.cluster.hosts:
+            self.cluster.start(name)
+        self._execute(
+            [self._setup.operation(one) for one in self._setup.setup()]
+            + [self._setup.operation(one) for one in self.workload.setup()],
+            self._begin,
+        )
+        self.nemesis.start()
+        self.world.run_for(self.settings.duration_s)
+        self.world.note("all faults end")
+        self.nemesis.stop()
+        self._recover()
+        for client in self.clients:
+            client.stop()
+        self._settle()
+        self._judge()
+
+    def _begin(self) -> None:
+        for client in self.clients:
+            client.begin()
+
+    def _execute(self, operations: list[Operation], done: Callable[[], None]) -> None:
+        """One after the other, by the operator."""
+        if not operations:
+            done()
+            return
+        self.operator.until_done(
+            operations[0], lambda: self._execute(operations[1:], done), self._workload_of
+        )
+
+    def _workload_of(self, operation: Operation) -> Workload:
+        return self._setup if operation.workload == self._setup.name else self.workload
+
+    def _recover(self) -> None:
+        """After healing, writes go on again within some election timeouts."""
+        written: list[bool] = []
+        begun_s = self.world.now_s
+        limit_s = RECOVERY_TIMEOUTS * self.settings.election_timeout_s
+        probe = self._client(self.settings.clients + 1, self._setup, self.settings.sizes.places[0])
+        probe.until_done(self._setup.probe(), lambda: written.append(True))
+        while not written:
+            self.world.step()
+            if self.world.now_s - begun_s > limit_s:
+                raise Broken("liveness", f"no write within {limit_s:g} s after healing")
+        self.recovered_s = self.world.now_s - begun_s
+
+    def _settle(self) -> None:
+        """What is open ends, the last reads are done, and all nodes become equal."""
+        done: list[bool] = []
+        begun_s = self.world.now_s
+        self._until(lambda: not any(client.busy for client in (*self.clients, self.operator)))
+        self._execute(list(self.workload.final()), lambda: done.append(True))
+        self._until(lambda: bool(done) and self._equal())
+        self.settled_s = self.world.now_s - begun_s
+
+    def _until(self, reached: Callable[[], bool]) -> None:
+        limit_s = SETTLE_TIMEOUTS * self.settings.election_timeout_s
+        begun_s = self.world.now_s
+        while not reached():
+            self.world.run_for(0.1)
+            if self.world.now_s - begun_s > limit_s:
+                raise Broken("convergence", f"not within {limit_s:g} s: {self._states()}")
+
+    def _sound(self) -> list[Any]:
+        """Hosts that lost nothing."""
+        return [host for host in self.cluster.hosts.values() if not host.damaged]
+
+    def _equal(self) -> bool:
+        nodes = [host.node for host in self._sound()]
+        if any(node is None for node in nodes):
+            return False
+        last = {node.journal.last_index for node in nodes}
+        return len(last) == 1 and {node.applied_index for node in nodes} == last
+
+    def _states(self) -> str:
+        found = []
+        for host in self._sound():
+            node = host.node
+            found.append(
+                f"{host.name} down"
+                if node is None
+                else f"{host.name} {node.role} term {node.term} log {node.journal.last_index} "
+                f"commit {node.commit_index} applied {node.applied_index}"
+            )
+        busy = [client.name for client in self.clients if client.busy]
+        return f"{found}, open at {busy}"
+
+    def _judge(self) -> None:
+        for node in self.cluster.live():
+            shown = node.machine.content_hash()
+            index = node.applied_index
+            if node.machine.recompute_content_hash().total != shown.total:
+                raise Broken("content hash", f"{node.name} does not hold the rows of its hash")
+            for checker in self.checkers:
+                checker.on_hash(node.name, index, shown.total.hex())
+        for checker in self.checkers:
+            checker.finish(self)
+        own = {kind.name for kind in WORKLOADS}
+        self.workload.check([one for one in self.history.records if one.workload in own])
+
+
+def run_seed(seed: int, *, trace: Callable[[str], None] | None = None, **options: Any) -> Result:
+    """Run one seed."""
+    simulation = Simulation(seed, **options)
+    simulation.world.trace = trace
+    return simulation.run()
+
+
+__all__ = ["NO_BUG", "Bug", "Mix", "Result", "Simulation", "run_seed"]

@@ -1,0 +1,113 @@
+"""What a seed draws: sizes, distances, timing, workloads, and its own mix of faults."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from raftdb.base.config import TimingConfig
+from raftdb.base.limits import Limits
+from tests.sim.faults import Plan, kinds
+from tests.sim.hosts import Sizes
+from tests.sim.network import Weather
+
+ROUND_TRIPS_S = {"rack": 0.001, "metro": 0.02, "continent": 0.1, "globe": 0.25}
+SCALES = {"rack": 1.0, "metro": 1.0, "continent": 3.0, "globe": 6.0}
+"""Timing is that of a LAN times this: as docs/configuration.md says for a WAN."""
+DURATIONS_S = {"rack": (8, 16), "metro": (10, 25), "continent": (40, 100), "globe": (80, 240)}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run is made of."""
+
+    profile: str
+    sizes: Sizes
+    duration_s: float
+    clients: int
+    pause_s: float
+    plan: Plan
+
+    @property
+    def scale(self) -> float:
+        """Durations are those of a LAN times this."""
+        return SCALES[self.profile]
+
+    @property
+    def election_timeout_s(self) -> float:
+        """The longest."""
+        return self.sizes.timing.election_max_ms / 1000
+
+
+def draw_settings(seed: int, nodes: int | None = None, profile: str | None = None) -> Settings:
+    """Each seed has its own mix of sizes and faults."""
+    draw = random.Random(f"settings {seed}")
+    drawn = draw.choice(("rack", "rack", "metro", "metro", "continent", "globe"))
+    profile = profile or drawn
+    scale = SCALES[profile]
+    weights = {name: kind.weight for name, kind in kinds().items() if draw.random() < 0.6}
+    plan = Plan(
+        every_s=draw.choice((0.4, 0.8, 2.0)) * scale,
+        weights=weights or {"kill": 1.0},
+        scale=scale,
+    )
+    count = nodes or draw.choice((3, 3, 3, 4, 5, 5, 7))
+    sizes = Sizes(
+        places=_places(draw, count),
+        timing=_timing(draw, scale),
+        limits=_limits(draw, far=scale > 1),
+        wal_bytes=draw.choice((1, 40_000, 200_000, 8 << 20)),
+        weather=Weather(
+            round_trip_s=ROUND_TRIPS_S[profile],
+            jitter=draw.choice((0.05, 0.3, 1.0)),
+            slow_chance=draw.choice((0.0, 0.01, 0.05)),
+            bytes_per_s=draw.choice((0.0, 0.0, 1e6, 2e5)),
+        ),
+        slow_apply_chance=draw.choice((0.0, 0.02, 0.1)),
+        keep_bytes=1 << 20,
+        patience_s=0.5 * scale,
+    )
+    low, high = DURATIONS_S[profile]
+    return Settings(
+        profile=profile,
+        sizes=sizes,
+        duration_s=draw.uniform(low, high),
+        clients=draw.choice((1, 3, 6)),
+        pause_s=draw.choice((0.05, 0.2, 0.5)) * scale,
+        plan=plan,
+    )
+
+
+def _places(draw: random.Random, count: int) -> tuple[str, ...]:
+    """One place for all, a place each, or something between."""
+    kind = draw.choice(("one", "each", "each", "pairs"))
+    if kind == "one":
+        return ("eu/a/r1",) * count
+    if kind == "each":
+        return tuple(f"region{number}/a/r1" for number in range(count))
+    return tuple(f"region{number // 2}/a/r1" for number in range(count))
+
+
+def _timing(draw: random.Random, scale: float) -> TimingConfig:
+    return TimingConfig(
+        election_min_ms=300.0 * scale,
+        election_max_ms=600.0 * scale,
+        heartbeat_ms=draw.choice((50.0, 100.0)) * scale,
+        leader_timeout_ms=draw.choice((600.0, 900.0)) * scale,
+        connect_timeout_ms=500.0 * scale,
+        reconnect_ms=50.0 * scale,
+    )
+
+
+def _limits(draw: random.Random, *, far: bool) -> Limits:
+    """Small ones, so that batches, parts, segments and windows end all the time."""
+    return Limits(
+        entry_bytes_max=draw.choice((400, 2000, 1 << 20)),
+        entry_requests_max=draw.choice((1, 3, 64)),
+        append_bytes_max=draw.choice((300, 2000, 65536)),
+        append_inflight_bytes_max=draw.choice((50_000,) if far else (4000, 20_000, 1 << 20)),
+        peer_part_bytes=draw.choice((1000, 65536) if far else (400, 1000, 65536)),
+        journal_segment_bytes=draw.choice((2048, 8192, 1 << 20)),
+        journal_cache_bytes_max=draw.choice((2000, 1 << 20)),
+        readers_max=draw.choice((1, 2, 8)),
+    )
