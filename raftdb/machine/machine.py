@@ -43,9 +43,9 @@ from raftdb.machine.stored import run_on
 _MANY = 1 << 62
 
 
-BRIEF_S = 0.002
+BRIEF_S = 0.02
 """The longest that `apply_briefly` may keep its thread (the node's loop), by intention."""
-BRIEF_REQUESTS_MAX = 64
+BRIEF_REQUESTS_MAX = 256
 BRIEF_REST = 100
 """After one that took too long there is none for this many times as long."""
 BRIEF_REST_MAX_S = 10.0

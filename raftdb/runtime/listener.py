@@ -14,7 +14,8 @@ from raftdb.base.errors import AuthError, ConfigError
 from raftdb.base.ids import Address
 from raftdb.base.limits import Limits
 from raftdb.base.ports import Handler, Peer
-from raftdb.runtime.connection import CLOSE_TIMEOUT_S, RealConnection
+from raftdb.runtime.connection import RealConnection
+from raftdb.runtime.secure import SecureTransport
 from raftdb.runtime.tls import Certificate, describe_error
 
 BACKLOG = 512
@@ -286,7 +287,17 @@ class RealListener:
         self._credit -= 1
         accepted.setblocking(False)
         connection = RealConnection(self, remote, self._accept)
-        task = self._network.start_task(self._handshake(accepted, connection))
+        context = self._network.server_context()
+        protocol: RealConnection | SecureTransport = connection
+        if context is not None:
+            protocol = SecureTransport(
+                self.loop,
+                context,
+                connection,
+                server_side=True,
+                handshake_timeout_s=self._network.handshake_timeout_s,
+            )
+        task = self._network.start_task(self._handshake(accepted, protocol, remote))
         self._handshakes[connection] = (task, self.loop.time())
 
         def ended(done: asyncio.Task[None]) -> None:
@@ -294,22 +305,18 @@ class RealListener:
             if done.cancelled():
                 reason = "stopping" if self._closed else "slow handshake while others waited"
                 self._network.refuse(self._purpose, remote, reason)
-            if not connection.attached:
+            if not protocol.attached:
                 # No transport took the socket over.
                 accepted.close()
 
         task.add_done_callback(ended)
 
-    async def _handshake(self, accepted: socket.socket, connection: RealConnection) -> None:
-        context = self._network.server_context()
-        options: dict[str, Any] = {}
-        if context is not None:
-            options = {
-                "ssl": context,
-                "ssl_handshake_timeout": self._network.handshake_timeout_s,
-                "ssl_shutdown_timeout": CLOSE_TIMEOUT_S,
-            }
+    async def _handshake(
+        self, accepted: socket.socket, protocol: RealConnection | SecureTransport, remote: str
+    ) -> None:
         try:
-            await self.loop.connect_accepted_socket(lambda: connection, accepted, **options)
+            await self.loop.connect_accepted_socket(lambda: protocol, accepted)
+            if isinstance(protocol, SecureTransport):
+                await protocol.shaken()
         except OSError as error:
-            self._network.refuse(self._purpose, connection.remote, describe_error(error))
+            self._network.refuse(self._purpose, remote, describe_error(error))

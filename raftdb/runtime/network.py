@@ -15,10 +15,11 @@ from raftdb.base.errors import AuthError, ConfigError, InterfaceError
 from raftdb.base.ids import Address
 from raftdb.base.limits import DEFAULT_LIMITS, Limits
 from raftdb.base.ports import ExpectedPeer, Handler, Listener, Log, Peer
-from raftdb.runtime.connection import CLOSE_TIMEOUT_S, RealConnection
+from raftdb.runtime.connection import RealConnection
 from raftdb.runtime.credentials import Credentials
 from raftdb.runtime.executor import LoopExecutor
 from raftdb.runtime.listener import RealListener, open_sockets
+from raftdb.runtime.secure import SecureTransport
 from raftdb.runtime.tls import PURPOSES, Certificate, describe_error
 
 RELOAD_INTERVAL_S = 5.0
@@ -216,19 +217,23 @@ class RealNetwork:
     async def _dial(
         self, address: Address, connection: RealConnection, dialled: _Dialled, timeout_s: float
     ) -> None:
-        options: dict[str, Any] = {}
-        if self._credentials is not None:
-            options = {
-                "ssl": self._credentials.dialler,
-                "server_hostname": "",
-                "ssl_handshake_timeout": self.handshake_timeout_s,
-                "ssl_shutdown_timeout": CLOSE_TIMEOUT_S,
-            }
+        credentials = self._credentials
         try:
             async with asyncio.timeout(timeout_s):
-                await self.loop.create_connection(
-                    lambda: connection, address.host, address.port, **options
+                if credentials is None:
+                    await self.loop.create_connection(
+                        lambda: connection, address.host, address.port
+                    )
+                    return
+                secure = SecureTransport(
+                    self.loop,
+                    credentials.dialler,
+                    connection,
+                    server_side=False,
+                    handshake_timeout_s=self.handshake_timeout_s,
                 )
+                await self.loop.create_connection(lambda: secure, address.host, address.port)
+                await secure.shaken()
         except TimeoutError as error:
             # The system's ETIMEDOUT is a TimeoutError too, with an errno of its own.
             dialled.reason = dialled.reason or (
