@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import msgpack
 
 from raftdb.base.errors import DataError, Error, FatalError, from_wire, to_wire
+from raftdb.base.packing import pack
 from raftdb.command.requests import (
     CloseSession,
     Execute,
@@ -92,13 +93,12 @@ def decode_reply(data: bytes) -> Reply:
 
 def _pack(value: Any) -> bytes:
     try:
-        packed: bytes = msgpack.packb(value, use_bin_type=True)
+        return pack(value)
     except (OverflowError, UnicodeEncodeError) as error:
         raise DataError(
             f"a value cannot be stored: {error}",
             hint="integers have 64 bits and text is valid Unicode",
         ) from error
-    return packed
 
 
 def _unpack(data: bytes) -> tuple[Any, ...]:

@@ -104,7 +104,7 @@ class Applier:
                 self._executor.call_soon(self._done, batch, None, error)
                 return
             if replies is not None:
-                self._executor.call_soon(self._done, batch, replies, None)
+                self._done(batch, replies, None)
                 return
 
         def work() -> Sequence[Sequence[bytes]]:

@@ -82,7 +82,8 @@ class Engine:
         self._stop_done: Callable[[], None] | None = None
         self._led_term = 0
         """The term in which this node's proposals and reads were taken; 0 when it does not lead."""
-        self._seen: tuple[str, int, str | None] = ("", -1, None)
+        self._view: tuple[int, int, object] = (-1, -1, None)
+        """The library's role, term and leader as of the last step."""
         self._entry_sequence = 0
         """Journal sequence of the last own entry: the next is made when this is on disk."""
         self._pump_scheduled = False
@@ -266,11 +267,11 @@ class Engine:
 
     def _note_role(self) -> None:
         library = self._core.library
-        seen = (library.role, library.term, library.leader)
-        if seen == self._seen:
+        view = library.view()
+        if view == self._view:
             return
-        self._seen = seen
-        role, term, _leader = seen
+        self._view = view
+        role, term = library.role, library.term
         if self._led_term and (role != LEADER or term != self._led_term):
             self._led_term = 0
             self._proposals.fail("not_leader", "leadership_lost")

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import msgpack
 
 from raftdb.base.errors import FatalError
+from raftdb.base.packing import pack
 
 NOOP = b"\x01"
 """The entry with which a leader begins its term. No body."""
@@ -27,8 +28,7 @@ _PAYLOADS_MAX = 1 << 20
 
 def encode_batch(payloads: Sequence[bytes]) -> bytes:
     """Several requests as one entry's data."""
-    packed: bytes = msgpack.packb(payloads, use_bin_type=True)
-    return BATCH + packed
+    return BATCH + pack(payloads)
 
 
 def decode_payloads(data: bytes) -> tuple[bytes, ...]:

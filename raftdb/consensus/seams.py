@@ -119,19 +119,18 @@ class _NoResolver:
         pass
 
 
-class PeerNode(pysyncobj.node.Node):  # type: ignore[misc]
-    """A member, as the library names it. Hashes by its place in the members' list, so that the
-    order of the library's sets does not depend on PYTHONHASHSEED (row 21)."""
+class PeerNode(int, pysyncobj.node.Node):  # type: ignore[misc]
+    """A member, as the library names it. It is its place in the members' list, so that the order of
+    the library's sets does not depend on PYTHONHASHSEED (row 21), and so that its many look-ups by
+    node call no Python."""
 
-    def __init__(self, name: str, ordinal: int) -> None:
-        super().__init__(name)
-        self.ordinal = ordinal
+    def __new__(cls, _name: str, ordinal: int) -> PeerNode:
+        return super().__new__(cls, ordinal)
 
-    def __hash__(self) -> int:
-        return self.ordinal
+    def __init__(self, name: str, _ordinal: int) -> None:
+        pysyncobj.node.Node.__init__(self, name)
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, PeerNode) and bool(self.id == other.id)
+    __ne__ = int.__ne__
 
 
 class _Wire(pysyncobj.transport.Transport):  # type: ignore[misc]
@@ -279,7 +278,7 @@ class Library:
         election_max_s: float,
     ) -> None:
         names = sorted({node_id, *peers})
-        self.nodes = {name: PeerNode(name, ordinal) for ordinal, name in enumerate(names)}
+        self.nodes = {name: PeerNode(name, ordinal) for ordinal, name in enumerate(names, 1)}
         module = load_namespace(clock, random, LibraryLog(log))
         raft_class = type(
             "Raft", (_Overrides, module.SyncObj), {"seam_calls": calls, "seam_log": log}
@@ -310,13 +309,19 @@ class Library:
 
     # -- state -----------------------------------------------------------------------------------
 
+    def view(self) -> tuple[int, int, object]:
+        """Role, term and leader, for comparing with an earlier view alone."""
+        raft = self.raft
+        return raft._SyncObj__raftState, raft._SyncObj__raftCurrentTerm, raft._SyncObj__raftLeader
+
     @property
     def role(self) -> str:
         return _ROLES[self.raft._SyncObj__raftState]
 
     @property
     def term(self) -> int:
-        return int(self.raft._SyncObj__raftCurrentTerm)
+        term: int = self.raft._SyncObj__raftCurrentTerm
+        return term
 
     @property
     def leader(self) -> str | None:
@@ -325,7 +330,8 @@ class Library:
 
     @property
     def commit_index(self) -> int:
-        return int(self.raft._SyncObj__raftCommitIndex)
+        index: int = self.raft._SyncObj__raftCommitIndex
+        return index
 
     def set_commit_index(self, index: int) -> None:
         """Forward only."""
@@ -335,7 +341,8 @@ class Library:
     @property
     def noop_index(self) -> int:
         """Of the term this node leads; only while it leads."""
-        return int(self.raft._SyncObj__noopIDx)
+        index: int = self.raft._SyncObj__noopIDx
+        return index
 
     @property
     def election_deadline_s(self) -> float:
@@ -355,13 +362,15 @@ class Library:
         return bool(self.raft._SyncObj__transferInProgress)
 
     def next_index(self, peer: str) -> int:
-        return int(self.raft._SyncObj__raftNextIndex[self.nodes[peer]])
+        index: int = self.raft._SyncObj__raftNextIndex[self.nodes[peer]]
+        return index
 
     def set_next_index(self, peer: str, index: int) -> None:
         self.raft._SyncObj__raftNextIndex[self.nodes[peer]] = index
 
     def match_index(self, peer: str) -> int:
-        return int(self.raft._SyncObj__raftMatchIndex.get(self.nodes[peer], 0))
+        index: int = self.raft._SyncObj__raftMatchIndex.get(self.nodes[peer], 0)
+        return index
 
     def last_response_s(self, peer: str) -> float:
         return float(self.raft._SyncObj__lastResponseTime[self.nodes[peer]])

@@ -47,6 +47,7 @@ from raftdb.consensus.port import (
 )
 from raftdb.machine import ContentHash, Machine, QueryStop
 from raftdb.node.admission import Admission
+from raftdb.node.deadlines import Deadlines, Slot
 from raftdb.node.identity import Identity
 
 LINEARIZABLE = "linearizable"
@@ -91,6 +92,7 @@ class Replica:
         self._log = ports.log
         self._limits = limits
         self._admission = Admission(limits)
+        self._deadlines = Deadlines(ports.clock, ports.executor)
         self._history = bytes.fromhex(identity.history)
         self._verified: dict[int, bytes] = {}
         self._lanes = [0] * limits.readers_max
@@ -368,8 +370,8 @@ class Replica:
 
     def _call(self, timeout_s: float, done: Done, late: Callable[[float], Error]) -> _Call:
         bounded_s = min(max(timeout_s, 0.001), 3_600.0)
-        call = _Call(self._call_over, done)
-        call.timer = self._executor.call_later(bounded_s, call.expire, late, bounded_s)
+        call = _Call(self._call_over, done, late, bounded_s)
+        call.slot = self._deadlines.add(call, bounded_s)
         self._under_way += 1
         return call
 
@@ -397,29 +399,38 @@ class Replica:
 class _Call:
     """One call under way: ends once, by its outcome or by its deadline."""
 
-    __slots__ = ("_done", "_over", "ended", "is_read", "stop", "timer")
+    __slots__ = ("_done", "_late", "_over", "_timeout_s", "ended", "is_read", "slot", "stop")
 
-    def __init__(self, over: Callable[[_Call], None], done: Done) -> None:
+    def __init__(
+        self,
+        over: Callable[[_Call], None],
+        done: Done,
+        late: Callable[[float], Error],
+        timeout_s: float,
+    ) -> None:
         self._over = over
         self._done = done
+        self._late = late
+        self._timeout_s = timeout_s
         self.ended = False
         self.is_read = False
         self.stop: QueryStop | None = None
         """Of a read that runs on a lane: past its deadline nobody waits for it."""
-        self.timer: Any = None
+        self.slot: Slot = {}
+        """Where its deadline is kept."""
 
     def end(self, answer: Answer | None, error: Error | None) -> None:
         if self.ended:
             return
         self.ended = True
-        self.timer.cancel()
+        self.slot.pop(self, None)
         self._over(self)
         self._done(answer, error)
 
-    def expire(self, late: Callable[[float], Error], timeout_s: float) -> None:
+    def expire(self) -> None:
         if self.stop is not None:
             self.stop.stop()
-        self.end(None, late(timeout_s))
+        self.end(None, self._late(self._timeout_s))
 
 
 def _answer(

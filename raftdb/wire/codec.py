@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import msgpack
 
 from raftdb.base.errors import OUTCOMES, DataError
+from raftdb.base.packing import pack
 from raftdb.command import Statement
 from raftdb.command.requests import Parameters
 from raftdb.wire import messages as m
@@ -54,13 +55,12 @@ def encode(message: m.Message) -> bytes:
         raise LocalProtocolError(f"{type(message).__name__} is not a message of this protocol")
     kind, fields = entry
     try:
-        packed: bytes = msgpack.packb((kind, *fields(message)), use_bin_type=True)
+        return pack((kind, *fields(message)))
     except (OverflowError, UnicodeEncodeError, TypeError, ValueError) as error:
         raise DataError(
             f"a value cannot be sent: {error}",
             hint="integers have 64 bits, text is valid Unicode, other types are not stored",
         ) from error
-    return packed
 
 
 def _statements(statements: tuple[Statement, ...]) -> list[tuple[str, tuple[Parameters, ...]]]:

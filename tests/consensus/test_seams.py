@@ -113,9 +113,9 @@ def test_nothing_is_opened_started_or_looked_up() -> None:
 
 def test_sets_of_nodes_do_not_depend_on_string_hashes() -> None:
     nodes = Bench(size=5).library.nodes
-    assert [hash(node) for node in nodes.values()] == [0, 1, 2, 3, 4]
-    assert nodes["n2"] == seams.PeerNode("n2", 1)
-    assert nodes["n2"] != seams.PeerNode("n3", 1)
+    assert [hash(node) for node in nodes.values()] == [1, 2, 3, 4, 5]
+    assert nodes["n2"] == seams.PeerNode("n2", 2)
+    assert nodes["n2"] != seams.PeerNode("n3", 3)
 
 
 def test_every_override_still_overrides_something() -> None:
