@@ -15,12 +15,11 @@ from raftdb.runtime.tls import Certificate, describe_error, serial_number
 CLOSE_TIMEOUT_S = 10.0
 """How long `close` goes on sending to somebody who does not read."""
 WRITE_CHUNK_BYTES = 128 * 1024
-"""What is handed to the transport at a time. A TLS transport takes whatever it is given, and does
-not say how much of it waits below: so the rest waits here, where it is counted."""
+"""What is handed to the transport at a time: a large answer must not be encrypted in one go."""
 CLOSED = "closed by the other end"
 CLOSED_UNHEARD = "closed by the other end without a word: its log says why, if it refused this one"
-"""In TLS 1.3 a dialler's handshake ends before the other end has judged its certificate, and
-neither asyncio nor uvloop sends the alert that would give the reason."""
+"""In TLS 1.3 a dialler's handshake ends before the other end has judged its certificate; an alert
+gives the reason only where OpenSSL itself refused it."""
 KEEPALIVE_IDLE_S = 30
 KEEPALIVE_INTERVAL_S = 10
 KEEPALIVE_PROBES = 3
@@ -130,7 +129,7 @@ class RealConnection(asyncio.Protocol):
         self._send_waiting()
 
     def unsent_bytes(self) -> int:
-        """Bytes not taken by the system yet (some 200 KiB more may be between here and there)."""
+        """Bytes not taken by the system yet."""
         if self._transport is None or self._transport.is_closing():
             return 0
         return self._waiting_bytes + self._transport.get_write_buffer_size()

@@ -136,7 +136,8 @@ class ClientConnection:
         self.send(welcome)
 
     def send(self, message: wire.ServerMessage) -> None:
-        """Queue an answer; what is queued in one turn of the loop leaves in one write."""
+        """Queue an answer; what is queued in one turn of the loop leaves in one write. The answer
+        to the only request that was under way leaves at once."""
         if self._connection is None or self._core.state is wire.State.CLOSED:
             return
         try:
@@ -144,14 +145,16 @@ class ClientConnection:
         except DataError as error:
             request_id = getattr(message, "request_id", 0)
             data = self._core.send(wire.ErrorMessage.of(request_id, error))
-        if not self._out:
-            self._owner.ports.executor.call_soon(self._flush)
         self._out.append(data)
+        if self._dispatcher is None or not self._dispatcher.under_way:
+            self._flush()
+        elif len(self._out) == 1:
+            self._owner.ports.executor.call_soon(self._flush)
 
     def _flush(self) -> None:
         connection = self._connection
         out, self._out = self._out, []
-        if connection is None:
+        if connection is None or not out:
             return
         connection.write(out[0] if len(out) == 1 else b"".join(out))
         if not self._paused and connection.unsent_bytes() > UNSENT_PAUSE_BYTES:

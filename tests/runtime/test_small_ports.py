@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import time
 
@@ -11,6 +12,7 @@ import pytest
 from raftdb.base.ports import Clock, Random
 from raftdb.runtime import RealClock, RealRandom, new_event_loop, tune_malloc, tune_switching
 from raftdb.runtime.loop import SWITCH_INTERVAL_S
+from raftdb.runtime.random import POOL_BYTES
 from tests.runtime.harness import Recorder
 
 
@@ -34,7 +36,17 @@ def test_randomness() -> None:
     assert [one.random() for _ in range(4)] != [two.random() for _ in range(4)]
     assert all(0 <= one.random() < 1 for _ in range(1000))
     assert len(one.randbytes(16)) == 16
-    assert one.randbytes(16) != one.randbytes(16)
+    assert len({one.randbytes(8) for _ in range(1000)}) == 1000
+    assert len(one.randbytes(POOL_BYTES * 3)) == POOL_BYTES * 3
+
+
+def test_a_forked_child_draws_bytes_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = RealRandom()
+    random.randbytes(8)
+    next_of_the_parent = random._pool[:8]
+    pid = os.getpid()
+    monkeypatch.setattr(os, "getpid", lambda: pid + 1)
+    assert random.randbytes(8) != next_of_the_parent
 
 
 def test_malloc_is_tuned_on_glibc_and_harmless_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
