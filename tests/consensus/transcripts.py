@@ -190,7 +190,7 @@ def transcripts() -> list[Path]:
 
 def known_walls() -> dict[str, type[Wall]]:
     """Rules that can be left out, by the name of the planted bug."""
-    from tests.sim import planted
+    from tests.sim.engine import planted
 
     return {
         name: value
