@@ -8,15 +8,17 @@ May import: base, command; apsw (and no other room does).
 Never: the network, consensus, a clock or a random number that is not the request's.
 """
 
-from raftdb.machine.captures import Capture
+from raftdb.machine.captures import Capture, write_description
 from raftdb.machine.fingerprint import Fingerprint, fingerprint
-from raftdb.machine.format import PAGE_BYTES
+from raftdb.machine.fork import begin_history, make_plain
+from raftdb.machine.format import DATABASE_FILE, PAGE_BYTES
 from raftdb.machine.inspect import DatabaseReport, SessionReport, TableReport, inspect_database
 from raftdb.machine.machine import Machine
 from raftdb.machine.readers import QueryStop
 from raftdb.machine.rowhash import ContentHash
 
 __all__ = [
+    "DATABASE_FILE",
     "PAGE_BYTES",
     "Capture",
     "ContentHash",
@@ -26,6 +28,9 @@ __all__ = [
     "QueryStop",
     "SessionReport",
     "TableReport",
+    "begin_history",
     "fingerprint",
     "inspect_database",
+    "make_plain",
+    "write_description",
 ]

@@ -67,6 +67,10 @@ _PROGRESS = (
     " session_ms = ?, results = ?"
     f" WHERE id = 1 {MARK}"
 )
+Recorder = Callable[[int, Sequence[tuple[int, int, bytes]]], None]
+"""Takes (logged time, hashes): content hashes as (index, position, 16 bytes), one per request of a
+transaction, right before that is committed. What it raises stops the node."""
+
 _DONE = encode_reply(Results(()))
 _DROPPED = encode_reply(ResultDropped(0))
 
@@ -160,6 +164,8 @@ class Applier:
         self._session_ms = 0
         self._results = b""
         self._schema_changed = False
+        self.recorder: Recorder | None = None
+        self._recorded: list[tuple[int, int, bytes]] = []
         self.epoch = SchemaEpoch()
         self.progress = read_progress(run)
         """As of the last commit. Replaced as a whole: any thread may look."""
@@ -271,6 +277,7 @@ class Applier:
         if not foreign_keys:
             self._control(f"PRAGMA foreign_keys = OFF {MARK}")
         self._control(_BEGIN)
+        self._recorded.clear()
         for place, unit in enumerate(units):
             if unit.request is not None:
                 try:
@@ -278,6 +285,9 @@ class Applier:
                 except _TransactionLost as lost:
                     lost.place = place
                     raise
+                if self.recorder is not None:
+                    total = self._content.request_total()
+                    self._recorded.append((unit.index, unit.position, total))
         self._commit(units[-1])
         if not foreign_keys:
             self._control(f"PRAGMA foreign_keys = ON {MARK}")
@@ -298,6 +308,8 @@ class Applier:
             position = last.position + 1
         progress = Progress(index, term, position, self._time_ms, self._session_ms, self._results)
         self._control(_PROGRESS, astuple(progress))
+        if self._recorded and self.recorder is not None:
+            self.recorder(self._time_ms, self._recorded)
         if self._schema_changed:
             self.epoch.value += 1
             self._control(_COMMIT)

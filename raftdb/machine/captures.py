@@ -77,14 +77,20 @@ def capture(
         digest=digest,
         content_total=frozen.content.total,
     )
-    file = files.open(description_path, create=True)
+    write_description(target, result, files)
+    return result
+
+
+def write_description(target: str, capture: Capture, files: Files) -> None:
+    """Say, beside a copy's file, what it is a copy of; durable on return."""
+    file = files.open(os.path.join(target, CAPTURE_FILE), create=True)
     try:
-        file.write_at(0, _describe(result))
+        file.truncate(0)
+        file.write_at(0, _describe(capture))
         file.sync()
     finally:
         file.close()
     files.sync_directory(target)
-    return result
 
 
 def _frozen(freeze: Callable[[], Frozen | None]) -> Frozen:

@@ -26,6 +26,8 @@ _TOUCHED_MAX = 100_000
 
 _CHUNK_ROWS = 1_000
 
+_NO_PART = (0, 0, "")
+
 _INSERT, _DELETE = int(apsw.SQLITE_INSERT), int(apsw.SQLITE_DELETE)
 
 _PLAIN, _REAL, _BY_ROWID, _WHOLE = range(4)
@@ -96,6 +98,10 @@ class ContentHasher:
         self._sequence_rows: list[tuple[Any, ...]] = []
         self._has_sequences = False
         self._saved: tuple[Any, ...] | None = None
+        self._parts: dict[int, tuple[int, int, str]] = {}
+        """Of `request_total`: a table's id (-1 schema, -2 sequences) to its sum, that part's hash
+        and the name it was hashed with."""
+        self._parts_total = 0
         self._next_id = 1
         self._touched_now = False
         """A table that is read afterwards was touched by the running request."""
@@ -363,6 +369,42 @@ class ContentHasher:
             self._sequence_rows = rows
             self._sequences = self._hasher.sum(rows)
 
+    def request_total(self) -> bytes:
+        """The hash of the whole content after the request that was just kept or dropped: what
+        ContentHash.total would be, were the transaction to end here. Only tables that changed
+        since the last call are hashed again."""
+        self._fold()
+        if self._has_sequences:
+            self._sequence_sum()
+        elif self._sequences:
+            self._sequences, self._sequence_rows = 0, []
+        known = self._parts
+        total = self._parts_total
+        for table in (self._changed if known else self._tables).values():
+            if table.kind >= _BY_ROWID:
+                self._settle(table)
+            total += self._moved(table.id, "table", table.name, table.total)
+        for id in self._dropped:
+            total -= known.pop(id, _NO_PART)[1]
+        total += self._moved(-1, "schema", "", self._schema)
+        total += self._moved(-2, "sequences", "", self._sequences)
+        self._parts_total = total & HASH_MASK
+        return to_bytes(self._parts_total)
+
+    def _moved(self, id: int, kind: str, name: str, value: int) -> int:
+        """By how much a part's hash moved since it was last looked at."""
+        before = self._parts.get(id, _NO_PART)
+        if before[0] == value and before[2] == name and before is not _NO_PART:
+            return 0
+        now = self._hash((kind, name, to_bytes(value)))
+        self._parts[id] = (value, now, name)
+        return now - before[1]
+
+    def _forget_parts(self) -> None:
+        """All parts are hashed again at the next `request_total`."""
+        self._parts.clear()
+        self._parts_total = 0
+
     def settle(self) -> None:
         """Bring the sums of tables that are read afterwards up to date."""
         for table in self._changed.values():
@@ -414,6 +456,7 @@ class ContentHasher:
             table.touched = set()
         self._delta.clear()
         self._changed.clear()
+        self._forget_parts()
         self.error, self.unknown_table = None, False
 
     def load(self) -> None:
@@ -421,6 +464,7 @@ class ContentHasher:
         self._delta.clear()
         self._changed.clear()
         self._dropped.clear()
+        self._forget_parts()
         self._saved, self.error, self.unknown_table = None, None, False
         stored = {
             (kind, name): (id, from_bytes(total))

@@ -21,7 +21,7 @@ from raftdb.base.ports import Clock, Files, Log
 from raftdb.command.requests import Parameters, Statement
 from raftdb.command.results import Results
 from raftdb.machine import captures, failures, generations, stored
-from raftdb.machine.applier import Applier, Entry
+from raftdb.machine.applier import Applier, Entry, Recorder
 from raftdb.machine.captures import Capture
 from raftdb.machine.checkpoints import Checkpointer
 from raftdb.machine.connections import open_checkpointer, open_reader, open_writer
@@ -236,6 +236,12 @@ class Machine:
             self._fatal = failures.fatal(error, "applying entries")
             raise self._fatal from error
 
+    def record_hashes(self, recorder: Recorder) -> None:
+        """From now on tell the content hash after each request, before its transaction commits:
+        for the archive, and for a replay that compares. On whatever thread applies."""
+        with self._writer_lock:
+            self._applier.recorder = recorder
+
     # Reading
 
     def query(
@@ -277,6 +283,12 @@ class Machine:
     def session_token(self, number: int) -> bytes | None:
         """The 16 bytes that attach to an open session; None without one. From any thread."""
         return self._applier.sessions.token(number)
+
+    @property
+    def lineage(self) -> tuple[tuple[HistoryId, int], ...]:
+        """Histories that this one continues, each with the highest number of its sessions that
+        belong to this one's past: those are still good (rule S4)."""
+        return self._meta.lineage
 
     def sessions_open(self) -> int:
         """How many sessions are open. From any thread."""

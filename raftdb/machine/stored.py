@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ import apsw
 
 from raftdb.base.errors import ConfigError
 from raftdb.base.ids import HistoryId, Index, Term
+from raftdb.command.requests import session_number
 from raftdb.machine.content import schema_sum, users_objects
 from raftdb.machine.format import FORMAT_VERSION, MARK, PREFIX
 from raftdb.machine.layout import Run, read_images, read_layout
@@ -21,6 +23,8 @@ class Meta:
 
     history: HistoryId
     hash_key: bytes
+    lineage: tuple[tuple[HistoryId, int], ...] = ()
+    """Histories that this one continues, each with the highest number that a session of it has."""
 
 
 def run_on(connection: apsw.Connection) -> Run:
@@ -47,7 +51,16 @@ def read_meta(run: Run, path: str) -> Meta:
             code="database_format",
             hint="start it with the release that wrote it",
         )
-    return Meta(HistoryId(rows["history"]), bytes.fromhex(rows["hash_key"]))
+    lineage = tuple((HistoryId(name), int(last)) for name, last in _lineage(rows, path))
+    return Meta(HistoryId(rows["history"]), bytes.fromhex(rows["hash_key"]), lineage)
+
+
+def _lineage(rows: dict[str, Any], path: str) -> list[Any]:
+    try:
+        found = json.loads(rows.get("lineage", "[]"))
+        return [(name, last) for name, last in found]
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{path} has a damaged lineage: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +84,11 @@ def read_progress(run: Run) -> Progress:
         f"SELECT idx, term, position, time_ms, session_ms, results FROM {PREFIX}applied {MARK}"
     )
     return Progress(Index(index), Term(term), position, time_ms, session_ms, results)
+
+
+def last_session(progress: Progress) -> int:
+    """The highest number that a session can have, which was opened up to here."""
+    return session_number(progress.index + 1, 0) - 1
 
 
 def size_bytes(run: Run) -> int:

@@ -1,0 +1,291 @@
+"""Reading a chain: every manifest verified, everything that is missing or wrong named.
+
+A chain begins at manifest 1, or where retention's record says, and goes on without gaps to the
+highest manifest that a listing or a segment knows of. So an object that is gone leaves a hole that
+is seen, at the end too: a segment without a manifest tells which one it was to have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from raftdb.archive import layout
+from raftdb.archive.archive import Archive
+from raftdb.archive.envelope import digest
+from raftdb.archive.errors import ArchiveDamagedError
+from raftdb.archive.parallel import each
+from raftdb.archive.records import Claim, Manifest, Pruned, Segment
+from raftdb.archive.store import Listed
+from raftdb.archive.writer import NO_DIGEST
+
+__all__ = ["Chain", "Link", "Problem", "Timeline", "load_chain", "load_timeline"]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that is not as it should be."""
+
+    object: str
+    what: str
+    where: str
+    """The destination."""
+    harmless: bool = False
+    """An upload that was cut short looks the same; nothing is lost by it."""
+
+    def __str__(self) -> str:
+        return f"{self.object}: {self.what} ({self.where})"
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A manifest, verified."""
+
+    manifest: Manifest
+    name: str
+    digest: bytes
+    adopted: bool = False
+    """Made up from a segment whose manifest is missing."""
+
+
+@dataclass(slots=True)
+class Chain:
+    """One epoch's."""
+
+    archive: Archive
+    claim: Claim
+    links: dict[int, Link] = field(default_factory=dict)
+    """By sequence."""
+    problems: list[Problem] = field(default_factory=list)
+    first: int = 1
+    pruned: Pruned | None = None
+    unreferenced: list[Listed] = field(default_factory=list)
+    """Objects that no manifest names: uploads that lost a race or were cut short."""
+
+    @property
+    def last(self) -> Link | None:
+        """The newest link."""
+        return self.links[max(self.links)] if self.links else None
+
+    def of_kind(self, *kinds: str) -> list[Link]:
+        """Links of these kinds, in order."""
+        return [self.links[one] for one in sorted(self.links) if self._is(one, kinds)]
+
+    def _is(self, sequence: int, kinds: tuple[str, ...]) -> bool:
+        return self.links[sequence].manifest.kind in kinds
+
+    def note(self, name: str, what: str, *, harmless: bool = False) -> None:
+        """Remember a problem."""
+        self.problems.append(Problem(name, what, self.archive.url, harmless))
+
+
+def load_chain(archive: Archive, claim: Claim, progress: Callable[[int], None] | None = None) -> Chain:
+    """Read an epoch's chain. Raises ArchiveUnavailableError; damage is in `problems`."""
+    chain = Chain(archive, claim)
+    _load_pruned(chain)
+    kept = dict(chain.pruned.kept) if chain.pruned is not None else {}
+    listed = archive.list(layout.folder(claim.epoch, "manifests"))
+    sequences = {number for one in listed if (number := layout.number_of(one.name))}
+    last = max(sequences, default=chain.first - 1)
+    wanted = sorted(kept) + list(range(chain.first, last + 1))
+
+    def fetch(sequence: int) -> tuple[Manifest, bytes]:
+        name = layout.manifest_name(claim.epoch, sequence)
+        data = archive.fetch(name, kept.get(sequence))
+        return archive.parse(Manifest, name, data), digest(data)
+
+    for done, (sequence, found) in enumerate(each(fetch, wanted, workers=16, ahead=64), start=1):
+        name = layout.manifest_name(claim.epoch, sequence)
+        if isinstance(found, ArchiveDamagedError):
+            chain.note(name, found.what)
+        elif isinstance(found, Exception):
+            raise found
+        else:
+            manifest, check = found
+            chain.links[sequence] = Link(manifest, name, check)
+        if progress is not None:
+            progress(done)
+    _verify_links(chain, kept)
+    _look_beyond(chain)
+    return chain
+
+
+def _load_pruned(chain: Chain) -> None:
+    archive, epoch = chain.archive, chain.claim.epoch
+    found = archive.list(layout.folder(epoch, "pruned"))
+    if not found:
+        return
+    name = found[-1].name
+    try:
+        chain.pruned = archive.read(Pruned, name)
+        chain.first = chain.pruned.first
+    except ArchiveDamagedError as error:
+        chain.note(name, error.what)
+        number = layout.number_of(name)
+        chain.first = number if number is not None else 1
+
+
+def _verify_links(chain: Chain, kept: dict[int, bytes]) -> None:
+    """Each link names the one before, is where it says, and never of a lower term."""
+    before: Link | None = None
+    for sequence in sorted(chain.links):
+        link = chain.links[sequence]
+        manifest = link.manifest
+        what = ""
+        if (manifest.sequence, manifest.epoch) != (sequence, chain.claim.epoch):
+            what = f"is manifest {manifest.sequence} of epoch {manifest.epoch}: it was swapped"
+        elif manifest.history != chain.claim.history:
+            what = f"belongs to history {manifest.history}"
+        elif sequence == 1 and manifest.previous != NO_DIGEST:
+            what = "does not begin a chain"
+        elif before is not None and before.manifest.sequence == sequence - 1:
+            if manifest.previous != before.digest:
+                what = "does not follow the manifest before it: one of the two was replaced"
+            elif manifest.term < before.manifest.term:
+                what = f"is of term {manifest.term}, after term {before.manifest.term}"
+        if what:
+            chain.note(link.name, what)
+            if sequence not in kept:
+                del chain.links[sequence]
+                continue
+        before = link
+
+
+def _look_beyond(chain: Chain) -> None:
+    """Objects that no manifest names; a segment that follows the chain's end is taken into it."""
+    archive, epoch = chain.archive, chain.claim.epoch
+    named = {link.manifest.object for link in chain.links.values() if link.manifest.object}
+    segments = [
+        one
+        for one in archive.list(layout.folder(epoch, "segments"))
+        if one.name not in named
+    ]
+    bases = [
+        one for one in archive.list(layout.folder(epoch, "bases")) if one.name not in named
+    ]
+    chain.unreferenced = segments + bases
+    last = chain.last
+    archived = last.manifest.archived if last is not None else 0
+    end = last.manifest.sequence if last is not None else chain.first - 1
+    holes = set(range(chain.first, end + 1)) - set(chain.links)
+    for listed in segments:
+        if not holes and (layout.number_of(listed.name) or 0) <= archived:
+            continue
+        try:
+            segment = archive.read(Segment, listed.name)
+        except ArchiveDamagedError as error:
+            chain.note(listed.name, f"no manifest names it, and it {error.what}", harmless=True)
+            continue
+        _adopt(chain, listed, segment, end)
+
+
+def _has_manifest(chain: Chain, name: str) -> bool:
+    """Whether a sound manifest of that name is there by now: an uploader is at work."""
+    try:
+        chain.archive.read(Manifest, name)
+    except ArchiveDamagedError:
+        return False
+    return True
+
+
+def _adopt(chain: Chain, listed: Listed, segment: Segment, end: int) -> None:
+    """Take in a segment whose manifest is missing or damaged, if it is certain where it goes."""
+    sequence = segment.sequence
+    name = layout.manifest_name(chain.claim.epoch, sequence)
+    if sequence in chain.links or sequence < chain.first or _has_manifest(chain, name):
+        return
+    before = chain.links.get(sequence - 1)
+    if before is None or before.digest != segment.previous:
+        if sequence > end:
+            chain.note(name, f"is missing: it named {listed.name}")
+        return
+    what = f"is missing, or the upload of {listed.name} was cut short"
+    if sequence > end:
+        chain.note(name, f"{what}; that segment is whole and used", harmless=True)
+    entries = segment.entries
+    manifest = Manifest(
+        epoch=segment.epoch,
+        sequence=sequence,
+        previous=segment.previous,
+        history=segment.history,
+        term=segment.term,
+        node="",
+        created_ms=listed.modified_ms,
+        kind="segment",
+        object=listed.name,
+        digest=digest(chain.archive.fetch(listed.name)),
+        bytes=listed.size,
+        first=entries[0].index,
+        last=entries[-1].index,
+        last_term=entries[-1].term,
+        requests=sum(len(entry.hashes) // 16 for entry in entries),
+        time_ms=segment.time_ms,
+        content=segment.content,
+        build=segment.build,
+        archived=entries[-1].index,
+        base=before.manifest.base,
+    )
+    # Its manifest's digest is not known: nothing can be chained to it.
+    chain.links[sequence] = Link(manifest, name, b"", adopted=True)
+
+
+@dataclass(slots=True)
+class Timeline:
+    """What one destination has of a history and of those it was forked from."""
+
+    archive: Archive
+    chains: list[Chain]
+    """By epoch; only those that the newest one descends from."""
+
+    @property
+    def problems(self) -> list[Problem]:
+        """Of all chains."""
+        return [one for chain in self.chains for one in chain.problems]
+
+    def links(self, *kinds: str) -> list[Link]:
+        """Links of these kinds which belong to the newest epoch's past, in order."""
+        found = []
+        for place, chain in enumerate(self.chains):
+            following = self.chains[place + 1].claim if place + 1 < len(self.chains) else None
+            for link in chain.of_kind(*kinds):
+                manifest = link.manifest
+                begins = manifest.first if manifest.kind == "segment" else manifest.last
+                if following is not None:
+                    if begins > following.fork_index:
+                        continue
+                found.append(link)
+        return found
+
+    @property
+    def last(self) -> Link | None:
+        """The newest link."""
+        for chain in reversed(self.chains):
+            if chain.last is not None:
+                return chain.last
+        return None
+
+    def limit_of(self, link: Link) -> int:
+        """Up to which index an epoch's entries count: where the next one forks."""
+        for chain in self.chains:
+            if chain.claim.parent == link.manifest.epoch:
+                return chain.claim.fork_index
+        return 1 << 62
+
+
+def load_timeline(archive: Archive, epoch: int | None = None) -> Timeline:
+    """Read the newest epoch (or `epoch`) and those it descends from. Raises
+    ArchiveUnavailableError, and ArchiveDamagedError when a claim is missing or damaged."""
+    claims = archive.claims()
+    if not claims:
+        raise ArchiveDamagedError(layout.claim_name(1), f"is missing in {archive.url}")
+    line: list[Claim] = []
+    number = len(claims) if epoch is None else epoch
+    while 1 <= number <= len(claims):
+        claim = claims[number - 1]
+        line.append(claim)
+        if claim.parent >= number:
+            raise ArchiveDamagedError(layout.claim_name(number), f"descends from {claim.parent}")
+        number = claim.parent
+    return Timeline(archive, [load_chain(archive, claim) for claim in reversed(line)])
+
+

@@ -1,0 +1,219 @@
+"""The content hash after each request, kept until the archive has it (rule A5).
+
+The machine tells the hashes of a transaction right before it commits it; they are appended to a
+file of this node, unsynced: after a kill the page cache has them, and what a power cut takes, the
+replay that follows it tells again. Files are dropped when everything in them is archived.
+
+    <data_dir>/archive/hashes/00000001.hashes
+
+A record is [length of the rest u32, CRC-32 of the rest u32, logged time u64, count u32] and count
+times [index u64, position u32, content hash 16 bytes], little-endian. A restart begins a new file.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from raftdb.base.ports import File, Files
+
+__all__ = ["HashLog", "HashReader", "Recorded"]
+
+FILE_BYTES = 8 << 20
+_READ_BYTES = 256 * 1024
+_HASH_BYTES = 16
+_HEAD = struct.Struct("<II")
+_BODY = struct.Struct("<QI")
+_ITEM = struct.Struct("<QI16s")
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What is known of some entries."""
+
+    hashes: dict[int, bytes]
+    """Index to the hashes after its requests; only entries of which all are known."""
+    time_ms: int
+    """Logged time after the last of them; 0 when nothing is known."""
+
+
+class _Part:
+    __slots__ = ("first", "last", "path", "size")
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.size = 0
+        self.first = 0
+        self.last = 0
+        """Indexes; 0 when it is empty."""
+
+
+class HashLog:
+    """One node's. `record` on whatever thread applies; the rest on the loop or on one lane."""
+
+    def __init__(self, files: Files, data_dir: str, bytes_max: int) -> None:
+        """Raises OSError."""
+        self._files = files
+        self._directory = os.path.join(data_dir, "archive", "hashes")
+        self._bytes_max = bytes_max
+        files.make_directory(self._directory)
+        self._parts: list[_Part] = []
+        for name in files.list_directory(self._directory):
+            if name.endswith(".hashes"):
+                part = _Part(os.path.join(self._directory, name))
+                self._scan(part)
+                self._parts.append(part)
+        last = 0
+        if self._parts:
+            last = int(os.path.basename(self._parts[-1].path).partition(".")[0])
+        self._next = last + 1
+        self._file: File | None = None
+        self._failed = False
+
+    @property
+    def failed(self) -> bool:
+        """Whether hashes could not be written; applying goes on without."""
+        return self._failed
+
+    def record(self, time_ms: int, items: Sequence[tuple[int, int, bytes]]) -> None:
+        """Hashes of a transaction that is about to be committed: (index, position, hash)."""
+        if not items or self._failed:
+            return
+        body = _BODY.pack(time_ms, len(items)) + b"".join([_ITEM.pack(*one) for one in items])
+        data = _HEAD.pack(len(body), zlib.crc32(body)) + body
+        try:
+            part = self._part_for(len(data))
+            assert self._file is not None
+            self._file.write_at(part.size, data)
+        except OSError:
+            # An archive without hashes is worth more than a node that stops for them.
+            self._failed = True
+            return
+        part.size += len(data)
+        part.first = part.first or items[0][0]
+        part.last = items[-1][0]
+
+    def _part_for(self, size: int) -> _Part:
+        if self._file is not None and self._parts[-1].size + size <= FILE_BYTES:
+            return self._parts[-1]
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        part = _Part(os.path.join(self._directory, f"{self._next:08d}.hashes"))
+        self._next += 1
+        self._file = self._files.open(part.path, create=True)
+        self._parts.append(part)
+        while sum(one.size for one in self._parts) > self._bytes_max and len(self._parts) > 1:
+            self._remove(self._parts.pop(0))
+        return part
+
+    def sync(self) -> None:
+        """Make durable what is recorded: before a checkpoint, which ends the replay of what is
+        below it. Raises OSError."""
+        file = self._file
+        if file is not None:
+            file.sync()
+
+    def parts(self) -> list[tuple[str, int, int, int]]:
+        """(path, bytes, first index, last index) of each file, oldest first. From any thread."""
+        return [(one.path, one.size, one.first, one.last) for one in list(self._parts)]
+
+    def drop_below(self, index: int) -> None:
+        """Everything below `index` is archived. Raises OSError."""
+        while len(self._parts) > 1 and self._parts[0].last < index:
+            self._remove(self._parts.pop(0))
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _remove(self, part: _Part) -> None:
+        self._files.remove(part.path)
+
+    def _scan(self, part: _Part) -> None:
+        data = self._files.read_file(part.path)
+        for end, _time_ms, items in _records(data):
+            part.first = part.first or items[0][0]
+            part.last = items[-1][0]
+            part.size = end
+
+
+class HashReader:
+    """Reads a HashLog forwards, for one destination, on its lane."""
+
+    def __init__(self, files: Files, log: HashLog) -> None:
+        self._files = files
+        self._log = log
+        self._read: dict[str, int] = {}
+        """Bytes of each file that were read."""
+        self._known: dict[int, tuple[int, dict[int, bytes]]] = {}
+        """Index to (logged time, position to hash)."""
+
+    def take(self, first: int, counts: Sequence[int]) -> Recorded:
+        """Of the entries from `first` on, of which the n-th has counts[n] requests. What is before
+        `first` is forgotten. Raises OSError."""
+        last = first + len(counts) - 1
+        for index in [one for one in self._known if one < first]:
+            del self._known[index]
+        for path, size, part_first, part_last in self._log.parts():
+            if part_last >= first and part_first <= last:
+                self._read_part(path, size, first, last)
+        hashes: dict[int, bytes] = {}
+        time_ms = 0
+        for offset, count in enumerate(counts):
+            at_ms, known = self._known.get(first + offset, (0, {}))
+            time_ms = max(time_ms, at_ms)
+            if count and len(known) >= count:
+                hashes[first + offset] = b"".join(known.get(place, b"") for place in range(count))
+                if len(hashes[first + offset]) != count * _HASH_BYTES:
+                    del hashes[first + offset]
+        return Recorded(hashes, time_ms)
+
+    def _read_part(self, path: str, size: int, first: int, last: int) -> None:
+        start = self._read.get(path, 0)
+        if start >= size:
+            return
+        file = self._files.open(path)
+        try:
+            while start < size:
+                data = file.read_at(start, min(_READ_BYTES, size - start))
+                if len(data) >= _HEAD.size:
+                    whole = _HEAD.unpack_from(data)[0] + _HEAD.size
+                    if whole > len(data):
+                        data = file.read_at(start, min(whole, size - start))
+                used = 0
+                for used, at_ms, items in _records(data):  # noqa: B007
+                    for index, position, content in items:
+                        if index >= first:
+                            self._known.setdefault(index, (at_ms, {}))[1][position] = content
+                    if items[-1][0] > last:
+                        break
+                if not used:
+                    return
+                start += used
+                self._read[path] = start
+                if items[-1][0] > last:
+                    return
+        finally:
+            file.close()
+
+
+def _records(data: bytes) -> Iterator[tuple[int, int, list[tuple[int, int, bytes]]]]:
+    """(offset of its end, logged time, items) of each record, up to the first that does not
+    verify: a kill may leave an unfinished one at the end."""
+    offset = 0
+    while len(data) - offset >= _HEAD.size + _BODY.size:
+        length, check = _HEAD.unpack_from(data, offset)
+        body = data[offset + _HEAD.size : offset + _HEAD.size + length]
+        if len(body) < max(length, _BODY.size) or zlib.crc32(body) != check:
+            return
+        time_ms, count = _BODY.unpack_from(body)
+        if not count or count * _ITEM.size != len(body) - _BODY.size:
+            return
+        offset += _HEAD.size + length
+        yield offset, time_ms, list(_ITEM.iter_unpack(body[_BODY.size :]))

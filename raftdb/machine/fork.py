@@ -1,0 +1,72 @@
+"""A restored database: the same rows in a new history, or without raftdb's own tables.
+
+A new history begins where the old one was left (rule S4). Sessions of the old one stay good, so
+that clients' retries find their replies, or are forgotten.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+import apsw
+
+from raftdb.base.errors import ConfigError
+from raftdb.base.ids import HistoryId
+from raftdb.base.ports import Files
+from raftdb.machine import failures, generations, stored
+from raftdb.machine.format import DATABASE_FILE, OWN_TABLES, PREFIX
+from raftdb.machine.stored import run_on
+
+__all__ = ["begin_history", "make_plain"]
+
+
+def begin_history(
+    directory: str, history: HistoryId, *, keep_sessions: bool, files: Files
+) -> None:
+    """Make the closed database in `directory` the beginning of a new history. Raises ConfigError."""
+    generation = generations.current(files, directory)
+    if generation is None:
+        raise ConfigError(f"{directory} has no database", code="database_missing")
+    path = os.path.join(generation, DATABASE_FILE)
+    connection = _open(path)
+    try:
+        run = run_on(connection)
+        meta = stored.read_meta(run, path)
+        progress = stored.read_progress(run)
+        lineage = [*meta.lineage, (meta.history, stored.last_session(progress))]
+        with connection:
+            if not keep_sessions:
+                lineage = []
+                run(f"DELETE FROM {PREFIX}session")
+                run(f"DELETE FROM {PREFIX}reply")
+            for key, value in (("history", history), ("lineage", json.dumps(lineage))):
+                run(f"INSERT OR REPLACE INTO {PREFIX}meta VALUES (?, ?)", (key, value))
+        connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+    except apsw.Error as error:
+        raise failures.fatal(error, f"writing {path}") from error
+    finally:
+        connection.close(True)
+
+
+def make_plain(path: str) -> None:
+    """Take raftdb's own tables out of a database's file, which nobody has open: what is left is the
+    users' alone. Rows keep their rowids. Raises FatalError."""
+    connection = _open(path)
+    try:
+        for table in sorted(OWN_TABLES):
+            connection.execute(f"DROP TABLE IF EXISTS {table}")
+        connection.execute("PRAGMA journal_mode = DELETE").fetchall()
+    except apsw.Error as error:
+        raise failures.fatal(error, f"writing {path}") from error
+    finally:
+        connection.close(True)
+
+
+def _open(path: str) -> apsw.Connection:
+    try:
+        connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE)
+    except apsw.Error as error:
+        raise failures.fatal(error, f"opening {path}") from error
+    connection.execute("PRAGMA synchronous = FULL").fetchall()
+    return connection
