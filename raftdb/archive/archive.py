@@ -49,7 +49,7 @@ class Archive:
         """The archive there is. Raises ConfigError when there is none."""
         data = store.get(layout.ROOT)
         if data is None:
-            if store.list("epochs/"):
+            if store.listing("epochs/"):
                 raise ArchiveDamagedError(
                     layout.ROOT,
                     f"is missing in {store.url}",
@@ -117,16 +117,16 @@ class Archive:
         fail may have succeeded, and its repetition then finds the name taken.)"""
         return self.store.put(name, data) or self.store.get(name) == data
 
-    def list(self, prefix: str) -> list[Listed]:
+    def listing(self, prefix: str) -> list[Listed]:
         """Objects in a folder, by name."""
-        return self.store.list(prefix)
+        return self.store.listing(prefix)
 
     # ---- epochs
 
     def claims(self) -> list[Claim]:
         """All claims, by epoch."""
         claims: list[Claim] = []
-        for listed in self.list(layout.EPOCHS):
+        for listed in self.listing(layout.EPOCHS):
             claim = self.read(Claim, listed.name)
             if layout.claim_name(claim.epoch) != listed.name:
                 raise ArchiveDamagedError(listed.name, f"claims epoch {claim.epoch}")

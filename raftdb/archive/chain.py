@@ -79,12 +79,14 @@ class Chain:
         self.problems.append(Problem(name, what, self.archive.url, harmless))
 
 
-def load_chain(archive: Archive, claim: Claim, progress: Callable[[int], None] | None = None) -> Chain:
+def load_chain(
+    archive: Archive, claim: Claim, progress: Callable[[int], None] | None = None
+) -> Chain:
     """Read an epoch's chain. Raises ArchiveUnavailableError; damage is in `problems`."""
     chain = Chain(archive, claim)
     _load_pruned(chain)
     kept = dict(chain.pruned.kept) if chain.pruned is not None else {}
-    listed = archive.list(layout.folder(claim.epoch, "manifests"))
+    listed = archive.listing(layout.folder(claim.epoch, "manifests"))
     sequences = {number for one in listed if (number := layout.number_of(one.name))}
     last = max(sequences, default=chain.first - 1)
     wanted = sorted(kept) + list(range(chain.first, last + 1))
@@ -112,7 +114,7 @@ def load_chain(archive: Archive, claim: Claim, progress: Callable[[int], None] |
 
 def _load_pruned(chain: Chain) -> None:
     archive, epoch = chain.archive, chain.claim.epoch
-    found = archive.list(layout.folder(epoch, "pruned"))
+    found = archive.listing(layout.folder(epoch, "pruned"))
     if not found:
         return
     name = found[-1].name
@@ -156,13 +158,9 @@ def _look_beyond(chain: Chain) -> None:
     archive, epoch = chain.archive, chain.claim.epoch
     named = {link.manifest.object for link in chain.links.values() if link.manifest.object}
     segments = [
-        one
-        for one in archive.list(layout.folder(epoch, "segments"))
-        if one.name not in named
+        one for one in archive.listing(layout.folder(epoch, "segments")) if one.name not in named
     ]
-    bases = [
-        one for one in archive.list(layout.folder(epoch, "bases")) if one.name not in named
-    ]
+    bases = [one for one in archive.listing(layout.folder(epoch, "bases")) if one.name not in named]
     chain.unreferenced = segments + bases
     last = chain.last
     archived = last.manifest.archived if last is not None else 0
@@ -214,7 +212,7 @@ def _adopt(chain: Chain, listed: Listed, segment: Segment, end: int) -> None:
         kind="segment",
         object=listed.name,
         digest=digest(chain.archive.fetch(listed.name)),
-        bytes=listed.size,
+        size=listed.size,
         first=entries[0].index,
         last=entries[-1].index,
         last_term=entries[-1].term,
@@ -250,9 +248,8 @@ class Timeline:
             for link in chain.of_kind(*kinds):
                 manifest = link.manifest
                 begins = manifest.first if manifest.kind == "segment" else manifest.last
-                if following is not None:
-                    if begins > following.fork_index:
-                        continue
+                if following is not None and begins > following.fork_index:
+                    continue
                 found.append(link)
         return found
 
@@ -287,5 +284,3 @@ def load_timeline(archive: Archive, epoch: int | None = None) -> Timeline:
             raise ArchiveDamagedError(layout.claim_name(number), f"descends from {claim.parent}")
         number = claim.parent
     return Timeline(archive, [load_chain(archive, claim) for claim in reversed(line)])
-
-

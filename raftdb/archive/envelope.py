@@ -62,7 +62,7 @@ class Sealer:
         cipher = _PLAIN if current is None else CIPHERS[self.cipher]
         key_id = "" if current is None else current[0]
         nonce = b"" if current is None else self.randbytes(NONCE_BYTES)
-        header = msgpack.packb([kind, archive, name, key_id, cipher, len(plain), nonce])
+        header: bytes = msgpack.packb([kind, archive, name, key_id, cipher, len(plain), nonce])
         head = MAGIC + len(header).to_bytes(4, "little") + header
         packed = zstandard.ZstdCompressor(level=LEVEL).compress(plain)
         if current is None:

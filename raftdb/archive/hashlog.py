@@ -24,7 +24,6 @@ __all__ = ["HashLog", "HashReader", "Recorded"]
 
 FILE_BYTES = 8 << 20
 _READ_BYTES = 256 * 1024
-_HASH_BYTES = 16
 _HEAD = struct.Struct("<II")
 _BODY = struct.Struct("<QI")
 _ITEM = struct.Struct("<QI16s")
@@ -154,10 +153,9 @@ class HashReader:
         self._known: dict[int, tuple[int, dict[int, bytes]]] = {}
         """Index to (logged time, position to hash)."""
 
-    def take(self, first: int, counts: Sequence[int]) -> Recorded:
-        """Of the entries from `first` on, of which the n-th has counts[n] requests. What is before
-        `first` is forgotten. Raises OSError."""
-        last = first + len(counts) - 1
+    def take(self, first: int, last: int) -> Recorded:
+        """Of the entries from `first` to `last`. What is before `first` is forgotten. Raises
+        OSError."""
         for index in [one for one in self._known if one < first]:
             del self._known[index]
         for path, size, part_first, part_last in self._log.parts():
@@ -165,13 +163,11 @@ class HashReader:
                 self._read_part(path, size, first, last)
         hashes: dict[int, bytes] = {}
         time_ms = 0
-        for offset, count in enumerate(counts):
-            at_ms, known = self._known.get(first + offset, (0, {}))
+        for index in range(first, last + 1):
+            at_ms, known = self._known.get(index, (0, {}))
             time_ms = max(time_ms, at_ms)
-            if count and len(known) >= count:
-                hashes[first + offset] = b"".join(known.get(place, b"") for place in range(count))
-                if len(hashes[first + offset]) != count * _HASH_BYTES:
-                    del hashes[first + offset]
+            if known and max(known) == len(known) - 1:
+                hashes[index] = b"".join([known[place] for place in range(len(known))])
         return Recorded(hashes, time_ms)
 
     def _read_part(self, path: str, size: int, first: int, last: int) -> None:

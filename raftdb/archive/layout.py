@@ -1,13 +1,13 @@
 """Names of an archive's objects. docs/archive.md has them one by one.
 
-    archive                                       what the archive is: its id, the cluster
-    epochs/00000001                               a claim: whose history writes from here on
-    e00000001/manifests/000000000001              the chain: one item per object below, in order
-    e00000001/segments/<first>-<last>-<random>    entries of the log
-    e00000001/bases/<index>-<random>              a copy of the database: what its file is made of
-    e00000001/packs/<random>/<number>             the chunks of such a file
-    e00000001/pruned/<manifest>                   what retention took away, and what it kept
-    holds/<name>                                  a legal hold: nothing is pruned while it is there
+archive                                       what the archive is: its id, the cluster
+epochs/00000001                               a claim: whose history writes from here on
+e00000001/manifests/000000000001              the chain: one item per object below, in order
+e00000001/segments/<first>-<last>-<random>    entries of the log
+e00000001/bases/<index>-<random>              a copy of the database: what its file is made of
+e00000001/packs/<random>/<number>             the chunks of such a file
+e00000001/pruned/<manifest>                   what retention took away, and what it kept
+holds/<name>                                  a legal hold: nothing is pruned while it is there
 """
 
 from __future__ import annotations

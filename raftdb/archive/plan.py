@@ -127,6 +127,8 @@ class Sources:
         stands in between."""
         last = self.last()
         needed = target.index + (1 if target.position else 0)
+        if needed > last.index and self.damaged:
+            raise self._no_way(target, [])
         if needed > last.index:
             raise NotRestorableError(
                 f"the archive ends at entry {last.index}, and {target} was asked for",
@@ -138,13 +140,13 @@ class Sources:
             segments = self.way(base.link.manifest.last + 1, needed)
             if segments is not None:
                 manifest = base.link.manifest
-                fetched = sum(one.link.manifest.bytes for one in segments)
+                fetched = sum(one.link.manifest.size for one in segments)
                 times = [link.manifest.time_ms for line in self.timelines if (link := line.last)]
                 return Plan(
                     target=target,
                     base=base,
                     segments=tuple(segments),
-                    fetch_bytes=fetched + manifest.bytes + manifest.packs_bytes,
+                    fetch_bytes=fetched + manifest.size + manifest.packs_bytes,
                     requests=sum(one.link.manifest.requests for one in segments),
                     last_index=last.index,
                     last_time_ms=max(times, default=0),

@@ -77,7 +77,7 @@ class Manifest:
     object: str = ""
     """Of a segment or a base: its name, the digest of its bytes, and their number."""
     digest: bytes = b""
-    bytes: int = 0
+    size: int = 0
     first: int = 0
     last: int = 0
     """Entries: of a segment those it holds, of a gap those that are missing, of a base and of a
@@ -101,7 +101,9 @@ class Manifest:
     archived: int = 0
     """Entries up to here are in the archive, this manifest's included (but for gaps)."""
     base: int = 0
-    """Sequence of the newest base's manifest, this one included; 0 without one."""
+    """Sequence of the newest base's manifest, this one included; 0 without one, after a gap."""
+    base_ms: int = 0
+    """When that base was made, Unix milliseconds."""
     since_bytes: int = 0
     """Of segments since that base, and their requests."""
     since_requests: int = 0
@@ -146,7 +148,7 @@ class PackReference:
 
     name: str
     digest: bytes
-    bytes: int
+    size: int
     chunks: int
 
 
@@ -205,7 +207,7 @@ def encode(record: Record) -> bytes:
         if one.name == "entries":
             content = [(e.index, e.term, e.data, e.hashes) for e in content]
         elif one.name == "packs":
-            content = [(p.name, p.digest, p.bytes, p.chunks) for p in content]
+            content = [(p.name, p.digest, p.size, p.chunks) for p in content]
         value[one.name] = content
     packed: bytes = msgpack.packb(value, use_bin_type=True)
     return packed

@@ -188,8 +188,8 @@ class _Restore:
         wanted = places(record)
         done: set[int] = set(state["packs"])
         todo = [number for number in sorted(wanted) if number not in done]
-        total = sum(record.packs[number].bytes for number in wanted)
-        have = sum(record.packs[number].bytes for number in done)
+        total = sum(record.packs[number].size for number in wanted)
+        have = sum(record.packs[number].size for number in done)
         file = self._files.open(os.path.join(folder, "database.sqlite"), create=True)
 
         def fetch(number: int) -> bytes:
@@ -201,7 +201,7 @@ class _Restore:
                 if isinstance(plain, Exception):
                     raise plain
                 write_pack(record, number, plain, wanted[number], file)
-                have += record.packs[number].bytes
+                have += record.packs[number].size
                 state["packs"].append(number)
                 if len(state["packs"]) % 16 == 0:
                     file.sync()
@@ -366,5 +366,3 @@ def _silent(_what: str, _done: int, _of: int) -> None:
 
 def _no_pace(_done: int) -> None:
     pass
-
-

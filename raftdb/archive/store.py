@@ -35,7 +35,7 @@ class Store(Protocol):
     def get(self, name: str) -> bytes | None:
         """Its bytes, or None when there is none."""
 
-    def list(self, prefix: str) -> list[Listed]:
+    def listing(self, prefix: str) -> list[Listed]:
         """All objects whose names begin with the folder `prefix` (ending in /), by name."""
 
 

@@ -108,7 +108,7 @@ class DirectoryStore:
         except OSError as error:
             raise self._failed("read", error) from error
 
-    def list(self, prefix: str) -> list[Listed]:
+    def listing(self, prefix: str) -> list[Listed]:
         found = []
         try:
             if not os.path.isdir(self._path):
@@ -147,8 +147,8 @@ class ObjectStore:
     def __init__(self, url: str, options: dict[str, str]) -> None:
         # Imported here: a node without an archive does not carry it.
         import obstore
+        from obstore import store as stores
         from obstore.exceptions import BaseError
-        from obstore.store import from_url
 
         self.url = url
         self._obstore: Any = obstore
@@ -156,7 +156,8 @@ class ObjectStore:
         options = dict(options)
         timeout = timedelta(seconds=float(options.pop("timeout", REQUEST_TIMEOUT_S)))
         try:
-            self._store: Any = from_url(
+            make: Any = stores.from_url
+            self._store: Any = make(
                 url,
                 client_options={
                     "allow_http": options.get("endpoint", "").startswith("http://"),
@@ -164,7 +165,7 @@ class ObjectStore:
                     "connect_timeout": timedelta(seconds=CONNECT_TIMEOUT_S),
                 },
                 retry_config={"max_retries": RETRIES_MAX, "retry_timeout": timeout},
-                **options,  # type: ignore[arg-type]
+                **options,
             )
         except self._errors as error:
             raise ConfigError(
@@ -193,7 +194,7 @@ class ObjectStore:
         except self._errors as error:
             raise self._failed("read from", error) from error
 
-    def list(self, prefix: str) -> list[Listed]:
+    def listing(self, prefix: str) -> list[Listed]:
         try:
             found = [
                 Listed(str(one["path"]), int(one["size"]), int(1000 * _stamp(one)))

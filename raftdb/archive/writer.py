@@ -84,7 +84,7 @@ class ChainWriter:
         if claims[-1].history != self._history:
             raise _superseded(claims[-1], self._history, bool(mine))
         self._epoch = claims[-1].epoch
-        listed = self._archive.list(layout.folder(self._epoch, "manifests"))
+        listed = self._archive.listing(layout.folder(self._epoch, "manifests"))
         sequences = [number for one in listed if (number := layout.number_of(one.name))]
         if not sequences:
             return Tail(self._epoch, 0, NO_DIGEST, None)
@@ -132,9 +132,7 @@ class ChainWriter:
             build=self._build,
             entries=tuple(entries),
         )
-        name = layout.segment_name(
-            tail.epoch, first.index, last.index, self._randbytes(MARK_BYTES)
-        )
+        name = layout.segment_name(tail.epoch, first.index, last.index, self._randbytes(MARK_BYTES))
         data = self._put(name, self._archive.seal(segment, name))
         requests = sum(len(entry.hashes) // 16 for entry in entries)
         return self._append(
@@ -143,7 +141,7 @@ class ChainWriter:
             kind="segment",
             object=name,
             digest=digest(data),
-            bytes=len(data),
+            size=len(data),
             first=first.index,
             last=last.index,
             last_term=last.term,
@@ -164,7 +162,7 @@ class ChainWriter:
             kind="base",
             object=name,
             digest=digest(data),
-            bytes=len(data),
+            size=len(data),
             last=record.index,
             last_term=record.term,
             time_ms=max(record.time_ms, tail.last.time_ms if tail.last is not None else 0),
@@ -172,9 +170,10 @@ class ChainWriter:
             build=self._build,
             note=str(record.fingerprint.get("sqlite_version", "")),
             total_bytes=record.size_bytes,
-            packs_bytes=sum(pack.bytes for pack in record.packs),
+            packs_bytes=sum(pack.size for pack in record.packs),
             archived=max(tail.archived, record.index),
             base=tail.sequence + 1,
+            base_ms=self._wall_ms(),
             since_bytes=0,
             since_requests=0,
         )
@@ -223,6 +222,7 @@ class ChainWriter:
             time_ms=before.time_ms if before is not None else 0,
             archived=tail.archived,
             base=before.base if before is not None else 0,
+            base_ms=before.base_ms if before is not None else 0,
             since_bytes=before.since_bytes if before is not None else 0,
             since_requests=before.since_requests if before is not None else 0,
         )

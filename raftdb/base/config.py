@@ -26,7 +26,9 @@ from raftdb.base.settings import (
     MEMBERS,
     NODE_ID,
     NUMBER,
+    OPTIONAL_PATH,
     PATH,
+    TEXTS,
     Kind,
     MemberConfig,
     Setting,
@@ -39,7 +41,14 @@ MEMBERS_MAX = 64
 REQUIRED = object()
 """Default of a setting that has none."""
 RESERVED_VARIABLES = frozenset(
-    {"RAFTDB_CONFIG", "RAFTDB_URL", "RAFTDB_DIR", "RAFTDB_JSON", "RAFTDB_HISTORY"}
+    {
+        "RAFTDB_CONFIG",
+        "RAFTDB_URL",
+        "RAFTDB_DIR",
+        "RAFTDB_JSON",
+        "RAFTDB_HISTORY",
+        "RAFTDB_ARCHIVE_KEYS",
+    }
 )
 """Variables of the commands, which are no settings of a node."""
 _SERVICE_VARIABLE = re.compile(
@@ -142,6 +151,75 @@ class JournalConfig:
     )
 
 
+DESTINATIONS_MAX = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveConfig:
+    """Where and how the log and copies of the database go off-site."""
+
+    destinations: tuple[str, ...] = field(
+        default=(),
+        metadata=_about(
+            TEXTS, "Where to: file:///directory, s3://bucket/prefix, gs://…, az://…; up to four."
+        ),
+    )
+    key_file: str = field(
+        default="",
+        metadata=_about(
+            OPTIONAL_PATH,
+            "Keys that encrypt the archive, by `raftdb archive keygen`; empty: RAFTDB_ARCHIVE_KEYS "
+            "in the environment, or no encryption.",
+        ),
+    )
+    cipher: str = field(
+        default="aes-256-gcm",
+        metadata=_about(choice("aes-256-gcm", "chacha20-poly1305"), "How new objects are sealed."),
+    )
+    interval_ms: int = field(
+        default=500, metadata=_about(INTEGER, "How often committed entries are uploaded.")
+    )
+    segment_bytes: int = field(
+        default=4 * MIB, metadata=_about(INTEGER, "Bytes of log in one object, about.")
+    )
+    base_log_bytes: int = field(
+        default=64 * MIB,
+        metadata=_about(INTEGER, "A new base copy after this much log (compressed), at least."),
+    )
+    base_requests: int = field(
+        default=200_000,
+        metadata=_about(INTEGER, "A new base copy after this many requests: they are replayed."),
+    )
+    base_hours: int = field(
+        default=24, metadata=_about(INTEGER, "A new base copy after this many hours with writes.")
+    )
+    rate_bytes_per_s: int = field(
+        default=0, metadata=_about(INTEGER, "Bytes per second to each destination; 0: no bound.")
+    )
+    alarm_ms: int = field(
+        default=30_000,
+        metadata=_about(INTEGER, "An alarm when an entry is not archived after this long."),
+    )
+    hash_log_bytes: int = field(
+        default=256 * MIB,
+        metadata=_about(INTEGER, "Bytes of content hashes kept until they are archived."),
+    )
+
+    def __post_init__(self) -> None:
+        if len(self.destinations) > DESTINATIONS_MAX:
+            raise ConfigError(
+                f"archive.destinations has {len(self.destinations)} entries",
+                hint=f"give {DESTINATIONS_MAX} at most",
+            )
+        if len(set(self.destinations)) < len(self.destinations):
+            raise ConfigError("archive.destinations names one twice")
+        for one in fields(self):
+            value = getattr(self, one.name)
+            least = 0 if one.name == "rate_bytes_per_s" else 1
+            if isinstance(value, int) and value < least:
+                raise ConfigError(f"archive.{one.name} is {value}, below {least}")
+
+
 @dataclass(frozen=True, slots=True)
 class NodeConfig:
     """Everything a node is told. Paths are absolute."""
@@ -182,6 +260,7 @@ class NodeConfig:
     log: LogConfig = LogConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     journal: JournalConfig = JournalConfig()
+    archive: ArchiveConfig = ArchiveConfig()
 
     def __post_init__(self) -> None:
         _check_members(self.node_id, self.members)
@@ -217,6 +296,7 @@ SECTIONS: dict[str, type[Any]] = {
     "log": LogConfig,
     "checkpoint": CheckpointConfig,
     "journal": JournalConfig,
+    "archive": ArchiveConfig,
 }
 
 SECTION_DOCS = {
@@ -226,6 +306,7 @@ SECTION_DOCS = {
     "log": "The log goes to stderr.",
     "checkpoint": "When SQLite's write-ahead log is folded into the database file.",
     "journal": "How much of the log stays on disk once the database holds it.",
+    "archive": "Continuous copies off-site: docs/archive.md. The same on all nodes.",
 }
 
 
@@ -274,7 +355,7 @@ def load_config(
                     "`raftdb init` writes a complete file",
                 )
             values[key] = setting.default
-        if setting.kind.is_path:
+        if setting.kind.is_path and values[key]:
             values[key] = os.path.normpath(os.path.join(base, values[key]))
     return _build(values)
 

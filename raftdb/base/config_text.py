@@ -46,7 +46,7 @@ def _value(config: NodeConfig, key: str) -> Any:
 
 
 def _relative(setting: Setting, value: Any, relative_to: str | None) -> Any:
-    if not setting.kind.is_path or relative_to is None:
+    if not setting.kind.is_path or relative_to is None or not value:
         return value
     relative = os.path.relpath(value, relative_to)
     return value if relative.startswith("..") else relative

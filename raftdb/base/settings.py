@@ -147,6 +147,22 @@ def _path(value: Any) -> str:
     return value
 
 
+def _optional_path(value: Any) -> str:
+    return "" if value == "" else _path(value)
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or not all(
+        isinstance(one, str) and one for one in value
+    ):
+        raise ValueError
+    return tuple(value)
+
+
+def _texts_to_toml(value: tuple[str, ...]) -> str:
+    return "[" + ", ".join(toml_text(one) for one in value) + "]"
+
+
 def _parsed(parse: Callable[[str], Any]) -> Callable[[Any], Any]:
     def read(value: Any) -> Any:
         if not isinstance(value, str):
@@ -230,6 +246,13 @@ INTEGER = Kind("a whole number", _integer, _integer_from_text, str)
 NUMBER = Kind("a number", _number, _number_from_text, repr)
 BOOLEAN = Kind("true or false", _boolean, _boolean_from_text, lambda value: str(value).lower())
 PATH = Kind("a path", _path, _path, toml_text, is_path=True)
+OPTIONAL_PATH = Kind("a path, or nothing", _optional_path, _optional_path, toml_text, is_path=True)
+TEXTS = Kind(
+    "a list of texts (as text: separated by blanks)",
+    _texts,
+    lambda text: tuple(text.split()),
+    _texts_to_toml,
+)
 ADDRESS = Kind("host:port", _address, parse_address, lambda value: toml_text(str(value)))
 NODE_ID: Kind = _text_kind("a node id", lambda text: NodeId(parse_node_id(text)))
 CLUSTER_ID: Kind = _text_kind("a cluster id", lambda text: ClusterId(parse_cluster_id(text)))

@@ -7,11 +7,13 @@ of a simulated cluster. Nothing here knows which.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from raftdb._version import __version__
+from raftdb.archive import ArchiveService, Standing, load_keys
 from raftdb.base.config import NodeConfig
 from raftdb.base.ids import Index
 from raftdb.base.layout import database_path, journal_path
@@ -105,6 +107,7 @@ class Assembly:
         self._housekeeping = Housekeeping(
             self.replica, self.machine, self.journal, ports, config.checkpoint.wal_bytes
         )
+        self._archive = self._open_archive()
         self.listener = ClientListener(
             replica=self.replica, ports=ports, limits=config.limits, describe=self.describe
         )
@@ -129,6 +132,8 @@ class Assembly:
 
         self.engine.start()
         self._housekeeping.start()
+        if self._archive is not None:
+            self._archive.start()
         self.listener.open(self.config.client_listen, opened)
 
     def stop(self) -> None:
@@ -138,6 +143,8 @@ class Assembly:
         self._stopping = True
         self._ports.log.info("stopping")
         self._housekeeping.stop()
+        if self._archive is not None:
+            self._archive.stop()
         self.listener.stop_accepting()
         self.listener.say_goodbye("this node is being stopped")
         self.replica.drain(self._drained)
@@ -153,6 +160,8 @@ class Assembly:
         self._ports.log.error("node_stops", reason=str(error))
         self._ports.executor.call_later(CLOSE_S, self._end)
         self._housekeeping.stop()
+        if self._archive is not None:
+            self._archive.stop()
         self.listener.stop_accepting()
         self._close()
 
@@ -172,6 +181,8 @@ class Assembly:
         self._ports.executor.submit("apply", self.machine.close, self._machine_closed)
 
     def _machine_closed(self, _result: Any, error: BaseException | None) -> None:
+        if self._archive is not None:
+            self._archive.close()
         if error is not None:
             self._ports.log.warning("database_not_closed", reason=str(error))
         self.journal.close(self._journal_closed)
@@ -187,6 +198,36 @@ class Assembly:
             if self._failure is None:
                 self._ports.log.info("stopped")
             stopped(self._failure)
+
+    # ---- the archive
+
+    def _open_archive(self) -> ArchiveService | None:
+        """Uploads begin with `start`. Raises ConfigError, and then closes what was opened."""
+        if not self.config.archive.destinations:
+            return None
+        try:
+            return ArchiveService(
+                config=self.config,
+                keyring=load_keys(self.config.archive, self._ports.files, os.environ),
+                journal=self.journal,
+                machine=self.machine,
+                standing=self._standing,
+                ports=self._ports,
+                superseded=self.fail,
+            )
+        except BaseException:
+            self.machine.close()
+            self.journal.close(_ignore)
+            raise
+
+    def _standing(self) -> Standing:
+        status = self.engine.status()
+        return Standing(
+            status.role,
+            int(status.term),
+            int(status.applied_index),
+            len(self.replica.identity.members),
+        )
 
     # ---- what it says of itself
 
@@ -226,6 +267,7 @@ class Assembly:
             "sessions": self.machine.sessions_open(),
             "wal_pages": self.machine.wal_pages,
             "journal_bytes": self.journal.bytes,
+            "archive": [] if self._archive is None else self._archive.status(),
             **self._facts(),
         }
 

@@ -50,6 +50,8 @@ class Capture:
     """BLAKE2b-256 of the file."""
     content_total: bytes
     """ContentHash.total at (index, position)."""
+    time_ms: int = 0
+    """Logged time there, Unix milliseconds."""
 
 
 def capture(
@@ -76,6 +78,7 @@ def capture(
         size_bytes=frozen.size_bytes,
         digest=digest,
         content_total=frozen.content.total,
+        time_ms=frozen.progress.time_ms,
     )
     write_description(target, result, files)
     return result
@@ -141,6 +144,7 @@ def _describe(capture: Capture) -> bytes:
         "size_bytes": capture.size_bytes,
         "digest": capture.digest.hex(),
         "content_total": capture.content_total.hex(),
+        "time_ms": capture.time_ms,
     }
     return (json.dumps(value, indent=2) + "\n").encode("ascii")
 
@@ -160,6 +164,7 @@ def read_description(directory: str, files: Files) -> Capture:
             size_bytes=int(value["size_bytes"]),
             digest=bytes.fromhex(value["digest"]),
             content_total=bytes.fromhex(value["content_total"]),
+            time_ms=int(value.get("time_ms", 0)),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path} does not describe a copy: {error}") from error

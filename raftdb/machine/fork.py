@@ -21,10 +21,9 @@ from raftdb.machine.stored import run_on
 __all__ = ["begin_history", "make_plain"]
 
 
-def begin_history(
-    directory: str, history: HistoryId, *, keep_sessions: bool, files: Files
-) -> None:
-    """Make the closed database in `directory` the beginning of a new history. Raises ConfigError."""
+def begin_history(directory: str, history: HistoryId, *, keep_sessions: bool, files: Files) -> None:
+    """Make the closed database in `directory` the beginning of a new history. Raises
+    ConfigError and FatalError."""
     generation = generations.current(files, directory)
     if generation is None:
         raise ConfigError(f"{directory} has no database", code="database_missing")

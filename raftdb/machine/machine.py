@@ -79,6 +79,7 @@ class Machine:
         self._brief_from_s = float("-inf")
         """When `apply_briefly` may be tried again."""
         self._closed = False
+        self._before_checkpoint: Callable[[], None] | None = None
         self.wal_pages = 0
         """Pages in the write-ahead log after the last commit: when to call `checkpoint`."""
         history = bytes.fromhex(meta.history)
@@ -236,11 +237,15 @@ class Machine:
             self._fatal = failures.fatal(error, "applying entries")
             raise self._fatal from error
 
-    def record_hashes(self, recorder: Recorder) -> None:
+    def record_hashes(
+        self, recorder: Recorder, before_checkpoint: Callable[[], None] | None = None
+    ) -> None:
         """From now on tell the content hash after each request, before its transaction commits:
-        for the archive, and for a replay that compares. On whatever thread applies."""
+        for the archive, and for a replay that compares. On whatever thread applies.
+        `before_checkpoint` is called, on its lane, before what was told can become durable."""
         with self._writer_lock:
             self._applier.recorder = recorder
+            self._before_checkpoint = before_checkpoint
 
     # Reading
 
@@ -325,6 +330,8 @@ class Machine:
         """Move the write-ahead log into the file; the durable index. On a lane of its own, beside
         the writer. Stops readers that are over their age first."""
         self._readers.interrupt_older_than(self._limits.reader_age_ms_max / 1000)
+        if self._before_checkpoint is not None:
+            self._before_checkpoint()
         return self._checkpointer.run()
 
     # Copies

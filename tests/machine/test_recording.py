@@ -65,7 +65,9 @@ def test_each_request_has_the_hash_that_the_database_would_store(
         Entry(Index(first + number), Term(1), tuple(group)) for number, group in enumerate(groups)
     ]
     grouped.machine.apply(entries)
-    flat = [recorded[first + number // together, number % together] for number in range(len(stored))]
+    flat = [
+        recorded[first + number // together, number % together] for number in range(len(stored))
+    ]
     assert flat == stored
     assert len(recorded) == len(stored)
     assert times == sorted(times)

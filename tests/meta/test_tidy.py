@@ -81,6 +81,8 @@ BANS = [
             # Asking all nodes at once: blocking connections, one thread each.
             "raftdb/ops/status.py",
             "raftdb/ops/check.py",
+            # Fetching many objects at once, for commands.
+            "raftdb/archive/parallel.py",
         ),
         "give work to an Executor's lane",
     ),

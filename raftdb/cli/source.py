@@ -1,0 +1,115 @@
+"""Options that name an archive, and a moment in it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from raftdb.base.errors import ConfigError
+
+if TYPE_CHECKING:
+    from raftdb.ops.archive import Destinations
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def archive_options(function: _Function) -> _Function:
+    """`--from URL… --key-file FILE`, or `--config raftdb.toml`, which has both."""
+    function = click.option(
+        "--config",
+        type=click.Path(path_type=Path, exists=True, dir_okay=False),
+        default=None,
+        help="A node's raftdb.toml, instead of --from and --key-file.",
+    )(function)
+    function = click.option(
+        "--key-file",
+        type=click.Path(path_type=Path, exists=True, dir_okay=False),
+        default=None,
+        help="Keys of an encrypted archive. Default: the variable RAFTDB_ARCHIVE_KEYS.",
+    )(function)
+    return click.option(
+        "--from",
+        "urls",
+        multiple=True,
+        metavar="URL[,URL]",
+        help="Where the archive is: file:///directory, s3://bucket/prefix, gs://…, az://…",
+    )(function)
+
+
+def moment_options(function: _Function) -> _Function:
+    """`--at --index --mark --before-statement`: at most one of them."""
+    for name, metavar, text in reversed(
+        (
+            ("--at", "TIME", "As of a time, such as 2026-11-23T10:30:00Z."),
+            ("--index", "N", "As of a log entry: N, or N.P as `raftdb archive log` shows it."),
+            ("--mark", "NAME", "As of a mark that `raftdb archive mark` made."),
+            (
+                "--before-statement",
+                "TEXT",
+                "Right before the last statement that contains this text.",
+            ),
+        )
+    ):
+        function = click.option(name, metavar=metavar, default=None, help=text)(function)
+    return function
+
+
+def where(
+    urls: tuple[str, ...], key_file: Path | None, config: Path | None
+) -> tuple[tuple[str, ...], str | None]:
+    """URLs and key file."""
+    if config is not None:
+        from raftdb.base.config import load_config
+
+        archive = load_config(str(config), os.environ).archive
+        if not archive.destinations:
+            raise ConfigError(f"{config} has no archive", hint="set archive.destinations")
+        return archive.destinations, archive.key_file or None
+    given = tuple(part for url in urls for part in url.split(",") if part)
+    return given, None if key_file is None else str(key_file)
+
+
+def open_archive(urls: tuple[str, ...], key_file: Path | None, config: Path | None) -> Destinations:
+    """Read what the archive's destinations hold."""
+    from raftdb.ops.archive import keys_of, open_destinations
+    from raftdb.runtime.files import RealFiles
+
+    found, keys = where(urls, key_file, config)
+    return open_destinations(found, keys_of(keys, os.environ, RealFiles()))
+
+
+@contextmanager
+def progress_bar(shown: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """Done, rate and time left, on the standard error."""
+    if not shown:
+        yield lambda _what, _done, _of: None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    tasks: dict[str, Any] = {}
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(show_speed=True),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    ) as progress:
+
+        def show(what: str, done: int, of: int) -> None:
+            if what not in tasks:
+                tasks[what] = progress.add_task(what, total=of)
+            progress.update(tasks[what], completed=done, total=of)
+
+        yield show

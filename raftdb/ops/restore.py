@@ -1,0 +1,104 @@
+"""Restoring: to one SQLite file, and what a plan looks like to people."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from raftdb.archive import ArchiveDamagedError, Plan, Point, Restored, restore
+from raftdb.base.errors import ConfigError
+from raftdb.base.ports import Clock, Files, Log
+from raftdb.base.startup import time_text
+from raftdb.machine import DATABASE_FILE, make_plain
+from raftdb.ops.archive import Destinations
+
+__all__ = ["check_damage", "make_file", "plan_facts", "remove_work", "restore_copy"]
+
+Decode = Callable[[bytes], tuple[bytes, ...]]
+Progress = Callable[[str, int, int], None]
+WORK_SUFFIX = ".restoring"
+
+
+def check_damage(found: Destinations, *, explicit: bool, accepted: bool) -> None:
+    """The newest moment is the newest only if nothing beyond it is lost: with damage everywhere a
+    restore to "the end" would stop early without anybody's knowing. Raises ArchiveDamagedError."""
+    if explicit or accepted or not found.damage:
+        return
+    whole = [
+        line
+        for line in found.sources.timelines
+        if not any(not one.harmless for one in line.problems)
+    ]
+    if whole:
+        return
+    first = found.damage[0]
+    raise ArchiveDamagedError(
+        first.object,
+        f"{first.what}; entries after the newest readable one may be lost "
+        f"({len(found.damage)} problems: see `raftdb archive verify`)",
+        hint="add another destination, name the moment (--index, --at), or accept it with "
+        "--despite-damage",
+    )
+
+
+def plan_facts(found: Destinations, plan: Plan, clock: Clock) -> dict[str, Any]:
+    """What a restore would do, as plain values."""
+    base = plan.base.link.manifest
+    return {
+        "target": str(plan.target),
+        "base_index": base.last,
+        "base_time": time_text(base.time_ms),
+        "base_bytes": base.total_bytes,
+        "segments": len(plan.segments),
+        "requests_to_replay": plan.requests,
+        "fetch_bytes": plan.fetch_bytes,
+        "from": sorted({plan.base.archive.url, *(one.archive.url for one in plan.segments)}),
+        "newest_index": plan.last_index,
+        "newest_time": time_text(plan.last_time_ms),
+        "newest_age_s": round(max(0, clock.wall_ms() - plan.last_time_ms) / 1000, 1),
+        "entries_left_out": plan.last_index - plan.target.index,
+        "problems": [str(one) for one in found.problems],
+    }
+
+
+def restore_copy(
+    found: Destinations,
+    target: Point,
+    work: Path,
+    *,
+    files: Files,
+    log: Log,
+    decode: Decode,
+    progress: Progress | None = None,
+) -> Restored:
+    """Restore into a work directory, which a later try goes on with."""
+    plan = found.sources.plan(target)
+    return restore(
+        found.sources,
+        plan,
+        str(work),
+        files=files,
+        log=log,
+        decode=decode,
+        progress=progress,
+    )
+
+
+def make_file(done: Restored, target: Path, files: Files) -> None:
+    """Make the copy a plain SQLite file, without raftdb's own tables. Raises ConfigError when
+    there is a file already."""
+    if target.exists():
+        raise ConfigError(f"{target} is there already", hint="a restore overwrites nothing")
+    copy = os.path.join(done.copy, DATABASE_FILE)
+    make_plain(copy)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(copy, target)
+    files.sync_directory(str(target.parent.absolute()))
+
+
+def remove_work(work: Path) -> None:
+    """The work directory is not needed any more."""
+    shutil.rmtree(work, ignore_errors=True)

@@ -1,0 +1,192 @@
+"""Archived by hand and restored: every point equals what was recorded live."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from raftdb.archive import (
+    ArchiveDamagedError,
+    ChainMovedError,
+    Keyring,
+    NotRestorableError,
+    Point,
+    SupersededError,
+    open_store,
+)
+from raftdb.archive.records import Claim
+from raftdb.base.errors import ConfigError
+from raftdb.consensus.entry import decode_payloads
+from tests.archive.support import KEYS, Live, filled, restored, sources
+from tests.machine.support import HISTORY
+
+
+def test_every_request_is_a_restore_point_with_the_hash_recorded_live(tmp_path: Path) -> None:
+    live = filled(tmp_path)
+    found = sources(live.store)
+    assert found.problems == []
+    points = sorted(live.hashes)
+    for number, (index, position) in enumerate(random.Random(7).sample(points, 12)):
+        requests = len(decode_payloads(live.entries(index, index)[0].data))
+        point = Point(index) if position == requests - 1 else Point(index - 1, position + 1)
+        _plan, done = restored(found, tmp_path / f"work-{number}", point)
+        assert done.content == live.hashes[index, position]
+        assert done.proven
+    _plan, done = restored(found, tmp_path / "end")
+    assert done.content == live.machine.content_hash().total
+    assert done.time_ms == live.machine.time_ms()
+    live.close()
+
+
+def test_a_second_base_is_incremental_and_used(tmp_path: Path) -> None:
+    live = Live(tmp_path, open_store(f"file://{tmp_path}/archive"))
+    live.run(("CREATE TABLE t(id INTEGER PRIMARY KEY, x)",))
+    for _ in range(3):
+        live.run(
+            (
+                "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 3000)"
+                " INSERT INTO t(x) SELECT hex(randomblob(200)) FROM n",
+            )
+        )
+    live.base()
+    whole = live.sent_bytes
+    live.run(("UPDATE t SET x = 'changed' WHERE id = 5",))
+    live.base()
+    assert live.sent_bytes < whole / 3
+    assert live.previous is not None
+    assert live.previous.generation == 1
+    plan, done = restored(sources(live.store), tmp_path / "work")
+    assert plan.base_index == live.index
+    assert done.content == live.machine.content_hash().total
+    live.close()
+
+
+def test_an_interrupted_restore_goes_on_where_it_was(tmp_path: Path) -> None:
+    live = filled(tmp_path)
+
+    class Enough(Exception):
+        pass
+
+    def stop_in_the_log(what: str, done: int, of: int) -> None:
+        if what == "log" and done > of / 2:
+            raise Enough
+
+    found = sources(live.store)
+    plan = found.plan(Point(live.index))
+    with pytest.raises(Enough):
+        restored(found, tmp_path / "work", plan.target, progress=stop_in_the_log)
+    _plan, done = restored(found, tmp_path / "work", plan.target)
+    assert done.content == live.machine.content_hash().total
+    assert done.requests < plan.requests
+    # And to an earlier moment in the same directory: from the base again.
+    _plan, done = restored(found, tmp_path / "work", Point(5))
+    assert done.point == Point(5)
+    live.close()
+
+
+def test_by_time_and_by_mark(tmp_path: Path) -> None:
+    live = filled(tmp_path)
+    live.tail = live.writer.mark(live.tail, 1, 9, 0, "before migration 42")
+    found = sources(live.store)
+    assert found.find_mark("before migration 42") == Point(9)
+    with pytest.raises(NotRestorableError, match="no mark 'other'"):
+        found.find_mark("other")
+
+    def times(entry: object) -> list[int]:
+        from raftdb.command import decode_request
+
+        payloads = decode_payloads(entry.data)  # type: ignore[attr-defined]
+        return [decode_request(one).stamp.time_ms for one in payloads]
+
+    for index in (4, 9, 13):
+        assert found.at_time(live.times[index], times) == Point(index)
+        assert found.at_time(live.times[index] + 999, times) == Point(index)
+    assert found.at_time(live.times[9] - 1, times) < Point(9)
+    live.close()
+
+
+def test_points_that_there_are_not(tmp_path: Path) -> None:
+    live = filled(tmp_path)
+    found = sources(live.store)
+    with pytest.raises(NotRestorableError, match="ends at entry"):
+        found.plan(Point(live.index + 1))
+    with pytest.raises(NotRestorableError, match="before the oldest base"):
+        found.plan(Point(1))
+    live.tail = live.writer.gap(live.tail, 1, live.index + 5, "the disk was full")
+    with pytest.raises(NotRestorableError, match="ends at entry"):
+        sources(live.store).plan(Point(live.index + 2))
+    live.close()
+
+
+def test_two_uploaders_do_each_other_no_harm(tmp_path: Path) -> None:
+    live = filled(tmp_path)
+    other = live.new_writer("n2")
+    seen = other.begin()
+    assert seen == live.tail
+    live.run(("INSERT INTO t(x) VALUES (1)",))
+    live.segment()
+    entries = live.entries(seen.archived + 1, live.index)
+    with pytest.raises(ChainMovedError):
+        other.segment(seen, 1, entries, 1)
+    seen = other.follow(seen)
+    assert seen == live.tail
+    live.run(("INSERT INTO t(x) VALUES (2)",))
+    entries = live.entries(seen.archived + 1, live.index)
+    with pytest.raises(ChainMovedError, match="term 1"):
+        other.segment(seen, 0, entries, 1)
+    live.tail = other.segment(seen, 3, entries, 1)
+    with pytest.raises(ChainMovedError, match="term 3"):
+        live.writer.mark(live.tail, 2, 1, 0, "late")
+    found = sources(live.store)
+    assert [one for one in found.problems if not one.harmless] == []
+    _plan, done = restored(found, tmp_path / "work")
+    assert done.content == live.machine.content_hash().total
+    live.close()
+
+
+def test_a_claimed_epoch_ends_the_former(tmp_path: Path) -> None:
+    live = filled(tmp_path)
+    claim = Claim(2, "d" * 32, 1, 12, 0, "replace", 1, "restore")
+    assert live.archive.make_claim(claim)
+    assert not live.archive.make_claim(Claim(2, "e" * 32, 1, 9, 0, "replace", 1, "another"))
+    with pytest.raises(SupersededError, match="restored elsewhere as of entry 12"):
+        live.writer.check_epoch()
+    with pytest.raises(SupersededError):
+        live.new_writer("n3", HISTORY).begin()
+    with pytest.raises(SupersededError, match="this cluster's is"):
+        live.new_writer("n3", "f" * 32).begin()
+    # What the former one adds all the same is no part of the new one's past.
+    live.run(("INSERT INTO t(x) VALUES (1)",))
+    live.segment()
+    found = sources(live.store)
+    assert found.last() == Point(12)
+    _plan, done = restored(found, tmp_path / "work")
+    assert done.content == live.hashes[max(key for key in live.hashes if key[0] == 12)]
+    live.close()
+
+
+def test_keys_rotate_without_writing_anything_again(tmp_path: Path) -> None:
+    live = filled(tmp_path)
+    newer = Keyring({"k2": b"2" * 32, **KEYS.keys})
+    found = sources(live.store, keyring=newer)
+    assert found.problems == []
+    with pytest.raises(ConfigError, match="'k1', which is not at hand"):
+        sources(live.store, keyring=Keyring({"k2": b"2" * 32}))
+    with pytest.raises(ArchiveDamagedError, match="wrong one"):
+        sources(live.store, keyring=Keyring({"k1": b"x" * 32}))
+    live.close()
+
+
+def test_nothing_readable_is_in_an_encrypted_archive(tmp_path: Path) -> None:
+    live = Live(tmp_path, open_store(f"file://{tmp_path}/archive"))
+    live.run(("CREATE TABLE secret_table(secret_column)",))
+    live.base()
+    live.run(("INSERT INTO secret_table VALUES ('secret value')",))
+    live.segment()
+    stored = b"".join(
+        path.read_bytes() for path in (tmp_path / "archive").rglob("*") if path.is_file()
+    )
+    assert b"secret" not in stored
+    live.close()

@@ -1,0 +1,124 @@
+"""`raftdb archive`, `raftdb restore` and `raftdb undelete` against an archive made by hand."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.archive.support import KEYS, Live, filled
+from tests.cli.conftest import Command
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Live, Path, Path]]:
+    directory = tmp_path_factory.mktemp("archive")
+    found = filled(directory)
+    found.run(("DROP TABLE t",))
+    found.segment()
+    keys = directory / "keys"
+    keys.write_text("".join(f"{name} {key.hex()}\n" for name, key in KEYS.keys.items()))
+    yield found, directory / "archive", keys
+    found.close()
+
+
+def test_status_list_log_and_verify(raftdb: Command, live: tuple[Live, Path, Path]) -> None:
+    found, archive, keys = live
+    options = ("--from", str(archive), "--key-file", str(keys))
+    done = raftdb("archive", "status", *options, "--json")
+    assert done.code == 0, done
+    [facts] = done.json()["destinations"]
+    assert facts["last_index"] == found.index
+    assert facts["encrypted"]
+    kinds = [one["kind"] for one in raftdb("archive", "list", *options, "--json").json()]
+    assert kinds == ["base", "base"]
+    lines = raftdb("archive", "log", *options, "--search", "drop  TABLE", "--json").out.splitlines()
+    [line] = [json.loads(one) for one in lines]
+    assert line["before"] == str(found.index - 1)
+    assert line["tables"] == ["t"]
+    done = raftdb("archive", "verify", *options, "--restore", "--json")
+    assert done.code == 0, done
+    [restored] = done.json()["restores"]
+    assert restored["content"] == found.machine.content_hash().total.hex()
+    assert raftdb("archive", "status", *options, "--json").json()["destinations"][0]["verified"]
+
+
+def test_restore_to_a_file(raftdb: Command, live: tuple[Live, Path, Path], tmp_path: Path) -> None:
+    found, archive, keys = live
+    options = ("--from", str(archive), "--key-file", str(keys))
+    target = tmp_path / "restored.db"
+    moment = ("--before-statement", "drop table t")
+    plan = raftdb("restore", *options, *moment, "--to", str(target), "--plan", "--json")
+    assert plan.code == 0, plan
+    assert plan.json()["target"] == str(found.index - 1)
+    assert not target.exists()
+    done = raftdb("restore", *options, *moment, "--to", str(target), "--json")
+    assert done.code == 0, done
+    assert done.json()["proven"]
+    with closing(sqlite3.connect(target)) as connection:
+        names = [name for (name,) in connection.execute("SELECT name FROM sqlite_schema")]
+        assert names == ["t"]
+        [(rows,)] = connection.execute("SELECT count(*) FROM t")
+        assert rows == sum(1 for index, _place in found.hashes if index >= 3) - 1
+    assert list(tmp_path.iterdir()) == [target]
+    again = raftdb("restore", *options, "--to", str(target))
+    assert again.code == 2
+    assert "overwrites nothing" in again.err
+
+
+def test_damage_is_an_error_and_not_an_early_end(
+    raftdb: Command, live: tuple[Live, Path, Path], tmp_path: Path
+) -> None:
+    import shutil
+
+    _found, archive, keys = live
+    copy = tmp_path / "copy"
+    shutil.copytree(archive, copy)
+    last = sorted((copy / "e00000001" / "segments").iterdir())[-1]
+    last.unlink()
+    options = ("--from", str(copy), "--key-file", str(keys))
+    done = raftdb("archive", "verify", *options)
+    assert done.code == 4
+    assert f"DAMAGE e00000001/segments/{last.name}: is missing" in done.out
+    done = raftdb("restore", *options, "--to", str(tmp_path / "x.db"))
+    assert done.code == 4, done
+    assert last.name in done.err
+    assert not (tmp_path / "x.db").exists()
+    both = ("--from", f"{copy},{archive}", "--key-file", str(keys))
+    assert raftdb("restore", *both, "--to", str(tmp_path / "x.db")).code == 0
+
+
+def test_bad_questions(raftdb: Command, live: tuple[Live, Path, Path], tmp_path: Path) -> None:
+    _found, archive, keys = live
+    target = str(tmp_path / "x.db")
+    options = ("--from", str(archive), "--key-file", str(keys))
+    for arguments, words in (
+        (("restore", "--to", target), "no destination"),
+        (("restore", "--from", str(tmp_path), "--to", target), "no archive"),
+        (("restore", "--from", str(archive), "--to", target), "key 'k1'"),
+        (("restore", *options, "--to", target, "--index", "99999"), "ends at entry"),
+        (("restore", *options, "--to", target, "--index", "x"), "not a point"),
+        (("restore", *options, "--to", target, "--mark", "x"), "no mark"),
+        (("restore", *options, "--to", target, "--at", "noon"), "not a time"),
+        (("restore", *options, "--to", target, "--at", "2001-01-01"), "begins after"),
+        (("restore", *options, "--to", target, "--at", "2030-01-01", "--index", "3"), "more than"),
+        (("restore", *options, "--to", target, "--before-statement", "nowhere"), "no statement"),
+    ):
+        done = raftdb(*arguments)
+        assert done.code == 2, (arguments, done)
+        assert words in done.err, (arguments, done.err)
+
+
+def test_keygen(raftdb: Command, tmp_path: Path) -> None:
+    path = tmp_path / "archive.keys"
+    assert raftdb("archive", "keygen", str(path)).code == 0
+    done = raftdb("archive", "keygen", str(path), "--json")
+    assert done.json()["key"] == "k2"
+    lines = path.read_text().splitlines()
+    assert [line.split()[0] for line in lines] == ["k2", "#", "k1"]
+    assert path.stat().st_mode & 0o077 == 0
+    assert raftdb("archive", "keygen", str(path), "--id", "k1").code == 2
