@@ -168,8 +168,7 @@ class ArchiveConfig:
         default="",
         metadata=_about(
             OPTIONAL_PATH,
-            "Keys that encrypt the archive, by `raftdb archive keygen`; empty: RAFTDB_ARCHIVE_KEYS "
-            "in the environment, or no encryption.",
+            "Keys, by `raftdb archive keygen`; empty: RAFTDB_ARCHIVE_KEYS, or no encryption.",
         ),
     )
     cipher: str = field(
