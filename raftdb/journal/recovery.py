@@ -179,6 +179,9 @@ class _Recovery:
         self._check_complete(numbers, oldest, last)
         header = last.header
         if last.batches == 0 and header.number > oldest:
+            # The successor's name may live in the page cache only: killed before its directory was
+            # synced. It has to be durable before the seal that speaks of it.
+            files.sync_directory(directory)
             self._finish_seal(header)
         sealed = self._read_sealed(oldest, header)
         self._trim_sealed(sealed, last.replay.index.first)
