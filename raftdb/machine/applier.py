@@ -38,7 +38,7 @@ from raftdb.command import (
 from raftdb.command.requests import session_number
 from raftdb.machine import failures
 from raftdb.machine.content import ContentHasher
-from raftdb.machine.determinism import RequestFunctions, RequestTimeVfs
+from raftdb.machine.determinism import RequestClock, RequestFunctions
 from raftdb.machine.failures import StatementFailed
 from raftdb.machine.format import MARK, PREFIX, RESULT_BYTES_MAX, SESSION_STEP_MS_MAX, TIME_MS_MAX
 from raftdb.machine.layout import Run
@@ -144,14 +144,14 @@ class Applier:
         self,
         connection: apsw.Connection,
         run: Run,
-        vfs: RequestTimeVfs,
+        clock: RequestClock,
         history: bytes,
         hash_key: bytes,
     ) -> None:
         self._connection = connection
         self._run = run
         self._control = connection.cursor().execute
-        self._vfs = vfs
+        self._clock = clock
         self._history = history
         self._authorizer = WriteAuthorizer()
         connection.authorizer = self._authorizer
@@ -180,7 +180,7 @@ class Applier:
         progress = self.progress
         self._time_ms, self._session_ms = progress.time_ms, progress.session_ms
         self._results = progress.results
-        self._vfs.set_time(self._time_ms)
+        self._clock.set_time(self._time_ms)
 
     def apply(self, entries: Sequence[Entry]) -> list[list[bytes]]:
         """See Machine.apply."""
@@ -348,7 +348,7 @@ class Applier:
             now = min(now, TIME_MS_MAX)
             self._session_ms += min(now - self._time_ms, SESSION_STEP_MS_MAX)
             self._time_ms = now
-            self._vfs.set_time(now)
+            self._clock.set_time(now)
         sessions = self.sessions
         sessions.expire(self._session_ms)
         if isinstance(request, Execute):

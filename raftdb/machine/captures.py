@@ -19,6 +19,7 @@ from raftdb.machine import generations, stored
 from raftdb.machine.checkpoints import Checkpointer
 from raftdb.machine.connections import open_reader
 from raftdb.machine.format import CAPTURE_FILE, DATABASE_FILE, FORMAT_VERSION
+from raftdb.machine.pages import open_vfs
 from raftdb.machine.rowhash import ContentHash
 from raftdb.machine.stored import Progress, run_on
 
@@ -247,9 +248,11 @@ def _verify_database(path: str, described: Capture, verify_content: bool, vfs_ba
 
 @contextmanager
 def _opened(path: str, vfs_base: str) -> Any:
+    vfs = open_vfs(vfs_base)
     try:
-        connection = open_reader(path, vfs_base)
+        connection = open_reader(path, vfs.name)
     except apsw.Error as error:
+        vfs.close()
         raise ConfigError(f"{path} does not open: {error}", code="capture_damaged") from error
     try:
         yield connection
@@ -257,3 +260,4 @@ def _opened(path: str, vfs_base: str) -> Any:
         raise ConfigError(f"{path} does not read: {error}", code="capture_damaged") from error
     finally:
         connection.close(True)
+        vfs.close()

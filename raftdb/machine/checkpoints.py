@@ -16,6 +16,7 @@ from raftdb.base.errors import FatalError
 from raftdb.base.ids import Index
 from raftdb.base.ports import Log
 from raftdb.machine import failures
+from raftdb.machine.format import PAGE_BYTES
 
 HOLD_PAGES = 16_384
 """From this length of the log on (64 MiB), a checkpoint ends with the writer held back, so that
@@ -62,20 +63,24 @@ class Checkpointer:
         return self._passive()[0]
 
     def read(self, offset: int, count: int) -> bytes:
-        """Bytes of the database's file, with `lock` held. Through SQLite's own descriptor: closing
-        another one of the same file would drop the locks that this process holds on it
-        (https://www.sqlite.org/howtocorrupt.html, section 2.2). Raises FatalError."""
+        """Whole pages of the database's file, with `lock` held. Through SQLite's own descriptor:
+        closing another one of the same file would drop the locks that this process holds on it
+        (https://www.sqlite.org/howtocorrupt.html, section 2.2). One page at a time, as checksums
+        are checked of reads of a page's size. Raises FatalError."""
+        pages = []
         try:
-            whole, data = self._connection.read("main", 0, offset, count)
+            for start in range(offset, offset + count, PAGE_BYTES):
+                whole, page = self._connection.read("main", 0, start, PAGE_BYTES)
+                if not whole:
+                    raise FatalError(
+                        f"the database's file ends before byte {offset + count}",
+                        code="database_corrupt",
+                        hint="the file is damaged: replace this node by a new member",
+                    )
+                pages.append(page)
         except apsw.Error as error:
             raise failures.fatal(error, "copying") from error
-        if not whole:
-            raise FatalError(
-                f"the database's file ends before byte {offset + count}",
-                code="database_corrupt",
-                hint="the file is damaged: replace this node by a new member",
-            )
-        return data
+        return b"".join(pages)
 
     def close(self) -> None:
         """Close the connection, with `lock` held."""

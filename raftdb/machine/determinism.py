@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import os
 import re
 import struct
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -17,10 +17,37 @@ from raftdb.base.errors import DataError
 from raftdb.base.ports import Log
 from raftdb.machine.format import JULIAN_EPOCH_MS, ROW_BYTES_MAX
 
-_vfs_numbers = itertools.count(1)
 _BLOCK = struct.Struct("<III")
 _INTEGER_END = 1 << 63
 _LEADING_INTEGER = re.compile(r"[ \t\n\v\f\r]*([+-]?\d+)")
+
+
+class RequestClock:
+    """The time of the requests that one machine applies. It holds on the thread between `begin`
+    and `end`; other threads, and readers, go by the node's own clock."""
+
+    _on_thread = threading.local()
+
+    def __init__(self) -> None:
+        self.julian_ms = JULIAN_EPOCH_MS
+
+    def set_time(self, time_ms: int) -> None:
+        """Unix milliseconds, from now on the time of every statement."""
+        self.julian_ms = JULIAN_EPOCH_MS + time_ms
+
+    def begin(self) -> None:
+        """This thread applies for this machine."""
+        self._on_thread.clock = self
+
+    def end(self) -> None:
+        """It does no more."""
+        self._on_thread.clock = None
+
+    @classmethod
+    def current(cls) -> RequestClock | None:
+        """Of the machine for which this thread applies."""
+        clock: RequestClock | None = getattr(cls._on_thread, "clock", None)
+        return clock
 
 
 class RequestTimeVfs(apsw.VFS):
@@ -30,17 +57,13 @@ class RequestTimeVfs(apsw.VFS):
     generated column stay in force (overriding the date functions would lose them).
     """
 
-    def __init__(self, base: str) -> None:
-        self.name = f"raftdb-{next(_vfs_numbers)}"
-        self._julian_ms = JULIAN_EPOCH_MS
-        super().__init__(self.name, base)
-
-    def set_time(self, time_ms: int) -> None:
-        """Unix milliseconds, from now on the time of every statement."""
-        self._julian_ms = JULIAN_EPOCH_MS + time_ms
+    def __init__(self, name: str, base: str) -> None:
+        self.name = name
+        super().__init__(name, base)
 
     def xCurrentTimeInt64(self) -> int:
-        return self._julian_ms
+        clock = RequestClock.current()
+        return super().xCurrentTimeInt64() if clock is None else clock.julian_ms
 
 
 class RequestFunctions:

@@ -92,6 +92,12 @@ def is_fatal(error: Exception) -> bool:
 def fatal(error: BaseException, doing: str) -> FatalError:
     """The error that stops the node."""
     name = type(error).__name__
+    if getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_DATA:
+        return FatalError(
+            f"a page of the database does not fit its checksum (found while {doing})",
+            code="page_damaged",
+            hint=_DAMAGED,
+        )
     return FatalError(
         f"the database failed while {doing}: {name}: {error}",
         code="database_failed",

@@ -15,6 +15,7 @@ from raftdb.machine import generations, stored
 from raftdb.machine.connections import open_reader
 from raftdb.machine.format import DATABASE_FILE, MARK, PREFIX
 from raftdb.machine.layout import Run, quote
+from raftdb.machine.pages import open_vfs
 from raftdb.machine.rowhash import ContentHash
 from raftdb.machine.stored import run_on
 
@@ -82,7 +83,7 @@ def inspect_database(directory: str, *, files: Files, full: bool = True) -> Data
         raise ConfigError(f"{directory} has no database", code="database_missing")
     path = os.path.join(generation, DATABASE_FILE)
     try:
-        connection = open_reader(path, "")
+        connection = open_reader(path, open_vfs("").name)
         try:
             connection.execute(f"BEGIN {MARK}")
             return _report(run_on(connection), path, files, full)

@@ -25,7 +25,7 @@ from raftdb.machine.applier import Applier, Entry, Recorder
 from raftdb.machine.captures import Capture
 from raftdb.machine.checkpoints import Checkpointer
 from raftdb.machine.connections import open_checkpointer, open_reader, open_writer
-from raftdb.machine.determinism import RequestTimeVfs, use_utc
+from raftdb.machine.determinism import RequestClock, use_utc
 from raftdb.machine.format import (
     DATABASE_FILE,
     FORMAT_VERSION,
@@ -34,6 +34,8 @@ from raftdb.machine.format import (
     PREFIX,
     TABLES,
 )
+from raftdb.machine.layout import Run
+from raftdb.machine.pages import CHECKSUM_BYTES, MachineVfs, open_vfs
 from raftdb.machine.policy import READ_PRAGMAS
 from raftdb.machine.readers import UNTIMED_S, QueryStop, ReaderPool
 from raftdb.machine.rowhash import ContentHash, to_bytes
@@ -59,9 +61,8 @@ class Machine:
     def __init__(
         self,
         path: str,
-        vfs_base: str,
         writer: apsw.Connection,
-        vfs: RequestTimeVfs,
+        vfs: MachineVfs,
         meta: stored.Meta,
         limits: Limits,
         log: Log,
@@ -83,13 +84,14 @@ class Machine:
         self.wal_pages = 0
         """Pages in the write-ahead log after the last commit: when to call `checkpoint`."""
         history = bytes.fromhex(meta.history)
-        self._applier = Applier(writer, run_on(writer), vfs, history, meta.hash_key)
+        self._request_clock = RequestClock()
+        self._applier = Applier(writer, run_on(writer), self._request_clock, history, meta.hash_key)
         writer.set_wal_hook(self._wal_hook)
         self._readers = ReaderPool(
-            lambda: open_reader(path, vfs_base), limits.readers_max, clock, self._applier.epoch
+            lambda: open_reader(path, vfs.name), limits.readers_max, clock, self._applier.epoch
         )
         self._checkpointer = Checkpointer(
-            open_checkpointer(path, vfs_base),
+            open_checkpointer(path, vfs.name),
             self._writer_lock,
             lambda: self._applier.progress.index,
             log,
@@ -144,22 +146,22 @@ class Machine:
         generations.remove_others(files, directory)
         use_utc(log)
         path = os.path.join(generation, DATABASE_FILE)
-        vfs = RequestTimeVfs(vfs_base)
+        vfs = open_vfs(vfs_base)
         try:
             writer = open_writer(path, vfs.name)
             try:
                 meta = stored.read_meta(run_on(writer), path)
                 if meta.history != history:
                     raise _other_history(path, meta.history, history)
-                return cls(path, vfs_base, writer, vfs, meta, limits, log, clock)
+                return cls(path, writer, vfs, meta, limits, log, clock)
             except BaseException:
                 writer.close(True)
                 raise
         except apsw.Error as error:
-            vfs.unregister()
+            vfs.close()
             raise failures.fatal(error, f"opening {path}") from error
         except BaseException:
-            vfs.unregister()
+            vfs.close()
             raise
 
     def close(self) -> None:
@@ -171,7 +173,7 @@ class Machine:
             self._closed = True
             self._checkpointer.close()
             self._writer.close(True)
-            self._vfs.unregister()
+            self._vfs.close()
             if self._fatal is None:
                 self._fatal = FatalError("the database is closed", code="closed")
 
@@ -228,6 +230,7 @@ class Machine:
         """The first failure that is not the statement's own is the last: every call raises it."""
         if self._fatal is not None:
             raise self._fatal
+        self._request_clock.begin()
         try:
             return work(entries)
         except FatalError as error:
@@ -236,6 +239,8 @@ class Machine:
         except Exception as error:
             self._fatal = failures.fatal(error, "applying entries")
             raise self._fatal from error
+        finally:
+            self._request_clock.end()
 
     def record_hashes(
         self, recorder: Recorder, before_checkpoint: Callable[[], None] | None = None
@@ -309,14 +314,19 @@ class Machine:
 
     def content_hash(self) -> ContentHash:
         """The incremental content hash at the last commit. From any thread."""
-        with self._readers.snapshot() as connection:
-            return stored.stored_hash(run_on(connection), self._meta.hash_key)
+        return self._hashed(stored.stored_hash)
 
     def recompute_content_hash(self) -> ContentHash:
         """The content hash computed from all rows: slow. From any thread. Equal to what
         `content_hash` gives at the same index, or the file is damaged."""
-        with self._readers.snapshot() as connection:
-            return stored.recomputed_hash(run_on(connection), self._meta.hash_key)
+        return self._hashed(stored.recomputed_hash)
+
+    def _hashed(self, read: Callable[[Run, bytes], ContentHash]) -> ContentHash:
+        try:
+            with self._readers.snapshot() as connection:
+                return read(run_on(connection), self._meta.hash_key)
+        except apsw.Error as error:
+            raise failures.of_query(error) from error
 
     # Durability
 
@@ -394,11 +404,14 @@ def _other_history(path: str, found: HistoryId, wanted: HistoryId) -> ConfigErro
 
 
 def _found(path: str, history: HistoryId, vfs_base: str) -> None:
+    vfs = open_vfs(vfs_base)
     connection = apsw.Connection(
-        path, flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE, vfs=vfs_base or None
+        path, flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE, vfs=vfs.name
     )
     try:
         run = run_on(connection)
+        if vfs.checksums:
+            connection.reserve_bytes("main", CHECKSUM_BYTES)
         for pragma in (
             f"page_size = {PAGE_BYTES}",
             "encoding = 'UTF-8'",
@@ -423,3 +436,4 @@ def _found(path: str, history: HistoryId, vfs_base: str) -> None:
         connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
     finally:
         connection.close()
+        vfs.close()

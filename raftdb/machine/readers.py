@@ -131,7 +131,9 @@ class Reader:
         try:
             return self._query_all(statements, bytes_max, rows_max)
         finally:
-            self.connection.execute(_ROLLBACK)
+            # Some failures (a page that does not read) have ended it already.
+            if self.connection.in_transaction:
+                self.connection.execute(_ROLLBACK)
 
     def _query_all(self, statements: Sequence[Statement], bytes_max: int, rows_max: int) -> Results:
         results = []

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import apsw
+
 from raftdb.base.errors import Error
 from raftdb.base.ids import HistoryId, Index, Term
 from raftdb.base.limits import Limits
@@ -27,6 +29,7 @@ from raftdb.command import (
 )
 from raftdb.command.requests import Parameters, Stamp
 from raftdb.machine import Machine
+from raftdb.machine.pages import open_vfs
 from raftdb.runtime.files import RealFiles
 
 HISTORY = HistoryId("0123456789abcdef" * 2)
@@ -191,6 +194,11 @@ def replay(directory: Path, entries: Sequence[Entry], **options: Any) -> Machine
     for entry in entries:
         machine.apply([entry])
     return machine
+
+
+def raw_connection(path: str | Path) -> apsw.Connection:
+    """A connection that writes the file behind the machine's back, with right checksums."""
+    return apsw.Connection(str(path), vfs=open_vfs("").name)
 
 
 def copy_as_after_a_kill(source: str, target: Path) -> None:

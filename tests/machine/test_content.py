@@ -13,7 +13,7 @@ from raftdb.base.errors import FatalError
 from raftdb.command import Failed, Results
 from raftdb.machine.content import ContentHasher
 from raftdb.machine.rowhash import RowHasher
-from tests.machine.support import HISTORY, SQL, Database
+from tests.machine.support import HISTORY, SQL, Database, raw_connection
 
 
 def database_path(database: Database) -> str:
@@ -201,7 +201,7 @@ def test_a_change_behind_its_back_is_noticed(database: Database, change: str) ->
         "INSERT INTO s VALUES (1)",
     )
     database.close()
-    raw = apsw.Connection(database_path(database))
+    raw = raw_connection(database_path(database))
     raw.execute(change).fetchall()
     raw.close()
     database.machine = database.open()
@@ -226,7 +226,7 @@ def test_a_schema_changed_behind_its_back_stops_the_node(
 ) -> None:
     database.run("CREATE TABLE t(a)")
     database.close()
-    raw = apsw.Connection(database_path(database))
+    raw = raw_connection(database_path(database))
     raw.execute(change).fetchall()
     with pytest.raises(FatalError, match="does not fit the database"):
         database.open()

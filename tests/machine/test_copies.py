@@ -17,7 +17,7 @@ from raftdb.base.ids import HistoryId
 from raftdb.base.ports import File
 from raftdb.machine import Machine
 from raftdb.runtime.files import RealFiles
-from tests.machine.support import FILES, HISTORY, Database, stamp
+from tests.machine.support import FILES, HISTORY, Database, raw_connection, stamp
 
 
 def install(database: Database, copy: Path, **options: object) -> None:
@@ -236,7 +236,7 @@ def test_a_damaged_copy_is_refused(filled: Database, tmp_path: Path, damage: str
         file.write_bytes(b"\0" * len(data))
     else:
         # Whoever made the copy was wrong about it, and its digest fits.
-        raw = apsw.Connection(str(file))
+        raw = raw_connection(file)
         change = "UPDATE t SET a = 5" if damage == "row" else "UPDATE _raftdb_applied SET idx = 3"
         raw.execute(f"PRAGMA journal_mode = DELETE; {change}; PRAGMA journal_mode = WAL").fetchall()
         raw.close()

@@ -15,7 +15,14 @@ from raftdb.base.errors import FatalError
 from raftdb.base.limits import Limits
 from raftdb.command import Statement
 from raftdb.machine import checkpoints
-from tests.machine.support import FILES, HISTORY, Database, ManualClock, MemoryLog
+from tests.machine.support import (
+    FILES,
+    HISTORY,
+    Database,
+    ManualClock,
+    MemoryLog,
+    raw_connection,
+)
 
 
 class RecordingFile(apsw.VFSFile):
@@ -263,7 +270,7 @@ def test_opening(tmp_path: Path) -> None:
     with pytest.raises(FatalError, match="not a database"):
         Machine.open(database.directory, history=HISTORY, **options)  # type: ignore[arg-type]
     path.write_bytes(whole)
-    raw = apsw.Connection(str(path))
+    raw = raw_connection(path)
     raw.execute("UPDATE _raftdb_meta SET value = '2' WHERE key = 'format_version'")
     raw.close()
     with pytest.raises(ConfigError, match="format 2"):

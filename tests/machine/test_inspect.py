@@ -11,7 +11,7 @@ import pytest
 from raftdb.base.errors import ConfigError, ProtocolError
 from raftdb.machine import Fingerprint, fingerprint, inspect_database
 from raftdb.machine.fingerprint import _ARITHMETIC
-from tests.machine.support import FILES, HISTORY, START_MS, Database
+from tests.machine.support import FILES, HISTORY, START_MS, Database, raw_connection
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_report(stopped: Database) -> None:
 
 def test_damage_is_reported(stopped: Database) -> None:
     path = Path(stopped.directory) / "generation-000001" / "database.sqlite"
-    raw = apsw.Connection(str(path))
+    raw = raw_connection(path)
     raw.execute("UPDATE t SET a = 5; PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     [(page,)] = raw.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'u'")
     raw.close()

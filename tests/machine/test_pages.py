@@ -1,0 +1,146 @@
+"""Damage of the file is an error wherever it is read, and never an answer."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import apsw
+import pytest
+
+from raftdb.base.errors import FatalError
+from raftdb.command import Statement
+from raftdb.machine.pages import open_vfs
+from tests.machine.support import FILES, START_MS, Database, raw_connection, stamp
+
+PAGE = 4096
+
+
+def file_of(database: Database) -> Path:
+    return Path(database.directory) / "generation-000001" / "database.sqlite"
+
+
+@pytest.fixture
+def filled(database: Database) -> Database:
+    """Some forty pages, all of them in the file; the caches know nothing of them."""
+    rows = Statement("INSERT INTO t VALUES (?, ?)", tuple((n, f"text {n}" * 9) for n in range(900)))
+    database.run("CREATE TABLE t(a INTEGER PRIMARY KEY, b)", "CREATE INDEX t_b ON t(b)", rows)
+    return fresh(database)
+
+
+def fresh(database: Database) -> Database:
+    """Restarted: nothing is cached, and pages are read from the file, not from the log."""
+    database.restart()
+    database.machine.checkpoint()
+    return database
+
+
+def root_of(database: Database, name: str) -> int:
+    [(page,)] = database.rows(f"SELECT rootpage FROM sqlite_schema WHERE name = '{name}'")
+    assert isinstance(page, int)
+    fresh(database)
+    return page
+
+
+def flip(path: Path, offset: int, bit: int = 1) -> None:
+    with path.open("r+b") as file:
+        file.seek(offset)
+        [byte] = file.read(1)
+        file.seek(offset)
+        file.write(bytes([byte ^ bit]))
+
+
+def test_a_database_is_founded_with_room_for_checksums(filled: Database) -> None:
+    assert file_of(filled).read_bytes()[20] == 8
+    assert open_vfs("").checksums
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda database: database.rows("SELECT sum(length(b)) FROM t NOT INDEXED"),
+        lambda database: database.run("SELECT sum(length(b)) FROM t NOT INDEXED"),
+        lambda database: database.run("UPDATE t SET b = b || 'x'"),
+        lambda database: database.machine.recompute_content_hash(),
+    ],
+    ids=["query", "read in a request", "write", "scrub"],
+)
+def test_a_flipped_bit_is_found_by_whoever_reads_the_page(
+    filled: Database, use: Callable[[Database], object]
+) -> None:
+    page = root_of(filled, "t")
+    flip(file_of(filled), (page - 1) * PAGE + 100)
+    with pytest.raises(FatalError) as raised:
+        use(filled)
+    assert raised.value.code == "page_damaged"
+    assert "checksum" in str(raised.value)
+    assert "replace this node" in raised.value.hint
+
+
+def test_damage_of_an_index_is_found_too(filled: Database) -> None:
+    flip(file_of(filled), (root_of(filled, "t_b") - 1) * PAGE + 2000)
+    with pytest.raises(FatalError):
+        filled.rows("SELECT b FROM t INDEXED BY t_b WHERE b > 'text 5' ORDER BY b")
+
+
+def test_every_flip_is_found_by_a_full_scan(filled: Database) -> None:
+    path, random_ = file_of(filled), random.Random(5)
+    pages = path.stat().st_size // PAGE
+    filled.close()
+    path.with_name(path.name + "-wal").unlink()
+    for _ in range(60):
+        offset = random_.randrange(1, pages) * PAGE + random_.randrange(PAGE)
+        flip(path, offset, bit := 1 << random_.randrange(8))
+        raw = raw_connection(path)
+        with pytest.raises(apsw.IOError):
+            raw.execute("PRAGMA integrity_check").fetchall()
+        raw.close()
+        flip(path, offset, bit)
+
+
+def test_a_damaged_page_is_not_copied(filled: Database, tmp_path: Path) -> None:
+    flip(file_of(filled), (root_of(filled, "t") - 1) * PAGE + 100)
+    with pytest.raises(FatalError, match="checksum"):
+        filled.machine.capture(str(tmp_path / "copy"), lambda _bytes: None, files=FILES)
+    assert not (tmp_path / "copy" / "capture.json").exists()
+
+
+def test_a_page_that_was_damaged_in_the_log_is_found_in_the_file(filled: Database) -> None:
+    """Nothing is checked when the log is moved into the file: the checksum comes along."""
+    filled.run("UPDATE t SET b = 'other' WHERE a = 1")
+    filled.restart()
+    wal = Path(f"{file_of(filled)}-wal")
+    for frame in range((wal.stat().st_size - 32) // (PAGE + 24)):
+        flip(wal, 32 + frame * (PAGE + 24) + 24 + 3000)
+    filled.machine.checkpoint()
+    with pytest.raises(FatalError):
+        filled.rows("SELECT * FROM t")
+
+
+def test_machines_of_one_process_have_times_of_their_own(tmp_path: Path) -> None:
+    first, second = Database(tmp_path / "first"), Database(tmp_path / "second")
+    now = "SELECT unixepoch('subsec') * 1000"
+    found: list[float] = []
+
+    def apply(database: Database, at_ms: int) -> float:
+        [result] = database.run(now, stamp=stamp(0, at_ms))
+        [(value,)] = result.rows
+        assert isinstance(value, float)
+        return value
+
+    def beside() -> None:
+        for step in range(200):
+            found.append(apply(second, START_MS + 7_000_000 + step) - step)
+
+    thread = threading.Thread(target=beside)
+    thread.start()
+    for step in range(200):
+        assert apply(first, START_MS + 5_000_000 + step) == START_MS + 5_000_000 + step
+    thread.join(30)
+    assert found == [START_MS + 7_000_000] * 200
+    [(reading,)] = first.rows(now)
+    assert reading > START_MS + 50_000_000_000, "a query goes by the node's clock"
+    first.close()
+    second.close()
