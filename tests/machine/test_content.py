@@ -5,7 +5,6 @@ from __future__ import annotations
 from hashlib import blake2b
 from pathlib import Path
 
-import apsw
 import msgpack
 import pytest
 
