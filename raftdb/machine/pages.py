@@ -1,6 +1,6 @@
 """The VFS under all of a machine's connections: page checksums, and the request's time.
 
-SQLite's own checksum VFS (https://www.sqlite.org/cksumvfs.html, which comes with the binding) writes
+SQLite's own checksum VFS (https://www.sqlite.org/cksumvfs.html, it comes with the binding) writes
 eight bytes of checksum at the end of each page and checks them whenever a page is read from the
 file; one that does not fit is SQLITE_IOERR_DATA, and never an answer. It has to be the uppermost
 layer (it looks into the file object that SQLite holds), and there is one of it in a process: so it
