@@ -3,6 +3,7 @@
 <data_dir>/node.json     whose data it is (raftdb.base.startup)
 <data_dir>/journal/      the log
 <data_dir>/database/     the SQLite database, by generation
+<data_dir>/quarantine.json  why this node does not serve; only while it does not
 """
 
 from __future__ import annotations
@@ -11,11 +12,17 @@ import posixpath
 
 JOURNAL_DIRECTORY = "journal"
 DATABASE_DIRECTORY = "database"
+QUARANTINE_FILE = "quarantine.json"
 
 
 def journal_path(data_dir: str) -> str:
     """The directory of the journal."""
     return posixpath.join(data_dir, JOURNAL_DIRECTORY)
+
+
+def quarantine_path(data_dir: str) -> str:
+    """The file that exists while the node is quarantined."""
+    return posixpath.join(data_dir, QUARANTINE_FILE)
 
 
 def database_path(data_dir: str) -> str:

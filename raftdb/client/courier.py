@@ -56,6 +56,7 @@ PEERS_MAX = 4
 FAREWELL_S = 0.2
 STALL_S = 1.0
 """A node that takes nothing of what we send for so long has stopped."""
+QUARANTINE_REST_S = 5.0
 
 _PERMANENT_CODES = frozenset(("wrong_cluster", "wrong_history", "version"))
 
@@ -143,6 +144,12 @@ class Courier:
             return True
         if error.outcome == APPLIED:
             return False
+        if error.code == "quarantined":
+            # It serves nobody; others hold what it should.
+            self.routes.rest(
+                peer.address, self._clock.monotonic_s() + QUARANTINE_REST_S, str(error)
+            )
+            peer.leads = False
         return error.retryable or isinstance(error, OverloadedError | UnavailableError)
 
     def not_leader(self, peer: Peer, error: NotLeaderError) -> None:

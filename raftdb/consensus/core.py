@@ -81,6 +81,8 @@ class Core:
         self._random = random
         self._campaigning = False
         self._forced = False
+        self.may_lead = True
+        """Otherwise it votes and follows only."""
         self._heard_at_s = float("-inf")
         """When the leader of this term last spoke."""
         self._verified = (0, 0)
@@ -346,6 +348,8 @@ class Core:
     def on_timeout_now(self, peer: str, message: TimeoutNow) -> None:
         """Thesis 3.10: the leader hands over."""
         library = self.library
+        if not self.may_lead:
+            return
         library.deliver(peer, {"type": "timeout_now", "term": message.term})
         if library.transfer_pending:
             self.campaign(forced=True)
@@ -356,6 +360,10 @@ class Core:
         """No leader was heard: ask for pre-votes, and try again later."""
         library = self.library
         if library.role == LEADER:
+            return
+        if not self.may_lead:
+            library.set_election_deadline(0.0)
+            self._wait_before_asking()
             return
         if not self.peers:
             self.campaign(forced=False)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from raftdb.base.errors import ConfigError, ProtocolError
+from raftdb.base.errors import ConfigError, InternalError, ProtocolError
 from raftdb.base.ids import ClusterId, Index, NodeId, Term
 from raftdb.base.limits import DEFAULT_LIMITS, Limits
 from raftdb.base.ports import Ports, Timer
@@ -19,7 +19,7 @@ from raftdb.consensus.apply import Applier
 from raftdb.consensus.core import Core
 from raftdb.consensus.entry import encode_batch
 from raftdb.consensus.log import DurableLog
-from raftdb.consensus.messages import PROTOCOL_VERSION, Hello, Message
+from raftdb.consensus.messages import NOTE_BYTES_MAX, PROTOCOL_VERSION, Hello, Message, Note
 from raftdb.consensus.port import (
     CommittedEntry,
     EngineEvents,
@@ -180,6 +180,20 @@ class Engine:
             return
         self._event(self._transfer.begin, target, finished, 2 * self._timing.election_max_s)
 
+    def tell(self, data: bytes) -> None:
+        """Say something to all members that are connected now. See EnginePort."""
+        if len(data) > NOTE_BYTES_MAX:
+            raise InternalError(f"a note has {len(data)} bytes, at most {NOTE_BYTES_MAX} fit")
+        if self._started and not self._stopped:
+            note = Note(data)
+            for peer in self._core.peers:
+                self._transport.send(peer, note)
+
+    def stand_down(self, reason: str) -> None:
+        """Never lead from now on; with `` the way is free again. See EnginePort."""
+        self._core.may_lead = not reason
+        self._ports.log.info("stand_down", reason=reason)
+
     def status(self) -> EngineStatus:
         """As of now."""
         library, journal = self._core.library, self._journal
@@ -218,6 +232,10 @@ class Engine:
 
     def on_message(self, peer: str, message: Message) -> None:
         """Raises ProtocolError for what a correct peer never says."""
+        if type(message) is Note:
+            if self._events.on_note is not None and not self._stopped:
+                self._call(self._events.on_note, NodeId(peer), message.data)
+            return
         self._event(self._core.on_message, peer, message)
 
     def on_bulk(self, peer: str) -> None:

@@ -19,6 +19,8 @@ PROTOCOL_VERSION = 1
 NUMBER_MAX = (1 << 63) - 1
 APPEND_ENTRIES_MAX = 1024
 """Entries in one Append."""
+NOTE_BYTES_MAX = 65_536
+"""Of one Note's data."""
 _TEXT_MAX = 256
 
 
@@ -121,6 +123,12 @@ class TimeoutNow(NamedTuple):
     term: int
 
 
+class Note(NamedTuple):
+    """What the node above says to the node above: opaque here."""
+
+    data: bytes
+
+
 class Part(NamedTuple):
     """A piece of a message too long for one frame."""
 
@@ -146,6 +154,7 @@ Message = (
     | Heartbeat
     | HeartbeatAck
     | TimeoutNow
+    | Note
     | Part
     | PartAck
     | Hello
@@ -176,6 +185,7 @@ _TYPES: dict[int, tuple[type[Any], tuple[type[Any], ...]]] = {
     21: (Ack, (int, int, bool, int)),
     22: (Heartbeat, (int, int, int)),
     23: (HeartbeatAck, (int, int)),
+    30: (Note, (bytes,)),
 }
 _CODES: dict[type[Any], int] = {cls: code for code, (cls, _checks) in _TYPES.items()}
 

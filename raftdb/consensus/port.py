@@ -133,6 +133,8 @@ class EngineEvents:
     """The role, the term or the known leader changed."""
     on_fatal: Callable[[BaseException], None]
     """The engine stopped itself; the node must stop. Called once."""
+    on_note: Callable[[NodeId, bytes], None] | None = None
+    """Another member's `tell`."""
 
 
 class EnginePort(Protocol):
@@ -149,6 +151,14 @@ class EnginePort(Protocol):
 
     def transfer_leadership(self, target: NodeId | None, done: Callable[[str], None]) -> None:
         """Hand over to `target` (None: the most advanced). `done` gets `` or the reason why not."""
+
+    def tell(self, data: bytes) -> None:
+        """Say something (at most NOTE_BYTES_MAX bytes) to all members that are connected now;
+        lost when a connection is. Nothing of it is logged."""
+
+    def stand_down(self, reason: str) -> None:
+        """Never lead from now on: no campaign, no take-over. With `` the way is free again. A
+        leader leads on until it hands over. Voting and replicating go on."""
 
     def status(self) -> EngineStatus:
         """As of now."""

@@ -7,6 +7,7 @@ older connection still delivers is dropped.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -315,11 +316,27 @@ class Transport:
             )
         if hello.fingerprint != mine.fingerprint:
             raise ProtocolError(
-                f"{name} computes differently: its fingerprint is {hello.fingerprint.hex()}, "
-                f"here it is {mine.fingerprint.hex()}",
-                hint="replicas must run the same SQLite build with the same arithmetic",
+                f"{name} computes differently: {_differences(hello.fingerprint, mine.fingerprint)}",
+                hint="replicas must run the same SQLite build with the same arithmetic: install "
+                "the same release on machines of one kind",
             )
         return slot
+
+
+def _differences(theirs: bytes, mine: bytes) -> str:
+    """In what two fingerprints differ, for people. They are JSON objects, as far as is known here;
+    what came from a peer is shown cut to a bound."""
+    try:
+        there, here = json.loads(theirs), json.loads(mine)
+        names = sorted(there.keys() | here.keys())
+        found = [
+            f"{name} is {str(there.get(name))[:80]} there, {str(here.get(name))[:80]} here"
+            for name in names[:20]
+            if there.get(name) != here.get(name)
+        ]
+        return "; ".join(found)
+    except (ValueError, AttributeError, RecursionError):
+        return f"its fingerprint is {theirs[:64].hex()}, here it is {mine[:64].hex()}"
 
 
 def check_members(me: Member, members: Sequence[Member]) -> list[Member]:

@@ -15,15 +15,15 @@ from typing import Any
 from raftdb._version import __version__
 from raftdb.archive import ArchiveService, Standing, load_keys
 from raftdb.base.config import NodeConfig
-from raftdb.base.ids import Index
-from raftdb.base.layout import database_path, journal_path
+from raftdb.base.ids import Index, NodeId
+from raftdb.base.layout import database_path, journal_path, quarantine_path
 from raftdb.base.ports import Ports
 from raftdb.base.startup import check_clock, check_identity
 from raftdb.consensus import Engine
 from raftdb.consensus.port import EngineEvents, Member, Timing
 from raftdb.journal import Journal, RetentionBounds
 from raftdb.machine import Machine, fingerprint
-from raftdb.node import Housekeeping, Identity, Replica
+from raftdb.node import Comparison, Housekeeping, Identity, Replica
 from raftdb.server import ClientListener
 
 Stopped = Callable[[BaseException | None], None]
@@ -93,16 +93,18 @@ class Assembly:
             ports=ports,
             timing=_timing(config),
             limits=config.limits,
-            events=EngineEvents(on_role=_ignore, on_fatal=self.fail),
+            events=EngineEvents(on_role=_ignore, on_fatal=self.fail, on_note=self._on_note),
             fingerprint=json.dumps(fingerprint().to_wire(), sort_keys=True).encode(),
             history_id=config.history,
         )
+        self.comparison = self._make_comparison(identity)
         self.replica = Replica(
             identity=identity,
             engine=self.engine,
             machine=self.machine,
             ports=ports,
             limits=config.limits,
+            refusal=self.comparison.refusal,
         )
         self._housekeeping = Housekeeping(
             self.replica, self.machine, self.journal, ports, config.checkpoint.wal_bytes
@@ -110,6 +112,17 @@ class Assembly:
         self._archive = self._open_archive()
         self.listener = ClientListener(
             replica=self.replica, ports=ports, limits=config.limits, describe=self.describe
+        )
+
+    def _make_comparison(self, identity: Identity) -> Comparison:
+        return Comparison(
+            node_id=identity.node_id,
+            members=[member.node_id for member in identity.members],
+            engine=self.engine,
+            machine=self.machine,
+            ports=self._ports,
+            quarantine_path=quarantine_path(self.config.data_dir),
+            on_serving=self._on_serving,
         )
 
     # ---- life
@@ -134,6 +147,7 @@ class Assembly:
         self._housekeeping.start()
         if self._archive is not None:
             self._archive.start()
+        self.comparison.start()
         self.listener.open(self.config.client_listen, opened)
 
     def stop(self) -> None:
@@ -145,6 +159,7 @@ class Assembly:
         self._housekeeping.stop()
         if self._archive is not None:
             self._archive.stop()
+        self.comparison.stop()
         self.listener.stop_accepting()
         self.listener.say_goodbye("this node is being stopped")
         self.replica.drain(self._drained)
@@ -162,6 +177,7 @@ class Assembly:
         self._housekeeping.stop()
         if self._archive is not None:
             self._archive.stop()
+        self.comparison.stop()
         self.listener.stop_accepting()
         self._close()
 
@@ -229,6 +245,14 @@ class Assembly:
             len(self.replica.identity.members),
         )
 
+    # ---- comparing
+
+    def _on_note(self, peer: NodeId, data: bytes) -> None:
+        self.comparison.on_note(peer, data)
+
+    def _on_serving(self, serves: bool) -> None:
+        self.serves = serves and not self._closing and self._failure is None
+
     # ---- what it says of itself
 
     def describe(self) -> dict[str, Any]:
@@ -268,6 +292,7 @@ class Assembly:
             "wal_pages": self.machine.wal_pages,
             "journal_bytes": self.journal.bytes,
             "archive": [] if self._archive is None else self._archive.status(),
+            **self.comparison.facts(),
             **self._facts(),
         }
 

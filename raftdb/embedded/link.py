@@ -55,7 +55,7 @@ class EmbeddedLink:
         """Read this node's database in the calling thread."""
         assembly = self._assembly
         if not assembly.serves:
-            raise _not_running()
+            raise assembly.comparison.refusal(local=True) or _not_running()
         try:
             index = int(assembly.machine.applied()[0])
             return assembly.machine.query(*statements, timeout_s=timeout_s), index
@@ -68,7 +68,7 @@ class EmbeddedLink:
         """The same for one statement, and with nothing made that is not wanted."""
         assembly = self._assembly
         if not assembly.serves:
-            raise _not_running()
+            raise assembly.comparison.refusal(local=True) or _not_running()
         try:
             return assembly.machine.query_rows(sql, parameters, timeout_s)
         except Error as error:

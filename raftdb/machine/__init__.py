@@ -16,6 +16,7 @@ from raftdb.machine.inspect import DatabaseReport, SessionReport, TableReport, i
 from raftdb.machine.machine import Machine
 from raftdb.machine.readers import QueryStop
 from raftdb.machine.rowhash import ContentHash
+from raftdb.machine.samples import Sample
 
 __all__ = [
     "DATABASE_FILE",
@@ -26,6 +27,7 @@ __all__ = [
     "Fingerprint",
     "Machine",
     "QueryStop",
+    "Sample",
     "SessionReport",
     "TableReport",
     "begin_history",

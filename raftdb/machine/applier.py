@@ -45,6 +45,7 @@ from raftdb.machine.layout import Run
 from raftdb.machine.policy import WriteAuthorizer
 from raftdb.machine.readers import SchemaEpoch
 from raftdb.machine.rowhash import chain
+from raftdb.machine.samples import MARK_EVERY, Samples
 from raftdb.machine.sessions import Sessions
 from raftdb.machine.sqltext import DML, leading_verb
 from raftdb.machine.statements import StatementRunner
@@ -94,6 +95,7 @@ class _Unit:
         "foreign_keys",
         "index",
         "is_last",
+        "is_mark",
         "position",
         "reply",
         "request",
@@ -116,6 +118,8 @@ class _Unit:
         self.position = position
         self.request = request
         self.is_last = is_last
+        self.is_mark = is_last and entry.index % MARK_EVERY == 0
+        """All replicas commit here, to be compared."""
         self.reply = b""
         self.foreign_keys = True
         self.alone = False
@@ -167,9 +171,11 @@ class Applier:
         self.recorder: Recorder | None = None
         self._recorded: list[tuple[int, int, bytes]] = []
         self.epoch = SchemaEpoch()
+        self.samples = Samples(self._content.sums)
         self.progress = read_progress(run)
         """As of the last commit. Replaced as a whole: any thread may look."""
         self._reload()
+        self._take_sample()
 
     def _reload(self) -> None:
         self._take_progress()
@@ -196,6 +202,8 @@ class Applier:
         units, skipped = self._units(entries)
         if skipped or self._content.has_virtual_tables or any(unit.alone for unit in units):
             return None
+        if any(unit.is_mark for unit in units[:-1]):
+            return None
         before = self.progress
         self._connection.set_progress_handler(overrun, _BRIEF_STEPS, id=_BRIEF)
         try:
@@ -216,7 +224,7 @@ class Applier:
         while start < len(units):
             end = start + 1
             if not units[start].alone:
-                while end < len(units) and not units[end].alone:
+                while end < len(units) and not units[end].alone and not units[end - 1].is_mark:
                     end += 1
             start = self._apply_group(units[start:end]) + start
         replies = iter(skipped + [unit.reply for unit in units if unit.request is not None])
@@ -319,6 +327,12 @@ class Applier:
         self._content.committed()
         self.sessions.committed()
         self.progress = progress
+        self._take_sample()
+
+    def _take_sample(self) -> None:
+        progress = self.progress
+        if progress.position == 0:
+            self.samples.add(progress.index, self._content.digest, progress.results)
 
     def _revert(self) -> None:
         """The transaction is lost: go back to the last commit."""

@@ -252,7 +252,6 @@ def _opened(path: str, vfs_base: str) -> Any:
     try:
         connection = open_reader(path, vfs.name)
     except apsw.Error as error:
-        vfs.close()
         raise ConfigError(f"{path} does not open: {error}", code="capture_damaged") from error
     try:
         yield connection
@@ -260,4 +259,3 @@ def _opened(path: str, vfs_base: str) -> Any:
         raise ConfigError(f"{path} does not read: {error}", code="capture_damaged") from error
     finally:
         connection.close(True)
-        vfs.close()

@@ -50,6 +50,7 @@ class _Table:
         "sql",
         "total",
         "touched",
+        "weight",
     )
 
     def __init__(self, id: int, name: str, root: int, sql: str, layout: Layout) -> None:
@@ -58,6 +59,8 @@ class _Table:
         self.root = root
         self.sql = sql
         self.total = 0
+        self.weight = 1
+        """Of its sum in the digest; follows the name."""
         self.committed: tuple[int, str] | None = None
         """Sum and name in the database; None when it has no row there yet."""
         self.touched: set[int] | None = set()
@@ -103,6 +106,11 @@ class ContentHasher:
         and the name it was hashed with."""
         self._parts_total = 0
         self._next_id = 1
+        self.digest = 0
+        """A weighted sum of all parts' sums at the last commit, modulo 2^128: what replicas compare
+        continuously. Made anew only when the schema changed."""
+        self._weights = (self._hasher.weight("s"), self._hasher.weight("q"))
+        self._digest_stale = False
         self._touched_now = False
         """A table that is read afterwards was touched by the running request."""
         self.mentions_fail = False
@@ -256,6 +264,7 @@ class ContentHasher:
         """Look at the schema again; sum tables that are new or whose rows read differently now."""
         if self._saved is None:
             self._save()
+        self._digest_stale = True
         self._fold()
         self.unknown_table = False
         rows = self._read_schema()
@@ -440,13 +449,39 @@ class ContentHasher:
                 code="internal",
                 hint="please report it",
             )
+        digest = self.digest
         for table in self._changed.values():
+            if table.committed is not None:
+                digest += table.weight * (table.total - table.committed[0])
             table.committed = (table.total, table.name)
             table.touched = set()
+        if self._sequences != self._sequences_committed:
+            digest += self._weights[1] * (self._sequences - self._sequences_committed)
         self._changed.clear()
         self._dropped.clear()
         self._schema_committed = self._schema
         self._sequences_committed = self._sequences
+        self.digest = digest & HASH_MASK
+        if self._digest_stale:
+            self._make_digest()
+
+    def _make_digest(self) -> None:
+        """From all sums, which are those of the last commit."""
+        self._digest_stale = False
+        digest = self._weights[0] * self._schema + self._weights[1] * self._sequences
+        for table in self._tables.values():
+            table.weight = self._hasher.weight("t" + table.name)
+            digest += table.weight * table.total
+        self.digest = digest & HASH_MASK
+
+    def sums(self) -> dict[str, bytes]:
+        """Of each table at the last commit; schema and sequences by names that no table has."""
+        sums = {name: to_bytes(table.total) for name, table in sorted(self._tables.items())}
+        return {
+            **sums,
+            "(schema)": to_bytes(self._schema),
+            "(sequences)": to_bytes(self._sequences),
+        }
 
     def revert(self) -> None:
         """The transaction was lost, and it had not changed the schema."""
@@ -490,6 +525,7 @@ class ContentHasher:
         if self._schema != self._schema_committed:
             raise _inconsistent("the schema is not the one that was written")
         self._sequence_rows = []
+        self._make_digest()
 
 
 def users_objects(rows: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:

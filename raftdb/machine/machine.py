@@ -39,6 +39,7 @@ from raftdb.machine.pages import CHECKSUM_BYTES, MachineVfs, open_vfs
 from raftdb.machine.policy import READ_PRAGMAS
 from raftdb.machine.readers import UNTIMED_S, QueryStop, ReaderPool
 from raftdb.machine.rowhash import ContentHash, to_bytes
+from raftdb.machine.samples import Sample
 from raftdb.machine.sqltext import is_read
 from raftdb.machine.stored import run_on
 
@@ -72,7 +73,6 @@ class Machine:
         self._meta = meta
         self._limits = limits
         self._log = log
-        self._vfs = vfs
         self._writer = writer
         self._writer_lock = threading.Lock()
         self._fatal: FatalError | None = None
@@ -158,11 +158,7 @@ class Machine:
                 writer.close(True)
                 raise
         except apsw.Error as error:
-            vfs.close()
             raise failures.fatal(error, f"opening {path}") from error
-        except BaseException:
-            vfs.close()
-            raise
 
     def close(self) -> None:
         """Stop queries and close all connections. Nothing is lost without it."""
@@ -173,7 +169,6 @@ class Machine:
             self._closed = True
             self._checkpointer.close()
             self._writer.close(True)
-            self._vfs.close()
             if self._fatal is None:
                 self._fatal = FatalError("the database is closed", code="closed")
 
@@ -312,6 +307,27 @@ class Machine:
         """Logged time as of the last commit, in Unix milliseconds. From any thread."""
         return self._applier.progress.time_ms
 
+    def samples_since(self, index: int) -> list[Sample]:
+        """Digests of commits after `index` at which other replicas commit too, and of the last
+        one. From any thread."""
+        return self._applier.samples.since(index)
+
+    def sample_at(self, index: int) -> Sample | None:
+        """The digest of the commit at that index, while it is kept. From any thread."""
+        return self._applier.samples.at(index)
+
+    def last_sample(self) -> Sample | None:
+        """The digest of the last commit. From any thread."""
+        return self._applier.samples.last()
+
+    def keep_table_sums(self, keep: bool) -> None:
+        """Whether samples have the sums of all tables, the last one included: O(tables) per commit,
+        for as long as replicas differ. On the apply lane."""
+        with self._writer_lock:
+            self._applier.samples.detailed = keep
+            if keep:
+                self._applier.samples.detail_last()
+
     def content_hash(self) -> ContentHash:
         """The incremental content hash at the last commit. From any thread."""
         return self._hashed(stored.stored_hash)
@@ -410,8 +426,7 @@ def _found(path: str, history: HistoryId, vfs_base: str) -> None:
     )
     try:
         run = run_on(connection)
-        if vfs.checksums:
-            connection.reserve_bytes("main", CHECKSUM_BYTES)
+        connection.reserve_bytes("main", CHECKSUM_BYTES)
         for pragma in (
             f"page_size = {PAGE_BYTES}",
             "encoding = 'UTF-8'",
@@ -436,4 +451,3 @@ def _found(path: str, history: HistoryId, vfs_base: str) -> None:
         connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
     finally:
         connection.close()
-        vfs.close()

@@ -3,15 +3,18 @@
 SQLite's own checksum VFS (https://www.sqlite.org/cksumvfs.html, it comes with the binding) writes
 eight bytes of checksum at the end of each page and checks them whenever a page is read from the
 file; one that does not fit is SQLITE_IOERR_DATA, and never an answer. It has to be the uppermost
-layer (it looks into the file object that SQLite holds), and there is one of it in a process: so it
-sits on one time VFS for all machines, over one base.
+layer (it looks into the file object that SQLite holds), and has one place for the VFS below it: so
+it sits on one time VFS for all machines of a process, over one base. For another base it is loaded
+once more, under another name.
 """
 
 from __future__ import annotations
 
 import itertools
+import tempfile
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 
 import apsw
 import apsw.sqlite_extra
@@ -23,10 +26,13 @@ CHECKSUM_BYTES = 8
 """At the end of each page, reserved when a database is founded."""
 
 _NAME = "cksmvfs"
+_ENTRY = "sqlite3_cksumvfs_init"
+_OTHERS_MAX = 0xFFFF
 _numbers = itertools.count(1)
 _lock = threading.Lock()
-_below: RequestTimeVfs | None = None
-_base: str | None = None
+_first_base: str | None = None
+_layers: list[RequestTimeVfs] = []
+"""Kept for good: what SQLite has registered points to them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,47 +40,53 @@ class MachineVfs:
     """What one machine's connections are opened with."""
 
     name: str
-    checksums: bool
-    own: RequestTimeVfs | None = None
-
-    def close(self) -> None:
-        """All connections are closed."""
-        if self.own is not None:
-            self.own.unregister()
 
 
 def open_vfs(base: str) -> MachineVfs:
-    """The VFS over the one named `base` (`` for the system's).
+    """The VFS over the one named `base` (`` for the system's). Raises ConfigError.
 
-    The first base that is asked for in a process gets the checksums; over another one pages are
-    not checked (tests that make a disk fail, say). Raises ConfigError.
+    The base that is asked for first in a process costs nothing more when it is asked for again;
+    each call with another one (a disk that a test makes fail, say) costs some memory for good,
+    since a base of that name may be another one each time.
     """
+    global _first_base
     with _lock:
-        if _base is None:
-            _register(base)
-        if base == _base:
-            return MachineVfs(_NAME, True)
-    own = RequestTimeVfs(f"raftdb-{next(_numbers)}", base)
-    return MachineVfs(own.name, False, own)
+        if base == _first_base:
+            return MachineVfs(_NAME)
+        if _first_base is None:
+            if _NAME in apsw.vfs_names():
+                raise ConfigError(
+                    "another part of this program has loaded SQLite's checksum VFS already",
+                    code="checksum_vfs",
+                    hint="open the raftdb node first, or run it as a process of its own",
+                )
+            _register(base, apsw.sqlite_extra.path("cksumvfs"), "raftdb-time")
+            _first_base = base
+            return MachineVfs(_NAME)
+        number = next(_numbers)
+        if number > _OTHERS_MAX:
+            raise ConfigError("too many VFS bases in one process", code="checksum_vfs")
+        name = f"raf{number:04x}"
+        library = Path(apsw.sqlite_extra.path("cksumvfs")).read_bytes()
+        renamed = library.replace(_NAME.encode() + b"\0", name.encode() + b"\0")
+        with tempfile.NamedTemporaryFile(suffix=".so") as file:
+            file.write(renamed)
+            file.flush()
+            _register(base, file.name, f"raftdb-time-{number}")
+        return MachineVfs(name)
 
 
-def _register(base: str) -> None:
-    global _below, _base
+def _register(base: str, library: str, below_name: str) -> None:
     default = apsw.vfs_names()[0]
-    if _NAME in apsw.vfs_names():
-        raise ConfigError(
-            "another part of this program has loaded SQLite's checksum VFS already",
-            code="checksum_vfs",
-            hint="open the raftdb node first, or run it as a process of its own",
-        )
-    below = RequestTimeVfs("raftdb-time", base)
+    below = RequestTimeVfs(below_name, base)
+    _layers.append(below)
     connection = apsw.Connection(":memory:")
     try:
+        connection.config(apsw.SQLITE_DBCONFIG_ENABLE_LOAD_EXTENSION, 1)
         apsw.set_default_vfs(below.name)
         # It takes the default for its base, and makes itself the default.
-        apsw.sqlite_extra.load(connection, "cksumvfs")
-    except Exception as error:
-        below.unregister()
+        connection.load_extension(library, _ENTRY)
+    except apsw.Error as error:
         raise ConfigError(
             f"SQLite's checksum VFS does not load: {error}",
             code="checksum_vfs",
@@ -83,4 +95,3 @@ def _register(base: str) -> None:
     finally:
         apsw.set_default_vfs(default)
         connection.close()
-    _below, _base = below, base

@@ -1,7 +1,7 @@
 """One replica: what stands between a client's request and the log.
 
 Owns: admission (leadership, bounds, stamps), the wait for the outcome, read levels, housekeeping
-(checkpoints, logged ticks), draining.
+(checkpoints, logged ticks), comparing with other replicas, draining.
 Promises: every call ends once, within its deadline, with a reply or an error that says whether it
 took effect. A read never sees less than its level allows.
 May import: consensus, machine, journal, command, base.
@@ -9,8 +9,9 @@ Never: a socket, a thread, a clock of its own; SQL; the client protocol.
 """
 
 from raftdb.node.admission import Admission
+from raftdb.node.comparison import Comparison
 from raftdb.node.housekeeping import Housekeeping
 from raftdb.node.identity import Identity
 from raftdb.node.replica import Answer, Replica
 
-__all__ = ["Admission", "Answer", "Housekeeping", "Identity", "Replica"]
+__all__ = ["Admission", "Answer", "Comparison", "Housekeeping", "Identity", "Replica"]

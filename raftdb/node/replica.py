@@ -82,7 +82,9 @@ class Replica:
         machine: Machine,
         ports: Ports,
         limits: Limits,
+        refusal: Callable[..., Error | None] | None = None,
     ) -> None:
+        """`refusal(local=…)` says why this node may not answer now, if it may not."""
         self._identity = identity
         self._engine = engine
         self._machine = machine
@@ -99,6 +101,7 @@ class Replica:
         """Reads on each lane. The first idle one is taken, so that a long read delays nobody, and
         quiet nodes keep one thread."""
         self._reads_waiting = 0
+        self._refusal = refusal or _none
         self._draining = False
         self._under_way = 0
         self._on_idle: Callable[[], None] | None = None
@@ -174,6 +177,9 @@ class Replica:
     ) -> None:
         """Read at a level, all statements against one snapshot. The answer's body is Results."""
         try:
+            refused = self._refusal(local=level == LOCAL)
+            if refused is not None:
+                raise refused
             self._admission.check_statements(statements)
             if level not in LEVELS:
                 raise InterfaceError(
@@ -289,7 +295,12 @@ class Replica:
         return UnavailableError(f"not applied: {outcome.reason}", hint="try another node")
 
     def _refuse(self) -> Error | None:
-        return self._not_leader() if self._draining else None
+        if self._draining:
+            return self._not_leader()
+        refused = self._refusal(local=False)
+        # Who does not lead says so, whatever else is the matter.
+        leads = refused is not None and self._engine.status().role == "leader"
+        return refused if leads else None
 
     def _not_leader(self) -> Error:
         status = self._engine.status()
@@ -454,6 +465,10 @@ def _hash_facts(content: ContentHash) -> dict[str, Any]:
         "results": content.results.hex(),
         "tables": {name: value.hex() for name, value in content.tables.items()},
     }
+
+
+def _none(*, local: bool) -> Error | None:
+    return None
 
 
 def _write_deadline(timeout_s: float) -> Error:

@@ -213,6 +213,8 @@ def _problems(state: ClusterState) -> list[str]:
     for node in state.nodes:
         if not node.answers:
             found.append(f"{node.node_id} does not answer at {node.address}: {node.problem}")
+        if node.facts.get("comparison_reason"):
+            found.append(f"{node.node_id} does not serve: {node.facts['comparison_reason']}")
         days = node.certificate_days_left
         if days is not None and days < 30:
             found.append(f"the certificate of {node.node_id} expires in {days:.0f} days")

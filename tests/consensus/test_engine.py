@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from raftdb.base.errors import ConfigError, FatalError
+from raftdb.base.errors import ConfigError, FatalError, InternalError
 from raftdb.base.ids import Address, ClusterId, NodeId
 from raftdb.base.limits import Limits
 from raftdb.base.ports import Ports
@@ -528,3 +529,33 @@ def test_restarted_nodes_catch_up() -> None:
     )
     assert took_s < 2
     assert isinstance(trio.node(victim), EngineNode)
+
+
+def test_notes_reach_the_nodes_above_and_no_others() -> None:
+    trio = Trio()
+    leader = trio.leader()
+    heard: list[tuple[str, str, bytes]] = []
+    for node in trio.cluster.live():
+        events = node.engine._events
+        node.engine._events = replace(
+            events, on_note=lambda peer, data, me=node.name: heard.append((me, str(peer), data))
+        )
+    trio.cluster.call(leader.name, leader.engine.tell, b"hello")
+    trio.run(0.1)
+    others = sorted(node.name for node in trio.cluster.live() if node is not leader)
+    assert sorted(heard) == [(name, leader.name, b"hello") for name in others]
+    with pytest.raises(InternalError):
+        leader.engine.tell(b"x" * 65_537)
+
+
+def test_a_leader_that_stood_down_can_hand_over_and_is_not_chosen_again() -> None:
+    trio = Trio()
+    leader = trio.leader()
+    leader.engine.stand_down("its content differs")
+    for _ in range(3):
+        current = trio.leader()
+        reasons: list[str] = []
+        trio.cluster.call(current.name, current.engine.transfer_leadership, None, reasons.append)
+        trio.run(3.0)
+        assert reasons
+        assert trio.leader() is not leader

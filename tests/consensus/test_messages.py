@@ -22,6 +22,7 @@ from raftdb.consensus.messages import (
     Heartbeat,
     HeartbeatAck,
     Hello,
+    Note,
     Part,
     PartAck,
     Ping,
@@ -50,6 +51,7 @@ EXAMPLES: list[Any] = [
     Append(1, 2, 3, 4, 5, ()),
     Ack(1, 2, True, 3),
     Heartbeat(1, 2, 3),
+    Note(b"anything"),
     HeartbeatAck(1, (1 << 63) - 1),
 ]
 

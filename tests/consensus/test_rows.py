@@ -562,6 +562,22 @@ def test_row_9_who_still_hears_the_leader_refuses_who_lost_it() -> None:
     assert bench.take() == []
 
 
+def test_who_stood_down_votes_and_never_leads() -> None:
+    bench = Bench([1], term=1)
+    bench.core.may_lead = False
+    bench.core.on_election_deadline()
+    bench.receive("n2", TimeoutNow(1))
+    bench.journal.sync()
+    assert bench.take() == []
+    assert bench.library.role == "follower"
+    bench.receive("n3", RequestVote(2, 2, 1, True))
+    bench.journal.sync()
+    assert bench.take(Vote) == [Vote(2)]
+    bench.core.may_lead = True
+    bench.core.on_election_deadline()
+    assert len(bench.take()) == 2
+
+
 def test_a_hand_over_passes_the_protection() -> None:
     bench = Bench([1], term=1)
     bench.receive("n2", append(1, 1, 2, 1, 2))

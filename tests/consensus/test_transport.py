@@ -52,6 +52,7 @@ def test_both_sides_say_hello_and_are_connected() -> None:
         (hello("n1", history_id="f" * 32), node("n1"), "follows history"),
         (hello("n1", library="0.3.14"), node("n1"), r"pysyncobj 0\.3\.14"),
         (hello("n1", fingerprint=b"other"), node("n1"), "computes differently"),
+        (hello("n1", fingerprint=b"[" * 3000), node("n1"), "computes differently"),
         (hello("n1"), node("n3"), "certificate of 'n3'"),
         (hello("n1"), Peer("client", "n1", None, "x"), "certificate of 'n1'"),
         (hello("n9"), node("n9"), "not another member"),

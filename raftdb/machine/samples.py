@@ -1,0 +1,92 @@
+"""The content hash of the last commits, for comparing replicas while they work.
+
+Replicas group entries into transactions each in their own way, so they do not commit at the same
+indexes. Where the index is a multiple of MARK_EVERY every one does: the applier ends a transaction
+there. Between marks the last commit of an idle cluster is the same on all.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from raftdb.base.ids import Index
+
+MARK_EVERY = 64
+"""All replicas commit at the indexes that this divides."""
+RECENT_MAX = 256
+MARKS_MAX = 1_024
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One replica's content right after one entry."""
+
+    index: Index
+    content: bytes
+    """16 bytes: a weighted sum of all tables' sums, kept as they change."""
+    results: bytes
+    """16 bytes: the chain over all replies."""
+    tables: dict[str, bytes] | None = None
+    """Sums by table, while somebody wants to know where replicas differ."""
+
+
+class Samples:
+    """Written by the thread that applies, read by any."""
+
+    def __init__(self, tables: Callable[[], dict[str, bytes]]) -> None:
+        self._tables = tables
+        self._lock = threading.Lock()
+        self._recent: OrderedDict[int, Sample] = OrderedDict()
+        self._marks: OrderedDict[int, Sample] = OrderedDict()
+        self.detailed = False
+        """Keep the tables' sums too, at each commit."""
+
+    def add(self, index: Index, content: int, results: bytes) -> None:
+        """All of entry `index` is committed."""
+        tables = self._tables() if self.detailed else None
+        sample = Sample(index, content.to_bytes(16, "little"), results, tables)
+        with self._lock:
+            recent = self._recent
+            recent[index] = sample
+            if len(recent) > RECENT_MAX:
+                recent.popitem(last=False)
+            if index % MARK_EVERY == 0:
+                self._marks[index] = sample
+                if len(self._marks) > MARKS_MAX:
+                    self._marks.popitem(last=False)
+
+    def detail_last(self) -> None:
+        """Give the last sample its tables' sums. While nothing is applied."""
+        with self._lock:
+            if self._recent:
+                index, sample = self._recent.popitem()
+                self._recent[index] = replace(sample, tables=self._tables())
+
+    def at(self, index: int) -> Sample | None:
+        """Of the commit at that index, while it is kept."""
+        with self._lock:
+            return self._recent.get(index) or self._marks.get(index)
+
+    def since(self, index: int) -> list[Sample]:
+        """What others may have too: marks after `index`, and the last commit. At most 64, the
+        newest ones."""
+        with self._lock:
+            found: list[Sample] = []
+            for number in reversed(self._marks):
+                if number <= index or len(found) >= 63:
+                    break
+                found.append(self._marks[number])
+            found.reverse()
+            if self._recent:
+                last = next(reversed(self._recent.values()))
+                if last.index > index and (not found or found[-1].index != last.index):
+                    found.append(last)
+            return found
+
+    def last(self) -> Sample | None:
+        """Of the newest commit."""
+        with self._lock:
+            return next(reversed(self._recent.values())) if self._recent else None

@@ -1,0 +1,377 @@
+"""Replicas compare their content all the time; who differs from the majority stops serving (D1).
+
+Each node tells the others, a few times a second, the digests of its last commits at indexes where
+they commit too. Every node judges by itself: the value that more than half of all members have at
+one index is right. A node that has another one is quarantined: it hands leadership over, never
+leads again, answers nobody, and says why; voting and replicating go on, since its log is sound.
+Where nobody has a majority, nobody knows who is right: writes and linearizable reads stop.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from raftdb.base.atomic import replace_file
+from raftdb.base.errors import Error, FatalError, OperationalError
+from raftdb.base.ids import NodeId
+from raftdb.base.ports import Ports
+from raftdb.consensus.port import EnginePort
+from raftdb.machine import Sample
+from raftdb.node.notes import HEARD_MAX, Note, decode_note, encode_note
+
+EVERY_S = 0.2
+"""A node tells its news this often."""
+REPEAT_S = 1.0
+"""Without news it tells the last again after this long, for members that came since."""
+DOUBT_S = 1.0
+"""How long a difference may wait for a majority to be known before serving stops."""
+DETAIL_S = 30.0
+"""How long tables' sums are kept and told after the last difference."""
+HEARD_TABLES_MAX = 8
+
+AGREES, DOUBT, QUARANTINED = "agrees", "doubt", "quarantined"
+
+
+class Compared(Protocol):
+    """What is needed of the machine."""
+
+    def samples_since(self, index: int) -> list[Sample]: ...
+
+    def sample_at(self, index: int) -> Sample | None: ...
+
+    def last_sample(self) -> Sample | None: ...
+
+    def keep_table_sums(self, keep: bool) -> None: ...
+
+
+_Value = tuple[bytes, bytes]
+
+
+@dataclass(slots=True)
+class _Heard:
+    """What one other member told, by index; the newest ones."""
+
+    values: dict[int, _Value] = field(default_factory=dict)
+    tables: dict[int, dict[str, bytes]] = field(default_factory=dict)
+
+
+class Comparison:
+    """One node's part in it. Everything here runs on the loop."""
+
+    def __init__(
+        self,
+        *,
+        node_id: NodeId,
+        members: Sequence[NodeId],
+        engine: EnginePort,
+        machine: Compared,
+        ports: Ports,
+        quarantine_path: str,
+        on_serving: Callable[[bool], None],
+    ) -> None:
+        """`on_serving` is told when this node stops answering anybody, and when it begins again."""
+        self._node_id = str(node_id)
+        self._majority = len(members) // 2 + 1
+        self._members = len(members)
+        self._engine = engine
+        self._machine = machine
+        self._ports = ports
+        self._path = quarantine_path
+        self._on_serving = on_serving
+        self._heard = {str(member): _Heard() for member in members if member != node_id}
+        self._ahead: set[int] = set()
+        """Indexes that others told and this node has not reached."""
+        self._told_index = -1
+        self._told_s = float("-inf")
+        self._detail_until_s = float("-inf")
+        self._detailed = False
+        self._doubt_since_s: float | None = None
+        self._doubt_index = 0
+        self._handing_over = False
+        self._timer: Any = None
+        self._from_file = False
+        self.state = AGREES
+        self.reason = ""
+        """Why this node does not serve; `` while it does."""
+        self.agreed_index = 0
+        """The last index at which a majority, this node among it, held the same."""
+        self.diverged: dict[str, tuple[str, ...]] = {}
+        """Members that differed from the majority when last compared, with their tables."""
+
+    # Life
+
+    def start(self) -> None:
+        """Begin, quarantined still if this node was when it stopped."""
+        if self._ports.files.exists(self._path):
+            self._from_file = True
+            self._enter_quarantine(_reason_in(self._ports.files.read_file(self._path)))
+        if self._heard:
+            self._arm()
+
+    def stop(self) -> None:
+        """Compare no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def release(self) -> None:
+        """The database was replaced by a copy of the majority's: serve again."""
+        self.state, self.reason = AGREES, ""
+        self.diverged.pop(self._node_id, None)
+        self._from_file = False
+        self._on_serving(True)
+        self._engine.stand_down("")
+        self._ports.log.info("quarantine_ended", node_id=self._node_id)
+        self._ports.executor.submit("checkpoint", self._forget, self._written)
+
+    def _forget(self) -> None:
+        if self._ports.files.exists(self._path):
+            self._ports.files.remove(self._path)
+
+    def _arm(self) -> None:
+        self._timer = self._ports.executor.call_later(EVERY_S, self._tick)
+
+    def _tick(self) -> None:
+        self._tell()
+        self._catch_up()
+        now_s = self._ports.clock.monotonic_s()
+        doubted_s = self._doubt_since_s
+        if doubted_s is not None and now_s - doubted_s >= DOUBT_S and self.state == AGREES:
+            self._enter_doubt()
+        if self._detailed and now_s > self._detail_until_s:
+            self._detail(False)
+        if self.state == QUARANTINED:
+            self._hand_over()
+        self._arm()
+
+    # What is told and heard
+
+    def _tell(self) -> None:
+        now_s = self._ports.clock.monotonic_s()
+        news = self._machine.samples_since(self._told_index)
+        if not news and now_s - self._told_s >= REPEAT_S:
+            last = self._machine.last_sample()
+            news = [last] if last is not None else []
+        if news:
+            self._told_index, self._told_s = news[-1].index, now_s
+            self._engine.tell(encode_note(news, differs=self._detailed))
+
+    def on_note(self, peer: NodeId, data: bytes) -> None:
+        """Another member told its digests. What does not read is dropped, and logged."""
+        heard = self._heard.get(str(peer))
+        if heard is None:
+            return
+        try:
+            note = decode_note(data)
+        except ValueError as error:
+            self._ports.log.warning("comparison_unreadable", peer=str(peer), error=str(error))
+            return
+        self._keep(heard, note)
+        if note.differs:
+            self._detail(True)
+        for index in sorted(note.values):
+            self._judge(index)
+
+    def _keep(self, heard: _Heard, note: Note) -> None:
+        heard.values.update(note.values)
+        for index, tables in note.tables.items():
+            heard.tables[index] = tables
+        while len(heard.values) > HEARD_MAX:
+            del heard.values[min(heard.values)]
+        while len(heard.tables) > HEARD_TABLES_MAX:
+            del heard.tables[min(heard.tables)]
+
+    # Judging
+
+    def _judge(self, index: int) -> None:
+        """Compare all that is known of one index."""
+        own = self._machine.sample_at(index)
+        if own is None:
+            last = self._machine.last_sample()
+            if last is None or last.index < index:
+                self._ahead.add(index)
+            return
+        values: dict[str, _Value] = {self._node_id: (own.content, own.results)}
+        for peer, heard in self._heard.items():
+            if index in heard.values:
+                values[peer] = heard.values[index]
+        [(value, count)] = Counter(values.values()).most_common(1)
+        if count >= self._majority:
+            self._judged(index, values, value)
+        elif count < len(values):
+            self._doubted(index, complete=len(values) == self._members)
+
+    def _catch_up(self) -> None:
+        """Judge what others told before this node had come there."""
+        last = self._machine.last_sample()
+        if self._ahead and last is not None:
+            reached = sorted(index for index in self._ahead if index <= last.index)
+            self._ahead.difference_update(reached)
+            for index in reached:
+                self._judge(index)
+            while len(self._ahead) > HEARD_MAX:
+                self._ahead.remove(min(self._ahead))
+
+    def _judged(self, index: int, values: dict[str, _Value], right: _Value) -> None:
+        """A majority holds `right` at `index`."""
+        wrong = sorted(name for name, value in values.items() if value != right)
+        if self._node_id not in wrong:
+            self.agreed_index = max(self.agreed_index, index)
+            for name in values:
+                if name not in wrong:
+                    self.diverged.pop(name, None)
+            if self._from_file and self.state == QUARANTINED:
+                self.release()
+        if index >= self._doubt_index:
+            self._doubt_since_s = None
+            if self.state == DOUBT:
+                self.state, self.reason = AGREES, ""
+                self._ports.log.info("doubt_ended", index=index)
+        if not wrong:
+            return
+        self._detail(True)
+        for name in wrong:
+            self._found(name, index, self._tables_of(name, index, values, right))
+
+    def _tables_of(
+        self, name: str, index: int, values: dict[str, _Value], right: _Value
+    ) -> tuple[str, ...]:
+        """In which tables `name` differs from those with the right value; empty if not known."""
+        own = self._machine.sample_at(index)
+        tables = {peer: heard.tables.get(index) for peer, heard in self._heard.items()}
+        tables[self._node_id] = own.tables if own is not None else None
+        theirs = tables.get(name)
+        for member in sorted(values):
+            good = tables[member]
+            if values[member] == right and good is not None and theirs is not None:
+                names = sorted(good.keys() | theirs.keys())
+                differing = tuple(n for n in names if good.get(n) != theirs.get(n))
+                return differing or ("(results)",)
+        return ()
+
+    def _found(self, name: str, index: int, tables: tuple[str, ...]) -> None:
+        """`name` differs from the majority, in these tables as far as they are known."""
+        before = self.diverged.get(name)
+        if before is None or (tables and tables != before):
+            self.diverged[name] = tables or before or ()
+            where = ", ".join(tables) or "not known yet"
+            self._ports.log.error("diverged", node_id=name, index=index, tables=where)
+            if name == self._node_id:
+                self._from_file = False
+                self._enter_quarantine(
+                    f"the content of this node differs from the majority's at index {index}"
+                    + (f", in table {where}" if tables else "")
+                )
+                self._ports.executor.submit("checkpoint", self._write, self._written)
+
+    def _doubted(self, index: int, *, complete: bool) -> None:
+        """Members differ at `index`, and no value has a majority so far."""
+        self._doubt_index = max(self._doubt_index, index)
+        if self._doubt_since_s is None:
+            self._doubt_since_s = self._ports.clock.monotonic_s()
+        self._detail(True)
+        if complete and self.state == AGREES:
+            self._enter_doubt()
+
+    def _detail(self, wanted: bool) -> None:
+        """Keep tables' sums, and tell them, for a while."""
+        if wanted:
+            self._detail_until_s = self._ports.clock.monotonic_s() + DETAIL_S
+        if wanted == self._detailed:
+            return
+        self._detailed = wanted
+
+        def kept(_result: Any, error: BaseException | None) -> None:
+            if isinstance(error, FatalError):
+                raise error
+            # The last commit again, with its tables now: others wait for it.
+            self._told_index = -1
+            self._tell()
+
+        self._ports.executor.submit("apply", lambda: self._machine.keep_table_sums(wanted), kept)
+
+    # Consequences
+
+    def _enter_doubt(self) -> None:
+        self.state = DOUBT
+        self.reason = (
+            f"nodes hold different content at index {self._doubt_index}, and no majority agrees"
+        )
+        self._ports.log.error("doubt", reason=self.reason)
+
+    def _enter_quarantine(self, reason: str) -> None:
+        first = self.state != QUARANTINED
+        self.state, self.reason = QUARANTINED, reason
+        self._ports.log.error("quarantined", reason=reason)
+        if first:
+            self._on_serving(False)
+            self._engine.stand_down(reason)
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        """A leader that is quarantined gives leadership to a member of the majority."""
+        if self._handing_over or self._engine.status().role != "leader":
+            return
+        sound = [
+            peer.node_id
+            for peer in sorted(self._engine.status().peers, key=lambda peer: -peer.match_index)
+            if peer.connected and str(peer.node_id) not in self.diverged
+        ]
+        if not sound:
+            return
+        self._handing_over = True
+
+        def done(why_not: str) -> None:
+            self._handing_over = False
+            if why_not:
+                self._ports.log.warning("hand_over_failed", reason=why_not)
+
+        self._engine.transfer_leadership(sound[0], done)
+
+    def _write(self) -> None:
+        text = json.dumps({"reason": self.reason}) + "\n"
+        replace_file(self._ports.files, self._path, text.encode())
+
+    def _written(self, _result: Any, error: BaseException | None) -> None:
+        if error is not None:
+            self._ports.log.warning("quarantine_not_written", error=str(error))
+
+    # What the replica asks
+
+    def refusal(self, *, local: bool) -> Error | None:
+        """Why a read (`local`: of this node's own content) or write is refused now; or None."""
+        if self.state == QUARANTINED:
+            return OperationalError(
+                f"{self._node_id} is quarantined: {self.reason}",
+                code="quarantined",
+                retryable=True,
+                hint="use another node, and replace this one by a new member (raftdb check tells "
+                "what differs)",
+            )
+        if self.state == DOUBT and not local:
+            return OperationalError(
+                f"writes are stopped: {self.reason}",
+                code="diverged",
+                retryable=True,
+                hint="run raftdb check; bring up the members that are down, or restore",
+            )
+        return None
+
+    def facts(self) -> dict[str, Any]:
+        """For the status."""
+        return {
+            "comparison": self.state,
+            "comparison_reason": self.reason,
+            "agreed_index": self.agreed_index,
+            "diverged": {name: list(tables) for name, tables in sorted(self.diverged.items())},
+        }
+
+
+def _reason_in(data: bytes) -> str:
+    try:
+        return str(json.loads(data[:65_536])["reason"])
+    except (ValueError, KeyError, TypeError):
+        return "it was quarantined before it was started, and the reason does not read"
