@@ -52,6 +52,19 @@ class Error(Exception):
         self.hint = hint
         self.detail = detail or {}
 
+    @property
+    def sqlite_errorcode(self) -> int | None:
+        """SQLite's extended result code (as in the sqlite3 module); None when SQLite had no part
+        in it."""
+        code = self.detail.get("sqlite_code")
+        return code if isinstance(code, int) else None
+
+    @property
+    def sqlite_errorname(self) -> str | None:
+        """Its name, such as SQLITE_CONSTRAINT_UNIQUE."""
+        name = self.detail.get("sqlite_name")
+        return name if isinstance(name, str) else None
+
     def __str__(self) -> str:
         return f"{self.message} ({self.hint})" if self.hint else self.message
 

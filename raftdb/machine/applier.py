@@ -18,7 +18,6 @@ from raftdb.base.errors import (
     DataError,
     Error,
     FatalError,
-    IntegrityError,
     NotSupportedError,
 )
 from raftdb.base.ids import Index, Term
@@ -455,7 +454,7 @@ class Applier:
             if self._content.unknown_table:
                 self._schema_touched()
         if connection.status(apsw.SQLITE_DBSTATUS_DEFERRED_FKS)[0]:
-            raise IntegrityError("FOREIGN KEY constraint failed", code="constraint_foreign_key")
+            raise failures.foreign_key()
 
     def _fail(self, request: Execute, number: int, error: Exception) -> bytes:
         """The request failed: undo it (or keep what OR FAIL keeps), and say so."""

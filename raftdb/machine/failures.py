@@ -53,6 +53,14 @@ _HINTS: dict[type[BaseException], str] = {
     apsw.NotADBError: _DAMAGED,
 }
 
+_NAMES: dict[int, str] = {
+    int(code): str(name)
+    for mapping in (apsw.mapping_result_codes, apsw.mapping_extended_result_codes)
+    for name, code in mapping.items()
+    if isinstance(name, str)
+}
+"""SQLite's names of its (extended) result codes."""
+
 _CONSTRAINTS = {
     apsw.SQLITE_CONSTRAINT_CHECK: "constraint_check",
     apsw.SQLITE_CONSTRAINT_DATATYPE: "constraint_datatype",
@@ -143,6 +151,26 @@ def of_query(error: Exception) -> Error:
 def _sqlite_error(error: apsw.Error) -> Error:
     if is_fatal(error):
         raise fatal(error, "executing a statement") from error
+    made = _by_code(error)
+    extended = int(getattr(error, "extendedresult", apsw.SQLITE_ERROR))
+    name = _NAMES.get(extended) or _NAMES.get(extended & 0xFF, "SQLITE_ERROR")
+    made.detail |= {"sqlite_code": extended, "sqlite_name": name}
+    return made
+
+
+def foreign_key() -> IntegrityError:
+    """A deferred key is not satisfied where SQLite would say so at COMMIT."""
+    return IntegrityError(
+        "FOREIGN KEY constraint failed",
+        code="constraint_foreign_key",
+        detail={
+            "sqlite_code": int(apsw.SQLITE_CONSTRAINT_FOREIGNKEY),
+            "sqlite_name": "SQLITE_CONSTRAINT_FOREIGNKEY",
+        },
+    )
+
+
+def _by_code(error: apsw.Error) -> Error:
     message = _cut(str(error))
     code = int(getattr(error, "result", apsw.SQLITE_ERROR)) & 0xFF
     extended = int(getattr(error, "extendedresult", code))

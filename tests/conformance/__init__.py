@@ -1,0 +1,1 @@
+"""sqllogictest files against raftdb and against the bundled SQLite: both must say the same."""

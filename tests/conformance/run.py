@@ -1,0 +1,71 @@
+"""Runs a script against SQLite and a target, and lists where they differ."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tests.conformance.script import Record, agrees, parse, result_lines
+from tests.conformance.targets import Failure, Outcome, Target
+
+DIFFERENCES_MAX = 20
+
+
+@dataclass
+class Tally:
+    """Of one file."""
+
+    statements: int = 0
+    queries: int = 0
+    stale: int = 0
+    """Records at which the bundled SQLite itself is not as the file expects (an older SQLite wrote
+    it, or its text for reals differs)."""
+    differences: list[str] = field(default_factory=list)
+
+
+def run(text: str, plain: Target, target: Target) -> Tally:
+    """Each record on both."""
+    tally = Tally()
+    for record in parse(text):
+        wanted, found = plain.run(record.sql), target.run(record.sql)
+        if record.kind == "query":
+            tally.queries += 1
+        else:
+            tally.statements += 1
+        if not _as_expected(record, wanted):
+            tally.stale += 1
+        why = difference(record, wanted, found)
+        if why:
+            tally.differences.append(f"line {record.line}: {why}\n  {record.sql}")
+            if len(tally.differences) >= DIFFERENCES_MAX:
+                break
+    return tally
+
+
+def difference(record: Record, wanted: Outcome, found: Outcome) -> str:
+    """In what the target is not as SQLite; `` when it is."""
+    if isinstance(wanted, Failure) != isinstance(found, Failure):
+        return f"{target_text(found)} instead of {target_text(wanted)}"
+    if isinstance(wanted, Failure) or isinstance(found, Failure):
+        assert isinstance(wanted, Failure)
+        assert isinstance(found, Failure)
+        if (wanted.code, wanted.message) != (found.code, found.message):
+            return f"{target_text(found)} instead of {target_text(wanted)}"
+        return ""
+    ordered = record.sort == "nosort"
+    left, right = [repr(row) for row in wanted], [repr(row) for row in found]
+    if left != right and (ordered or sorted(left) != sorted(right)):
+        return f"{target_text(found)} instead of {target_text(wanted)}"
+    return ""
+
+
+def target_text(outcome: Outcome) -> str:
+    """For people."""
+    if isinstance(outcome, Failure):
+        return f"error {outcome.code} {outcome.message!r}"
+    return f"{len(outcome)} rows {outcome[:3]!r}"
+
+
+def _as_expected(record: Record, outcome: Outcome) -> bool:
+    if record.kind == "statement":
+        return isinstance(outcome, Failure) == record.fails
+    return not isinstance(outcome, Failure) and agrees(record, result_lines(record, outcome))
