@@ -58,7 +58,8 @@ def test_the_runner_sees_differences() -> None:
 def test_scripts_are_read_as_they_are_meant() -> None:
     text = (
         "hash-threshold 8\n\nskipif sqlite\nstatement ok\nnot for us\n\n"
-        "onlyif mysql # a remark\nstatement ok\nnor this\n\nonlyif sqlite\nstatement error\nSELECT\n"
+        "onlyif mysql # a remark\nstatement ok\nnor this\n\n"
+        "onlyif sqlite\nstatement error\nSELECT\n"
         "FROM\n\nquery IRT rowsort label-1\nSELECT 1, 2, ''\n----\n1\n2.000\n(empty)\n\n"
         "query I valuesort\nSELECT 5\n\nhalt\n\nstatement ok\nnever\n"
     )
