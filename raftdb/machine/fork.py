@@ -16,6 +16,7 @@ from raftdb.base.ids import HistoryId
 from raftdb.base.ports import Files
 from raftdb.machine import failures, generations, stored
 from raftdb.machine.format import DATABASE_FILE, OWN_TABLES, PREFIX
+from raftdb.machine.pages import open_vfs
 from raftdb.machine.stored import run_on
 
 __all__ = ["begin_history", "make_plain"]
@@ -64,7 +65,8 @@ def make_plain(path: str) -> None:
 
 def _open(path: str) -> apsw.Connection:
     try:
-        connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE)
+        vfs = open_vfs("").name
+        connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE, vfs=vfs)
     except apsw.Error as error:
         raise failures.fatal(error, f"opening {path}") from error
     connection.execute("PRAGMA synchronous = FULL").fetchall()
