@@ -38,6 +38,8 @@ class Limits:
     requests_per_connection_max: int = 1_024
     proposals_waiting_max: int = 8_192
     proposals_waiting_bytes_max: int = 64 * MIB
+    reads_waiting_max: int = 8_192
+    """Reads of all clients that wait for their index, or for their turn."""
     entry_bytes_max: int = 4 * MIB
     """A log entry takes waiting requests up to this size (one larger request goes alone)."""
     entry_requests_max: int = 1_024

@@ -32,12 +32,12 @@ from raftdb.client.cursor import (
     without_begin,
 )
 from raftdb.client.flight import Flight, Item, resume_all
+from raftdb.client.levels import parse_level
 from raftdb.client.options import Options, make_options, with_timeout
 from raftdb.client.pipeline import PipelineBase, Reply, pipeline_is_open
 from raftdb.client.sqltext import BLANK, READ, classify, split
 from raftdb.client.values import BatchItem, adapt_parameters, adapt_sets, batch_items
 from raftdb.command import Statement
-from raftdb.wire import LEVELS
 
 WAITING_MAX = 1_024
 """Calls that wait for their turn on one connection."""
@@ -72,6 +72,7 @@ class AsyncConnection:
         self._waiting = 0
         self._closed = False
         self._last_index = 0
+        self._last_age_ms = -1
         self._pipeline_task: asyncio.Task[Any] | None = None
         # What cursors ask of a connection:
         self._link = None
@@ -159,6 +160,16 @@ class AsyncConnection:
         """Log index of the last write, or applied index that the last read saw; 0 before."""
         return self._last_index
 
+    @property
+    def token(self) -> str:
+        """As Connection.token."""
+        seen = self._core.seen
+        return seen.to_text() if seen is not None else ""
+
+    def see(self, token: str) -> None:
+        """As Connection.see."""
+        self._core.see(token)
+
     async def status(self, *, timeout: float | None = None) -> dict[str, Any]:
         """What the preferred (else the first given and reachable) node says of itself."""
         return await self._run(lambda left_s: self._core.status(timeout_s=left_s), timeout)
@@ -197,20 +208,22 @@ class AsyncConnection:
         level: str | None,
         timeout: float | None,
     ) -> Outcome:
-        level = self.options.read if level is None else level
-        if level not in LEVELS:
-            raise InterfaceError(
-                f"read level {level!r} is unknown", hint="one of " + ", ".join(LEVELS)
-            )
-        keys, wanted = self.foreign_keys, level
+        wanted, max_age_ms = parse_level(self.options.read if level is None else level)
+        keys = self.foreign_keys
 
         def steps(left_s: float) -> Steps[Outcome]:
             if not reads:
                 return self._core.execute(statements, foreign_keys=keys, timeout_s=left_s)
-            return self._core.query(statements, level=wanted, timeout_s=left_s, foreign_keys=keys)
+            return self._core.query(
+                statements,
+                level=wanted,
+                max_age_ms=max_age_ms,
+                timeout_s=left_s,
+                foreign_keys=keys,
+            )
 
         outcome = await self._run(steps, timeout)
-        self._last_index = outcome.index
+        self._last_index, self._last_age_ms = outcome.index, outcome.age_ms
         return outcome
 
     async def _run(self, steps: Callable[[float], Steps[_Value]], timeout: float | None) -> _Value:
@@ -279,6 +292,7 @@ class AsyncCursor:
         reads = kind.kind == READ
         outcome = await self._connection._request((statement,), reads, read, timeout)
         cursor._take(kind, outcome.results.statements[0])
+        cursor._read_index, cursor._age_ms = outcome.index, outcome.age_ms
         if kind.inserts:
             cursor._lastrowid = outcome.results.statements[0].last_insert_rowid
         return self
@@ -330,6 +344,16 @@ class AsyncCursor:
     def lastrowid(self) -> int | None:
         """Row id of the last INSERT or REPLACE by `execute`; None before the first."""
         return self._cursor.lastrowid
+
+    @property
+    def index(self) -> int:
+        """As Cursor.index."""
+        return self._cursor.index
+
+    @property
+    def age_s(self) -> float | None:
+        """As Cursor.age_s."""
+        return self._cursor.age_s
 
     async def fetchone(self) -> Any:
         """The next row; None when there is none."""

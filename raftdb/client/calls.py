@@ -96,6 +96,7 @@ class Answered:
     index: int = 0
     encoded: bytes = b""
     """command.encode_reply bytes of Result and Rows."""
+    age_ms: int = -1
     unsure: bool = False
     """An attempt before the one that was answered may have taken effect."""
 
@@ -113,7 +114,8 @@ def answer_of(peer: Peer, message: Message, refused: Error | None, chunks: list[
     if type(message) is Result:
         return Answered(peer, message, index=message.index, encoded=message.reply)
     if type(message) is Rows:
-        return Answered(peer, None, index=message.index, encoded=b"".join(chunks))
+        encoded = b"".join(chunks)
+        return Answered(peer, None, index=message.index, encoded=encoded, age_ms=message.age_ms)
     if isinstance(message, Info | Pong | Done):
         return Answered(peer, message)
     raise LinkError(f"answers with {type(message).__name__}")

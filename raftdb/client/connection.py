@@ -13,13 +13,14 @@ from raftdb.client.core import NOT_READS, Core
 from raftdb.client.cursor import Cursor, ResultSet, RowFactory, result_sets
 from raftdb.client.driver import BlockingDriver
 from raftdb.client.flight import resume_all
+from raftdb.client.levels import parse_level
 from raftdb.client.link import IN_PROCESS, Dialler, InProcessLink, own_cluster
 from raftdb.client.options import Options, make_options, with_timeout
 from raftdb.client.pipeline import Pipeline, pipeline_is_open
 from raftdb.client.sqltext import READ, classify
 from raftdb.client.values import BatchItem, batch_items
 from raftdb.command import Results, Statement
-from raftdb.wire import LEVELS, LOCAL
+from raftdb.wire import LOCAL
 
 _Value = TypeVar("_Value")
 
@@ -79,6 +80,7 @@ class Connection:
         self._busy = False
         self._pipeline: Pipeline | None = None
         self._last_index = 0
+        self._last_age_ms = -1
 
     # ---- statements
 
@@ -179,6 +181,18 @@ class Connection:
         """Log index of the last write, or applied index that the last read saw; 0 before."""
         return self._last_index
 
+    @property
+    def token(self) -> str:
+        """What this connection has seen, for reads of level `session` by others: letters, digits,
+        `.`, `-` and `_`, fit for a cookie or a URL. `` before the first answer."""
+        seen = self._core.seen
+        return seen.to_text() if seen is not None else ""
+
+    def see(self, token: str) -> None:
+        """Have reads of level `session` reflect what another connection's `token` stands for, too.
+        Raises InterfaceError for what is none, or of another history than one seen before."""
+        self._core.see(token)
+
     def status(self, *, timeout: float | None = None) -> dict[str, Any]:
         """What the preferred (else the first given and reachable) node says of itself and the
         cluster."""
@@ -233,11 +247,7 @@ class Connection:
         timeout: float | None,
     ) -> Results:
         timeout_s = with_timeout(self.options, timeout)
-        level = self.options.read if level is None else level
-        if level not in LEVELS:
-            raise InterfaceError(
-                f"read level {level!r} is unknown", hint="one of " + ", ".join(LEVELS)
-            )
+        level, max_age_ms = parse_level(self.options.read if level is None else level)
         if not reads:
             steps = self._core.execute(
                 statements, foreign_keys=self.foreign_keys, timeout_s=timeout_s
@@ -248,10 +258,14 @@ class Connection:
                 if results is not None:
                     return results
             steps = self._core.query(
-                statements, level=level, timeout_s=timeout_s, foreign_keys=self.foreign_keys
+                statements,
+                level=level,
+                max_age_ms=max_age_ms,
+                timeout_s=timeout_s,
+                foreign_keys=self.foreign_keys,
             )
         outcome = self._run(steps)
-        self._last_index = outcome.index
+        self._last_index, self._last_age_ms = outcome.index, outcome.age_ms
         return outcome.results
 
     def _read_here(
@@ -260,6 +274,7 @@ class Connection:
         """Have the node in this process answer in this thread. None: ask it as any other."""
         try:
             results, self._last_index = link.local_query(statements, timeout_s)
+            self._last_age_ms = -1
             return results
         except errors.Error as error:
             if error.code in NOT_READS:

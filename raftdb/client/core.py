@@ -37,11 +37,13 @@ from raftdb.base.ports import Clock, Random
 from raftdb.client.actions import Steps
 from raftdb.client.calls import Answered, Call, Peer
 from raftdb.client.courier import Courier
+from raftdb.client.levels import goes_to_leader
 from raftdb.client.options import Options
 from raftdb.command import (
     CodecError,
     Failed,
     Opened,
+    ReadToken,
     Reply,
     ResultDropped,
     Results,
@@ -51,6 +53,7 @@ from raftdb.command import (
 from raftdb.wire import (
     LINEARIZABLE,
     LOCAL,
+    SESSION,
     AttachSession,
     CloseSession,
     ContentHash,
@@ -98,6 +101,8 @@ class Outcome:
     results: Results
     index: int
     """Log index of the write, or applied index of the read's snapshot; 0 where it is not known."""
+    age_ms: int = -1
+    """Of a read: all that was committed longer ago than this is in it; -1: not known."""
 
 
 class _SessionGone(Exception):
@@ -117,6 +122,8 @@ class Core:
     ) -> None:
         self.courier = Courier(options, clock, random, limits)
         self._label = options.name[:128]
+        self.seen: ReadToken | None = None
+        """What this client has seen: reads of level `session` reflect that at least."""
         self.session: Session | None = None
         """What writes belong to; None: the next one opens it."""
         self._unsettled: tuple[Write, ...] = ()
@@ -239,6 +246,7 @@ class Core:
             answered.peer.attached = b""
             raise _SessionGone(reply.error, answered.unsure)
         self._take(write)
+        self.note_seen(answered.peer, answered.index)
         return Outcome(results_of(reply), answered.index)
 
     def _take(self, write: Write) -> None:
@@ -305,6 +313,7 @@ class Core:
         statements: tuple[Statement, ...],
         *,
         level: str = LINEARIZABLE,
+        max_age_ms: int = 0,
         timeout_s: float,
         max_rows: int = 0,
         foreign_keys: bool = True,
@@ -315,9 +324,13 @@ class Core:
             yield from self.settle(call)
 
         def make(peer: Peer, timeout_ms: int) -> Sequence[Request]:
-            return (Query(peer.request_id(), level, timeout_ms, statements, max_rows),)
+            token = self.seen.to_text() if level == SESSION and self.seen is not None else ""
+            request_id = peer.request_id()
+            return (Query(request_id, level, timeout_ms, statements, max_rows, token, max_age_ms),)
 
-        ask = self.courier.ask_any if level == LOCAL else self.courier.ask_leader
+        courier = self.courier
+        to_leader = goes_to_leader(level, courier.options.prefer)
+        ask = courier.ask_leader if to_leader else courier.ask_any
         answered = yield from ask(make, call)
         if answered.error is not None:
             if answered.error.code in NOT_READS:
@@ -326,7 +339,36 @@ class Core:
                     yield from self.execute(statements, foreign_keys=foreign_keys, timeout_s=left_s)
                 )
             raise _not_applied(answered.error)
-        return Outcome(results_of(decode_answer(answered.encoded)), answered.index)
+        results = results_of(decode_answer(answered.encoded))
+        self.note_seen(answered.peer, answered.index)
+        return Outcome(results, answered.index, answered.age_ms)
+
+    def note_seen(self, peer: Peer, index: int) -> None:
+        """Something of that log index was shown to the user."""
+        seen = self.seen
+        history = bytes.fromhex(peer.history)
+        if seen is None or seen.history != history:
+            # Another history: the node refuses a token that is not of its own, so this is a
+            # client that was told to go on without one, or its first answer.
+            self.seen = ReadToken(history, 0, index)
+        elif index > seen.index:
+            self.seen = ReadToken(history, seen.fork, index)
+
+    def see(self, text: str) -> None:
+        """Count what a token stands for among what this client has seen. Raises InterfaceError."""
+        if not text:
+            return
+        token, seen = ReadToken.from_text(text), self.seen
+        if seen is None:
+            self.seen = token
+        elif (token.history, token.fork) != (seen.history, seen.fork):
+            raise InterfaceError(
+                "the read token is of other data than this connection has seen",
+                code="token_other_history",
+                hint="the cluster was restored, or the token is another cluster's: drop it",
+            )
+        elif token.index > seen.index:
+            self.seen = token
 
     # ---- other questions
 

@@ -75,6 +75,7 @@ class Courier:
         self._random = random
         self._limits = limits
         self._peers: dict[Address, Peer] = {}
+        self._choose_leader = self.leader
         self._uses = 0
 
     def now_s(self) -> float:
@@ -90,7 +91,7 @@ class Courier:
     def ask_leader(self, make: Make, call: Call) -> Steps[Answered]:
         """Bring the request to the leader. Errors that the leader answers are in the Answered;
         raises DeadlineError, or what makes every node unreachable for good."""
-        return (yield from self._ask(make, call, self.leader))
+        return (yield from self._ask(make, call, self._choose_leader))
 
     def ask_any(self, make: Make, call: Call) -> Steps[Answered]:
         """Bring the request to the preferred node, else the first that was given and answers."""
@@ -126,7 +127,13 @@ class Courier:
                 call.unsure = was_unsure
             if not self._try_again(peer, error):
                 return answered
-            if not isinstance(error, NotLeaderError):
+            if choose is not self._choose_leader and isinstance(
+                error, NotLeaderError | UnavailableError
+            ):
+                # It could have been answered by any node: let another one try.
+                until_s = self._clock.monotonic_s() + self._backoff_s()
+                self.routes.rest(peer.address, until_s, error.message)
+            elif not isinstance(error, NotLeaderError):
                 yield from self.pause(call, error)
 
     def lost(self, peer: Peer, lost: LinkError) -> Steps[None]:

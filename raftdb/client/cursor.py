@@ -112,6 +112,8 @@ class Cursor:
         self._columns: tuple[str, ...] = ()
         self._rowcount = -1
         self._row_class = None
+        self._read_index = 0
+        self._age_ms = -1
 
     # ---- executing
 
@@ -127,7 +129,8 @@ class Cursor:
         """Run one statement.
 
         `parameters`: a sequence for `?`, a mapping for `:name`. `read`: the read level of this call
-        (`linearizable`, `local`). `timeout`: seconds. Raises raftdb.Error.
+        (`linearizable`, `session`, `bounded(seconds)`, `local`). `timeout`: seconds. Raises
+        raftdb.Error.
         """
         connection = self._connection
         if self._closed or connection._closed:
@@ -146,6 +149,7 @@ class Cursor:
         statement = Statement(sql, (adapt_parameters(parameters),))
         results = self._connection._request((statement,), kind.kind == READ, read, timeout)
         self._take(kind, results.statements[0])
+        self._read_index, self._age_ms = connection._last_index, connection._last_age_ms
         if kind.inserts:
             self._lastrowid = results.statements[0].last_insert_rowid
         return self
@@ -173,7 +177,8 @@ class Cursor:
             if error.code in NOT_READS:
                 return False
             raise
-        connection._last_index = index
+        connection._last_index = self._read_index = index
+        self._age_ms = -1
         self._columns = columns
         self._rows = rows
         self._next = 0
@@ -243,6 +248,17 @@ class Cursor:
     def lastrowid(self) -> int | None:
         """Row id of the last INSERT or REPLACE by `execute`; None before the first."""
         return self._lastrowid
+
+    @property
+    def index(self) -> int:
+        """Log index of the write; of a read the index that its snapshot holds at least."""
+        return self._read_index
+
+    @property
+    def age_s(self) -> float | None:
+        """Of a read: all that was committed longer ago than this, before the node took its
+        snapshot, is in it. None where the node does not know."""
+        return self._age_ms / 1000 if self._age_ms >= 0 else None
 
     def fetchone(self) -> Any:
         """The next row; None when there is none."""

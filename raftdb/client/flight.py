@@ -319,6 +319,7 @@ class Flight:
             item.end(Outcome(results_of(reply), message.index), None)
         except Error as error:
             item.end(None, error)
+        self._core.note_seen(peer, message.index)
         self._advance(item)
 
     def _error(self, peer: Peer, item: Item, error: Error) -> None:

@@ -13,7 +13,8 @@ from urllib.parse import parse_qsl, unquote
 
 from raftdb.base.errors import ConfigError, InterfaceError
 from raftdb.base.ids import Address, parse_address, parse_cluster_id
-from raftdb.wire import LEVELS, LINEARIZABLE
+from raftdb.client.levels import parse_level
+from raftdb.wire import LINEARIZABLE
 
 SCHEME = "raftdb://"
 ADDRESSES_MAX = 64
@@ -163,8 +164,10 @@ def _check(options: Options) -> None:
         raise ConfigError(f"{len(options.addresses)} addresses; at most {ADDRESSES_MAX}")
     if options.cluster:
         parse_cluster_id(options.cluster)
-    if options.read not in LEVELS:
-        raise ConfigError(f"read is {options.read!r}", hint="one of " + ", ".join(LEVELS))
+    try:
+        parse_level(options.read)
+    except InterfaceError as error:
+        raise ConfigError(f"read: {error.message}", hint=error.hint) from None
     for name in ("timeout", "hedge", "dial_timeout"):
         seconds = getattr(options, name)
         if not 0 < seconds <= TIMEOUT_S_MAX:

@@ -32,6 +32,7 @@ from raftdb.command.results import (
     Results,
     StatementResult,
 )
+from raftdb.command.token import ReadToken
 
 __all__ = [
     "CloseSession",
@@ -40,6 +41,7 @@ __all__ = [
     "Failed",
     "OpenSession",
     "Opened",
+    "ReadToken",
     "Reply",
     "Request",
     "ResultDropped",

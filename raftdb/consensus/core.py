@@ -200,6 +200,10 @@ class Core:
             raise ProtocolError(f"{type(message).__name__} is not for the engine")
         handler(peer, message)
 
+    def handle(self, kind: type[Any], handler: Callable[[str, Any], None]) -> None:
+        """Have messages of a type that is not for the core itself go to `handler`."""
+        self._handlers[kind] = handler
+
     def on_append(self, peer: str, message: Append) -> None:
         """Rows 3 and 4: put at its index, commit what it verified, answer when durable."""
         _check_terms(peer, message)

@@ -18,8 +18,17 @@ from raftdb.base.ports import Ports, Timer
 from raftdb.consensus.apply import Applier
 from raftdb.consensus.core import Core
 from raftdb.consensus.entry import encode_batch
+from raftdb.consensus.followers_reads import FollowersReads
 from raftdb.consensus.log import DurableLog
-from raftdb.consensus.messages import NOTE_BYTES_MAX, PROTOCOL_VERSION, Hello, Message, Note
+from raftdb.consensus.messages import (
+    NOTE_BYTES_MAX,
+    PROTOCOL_VERSION,
+    Hello,
+    Message,
+    Note,
+    ReadIndex,
+    ReadIndexIs,
+)
 from raftdb.consensus.port import (
     CommittedEntry,
     EngineEvents,
@@ -28,6 +37,7 @@ from raftdb.consensus.port import (
     NotApplied,
     ProposalOutcome,
     ReadOutcome,
+    ReadReady,
     StateMachine,
     Timing,
 )
@@ -36,6 +46,7 @@ from raftdb.consensus.reads import Reads
 from raftdb.consensus.seams import PINNED_VERSION
 from raftdb.consensus.transfer import Transfer
 from raftdb.consensus.transport import Transport, check_members
+from raftdb.consensus.waits import AppliedWaits
 from raftdb.consensus.wall import LEADER, Wall
 
 FOLLOWER_BEHIND_ENTRIES = 32
@@ -91,6 +102,7 @@ class Engine:
         self._heartbeat_timer: Timer | None = None
         self._proposals = Proposals(limits, self._resolve)
         self._reads = Reads(wall, self._resolve)
+        self._waits = AppliedWaits(lambda: self._applier.applied)
         self._applier = self._make_applier(machine)
         hello = Hello(
             PROTOCOL_VERSION, cluster_id, node_id, history_id, PINNED_VERSION, fingerprint
@@ -117,6 +129,11 @@ class Engine:
             limits=limits,
             links=self._transport,
         )
+        self._followers_reads = FollowersReads(
+            self._transport.send, ports.clock.monotonic_s, self._waits, self._resolve
+        )
+        self._core.handle(ReadIndex, self._on_read_index)
+        self._core.handle(ReadIndexIs, self._followers_reads.on_answer)
         self._transfer = Transfer(self._core, ports.executor, self._resume_after_transfer)
 
     def _make_applier(self, machine: StateMachine) -> Applier:
@@ -158,13 +175,45 @@ class Engine:
         """Confirm leadership for a linearizable read. `done` is called once, not before this
         returns; how long it waits is bounded by the leader's own time-out (check-quorum)."""
         reason = self._why_not(0)
-        if not reason and self._reads.count >= self._limits.proposals_waiting_max:
+        reads: Reads | FollowersReads = self._reads
+        if reason == "not_leader" and self._started and self._core.library.leader is not None:
+            reads, reason = self._followers_reads, ""
+        if not reason and reads.count + len(self._waits) >= self._limits.proposals_waiting_max:
             reason = "overloaded"
         if reason:
             self._ports.executor.call_soon(self._resolve, done, NotApplied(reason))
             return
-        self._reads.add(done)
+        reads.add(done)
         self._pump_soon()
+
+    def when_applied(self, index: int, done: Callable[[str], None]) -> None:
+        """Call `done` with `` once the machine has applied `index`, or with the reason why this
+        node will not. Not before this returns."""
+        reason = "stopping" if self._stopped else ""
+        if not reason and len(self._waits) >= self._limits.proposals_waiting_max:
+            reason = "overloaded"
+        if reason or index <= self._applier.applied:
+            self._ports.executor.call_soon(self._resolve, done, reason)
+            return
+        self._waits.add(index, lambda reason: self._resolve(done, reason))
+
+    @property
+    def applied_index(self) -> Index:
+        """The last entry whose effect is committed in the machine."""
+        return Index(self._applier.applied)
+
+    def _on_read_index(self, peer: str, message: ReadIndex) -> None:
+        """A follower's question."""
+
+        def answer(outcome: ReadOutcome) -> None:
+            known = isinstance(outcome, ReadReady)
+            index = int(outcome.index) if isinstance(outcome, ReadReady) else 0
+            self._transport.send(peer, ReadIndexIs(message.number, index, known))
+
+        if self._why_not(0):
+            answer(NotApplied("not_leader"))
+        else:
+            self._reads.add(answer)
 
     def transfer_leadership(self, target: NodeId | None, done: Callable[[str], None]) -> None:
         """Hand over to `target` (None: the most advanced). `done` gets `` or the reason why not.
@@ -265,6 +314,8 @@ class Engine:
             self._make_entry()
             core.advance_commit()
             self._begin_read_round()
+        elif self._followers_reads.count:
+            self._followers_reads.step(core.library.leader, self._transport.connected)
         upto = self._wall.may_apply(core.library.commit_index, journal.durable_index)
         if self._led_term or not self._acks_wait(upto):
             self._applier.advance(upto)
@@ -296,6 +347,7 @@ class Engine:
             self._reads.fail("not_leader")
         if role == LEADER and not self._led_term:
             self._led_term = term
+            self._followers_reads.fail("not_leader")
             self._entry_sequence = self._journal.sequence()
             self._arm_heartbeat()
         elif role != LEADER:
@@ -352,7 +404,8 @@ class Engine:
             library = core.library
             if self._wall.may_read(library.commit_index, library.noop_index):
                 commit = library.commit_index
-                reads.begin_round(core.send_heartbeats(), commit)
+                begun_s = self._ports.clock.monotonic_s()
+                reads.begin_round(core.send_heartbeats(), commit, begun_s)
                 # A single member is its own majority.
                 reads.on_rounds(core.rounds_acked(), self._applier.applied)
 
@@ -367,6 +420,7 @@ class Engine:
             return
         self._core.library.note_applied(self._applier.applied)
         self._reads.on_applied(self._applier.applied)
+        self._waits.on_applied(self._applier.applied)
         self._event(_nothing)
 
     def _resume_after_transfer(self) -> None:
@@ -443,6 +497,8 @@ class Engine:
         self._transfer.fail(reason)
         self._proposals.fail("stopping", reason)
         self._reads.fail("stopping")
+        self._followers_reads.fail("stopping")
+        self._waits.fail("stopping")
 
     def _resolve(self, done: Callable[[Any], None], outcome: Any) -> None:
         self._call(done, outcome)

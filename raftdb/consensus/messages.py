@@ -129,6 +129,21 @@ class Note(NamedTuple):
     data: bytes
 
 
+class ReadIndex(NamedTuple):
+    """A follower has linearizable reads: up to where must it have applied? (thesis 6.4)"""
+
+    number: int
+
+
+class ReadIndexIs(NamedTuple):
+    """Up to here: every write acknowledged before the question of that number left is covered.
+    Not `known`: the sender cannot say that it leads."""
+
+    number: int
+    read_index: int
+    known: bool
+
+
 class Part(NamedTuple):
     """A piece of a message too long for one frame."""
 
@@ -155,6 +170,8 @@ Message = (
     | HeartbeatAck
     | TimeoutNow
     | Note
+    | ReadIndex
+    | ReadIndexIs
     | Part
     | PartAck
     | Hello
@@ -186,6 +203,8 @@ _TYPES: dict[int, tuple[type[Any], tuple[type[Any], ...]]] = {
     22: (Heartbeat, (int, int, int)),
     23: (HeartbeatAck, (int, int)),
     30: (Note, (bytes,)),
+    40: (ReadIndex, (int,)),
+    41: (ReadIndexIs, (int, int, bool)),
 }
 _CODES: dict[type[Any], int] = {cls: code for code, (cls, _checks) in _TYPES.items()}
 

@@ -80,6 +80,9 @@ class ReadReady:
     machine has applied `index` (the engine waited for that already)."""
 
     index: Index
+    begun_s: float = 0.0
+    """By this node's monotonic clock, not later than the confirmation began: what it has applied
+    up to `index` is no older than that (R1)."""
 
 
 ReadOutcome = ReadReady | NotApplied
@@ -146,8 +149,17 @@ class EnginePort(Protocol):
     def propose(self, payload: bytes, done: Callable[[ProposalOutcome], None]) -> None:
         """Replicate one request. `done` is called exactly once."""
 
+    @property
+    def applied_index(self) -> Index:
+        """The last entry whose effect is committed in the machine."""
+
     def read_index(self, done: Callable[[ReadOutcome], None]) -> None:
-        """Confirm leadership for a linearizable read (thesis 6.4). `done` is called once."""
+        """Confirm leadership for a linearizable read (thesis 6.4); a follower has the leader do it.
+        `done` is called once."""
+
+    def when_applied(self, index: int, done: Callable[[str], None]) -> None:
+        """Call `done` with `` once the machine has applied `index`, or with the reason why this
+        node will not. There is no bound of time: the caller has one."""
 
     def transfer_leadership(self, target: NodeId | None, done: Callable[[str], None]) -> None:
         """Hand over to `target` (None: the most advanced). `done` gets `` or the reason why not."""

@@ -17,6 +17,7 @@ class _Round(NamedTuple):
     number: int
     """Of the heartbeat sent after these reads came in."""
     read_index: int
+    begun_s: float
     dones: list[ReadDone]
 
 
@@ -28,7 +29,7 @@ class Reads:
         self._resolve = resolve
         self._waiting: list[ReadDone] = []
         self._round: _Round | None = None
-        self._confirmed: deque[tuple[int, list[ReadDone]]] = deque()
+        self._confirmed: deque[_Round] = deque()
         self.count = 0
 
     def add(self, done: ReadDone) -> None:
@@ -40,9 +41,9 @@ class Reads:
         """Reads wait, and no round is under way: one round serves all that wait."""
         return bool(self._waiting) and self._round is None
 
-    def begin_round(self, number: int, commit: int) -> None:
-        """A heartbeat of this number is about to be sent."""
-        self._round = _Round(number, commit, self._waiting)
+    def begin_round(self, number: int, commit: int, begun_s: float) -> None:
+        """The heartbeat of this number was sent just now, and not before `begun_s`."""
+        self._round = _Round(number, commit, begun_s, self._waiting)
         self._waiting = []
 
     def on_rounds(self, rounds_acked: Iterable[int], applied: int) -> None:
@@ -50,21 +51,22 @@ class Reads:
         current = self._round
         if current is not None and self._wall.read_confirmed(current.number, rounds_acked):
             self._round = None
-            self._confirmed.append((current.read_index, current.dones))
+            self._confirmed.append(current)
             self.on_applied(applied)
 
     def on_applied(self, applied: int) -> None:
         """The machine moved on."""
         confirmed = self._confirmed
-        while confirmed and self._wall.read_index_reached(confirmed[0][0], applied):
-            index, dones = confirmed.popleft()
-            self.count -= len(dones)
-            for done in dones:
-                self._resolve(done, ReadReady(Index(index)))
+        while confirmed and self._wall.read_index_reached(confirmed[0].read_index, applied):
+            current = confirmed.popleft()
+            self.count -= len(current.dones)
+            ready = ReadReady(Index(current.read_index), current.begun_s)
+            for done in current.dones:
+                self._resolve(done, ready)
 
     def fail(self, reason: str) -> None:
         """Leadership is gone, or the engine stops."""
-        dones = [done for _index, group in self._confirmed for done in group]
+        dones = [done for group in self._confirmed for done in group.dones]
         if self._round is not None:
             dones += self._round.dones
         dones += self._waiting

@@ -18,6 +18,7 @@ from raftdb.base.errors import ConfigError, FatalError
 from raftdb.base.ids import HistoryId, Index, Term
 from raftdb.base.limits import Limits
 from raftdb.base.ports import Clock, Files, Log
+from raftdb.command.codec import encode_reply
 from raftdb.command.requests import Parameters, Statement
 from raftdb.command.results import Results
 from raftdb.machine import captures, failures, generations, stored
@@ -37,7 +38,7 @@ from raftdb.machine.format import (
 from raftdb.machine.layout import Run
 from raftdb.machine.pages import CHECKSUM_BYTES, MachineVfs, open_vfs
 from raftdb.machine.policy import READ_PRAGMAS
-from raftdb.machine.readers import UNTIMED_S, QueryStop, ReaderPool
+from raftdb.machine.readers import UNTIMED_S, QueryStop, ReaderPool, too_many_rows
 from raftdb.machine.rowhash import ContentHash, to_bytes
 from raftdb.machine.samples import Sample
 from raftdb.machine.sqltext import is_read
@@ -268,6 +269,18 @@ class Machine:
         bytes_max = self._limits.result_bytes_max if rows_bytes_max is None else rows_bytes_max
         rows = _MANY if rows_max is None else rows_max
         return self._readers.query(statements, bytes_max, rows, stop, timeout_s)
+
+    def query_briefly(
+        self, statements: tuple[Statement, ...], rows_max: int | None
+    ) -> bytes | None:
+        """The encoded reply of `query`, if one statement is all and it is done within about a
+        millisecond; None when it is not, and then nothing has happened. For the node's loop."""
+        results = self._readers.briefly(statements, self._limits.result_bytes_max)
+        if results is None:
+            return None
+        if rows_max is not None and len(results.statements[0].rows) > rows_max:
+            raise too_many_rows()
+        return encode_reply(results)
 
     def query_rows(
         self, sql: str, parameters: Parameters = (), timeout_s: float = UNTIMED_S

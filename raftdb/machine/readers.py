@@ -40,8 +40,15 @@ _INFOS_MAX = 512
 _INFO_BYTES_MAX = 16_384
 _BEGIN = f"BEGIN {MARK}"
 _ROLLBACK = f"ROLLBACK {MARK}"
-_STEPS = 50_000
-"""Steps of SQLite's virtual machine between two looks whether a query must stop: a few ms."""
+_STEPS = 5_000
+"""Steps of SQLite's virtual machine between two looks whether a query must stop: some 0.1 ms."""
+BRIEF_S = 0.001
+"""How long a query may take that is tried in passing (`ReaderPool.briefly`)."""
+BRIEF_ROWS = 500
+BRIEF_BYTES = 64 * 1024
+_LONG_S = 10.0
+"""For so long a statement that took longer is not tried in passing again."""
+_LONG_MAX = 256
 _WAIT_S = 5.0
 """How long a query waits for a free connection."""
 UNTIMED_S = 3_600.0
@@ -88,6 +95,8 @@ class Reader:
         """How long the query that runs now may run."""
         self.late = False
         """It ran longer than that."""
+        self.brief_until_s = 0.0
+        """When it has to be given up, if it was only tried in passing; 0: it was not."""
         self.stopping = False
         """The query must end. An interrupt alone could come before it began, and be lost."""
         self._now_s = now_s
@@ -99,11 +108,13 @@ class Reader:
         self._infos: dict[str, _Info] = {}
 
     def _must_stop(self) -> bool:
-        """Called by SQLite each _STEPS steps: a few ms."""
+        """Called by SQLite each _STEPS steps."""
         if self.stopping:
             return True
         if self._now_s is None:
             return False
+        if self.brief_until_s:
+            return self._now_s() > self.brief_until_s
         started_s = self.started_s
         if started_s is None:
             self.started_s = self._now_s()
@@ -247,6 +258,11 @@ def _too_large(in_bytes: bool) -> DataError:
     )
 
 
+def too_many_rows() -> DataError:
+    """The error of a result with more rows than were asked for."""
+    return _too_large(in_bytes=False)
+
+
 def _stopped() -> OperationalError:
     return OperationalError(
         "the query was stopped because it ran too long",
@@ -320,6 +336,8 @@ class ReaderPool:
         self._condition = threading.Condition()
         self._waiting = 0
         self._closed = False
+        self._long: dict[str, float] = {}
+        """Statements that are not tried in passing, and until when."""
 
     def query(
         self,
@@ -342,6 +360,36 @@ class ReaderPool:
         finally:
             if stop is not None:
                 stop.ends()
+            self._give_back(reader)
+
+    def briefly(self, statements: Sequence[Statement], bytes_max: int) -> Results | None:
+        """As `query`, if that takes no longer than BRIEF_S and brings little; else None, and the
+        statement is not tried in passing again for a while."""
+        now_s = self._now_s
+        key = statements[0].sql
+        if now_s is None or len(statements) > 1 or len(statements[0].parameter_sets) > 1:
+            return None
+        start_s = now_s()
+        if self._long.get(key, 0.0) > start_s:
+            return None
+        try:
+            reader = self._idle.pop()
+        except IndexError:
+            if self._all:
+                return None
+            reader = self._take(0.0)
+        reader.brief_until_s = start_s + BRIEF_S
+        try:
+            return reader.query(statements, min(bytes_max, BRIEF_BYTES), BRIEF_ROWS)
+        except (OperationalError, DataError) as error:
+            if error.code not in ("query_too_long", "result_too_large"):
+                raise
+            if len(self._long) >= _LONG_MAX:
+                self._long.clear()
+            self._long[key] = start_s + _LONG_S
+            return None
+        finally:
+            reader.brief_until_s = 0.0
             self._give_back(reader)
 
     def rows(

@@ -12,6 +12,7 @@ from raftdb.node.admission import Admission
 from raftdb.node.comparison import Comparison
 from raftdb.node.housekeeping import Housekeeping
 from raftdb.node.identity import Identity
-from raftdb.node.replica import Answer, Replica
+from raftdb.node.reading import Answer
+from raftdb.node.replica import Replica
 
 __all__ = ["Admission", "Answer", "Comparison", "Housekeeping", "Identity", "Replica"]

@@ -16,6 +16,8 @@ class Identity:
     history: HistoryId
     node_id: NodeId
     members: tuple[Member, ...]
+    fork: int = 0
+    """Which fork of the history: a restore begins another."""
 
     def member(self, node_id: NodeId) -> Member | None:
         """The member of that name."""

@@ -7,14 +7,11 @@ call that took them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from raftdb.base.errors import (
     DeadlineError,
     Error,
-    FatalError,
-    InterfaceError,
     InternalError,
     NotLeaderError,
     OperationalError,
@@ -29,7 +26,6 @@ from raftdb.command import (
     CloseSession,
     Execute,
     OpenSession,
-    Results,
     SessionId,
     Statement,
     Tick,
@@ -43,29 +39,14 @@ from raftdb.consensus.port import (
     NotApplied,
     OutcomeUnknown,
     ProposalOutcome,
-    ReadOutcome,
 )
 from raftdb.machine import ContentHash, Machine, QueryStop
 from raftdb.node.admission import Admission
 from raftdb.node.deadlines import Deadlines, Slot
 from raftdb.node.identity import Identity
+from raftdb.node.reading import RETRY_AFTER_MS, Answer, Reading
 
-LINEARIZABLE = "linearizable"
-LOCAL = "local"
-LEVELS = (LINEARIZABLE, LOCAL)
-
-RETRY_AFTER_MS = 50
 _VERIFIED_SESSIONS_MAX = 4_096
-_APPLIED_CHECK_S = 0.01
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a call brought. `body` is an encoded reply, `Results` of a query, or a plain value."""
-
-    body: Any
-    index: int
-    """The log index that the answer reflects at least."""
 
 
 Done = Callable[[Answer | None, Error | None], None]
@@ -97,9 +78,14 @@ class Replica:
         self._deadlines = Deadlines(ports.clock, ports.executor)
         self._history = bytes.fromhex(identity.history)
         self._verified: dict[int, bytes] = {}
-        self._lanes = [0] * limits.readers_max
-        """Reads on each lane. The first idle one is taken, so that a long read delays nobody, and
-        quiet nodes keep one thread."""
+        self._reading = Reading(
+            identity=identity,
+            engine=engine,
+            machine=machine,
+            ports=ports,
+            limits=limits,
+            not_applied=self._not_applied,
+        )
         self._reads_waiting = 0
         self._refusal = refusal or _none
         self._draining = False
@@ -174,46 +160,35 @@ class Replica:
         rows_max: int,
         timeout_s: float,
         done: Done,
+        *,
+        token: str = "",
+        max_age_s: float = 0.0,
     ) -> None:
-        """Read at a level, all statements against one snapshot. The answer's body is Results."""
+        """Read at a level, all statements against one snapshot. The answer's body is an encoded
+        reply. `token`: of SESSION, what the answer has to reflect; `max_age_s`: of BOUNDED."""
         try:
             refused = self._refusal(local=level == LOCAL)
             if refused is not None:
                 raise refused
             self._admission.check_statements(statements)
-            if level not in LEVELS:
-                raise InterfaceError(
-                    f"unknown read level {level!r}", hint=f"one of {', '.join(LEVELS)}"
-                )
-            if self._reads_waiting >= self._limits.proposals_waiting_max:
-                raise OverloadedError(
-                    f"{self._reads_waiting} reads wait already",
-                    hint="try again a little later",
-                    detail={"retry_after_ms": RETRY_AFTER_MS},
-                )
+            seen = self._reading.check(level, token, self._reads_waiting)
         except Error as error:
             self._executor.call_soon(done, None, error)
             return
         self._reads_waiting += 1
         call = self._call(timeout_s, done, _read_deadline)
         call.is_read = True
-        if level == LOCAL:
-            self._read(statements, rows_max, call)
-            return
-        self._engine.read_index(
-            lambda outcome: self._on_read_index(outcome, statements, rows_max, call)
-        )
+        self._reading.begin(level, statements, rows_max, seen, max_age_s, call)
 
     def content_hash(self, index: int | None, timeout_s: float, done: Done) -> None:
         """The content hash, once `index` is applied here. The answer's body is a dict."""
         call = self._call(timeout_s, done, _read_deadline)
-        self._content_hash_at(index or 0, call)
+        self._engine.when_applied(index or 0, lambda reason: self._content_hash_at(reason, call))
 
-    def _content_hash_at(self, index: int, call: _Call) -> None:
+    def _content_hash_at(self, reason: str, call: _Call) -> None:
+        if reason:
+            call.end(None, self._not_applied(NotApplied(reason)))
         if call.ended:
-            return
-        if self._engine.status().applied_index < index:
-            self._executor.call_later(_APPLIED_CHECK_S, self._content_hash_at, index, call)
             return
         # On the lane of the writer, so that index and hash belong together.
         self._executor.submit(
@@ -344,39 +319,6 @@ class Replica:
             )
         return None
 
-    # ---- reads
-
-    def _on_read_index(
-        self,
-        outcome: ReadOutcome,
-        statements: tuple[Statement, ...],
-        rows_max: int,
-        call: _Call,
-    ) -> None:
-        if isinstance(outcome, NotApplied):
-            call.end(None, self._not_applied(outcome))
-        elif not call.ended:
-            self._read(statements, rows_max, call)
-
-    def _read(self, statements: tuple[Statement, ...], rows_max: int, call: _Call) -> None:
-        index = int(self._engine.status().applied_index)
-        lane = self._lanes.index(min(self._lanes))
-        self._lanes[lane] += 1
-        call.stop = QueryStop()
-
-        def work() -> Results:
-            return self._machine.query(*statements, rows_max=rows_max or None, stop=call.stop)
-
-        def done(result: Any, error: BaseException | None) -> None:
-            self._lanes[lane] -= 1
-            call.end(*_answer(result, error, index))
-            if isinstance(error, FatalError):
-                # A damaged page: this node's copy can't be trusted any more. What a callback
-                # raises stops the node.
-                raise error
-
-        self._executor.submit(f"read-{lane}", work, done)
-
     # ---- calls under way
 
     def _call(self, timeout_s: float, done: Done, late: Callable[[float], Error]) -> _Call:
@@ -487,4 +429,4 @@ def _ignore(_answer: Answer | None, _error: Error | None) -> None:
     pass
 
 
-__all__ = ["LEVELS", "LINEARIZABLE", "LOCAL", "Answer", "Done", "Replica"]
+__all__ = ["Answer", "Done", "Replica"]

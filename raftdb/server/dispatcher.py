@@ -11,7 +11,7 @@ from typing import Any
 import raftdb.wire as wire
 from raftdb.base.errors import AuthError, Error, InterfaceError, SessionError
 from raftdb.base.ids import NodeId
-from raftdb.command import Failed, Opened, SessionId, decode_reply, encode_reply
+from raftdb.command import Failed, Opened, SessionId, decode_reply
 from raftdb.node import Answer, Replica
 
 Send = Callable[[Any], None]
@@ -80,6 +80,8 @@ class Dispatcher:
             message.max_rows,
             message.timeout_ms / 1000,
             self._answer(message.request_id, self._send_rows),
+            token=message.token,
+            max_age_s=message.max_age_ms / 1000,
         )
 
     def _on_open(self, message: wire.OpenSession) -> None:
@@ -169,7 +171,7 @@ class Dispatcher:
         self._send_result(request_id, answer)
 
     def _send_rows(self, request_id: int, answer: Answer) -> None:
-        for rows in wire.rows_messages(request_id, answer.index, encode_reply(answer.body)):
+        for rows in wire.rows_messages(request_id, answer.index, answer.body, age_ms=answer.age_ms):
             self._send(rows)
 
     def _send_done(self, request_id: int, _answer: Answer) -> None:

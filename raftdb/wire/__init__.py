@@ -10,9 +10,11 @@ Never: a socket, a clock, SQL semantics, routing.
 from raftdb.wire.connection import ClientSide, ServerSide, State
 from raftdb.wire.errors import LocalProtocolError, RemoteProtocolError
 from raftdb.wire.messages import (
+    BOUNDED,
     LEVELS,
     LINEARIZABLE,
     LOCAL,
+    SESSION,
     VERSION,
     VERSIONS,
     AttachSession,
@@ -45,6 +47,8 @@ from raftdb.wire.messages import (
 )
 
 __all__ = [
+    "BOUNDED",
+    "SESSION",
     "LEVELS",
     "LINEARIZABLE",
     "LOCAL",

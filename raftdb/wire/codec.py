@@ -21,6 +21,7 @@ from raftdb.base.errors import OUTCOMES, DataError
 from raftdb.base.packing import pack
 from raftdb.command import Statement
 from raftdb.command.requests import Parameters
+from raftdb.command.token import TOKEN_CHARACTERS_MAX
 from raftdb.wire import messages as m
 from raftdb.wire.errors import LocalProtocolError, RemoteProtocolError
 
@@ -87,7 +88,15 @@ def _execute_fields(v: m.Execute) -> tuple[Any, ...]:
 
 
 def _query_fields(v: m.Query) -> tuple[Any, ...]:
-    return (v.request_id, v.level, v.timeout_ms, v.max_rows, _statements(v.statements))
+    return (
+        v.request_id,
+        v.level,
+        v.timeout_ms,
+        v.max_rows,
+        v.token,
+        v.max_age_ms,
+        _statements(v.statements),
+    )
 
 
 def _welcome_fields(v: m.Welcome) -> tuple[Any, ...]:
@@ -121,7 +130,7 @@ _ENCODERS: dict[type, tuple[int, Callable[[Any], tuple[Any, ...]]]] = {
     m.Cancel: (11, lambda v: (v.request_id,)),
     m.Welcome: (64, _welcome_fields),
     m.Result: (65, lambda v: (v.request_id, v.index, v.reply)),
-    m.Rows: (66, lambda v: (v.request_id, v.index, v.chunk, v.last)),
+    m.Rows: (66, lambda v: (v.request_id, v.index, v.chunk, v.last, v.age_ms)),
     m.Info: (67, lambda v: (v.request_id, v.info)),
     m.Pong: (68, lambda v: (v.request_id,)),
     m.ErrorMessage: (69, lambda v: (v.request_id, v.error)),
@@ -366,7 +375,15 @@ def _read_execute(
     )
 
 
-def _read_query(rid: Any, level: Any, timeout_ms: Any, max_rows: Any, statements: Any) -> m.Query:
+def _read_query(
+    rid: Any,
+    level: Any,
+    timeout_ms: Any,
+    max_rows: Any,
+    token: Any,
+    max_age_ms: Any,
+    statements: Any,
+) -> m.Query:
     if level not in m.LEVELS:
         raise ValueError(f"read level {_shown(level)} is unknown")
     return m.Query(
@@ -375,6 +392,8 @@ def _read_query(rid: Any, level: Any, timeout_ms: Any, max_rows: Any, statements
         _timeout(timeout_ms),
         _read_statements(statements),
         _integer(max_rows, "max_rows", 0),
+        _text(token, "the token", TOKEN_CHARACTERS_MAX),
+        _integer(max_age_ms, "max_age_ms", 0),
     )
 
 
@@ -438,12 +457,13 @@ def _read_result(rid: Any, index: Any, reply: Any) -> m.Result:
     return m.Result(_rid(rid), _integer(index, "the index", 0), _bytes(reply, "the reply"))
 
 
-def _read_rows(rid: Any, index: Any, chunk: Any, last: Any) -> m.Rows:
+def _read_rows(rid: Any, index: Any, chunk: Any, last: Any, age_ms: Any) -> m.Rows:
     return m.Rows(
         _rid(rid),
         _integer(index, "the index", 0),
         _bytes(chunk, "a chunk"),
         _boolean(last, "last"),
+        _integer(age_ms, "the age", -1),
     )
 
 

@@ -32,8 +32,10 @@ VERSIONS = (VERSION,)
 """All versions that this release can speak, best first."""
 
 LINEARIZABLE = "linearizable"
+SESSION = "session"
+BOUNDED = "bounded"
 LOCAL = "local"
-LEVELS = (LINEARIZABLE, LOCAL)
+LEVELS = (LINEARIZABLE, SESSION, BOUNDED, LOCAL)
 """Read levels of version 1."""
 
 ROWS_CHUNK_BYTES = 256 * 1024
@@ -115,6 +117,10 @@ class Query:
     statements: tuple[Statement, ...]
     max_rows: int = 0
     """Refuse results of more rows than this; 0: only limits.result_bytes_max bounds them."""
+    token: str = ""
+    """Of SESSION: command.ReadToken, what the answer has to reflect; `` for nothing."""
+    max_age_ms: int = 0
+    """Of BOUNDED: how old the answer may be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +206,8 @@ class Rows:
     """Applied index that the snapshot was taken at."""
     chunk: bytes
     last: bool
+    age_ms: int = -1
+    """All that was committed longer ago than this, before the snapshot, is in it; -1: not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,10 +291,14 @@ def choose_version(hello: Hello) -> int:
 
 
 def rows_messages(
-    request_id: int, index: int, encoded: bytes, chunk_bytes: int = ROWS_CHUNK_BYTES
+    request_id: int,
+    index: int,
+    encoded: bytes,
+    chunk_bytes: int = ROWS_CHUNK_BYTES,
+    age_ms: int = -1,
 ) -> Iterator[Rows]:
     """Cut an encoded answer (command.encode_reply) into Rows of bounded size; at least one."""
     view = memoryview(encoded)
     for start in range(0, max(len(encoded), 1), chunk_bytes):
         end = start + chunk_bytes
-        yield Rows(request_id, index, bytes(view[start:end]), end >= len(encoded))
+        yield Rows(request_id, index, bytes(view[start:end]), end >= len(encoded), age_ms)

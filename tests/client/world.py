@@ -24,6 +24,7 @@ from raftdb.base.errors import (
     OperationalError,
     ProgrammingError,
     SessionError,
+    UnavailableError,
 )
 from raftdb.base.ids import Address
 from raftdb.client.actions import Await, Dial, Drop, Link, LinkError, Pause, Steps, Transmit
@@ -105,6 +106,10 @@ class Node:
         """Errors to answer the next requests with."""
         self.lose_replies = 0
         """So many replies to writes are lost, with their connection."""
+        self.behind = False
+        """Lags: session and bounded reads are sent elsewhere."""
+        self.follower_reads = False
+        """Answers linearizable reads without leading."""
         self.mute = False
         """Takes requests and applies them, and never answers."""
 
@@ -175,8 +180,11 @@ class Node:
         self.world.enter_log(commit)
 
     def query(self, link: WorldLink, message: Query) -> None:
-        if message.level != "local" and not self.leads:
+        if message.level == "linearizable" and not self.leads and not self.follower_reads:
             self.reply(link, ErrorMessage.of(message.request_id, self.not_leader()))
+        elif self.behind and message.level in ("session", "bounded"):
+            error = UnavailableError("lags", code="behind")
+            self.reply(link, ErrorMessage.of(message.request_id, error))
         elif any(statement.sql != "read" for statement in message.statements):
             error = ProgrammingError("it writes", code="not_a_query")
             self.reply(link, ErrorMessage.of(message.request_id, error))
@@ -184,7 +192,9 @@ class Node:
             rows = tuple((effect,) for effect in self.world.effects)
             encoded = encode_reply(Results((StatementResult(("x",), rows, 0, 0),)))
             index = self.world.index
-            self.reply(link, *rows_messages(message.request_id, index, encoded, chunk_bytes=16))
+            self.reply(
+                link, *rows_messages(message.request_id, index, encoded, chunk_bytes=16, age_ms=250)
+            )
 
     def not_leader(self) -> Error:
         leader = self.world.believed or self.world.leader

@@ -164,10 +164,8 @@ def test_followers_and_strangers_refuse() -> None:
     trio = Trio()
     follower = trio.followers()[0]
     outcomes = trio.propose(follower)
-    reads = trio.read(follower)
     trio.run(0.01)
     assert outcomes == [NotApplied("not_leader")]
-    assert reads == [NotApplied("not_leader")]
 
 
 def test_before_start_and_after_stop() -> None:

@@ -28,6 +28,8 @@ from raftdb.consensus.messages import (
     Ping,
     PreVote,
     PreVoteResponse,
+    ReadIndex,
+    ReadIndexIs,
     RequestVote,
     TermHint,
     TimeoutNow,
@@ -53,6 +55,8 @@ EXAMPLES: list[Any] = [
     Heartbeat(1, 2, 3),
     Note(b"anything"),
     HeartbeatAck(1, (1 << 63) - 1),
+    ReadIndex(7),
+    ReadIndexIs(7, 8, True),
 ]
 
 

@@ -137,3 +137,28 @@ def test_a_stopped_node_answers_nothing(members: Members) -> None:
     with pytest.raises(raftdb.UnavailableError):
         connection.batch(["SELECT 1"])
     members.restart(str(node.config.node_id))
+
+
+@pytest.mark.parametrize("level", ["linearizable", "session", "bounded(5)", "local"])
+def test_every_level_at_every_member(members: Members, level: str) -> None:
+    leader = members.leader()
+    with leader.connect() as writer:
+        writer.execute("CREATE TABLE IF NOT EXISTS levels (a)")
+        for node in members.running():
+            prefer = str(node.config.node_id)
+            # By the network, to that one node.
+            with leader.connect(prefer=prefer, read=level) as reader:
+                for _ in range(10):
+                    written = writer.execute("INSERT INTO levels VALUES (1)").index
+                    reader.see(writer.token)
+                    cursor = reader.execute("SELECT count(*) FROM levels")
+                    if level in ("linearizable", "session"):
+                        assert cursor.index >= written
+                        assert (
+                            cursor.fetchone()
+                            == writer.execute("SELECT count(*) FROM levels").fetchone()
+                        )
+                    if level.startswith("bounded"):
+                        assert cursor.age_s is not None
+                        assert cursor.age_s <= 5
+                assert reader.token >= writer.token or level == "local"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from raftdb.base.errors import DeadlineError, OperationalError
-from raftdb.command import Statement
+from raftdb.base.errors import DataError, DeadlineError, OperationalError, ProgrammingError
+from raftdb.command import Results, Statement, decode_reply
 from raftdb.machine import QueryStop
 from raftdb.runtime import RealClock
 from tests.machine.support import Database
@@ -56,3 +57,31 @@ def test_stopping_what_is_over_disturbs_nobody(database: Database) -> None:
     database.machine.query(Statement("SELECT 1"), stop=stop)
     stop.stop()
     assert database.machine.query(Statement("SELECT 2")).statements[0].rows == ((2,),)
+
+
+def test_a_query_in_passing_is_short_or_has_not_happened(tmp_path: Path) -> None:
+    database = Database(tmp_path, clock=RealClock())
+    machine = database.machine
+    short = (Statement("SELECT ?, 'x'", ((7,),)),)
+    reply = decode_reply(machine.query_briefly(short, None) or b"")
+    assert isinstance(reply, Results)
+    assert reply.statements[0].rows == ((7, "x"),)
+    with pytest.raises(ProgrammingError):
+        machine.query_briefly((Statement("SELECT nonsense"),), None)
+    started_s = time.monotonic()
+    assert machine.query_briefly((Statement(ENDLESS),), None) is None
+    assert time.monotonic() - started_s < 1.0
+    many = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < ?)"
+    for sql, limit in ((f"{many} SELECT x FROM c", 2_000), ("SELECT zeroblob(?)", 100_000)):
+        statements = (Statement(sql, ((limit,),)),)
+        assert machine.query_briefly(statements, None) is None
+        assert machine.query_briefly((Statement(sql, ((1,),)),), None) is None, "for a while"
+        assert len(machine.query(*statements).statements[0].rows) > 0
+    with pytest.raises(DataError):
+        machine.query_briefly((Statement("VALUES (1), (2)"),), 1)
+    assert machine.query_briefly((*short, *short), None) is None
+    taken = [machine._readers._idle.pop()]
+    assert machine.query_briefly(short, None) is None, "no waiting for a reader either"
+    machine._readers._give_back(taken.pop())
+    assert machine.query_briefly(short, None) is not None
+    database.close()

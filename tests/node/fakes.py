@@ -11,7 +11,7 @@ from typing import Any
 from raftdb.base.ids import Address, ClusterId, HistoryId, Index, NodeId, Term
 from raftdb.base.limits import Limits
 from raftdb.base.ports import Done
-from raftdb.command import Results, SessionId, Statement, StatementResult
+from raftdb.command import Results, SessionId, Statement, StatementResult, encode_reply
 from raftdb.consensus.port import EngineStatus, Member
 from raftdb.node import Answer, Identity, Replica
 
@@ -67,6 +67,12 @@ class HandLoop:
 
         self._ready.append(both)
 
+    def step(self) -> None:
+        """What is ready now, and not what comes of it."""
+        ready, self._ready = self._ready, []
+        for call in ready:
+            call()
+
     def run(self) -> None:
         while self._ready:
             self._ready.pop(0)()
@@ -91,6 +97,7 @@ class FakeEngine:
     applied: int = 50
     proposals: list[tuple[bytes, Callable[[Any], None]]] = field(default_factory=list)
     reads: list[Callable[[Any], None]] = field(default_factory=list)
+    waits: list[tuple[int, Callable[[str], None]]] = field(default_factory=list)
     transfers: list[tuple[Any, Callable[[str], None]]] = field(default_factory=list)
 
     def propose(self, payload: bytes, done: Callable[[Any], None]) -> None:
@@ -98,6 +105,22 @@ class FakeEngine:
 
     def read_index(self, done: Callable[[Any], None]) -> None:
         self.reads.append(done)
+
+    @property
+    def applied_index(self) -> Index:
+        return Index(self.applied)
+
+    def when_applied(self, index: int, done: Callable[[str], None]) -> None:
+        self.waits.append((index, done))
+        self.apply(self.applied)
+
+    def apply(self, index: int) -> None:
+        """The machine has applied that much."""
+        self.applied = index
+        ready = [done for wanted, done in self.waits if wanted <= index]
+        self.waits = [(wanted, done) for wanted, done in self.waits if wanted > index]
+        for done in ready:
+            done("")
 
     def transfer_leadership(self, target: Any, done: Callable[[str], None]) -> None:
         self.transfers.append((target, done))
@@ -117,9 +140,19 @@ class FakeMachine:
         self.error: Exception | None = None
         self.rows: tuple[tuple[Any, ...], ...] = ((1,),)
         self.asked: list[tuple[int | None, Any]] = []
+        self.is_brief = False
+        self.brief = 0
 
     def session_token(self, number: int) -> bytes | None:
         return SESSION.token if number == SESSION.number else None
+
+    def query_briefly(
+        self, statements: tuple[Statement, ...], rows_max: int | None
+    ) -> bytes | None:
+        if not self.is_brief:
+            return None
+        self.brief += 1
+        return encode_reply(self.query(*statements, rows_max=rows_max, stop=None))
 
     def query(self, *statements: Statement, rows_max: int | None = None, stop: Any) -> Results:
         self.asked.append((rows_max, stop))
@@ -172,6 +205,7 @@ class Bench:
         )
         self.loop.run()
 
-    def query(self, level: str = "linearizable", rows_max: int = 0) -> None:
-        self.replica.query(level, (Statement("SELECT 1"),), rows_max, 5.0, self.done)
+    def query(self, level: str = "linearizable", rows_max: int = 0, **options: Any) -> None:
+        statements = (Statement("SELECT 1"),)
+        self.replica.query(level, statements, rows_max, 5.0, self.done, **options)
         self.loop.run()

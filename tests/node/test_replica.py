@@ -17,7 +17,7 @@ from raftdb.base.errors import (
 )
 from raftdb.base.ids import Index
 from raftdb.base.limits import Limits
-from raftdb.command import Execute, SessionId, Statement, decode_request
+from raftdb.command import Execute, Results, SessionId, Statement, decode_reply, decode_request
 from raftdb.consensus.port import Applied, NotApplied, OutcomeUnknown, ReadReady
 from raftdb.node import Answer
 from tests.node.fakes import FORGED, SESSION, Bench
@@ -103,9 +103,12 @@ def test_a_linearizable_read_waits_for_the_engine(bench: Bench) -> None:
     bench.query()
     assert bench.answers == []
     bench.engine.reads[0](ReadReady(Index(50)))
+    bench.loop.step()
     assert bench.loop.lanes == ["read-0"]
     bench.loop.run()
-    assert bench.answers[0].body.statements[0].rows == ((1,),)
+    results = decode_reply(bench.answers[0].body)
+    assert isinstance(results, Results)
+    assert results.statements[0].rows == ((1,),)
 
 
 def test_a_read_that_the_engine_refuses_goes_elsewhere(bench: Bench) -> None:
@@ -151,6 +154,7 @@ def test_a_bound_on_rows_reaches_the_machine(bench: Bench) -> None:
 def test_reads_at_the_same_time_have_lanes_of_their_own(bench: Bench) -> None:
     for _ in range(3):
         bench.replica.query("local", (Statement("SELECT 1"),), 0, 5.0, bench.done)
+    bench.loop.step()
     assert bench.loop.lanes == ["read-0", "read-1", "read-2"]
     bench.loop.run()
     bench.query("local")
@@ -161,6 +165,7 @@ def test_a_read_past_its_deadline_is_stopped(bench: Bench, monkeypatch: pytest.M
     stopped: list[bool] = []
     monkeypatch.setattr("raftdb.machine.QueryStop.stop", lambda _self: stopped.append(True))
     bench.replica.query("local", (Statement("SELECT 1"),), 0, 0.5, bench.done)
+    bench.loop.step()
     bench.loop.lanes.clear()
     waiting, bench.loop._ready = bench.loop._ready, []
     bench.loop.pass_time(1.0)
@@ -172,7 +177,7 @@ def test_a_read_past_its_deadline_is_stopped(bench: Bench, monkeypatch: pytest.M
 
 
 def test_reads_that_wait_are_bounded() -> None:
-    bench = Bench(Limits(proposals_waiting_max=2))
+    bench = Bench(Limits(reads_waiting_max=2))
     for _ in range(3):
         bench.query()
     (error,) = bench.answers

@@ -110,7 +110,7 @@ class Clients:
             return
         pause_s = max(self._pause_s, 0.1)
         self._world.at(self._world.random.expovariate(1 / pause_s), self._read_sometime)
-        node = self._choose()
+        node = self._choose(leading=0.5)
         if node is not None:
             self._read(node)
 
@@ -136,11 +136,11 @@ class Clients:
 
     # -- helpers ---------------------------------------------------------------------------------
 
-    def _choose(self) -> SimNode | None:
-        """Mostly a node that believes to lead, sometimes just any."""
+    def _choose(self, leading: float = 0.9) -> SimNode | None:
+        """Mostly a node that believes to lead, sometimes just any (followers read too)."""
         draw = self._world.random
         leaders = self._cluster.leaders()
-        if leaders and draw.random() < 0.9:
+        if leaders and draw.random() < leading:
             return draw.choice(leaders)
         live = self._cluster.live()
         return draw.choice(live) if live else None

@@ -1,0 +1,263 @@
+"""Reads: at which level, where, and how old the answer may be.
+
+Everything here runs on the loop, but for the work on the reading lanes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from raftdb.base.errors import (
+    Error,
+    FatalError,
+    InterfaceError,
+    InternalError,
+    OverloadedError,
+    UnavailableError,
+)
+from raftdb.base.limits import Limits
+from raftdb.base.ports import Ports
+from raftdb.command import ReadToken, Statement, encode_reply
+from raftdb.consensus.port import EnginePort, NotApplied, ReadOutcome
+from raftdb.machine import Machine, QueryStop
+from raftdb.node.identity import Identity
+
+LINEARIZABLE = "linearizable"
+SESSION = "session"
+BOUNDED = "bounded"
+LOCAL = "local"
+LEVELS = (LINEARIZABLE, SESSION, BOUNDED, LOCAL)
+
+PATIENCE_S = 1.0
+"""So long a node that lags, or hears no leader, lets a read wait that another could answer."""
+TURN_S = 0.004
+"""Short reads are done on the loop for so long in one go; then others have their turn."""
+RETRY_AFTER_MS = 50
+
+
+class Call(Protocol):
+    """One call under way, as the replica makes it."""
+
+    ended: bool
+    stop: QueryStop | None
+
+    def end(self, answer: Any, error: Error | None) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a call brought. `body` is an encoded reply, or a plain value."""
+
+    body: Any
+    index: int
+    """The log index that the answer reflects at least."""
+    age_ms: int = -1
+    """Of a read: what was committed longer ago than this is in it; -1: not known."""
+
+
+class Reading:
+    """The levels, the freshness of this node, and the lanes."""
+
+    def __init__(
+        self,
+        *,
+        identity: Identity,
+        engine: EnginePort,
+        machine: Machine,
+        ports: Ports,
+        limits: Limits,
+        not_applied: Callable[[NotApplied], Error],
+    ) -> None:
+        self._identity = identity
+        self._history = bytes.fromhex(identity.history)
+        self._engine = engine
+        self._machine = machine
+        self._clock = ports.clock
+        self._executor = ports.executor
+        self._limits = limits
+        self._not_applied = not_applied
+        self._fresh_s: float | None = None
+        """What this node has applied holds all that was committed before this moment (R1)."""
+        self._lanes = [0] * limits.readers_max
+        """Reads on each lane. The first idle one is taken, so that a long read delays nobody, and
+        quiet nodes keep one thread."""
+        self._ready: deque[_Read] = deque()
+        self._draining = False
+
+    def check(self, level: str, token: str, waiting: int) -> ReadToken | None:
+        """The token, if there is one. Raises what is wrong with the request before it waits."""
+        if level not in LEVELS:
+            raise InterfaceError(
+                f"unknown read level {level!r}", hint=f"one of {', '.join(LEVELS)}"
+            )
+        if waiting >= self._limits.reads_waiting_max:
+            raise OverloadedError(
+                f"{waiting} reads wait already",
+                hint="try again a little later",
+                detail={"retry_after_ms": RETRY_AFTER_MS},
+            )
+        if not token:
+            return None
+        seen = ReadToken.from_text(token)
+        for what, theirs, ours in (
+            ("history", seen.history, self._history),
+            ("fork", seen.fork, self._identity.fork),
+        ):
+            if theirs != ours:
+                raise InterfaceError(
+                    f"the read token is of another {what} of the data than this cluster has now",
+                    code=f"token_other_{what}",
+                    hint="the cluster was restored, or the token is another cluster's: drop it,"
+                    " and read again without it",
+                )
+        return seen
+
+    def begin(
+        self,
+        level: str,
+        statements: tuple[Statement, ...],
+        rows_max: int,
+        seen: ReadToken | None,
+        max_age_s: float,
+        call: Call,
+    ) -> None:
+        """Read at that level; the call's answer is the encoded results."""
+        read = _Read(statements, rows_max, call, max_age_s)
+        if level == LOCAL:
+            self._soon(read)
+        elif level == SESSION:
+            index = seen.index if seen is not None else 0
+            if self._engine.applied_index >= index:
+                self._soon(read)
+            else:
+                self._be_patient(read, f"has not applied index {index} yet", "behind")
+                self._engine.when_applied(index, lambda reason: self._reached(reason, read))
+        elif level == BOUNDED and self._age_s() <= max_age_s:
+            self._soon(read)
+        else:
+            if level == BOUNDED:
+                self._be_patient(read, "cannot prove how old its data is", "too_old")
+            self._engine.read_index(lambda outcome: self._confirmed(outcome, level, read))
+
+    # ---- waiting
+
+    def _age_s(self) -> float:
+        if self._fresh_s is None:
+            return float("inf")
+        return max(0.0, self._clock.monotonic_s() - self._fresh_s)
+
+    def _confirmed(self, outcome: ReadOutcome, level: str, read: _Read) -> None:
+        if isinstance(outcome, NotApplied):
+            error = self._not_applied(outcome)
+            if level == BOUNDED and not isinstance(error, OverloadedError):
+                error = self._elsewhere("cannot prove how old its data is", "too_old")
+            read.call.end(None, error)
+            return
+        if self._fresh_s is None or outcome.begun_s > self._fresh_s:
+            self._fresh_s = outcome.begun_s
+        if level == BOUNDED and self._age_s() > read.max_age_s:
+            what = f"needed {self._age_s():.3f} s to prove how old its data is"
+            read.call.end(None, self._elsewhere(what, "too_old"))
+        else:
+            self._soon(read)
+
+    def _reached(self, reason: str, read: _Read) -> None:
+        if reason:
+            read.call.end(None, self._not_applied(NotApplied(reason)))
+        else:
+            self._soon(read)
+
+    def _be_patient(self, read: _Read, what: str, code: str) -> None:
+        def give_up() -> None:
+            read.call.end(None, self._elsewhere(what, code))
+
+        self._executor.call_later(PATIENCE_S, give_up)
+
+    def _elsewhere(self, what: str, code: str) -> Error:
+        return UnavailableError(
+            f"{self._identity.node_id} {what}",
+            code=code,
+            hint="another node may answer, or this one later",
+        )
+
+    # ---- reading
+
+    def _soon(self, read: _Read) -> None:
+        self._ready.append(read)
+        if not self._draining:
+            self._draining = True
+            self._executor.call_soon(self._drain)
+
+    def _drain(self) -> None:
+        """Do what can be done right here: a hand-over to another thread and back costs more than
+        a short read. What turns out to be long goes to a lane."""
+        self._draining = False
+        ready = self._ready
+        now_s = self._clock.monotonic_s
+        end_s = now_s() + TURN_S
+        while ready:
+            read = ready.popleft()
+            if read.call.ended:
+                continue
+            index = int(self._engine.applied_index)
+            age_ms = -1 if self._fresh_s is None else int(self._age_s() * 1000) + 1
+            try:
+                body = self._machine.query_briefly(read.statements, read.rows_max or None)
+            except Exception as error:
+                self._draining = bool(ready)
+                if ready:
+                    self._executor.call_soon(self._drain)
+                self._ended(read.call, None, error)
+                return
+            if body is None:
+                self._on_lane(read, index, age_ms)
+            else:
+                read.call.end(Answer(body, index, age_ms), None)
+            if ready and now_s() > end_s:
+                self._draining = True
+                self._executor.call_soon(self._drain)
+                return
+
+    def _on_lane(self, read: _Read, index: int, age_ms: int) -> None:
+        lane = self._lanes.index(min(self._lanes))
+        self._lanes[lane] += 1
+        call = read.call
+        stop = call.stop = QueryStop()
+
+        def work() -> bytes:
+            rows_max = read.rows_max or None
+            return encode_reply(self._machine.query(*read.statements, rows_max=rows_max, stop=stop))
+
+        def done(result: Any, error: BaseException | None) -> None:
+            self._lanes[lane] -= 1
+            answer = Answer(result, index, age_ms) if error is None else None
+            self._ended(call, answer, error)
+
+        self._executor.submit(f"read-{lane}", work, done)
+
+    def _ended(self, call: Call, answer: Answer | None, error: BaseException | None) -> None:
+        if error is None or isinstance(error, Error):
+            call.end(answer, error)
+        else:
+            call.end(None, InternalError(f"{type(error).__name__}: {error}"))
+        if isinstance(error, FatalError):
+            # A damaged page: this node's copy can't be trusted any more. What a callback
+            # raises stops the node.
+            raise error
+
+
+class _Read:
+    """One read on its way."""
+
+    __slots__ = ("call", "max_age_s", "rows_max", "statements")
+
+    def __init__(
+        self, statements: tuple[Statement, ...], rows_max: int, call: Call, max_age_s: float
+    ) -> None:
+        self.statements = statements
+        self.rows_max = rows_max
+        self.call = call
+        self.max_age_s = max_age_s

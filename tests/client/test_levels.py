@@ -1,0 +1,128 @@
+"""Read levels and tokens, from the client's side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+import raftdb
+from raftdb.base.errors import ConfigError, DeadlineError, InterfaceError
+from raftdb.client.levels import parse_level
+from raftdb.client.options import Options
+from raftdb.command import ReadToken
+from raftdb.wire import Query
+from tests.client.server import FakeNode
+from tests.client.world import READ, World, write
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("linearizable", ("linearizable", 0)),
+        ("session", ("session", 0)),
+        ("local", ("local", 0)),
+        ("bounded(1.5)", ("bounded", 1500)),
+        ("bounded( 60 )", ("bounded", 60_000)),
+        ("bounded(0.0001)", ("bounded", 1)),
+    ],
+)
+def test_levels_by_name(text: str, expected: tuple[str, int]) -> None:
+    assert parse_level(text) == expected
+    assert Options(read=text).read == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "strong",
+        "bounded",
+        "bounded()",
+        "bounded(0)",
+        "bounded(-1)",
+        "bounded(1.2.3)",
+        "bounded(90000)",
+        "LOCAL",
+    ],
+)
+def test_what_is_no_level(text: str, connect: Callable[..., raftdb.Connection]) -> None:
+    with pytest.raises(InterfaceError, match="read level"):
+        parse_level(text)
+    with pytest.raises(ConfigError):
+        connect(read=text)
+    with pytest.raises(InterfaceError):
+        connect().execute("SELECT 1", read=text)
+
+
+def queries(world: World) -> list[tuple[str, Query]]:
+    return [(node, message) for node, message in world.heard if isinstance(message, Query)]
+
+
+def ask(world: World, core: object, level: str, **options: object) -> object:
+    return world.run(core.query(READ, level=level, timeout_s=2.0, **options))  # type: ignore[attr-defined]
+
+
+def test_session_reads_carry_what_was_seen_and_go_to_any_node() -> None:
+    world = World(leader=2)
+    core = world.core(prefer="n3")
+    ask(world, core, "session")
+    write(world, core, "a")
+    written = world.index
+    ask(world, core, "session")
+    [(_, first), (node, second)] = queries(world)
+    assert first.token == ""
+    assert node == "n3"
+    seen = ReadToken.from_text(second.token)
+    assert (seen.history.hex(), seen.fork, seen.index) == (world.history, 0, written)
+
+
+def test_a_node_that_lags_is_left_for_another() -> None:
+    world = World(leader=2)
+    world.nodes["n1"].behind = True
+    core = world.core()
+    outcome = ask(world, core, "bounded", max_age_ms=500)
+    assert [node for node, _ in queries(world)] == ["n1", "n2"]
+    assert queries(world)[1][1].max_age_ms == 500
+    assert outcome.age_ms == 250  # type: ignore[attr-defined]
+    for node in world.nodes.values():
+        node.behind = True
+    with pytest.raises(DeadlineError, match="lags"):
+        ask(world, core, "session")
+
+
+def test_a_preferred_node_answers_linearizable_reads_too() -> None:
+    world = World(leader=2)
+    world.nodes["n3"].follower_reads = True
+    ask(world, world.core(), "linearizable")
+    ask(world, world.core(prefer="n3"), "linearizable")
+    world.nodes["n3"].follower_reads = False
+    ask(world, world.core(prefer="n3"), "linearizable")
+    asked = [node for node, _ in queries(world)]
+    assert asked[:3] == ["n2", "n3", "n3"]
+    assert asked[-1] == "n2", "one that knows no leader is left for another"
+
+
+def test_tokens_are_handed_from_connection_to_connection(
+    node: FakeNode, connect: Callable[..., raftdb.Connection]
+) -> None:
+    one, two = connect(), connect(read="session")
+    assert one.token == ""
+    two.see("")
+    one.execute("CREATE TABLE t (a)")
+    two.see(one.token)
+    assert two.token == one.token
+    cursor = two.execute("SELECT a FROM t")
+    assert cursor.index == node.database.index
+    assert cursor.age_s is None
+    [query] = [message for message in node.requests if isinstance(message, Query)]
+    assert (query.level, query.token) == ("session", one.token)
+    older = ReadToken(ReadToken.from_text(one.token).history, 0, 0).to_text()
+    two.see(older)
+    assert two.token == one.token
+    other = ReadToken(bytes(16), 0, 5).to_text()
+    with pytest.raises(InterfaceError) as caught:
+        two.see(other)
+    assert caught.value.code == "token_other_history"
+    with pytest.raises(InterfaceError):
+        two.see("nonsense")
