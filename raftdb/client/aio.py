@@ -187,6 +187,7 @@ class AsyncConnection:
         self._closed = True
         async with self._turn:
             await self._driver.run(self._core.close())
+            await self._driver.close()
 
     async def __aenter__(self) -> AsyncConnection:
         self._check_open()

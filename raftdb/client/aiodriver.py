@@ -34,6 +34,9 @@ from raftdb.wire import (
 ARRIVED_MAX = 256
 """Messages that came and were not asked for yet; beyond, the connection is not read from."""
 
+CLOSE_S = 0.5
+"""How long a connection may take to end in good order."""
+
 _Value = TypeVar("_Value")
 
 
@@ -50,6 +53,8 @@ class AsyncLink(Link, asyncio.Protocol):
         self._may_write = asyncio.Event()
         self._may_write.set()
         self._reading = True
+        self.gone = asyncio.Event()
+        """Set when the transport has let go of the connection."""
 
     # ---- from the loop
 
@@ -72,6 +77,7 @@ class AsyncLink(Link, asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The end of it."""
+        self.gone.set()
         reason = LinkError(*reason_of(exc)) if exc is not None else None
         self._end(reason or LinkError("closed the connection"))
 
@@ -139,6 +145,11 @@ class AsyncLink(Link, asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
 
+    def abort(self) -> None:
+        """Close at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
     def identify(self) -> None:
         """Note whom the other end's certificate names. Raises LinkError."""
         secured: ssl.SSLObject | None = self._transport.get_extra_info("ssl_object")
@@ -154,6 +165,7 @@ class AsyncDriver:
         self._clock = clock
         self._limits = limits
         self._context = tls_context(options)
+        self._closing: set[AsyncLink] = set()
 
     async def run(self, steps: Steps[_Value]) -> _Value:
         """Run to the end and return its value; what it raises comes through."""
@@ -171,6 +183,18 @@ class AsyncDriver:
             value: _Value = stop.value
             return value
 
+    async def close(self) -> None:
+        """Let dropped connections end properly: a loop that ends before them complains."""
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                for link in self._closing:
+                    await link.gone.wait()
+        except TimeoutError:
+            for link in self._closing:
+                link.abort()
+            await asyncio.sleep(0)
+        self._closing.clear()
+
     async def _do(self, action: Action) -> Any:
         link: Any = getattr(action, "link", None)
         if isinstance(action, Await):
@@ -180,7 +204,9 @@ class AsyncDriver:
         if isinstance(action, Dial):
             return await self._dial(action)
         if isinstance(action, Drop):
-            return link.close()
+            link.close()
+            self._closing = {one for one in self._closing if not one.gone.is_set()} | {link}
+            return None
         assert isinstance(action, Pause)
         return await asyncio.sleep(max(0.0, action.until_s - self._clock.monotonic_s()))
 
