@@ -129,12 +129,16 @@ class Engine:
             limits=limits,
             links=self._transport,
         )
-        self._followers_reads = FollowersReads(
-            self._transport.send, ports.clock.monotonic_s, self._waits, self._resolve
+        self._followers_reads = self._make_followers_reads()
+        self._transfer = Transfer(self._core, ports.executor, self._resume_after_transfer)
+
+    def _make_followers_reads(self) -> FollowersReads:
+        reads = FollowersReads(
+            self._transport.send, self._ports.clock.monotonic_s, self._waits, self._resolve
         )
         self._core.handle(ReadIndex, self._on_read_index)
-        self._core.handle(ReadIndexIs, self._followers_reads.on_answer)
-        self._transfer = Transfer(self._core, ports.executor, self._resume_after_transfer)
+        self._core.handle(ReadIndexIs, reads.on_answer)
+        return reads
 
     def _make_applier(self, machine: StateMachine) -> Applier:
         return Applier(
