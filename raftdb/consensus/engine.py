@@ -102,7 +102,6 @@ class Engine:
         self._heartbeat_timer: Timer | None = None
         self._proposals = Proposals(limits, self._resolve)
         self._reads = Reads(wall, self._resolve)
-        self._waits = AppliedWaits(lambda: self._applier.applied)
         self._applier = self._make_applier(machine)
         hello = Hello(
             PROTOCOL_VERSION, cluster_id, node_id, history_id, PINNED_VERSION, fingerprint
@@ -129,16 +128,17 @@ class Engine:
             limits=limits,
             links=self._transport,
         )
-        self._followers_reads = self._make_followers_reads()
+        self._waits, self._followers_reads = self._make_waits()
         self._transfer = Transfer(self._core, ports.executor, self._resume_after_transfer)
 
-    def _make_followers_reads(self) -> FollowersReads:
+    def _make_waits(self) -> tuple[AppliedWaits, FollowersReads]:
+        waits = AppliedWaits(lambda: self._applier.applied)
         reads = FollowersReads(
-            self._transport.send, self._ports.clock.monotonic_s, self._waits, self._resolve
+            self._transport.send, self._ports.clock.monotonic_s, waits, self._resolve
         )
         self._core.handle(ReadIndex, self._on_read_index)
         self._core.handle(ReadIndexIs, reads.on_answer)
-        return reads
+        return waits, reads
 
     def _make_applier(self, machine: StateMachine) -> Applier:
         return Applier(
