@@ -44,7 +44,7 @@ from raftdb.machine import ContentHash, Machine, QueryStop
 from raftdb.node.admission import Admission
 from raftdb.node.deadlines import Deadlines, Slot
 from raftdb.node.identity import Identity
-from raftdb.node.reading import RETRY_AFTER_MS, Answer, Reading
+from raftdb.node.reading import LOCAL, RETRY_AFTER_MS, Answer, Reading
 
 _VERIFIED_SESSIONS_MAX = 4_096
 
