@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gc
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -12,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "raftdb"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Module:
     """One parsed file."""
 
@@ -34,12 +35,19 @@ class Module:
 @cache
 def modules(*folders: str) -> tuple[Module, ...]:
     """All modules below these folders of the repository."""
-    found = []
-    for folder in folders:
-        for path in sorted((ROOT / folder).rglob("*.py")):
-            text = path.read_text(encoding="utf-8")
-            found.append(Module(path, text, ast.parse(text, str(path))))
-    return tuple(found)
+    paths = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+    return tuple([_parsed(path) for path in paths])
+
+
+@cache
+def _parsed(path: Path) -> Module:
+    text = path.read_text(encoding="utf-8")
+    # A million nodes that all stay: the collector would look through them again and again.
+    gc.disable()
+    try:
+        return Module(path, text, ast.parse(text, str(path)))
+    finally:
+        gc.enable()
 
 
 @cache
@@ -83,9 +91,14 @@ def _roots(module: Module) -> dict[str, str]:
     return found
 
 
-def used(module: Module) -> Iterator[tuple[int, str]]:
+@cache
+def used(module: Module) -> tuple[tuple[int, str], ...]:
     """(line, full name) of what is imported, of attributes of what is imported, and of plain
-    functions that are called. A parameter that is called `random` is no module."""
+    functions that are called, sorted. A parameter that is called `random` is no module."""
+    return tuple(sorted(set(_used(module))))
+
+
+def _used(module: Module) -> Iterator[tuple[int, str]]:
     yield from imported(module)
     roots = _roots(module)
     for node in ast.walk(module.tree):

@@ -33,7 +33,7 @@ class Ban:
             f"{module.name}:{line} uses {name}: {self.instead}"
             for module in found
             if not module.name.startswith(self.allowed)
-            for line, name in sorted(set(used(module)))
+            for line, name in used(module)
             if banned.fullmatch(name)
         ]
 
