@@ -57,21 +57,37 @@ class RealFile:
         return b"".join(parts)
 
     def write_at(self, offset: int, data: bytes) -> None:
-        done = os.pwrite(self._descriptor, data[:_IO_BYTES_MAX], offset)
-        if done == len(data):
-            return
+        try:
+            done = os.pwrite(self._descriptor, data[:_IO_BYTES_MAX], offset)
+            if done == len(data):
+                return
+            self._write_rest(offset, data, done)
+        except OSError as error:
+            raise self._named(error) from None
+
+    def _write_rest(self, offset: int, data: bytes, done: int) -> None:
         rest = memoryview(data)
         while done < len(data):
             count = os.pwrite(self._descriptor, rest[done : done + _IO_BYTES_MAX], offset + done)
             if count <= 0:
-                raise OSError(errno.EIO, "the system took no byte of a write", self._path)
+                raise OSError(errno.EIO, "the system took no byte of a write")
             done += count
 
     def truncate(self, size: int) -> None:
-        os.ftruncate(self._descriptor, size)
+        try:
+            os.ftruncate(self._descriptor, size)
+        except OSError as error:
+            raise self._named(error) from None
 
     def sync(self) -> None:
-        _data_sync(self._descriptor)
+        try:
+            _data_sync(self._descriptor)
+        except OSError as error:
+            raise self._named(error) from None
+
+    def _named(self, error: OSError) -> OSError:
+        """The system's error on a descriptor does not say which file it was."""
+        return OSError(error.errno, error.strerror or str(error), self._path)
 
     def size(self) -> int:
         return os.fstat(self._descriptor).st_size
@@ -117,6 +133,8 @@ class RealFiles:
         try:
             # Names are metadata: fdatasync would do on Linux, fsync does everywhere.
             os.fsync(descriptor)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, path) from None
         finally:
             os.close(descriptor)
 
