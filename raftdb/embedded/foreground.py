@@ -32,6 +32,14 @@ def run_node(config: NodeConfig) -> int:
         line_format=config.log.format,
         common={"node": config.node_id},
     )
+    try:
+        return _run(config, log)
+    finally:
+        # A thread writes the lines: the last ones say why the node ends.
+        log.close()
+
+
+def _run(config: NodeConfig, log: StreamLog) -> int:
     loop = new_event_loop(log)
     outcome: list[BaseException | None] = []
 

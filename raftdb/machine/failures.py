@@ -47,7 +47,8 @@ _PASSING = (
 
 _DAMAGED = "the file is damaged: replace this node by a new member"
 _HINTS: dict[type[BaseException], str] = {
-    apsw.FullError: "make room on the disk and start the node again",
+    apsw.FullError: "make room on the disk, then start the node again",
+    apsw.IOError: "check the device and the kernel's log, then start the node again",
     apsw.BusyError: "another process has the database open: stop it",
     apsw.CorruptError: _DAMAGED,
     apsw.NotADBError: _DAMAGED,
@@ -110,6 +111,18 @@ def fatal(error: BaseException, doing: str) -> FatalError:
         f"the database failed while {doing}: {name}: {error}",
         code="database_failed",
         hint=_HINTS.get(type(error), "see the message; the node stops to keep its promises"),
+    )
+
+
+def at(error: FatalError, path: str) -> FatalError:
+    """The same, naming the file: SQLite's own message does not."""
+    if error.code != "database_failed" or "file" in error.detail:
+        return error
+    return FatalError(
+        f"{error.message}; the database is {path}",
+        code=error.code,
+        hint=error.hint,
+        detail={**error.detail, "file": path},
     )
 
 

@@ -230,10 +230,10 @@ class Machine:
         try:
             return work(entries)
         except FatalError as error:
-            self._fatal = error
-            raise
+            self._fatal = failures.at(error, self._path)
+            raise self._fatal from error
         except Exception as error:
-            self._fatal = failures.fatal(error, "applying entries")
+            self._fatal = failures.at(failures.fatal(error, "applying entries"), self._path)
             raise self._fatal from error
         finally:
             self._request_clock.end()
@@ -371,7 +371,10 @@ class Machine:
         self._readers.interrupt_older_than(self._limits.reader_age_ms_max / 1000)
         if self._before_checkpoint is not None:
             self._before_checkpoint()
-        return self._checkpointer.run()
+        try:
+            return self._checkpointer.run()
+        except FatalError as error:
+            raise failures.at(error, self._path) from error
 
     # Copies
 

@@ -4,6 +4,7 @@ python -m tests.powerloss                          5,000 states, as CI does
 python -m tests.powerloss --states 50000 --seed 7
 python -m tests.powerloss --only rolls/1:254:1 --keep /tmp/state
 python -m tests.powerloss planted                  planted bugs, and which states find them
+python -m tests.powerloss faults                   system calls that fail under a real node
 """
 
 from __future__ import annotations
@@ -54,6 +55,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if options.what == "planted":
         return _planted(options.json)
+    if options.what == "faults":
+        return _faults(options.only, options.json)
     keep = options.keep or tempfile.mkdtemp(prefix="raftdb-powerloss-")
     started_s = time.perf_counter()
     results: list[Result] = []
@@ -79,11 +82,11 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("what", nargs="?", choices=("run", "planted"), default="run")
+    parser.add_argument("what", nargs="?", choices=("run", "planted", "faults"), default="run")
     parser.add_argument("--states", type=int, default=STATES, help="distinct states to open")
     parser.add_argument("--seed", type=int, default=1, help="the first seed")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
-    parser.add_argument("--only", default="", metavar="NAME", help="one state, by its name")
+    parser.add_argument("--only", default="", metavar="NAME", help="one state or fault")
     parser.add_argument("--keep", default="", metavar="DIR", help="where failing states are kept")
     parser.add_argument("--json", action="store_true", help="one JSON document")
     return parser
@@ -143,6 +146,28 @@ def _planted(as_json: bool) -> int:
     if as_json:
         print(json.dumps(rows, indent=2))
     return 0 if all(row["found_by"] for row in rows) else 1
+
+
+def _faults(only: str, as_json: bool) -> int:
+    from tests.powerloss import strace
+    from tests.powerloss.faults import FAULTS, meet
+
+    if not strace.available():
+        print(strace.WITHOUT, file=sys.stderr)
+        return 2
+    rows = []
+    for fault in [FAULTS[only]] if only else FAULTS.values():
+        with tempfile.TemporaryDirectory(prefix="raftdb-fault-") as home:
+            seen = meet(fault, Path(home))
+        row = {"fault": fault.name, "acknowledged": len(seen.acked), "problems": seen.problems()}
+        rows.append(row)
+        if not as_json:
+            print(f"{fault.name:>24}  {len(seen.acked):4} rows acknowledged before", flush=True)
+            for problem in seen.problems():
+                print(f"{'':>24}  {problem}", flush=True)
+    if as_json:
+        print(json.dumps(rows, indent=2))
+    return 1 if any(row["problems"] for row in rows) else 0
 
 
 if __name__ == "__main__":

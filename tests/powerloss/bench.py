@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from raftdb.base.config import NodeConfig, load_config
-from raftdb.base.limits import Limits
+from raftdb.base.limits import DEFAULT_LIMITS, Limits
 from raftdb.base.ports import Done, Files, Ports
 from raftdb.ops.found import found_local
 from tests.journal.support import HandTimer, ListLog, SeededRandom
@@ -105,7 +105,7 @@ def _founded() -> tuple[NodeConfig, str]:
         return config, founded.created
 
 
-def config_for(data_dir: Path, limits: Limits) -> NodeConfig:
+def config_for(data_dir: Path, limits: Limits = DEFAULT_LIMITS) -> NodeConfig:
     """The configuration of a node of one, with its data in `data_dir`."""
     return replace(_founded()[0], data_dir=str(data_dir), limits=limits)
 

@@ -27,6 +27,8 @@ from tests.powerloss import strace
 SYNCS = "fdatasync,fsync"
 END_S = 60.0
 ROWS_MAX = 400
+WRITE_S = 2.5
+"""How long the client tries to get a row in, once the node is gone."""
 IDLE_S = 3.0
 """The journal's mark is written after a second without a write."""
 
@@ -59,18 +61,18 @@ _SMALL = ("limits.journal_segment_bytes=4096",)
 _OFTEN = ("checkpoint.wal_bytes=8192",)
 _SECOND = "journal/00000000000000000002.segment"
 _KINDS = (
-    Fault("segment-write", "pwrite64", "journal/00000000000000000001.segment", 6),
-    Fault("segment-sync", SYNCS, "journal/00000000000000000001.segment", 6),
+    Fault("segment-write", "pwrite64", "journal/00000000000000000001.segment", 14),
+    Fault("segment-sync", SYNCS, "journal/00000000000000000001.segment", 14),
     Fault("first-vote-sync", SYNCS, "journal/00000000000000000001.segment", 1),
     Fault("roll-write", "pwrite64", f"{_SECOND}.new", settings=_SMALL),
     Fault("roll-sync", SYNCS, f"{_SECOND}.new", settings=_SMALL),
     Fault("roll-rename", "rename", f"{_SECOND}.new", settings=_SMALL),
     Fault("rolled-write", "pwrite64", _SECOND, 2, settings=_SMALL),
     Fault("directory-sync", SYNCS, "journal", 4, settings=_SMALL, says="journal"),
-    Fault("mark-write", "pwrite64", "journal/mark.new", 2, idle=True),
-    Fault("mark-sync", SYNCS, "journal/mark.new", 2, idle=True),
-    Fault("mark-rename", "rename", "journal/mark.new", 2, idle=True),
-    Fault("wal-write", "write,pwrite64", f"{_DATABASE}-wal", 30),
+    Fault("mark-write", "pwrite64", "journal/mark.new", 1, idle=True),
+    Fault("mark-sync", SYNCS, "journal/mark.new", 1, idle=True),
+    Fault("mark-rename", "rename", "journal/mark.new", 1, idle=True),
+    Fault("wal-write", "write,pwrite64", f"{_DATABASE}-wal", 90),
     Fault("wal-sync", SYNCS, f"{_DATABASE}-wal", 3, settings=_OFTEN, beside=True),
     Fault("database-write", "write,pwrite64", _DATABASE, 2, settings=_OFTEN, beside=True),
     Fault("database-sync", SYNCS, _DATABASE, 2, settings=_OFTEN, beside=True),
@@ -103,7 +105,7 @@ class Seen:
         if self.exit_code != ExitCode.BROKEN:
             found.append(f"exit code {self.exit_code}, not {int(ExitCode.BROKEN)}")
         file = fault.says or os.path.basename(fault.path).removesuffix("-wal")
-        last = "\n".join(line for line in self.log.splitlines() if " exit " in f" {line} ")
+        last = "\n".join(line for line in self.log.splitlines() if " node_stops " in line)
         if file not in last:
             found.append(f"the message does not name {file}: {last or self.log[-800:]}")
         if "start the node again" not in last:
@@ -167,7 +169,7 @@ def _write(cluster: LocalCluster, fault: Fault, seen: Seen, node: NodeProcess) -
     with contextlib.suppress(Error), connect(cluster.url, timeout=END_S) as first:
         if not fault.name.startswith("first"):
             first.execute("CREATE TABLE t(id INTEGER, body TEXT)")
-    with contextlib.suppress(Error), connect(cluster.url, timeout=5.0) as connection:
+    with contextlib.suppress(Error), connect(cluster.url, timeout=WRITE_S) as connection:
         for row in range(1, 4 if fault.idle else ROWS_MAX):
             connection.execute("INSERT INTO t VALUES (?, ?)", (row, "x" * 200))
             seen.acked[row] = time.time()
