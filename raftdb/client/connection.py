@@ -11,7 +11,7 @@ from raftdb.base.ids import Address
 from raftdb.client.actions import Steps
 from raftdb.client.core import NOT_READS, Core
 from raftdb.client.cursor import Cursor, ResultSet, RowFactory, result_sets
-from raftdb.client.driver import BlockingDriver
+from raftdb.client.driver import BlockingDriver, Cancelled
 from raftdb.client.flight import resume_all
 from raftdb.client.levels import parse_level
 from raftdb.client.link import IN_PROCESS, Dialler, InProcessLink, own_cluster
@@ -214,6 +214,12 @@ class Connection:
         """Have the leader hand over to the node `target`, or to the most advanced one."""
         self._run(self._core.transfer_leadership(target, timeout_s=timeout))
 
+    def cancel(self) -> None:
+        """End the call that another thread is waiting in: it raises OperationalError with code
+        `cancelled`. A read is stopped at the node. A write that was sent is not taken back: its
+        outcome is `unknown`, as after Ctrl-C. Harmless when nothing is under way."""
+        self._driver.cancel()
+
     # ---- closing
 
     def close(self) -> None:
@@ -293,6 +299,13 @@ class Connection:
         self._busy = True
         try:
             return self._driver.run(steps)
+        except Cancelled:
+            raise errors.OperationalError(
+                "cancelled",
+                code="cancelled",
+                outcome=errors.UNKNOWN if self._core.unsettled else errors.NOT_APPLIED,
+                hint="a write that was sent may be applied: see resume()",
+            ) from None
         finally:
             self._busy = False
 

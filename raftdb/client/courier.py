@@ -44,6 +44,7 @@ from raftdb.wire import (
     Hello,
     Info,
     Message,
+    Ping,
     Request,
     Rows,
     Status,
@@ -109,15 +110,19 @@ class Courier:
             call.attempts += 1
             was_unsure = call.unsure
             try:
-                answered = yield from self._attempt(peer, messages, call)
+                leading = choose is self._choose_leader
+                answered = yield from self._attempt(peer, messages, call, leading)
             except LinkError as lost:
                 yield from self.lost(peer, lost)
                 if call.attempts > 1:
                     yield from self.pause(call)
                 continue
-            except BaseException:
-                # A reply may still come, for a request that nobody waits for any more.
+            except BaseException as stopped:
+                # A reply may still come, for a request that nobody waits for any more; the node
+                # stops a read when its client is gone.
                 peer.draining = True
+                if not isinstance(stopped, GeneratorExit):
+                    yield from self.drop(peer)
                 raise
             answered.unsure = was_unsure
             error = answered.error
@@ -169,7 +174,9 @@ class Courier:
         if isinstance(leader, str) and isinstance(address, str) and leader != peer.node_id:
             self.routes.leads(self.routes.heard_of(leader, address), term)
 
-    def _attempt(self, peer: Peer, messages: Sequence[Request], call: Call) -> Steps[Answered]:
+    def _attempt(
+        self, peer: Peer, messages: Sequence[Request], call: Call, leading: bool
+    ) -> Steps[Answered]:
         """Send, and wait for the reply to the last message. From the first byte on, and until a
         reply says otherwise, the outcome is unsure."""
         was_unsure, call.unsure = call.unsure, True
@@ -190,6 +197,7 @@ class Courier:
         size = 0
         now_s = self._clock.monotonic_s()
         probe_s = now_s + self.options.hedge
+        pinged = False
         while True:
             arrived: Sequence[Message] = yield Await(peer.link, min(call.deadline_s, probe_s))
             for message in arrived:
@@ -212,10 +220,17 @@ class Courier:
                     self.notice(peer, message)
             now_s = self._clock.monotonic_s()
             if arrived:
-                probe_s = now_s + self.options.hedge
+                probe_s, pinged = now_s + self.options.hedge, False
             elif now_s >= call.deadline_s:
                 yield from self.drop(peer)
                 raise call.too_late(f"{peer.address} does not answer")
+            elif now_s >= probe_s and not leading:
+                # Any node may answer, so it does not matter who leads: is this one alive?
+                if pinged:
+                    raise LinkError("is silent", silent=True)
+                ping = Ping(peer.request_id())
+                yield Transmit(peer.link, (ping,), call.deadline_s, STALL_S)
+                probe_s, pinged = now_s + self.options.hedge, True
             elif now_s >= probe_s:
                 if (yield from self.has_moved(peer, call)):
                     raise LinkError("is silent, and leadership moved", silent=True)

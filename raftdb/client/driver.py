@@ -7,10 +7,14 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from raftdb.base.ports import Clock
-from raftdb.client.actions import Action, Await, Dial, Drop, Pause, Steps, Transmit
+from raftdb.client.actions import Action, Await, Dial, Drop, LinkError, Pause, Steps, Transmit
 from raftdb.client.link import Dialler
 
 _Value = TypeVar("_Value")
+
+
+class Cancelled(Exception):
+    """Another thread cancelled what was under way."""
 
 
 class BlockingDriver:
@@ -20,6 +24,9 @@ class BlockingDriver:
         self._dialler = dialler
         self._clock = clock
         self._interrupted = threading.Event()
+        self._running = self._cancelled = False
+        self._link: Any = None
+        """What the action under way uses."""
         self._do: dict[type, Callable[[Any], Any]] = {
             Await: lambda action: action.link.receive(action.until_s),
             Transmit: lambda action: action.link.transmit(
@@ -33,11 +40,25 @@ class BlockingDriver:
     def run(self, steps: Steps[_Value]) -> _Value:
         """Run to the end and return its value; what it raises comes through."""
         do = self._do
+        if self._cancelled:
+            self._cancelled = False
+            self._interrupted.clear()
+        self._running = True
         try:
             action: Action = next(steps)
             while True:
                 try:
+                    self._link = getattr(action, "link", None)
                     result = do[type(action)](action)
+                    if self._cancelled:
+                        self._cancelled = False
+                        raise Cancelled
+                except LinkError as error:
+                    if self._cancelled:
+                        self._cancelled = False
+                        action = steps.throw(Cancelled())
+                    else:
+                        action = steps.throw(error)
                 except BaseException as error:
                     # KeyboardInterrupt too: the core notes what is left open, and raises it again.
                     action = steps.throw(error)
@@ -46,7 +67,22 @@ class BlockingDriver:
         except StopIteration as stop:
             value: _Value = stop.value
             return value
+        finally:
+            self._running = False
+            self._link = None
+
+    def cancel(self) -> None:
+        """Have what runs now end by Cancelled; harmless when nothing runs. From any thread.
+
+        The connection that it waits for is cut: nothing else wakes a thread out of the system, and
+        the node stops a read whose client is gone."""
+        if self._running:
+            self._cancelled = True
+            self._interrupted.set()
+            link = self._link
+            if link is not None:
+                link.interrupt()
 
     def _pause(self, action: Pause) -> None:
-        # Nobody sets the event: it is a sleep that a signal handler's exception can end.
+        # A sleep that `cancel`, and a signal handler's exception, can end.
         self._interrupted.wait(max(0.0, action.until_s - self._clock.monotonic_s()))

@@ -151,6 +151,12 @@ class SocketLink(Link):
             told = "wants TLS" if data[:2] == TLS_ALERT else error.message
             raise LinkError(f"does not speak the protocol: {told}") from error
 
+    def interrupt(self) -> None:
+        """Wake the thread that waits for it: the connection ends. From any thread."""
+        with contextlib.suppress(OSError):
+            # Not SSLSocket's own, which would change the object under the thread that uses it.
+            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+
     def close(self) -> None:
         """Close; never fails."""
         with contextlib.suppress(OSError):
@@ -185,6 +191,9 @@ class CallLink(Link):
         """The replies."""
         arrived, self._arrived = self._arrived, []
         return arrived
+
+    def interrupt(self) -> None:
+        """Nothing to do: each of the node's answers comes within its own time."""
 
     def close(self) -> None:
         """Nothing to close: the node goes on."""

@@ -13,6 +13,14 @@ from raftdb.node.comparison import Comparison
 from raftdb.node.housekeeping import Housekeeping
 from raftdb.node.identity import Identity
 from raftdb.node.reading import Answer
-from raftdb.node.replica import Replica
+from raftdb.node.replica import Cancellable, Replica
 
-__all__ = ["Admission", "Answer", "Comparison", "Housekeeping", "Identity", "Replica"]
+__all__ = [
+    "Admission",
+    "Answer",
+    "Cancellable",
+    "Comparison",
+    "Housekeeping",
+    "Identity",
+    "Replica",
+]

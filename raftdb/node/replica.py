@@ -7,7 +7,7 @@ call that took them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from raftdb.base.errors import (
     DeadlineError,
@@ -50,6 +50,13 @@ _VERIFIED_SESSIONS_MAX = 4_096
 
 
 Done = Callable[[Answer | None, Error | None], None]
+
+
+class Cancellable(Protocol):
+    """A read under way."""
+
+    def cancel(self) -> None:
+        """Have it end now, by an error of code `cancelled`; harmless when it has ended."""
 
 
 class Replica:
@@ -163,9 +170,10 @@ class Replica:
         *,
         token: str = "",
         max_age_s: float = 0.0,
-    ) -> None:
+    ) -> Cancellable | None:
         """Read at a level, all statements against one snapshot. The answer's body is an encoded
-        reply. `token`: of SESSION, what the answer has to reflect; `max_age_s`: of BOUNDED."""
+        reply. `token`: of SESSION, what the answer has to reflect; `max_age_s`: of BOUNDED. What
+        comes back can be cancelled; None when it was refused."""
         try:
             refused = self._refusal(local=level == LOCAL)
             if refused is not None:
@@ -174,11 +182,12 @@ class Replica:
             seen = self._reading.check(level, token, self._reads_waiting)
         except Error as error:
             self._executor.call_soon(done, None, error)
-            return
+            return None
         self._reads_waiting += 1
         call = self._call(timeout_s, done, _read_deadline)
         call.is_read = True
         self._reading.begin(level, statements, rows_max, seen, max_age_s, call)
+        return call
 
     def content_hash(self, index: int | None, timeout_s: float, done: Done) -> None:
         """The content hash, once `index` is applied here. The answer's body is a dict."""
@@ -384,6 +393,12 @@ class _Call:
         if self.stop is not None:
             self.stop.stop()
         self.end(None, self._late(self._timeout_s))
+
+    def cancel(self) -> None:
+        """Nobody waits for it any more. (A read: nothing took effect.)"""
+        if self.stop is not None:
+            self.stop.stop()
+        self.end(None, OperationalError("cancelled", code="cancelled", outcome="not_applied"))
 
 
 def _answer(

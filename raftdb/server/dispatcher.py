@@ -12,7 +12,7 @@ import raftdb.wire as wire
 from raftdb.base.errors import AuthError, Error, InterfaceError, SessionError
 from raftdb.base.ids import NodeId
 from raftdb.command import Failed, Opened, SessionId, decode_reply
-from raftdb.node import Answer, Replica
+from raftdb.node import Answer, Cancellable, Replica
 
 Send = Callable[[Any], None]
 Describe = Callable[[], dict[str, Any]]
@@ -29,9 +29,12 @@ class Dispatcher:
         self._session: SessionId | None = None
         self._under_way = 0
         self._closed = False
+        self._reads: dict[int, Cancellable] = {}
+        """Under way, by request id."""
         self._handlers: dict[type, Callable[[Any], None]] = {
             wire.Execute: self._on_execute,
             wire.Query: self._on_query,
+            wire.Cancel: self._on_cancel,
             wire.OpenSession: self._on_open,
             wire.AttachSession: self._on_attach,
             wire.CloseSession: self._on_close,
@@ -47,12 +50,14 @@ class Dispatcher:
         return self._under_way
 
     def close(self) -> None:
-        """The client is gone: outcomes still come, answers are not sent."""
+        """The client is gone: its reads are stopped, the outcomes of its writes still come, and
+        nothing is sent."""
         self._closed = True
+        for read in list(self._reads.values()):
+            read.cancel()
 
     def handle(self, message: wire.Message) -> None:
-        """Take one request. Its answer comes by `send`, at once or later. (A Cancel needs nothing
-        here: reads are bounded by their deadline, and a write is never taken back.)"""
+        """Take one request. Its answer comes by `send`, at once or later."""
         handler = self._handlers.get(type(message))
         if handler is not None:
             handler(message)
@@ -74,7 +79,7 @@ class Dispatcher:
         )
 
     def _on_query(self, message: wire.Query) -> None:
-        self._replica.query(
+        read = self._replica.query(
             message.level,
             message.statements,
             message.max_rows,
@@ -83,6 +88,14 @@ class Dispatcher:
             token=message.token,
             max_age_s=message.max_age_ms / 1000,
         )
+        if read is not None:
+            self._reads[message.request_id] = read
+
+    def _on_cancel(self, message: wire.Cancel) -> None:
+        """A read is stopped; a write is never taken back."""
+        read = self._reads.get(message.request_id)
+        if read is not None:
+            read.cancel()
 
     def _on_open(self, message: wire.OpenSession) -> None:
         self._replica.open_session(
@@ -146,6 +159,7 @@ class Dispatcher:
 
         def done(answer: Answer | None, error: Error | None) -> None:
             self._under_way -= 1
+            self._reads.pop(request_id, None)
             if self._closed:
                 return
             if answer is None:

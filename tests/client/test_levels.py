@@ -11,7 +11,7 @@ from raftdb.base.errors import ConfigError, DeadlineError, InterfaceError
 from raftdb.client.levels import parse_level
 from raftdb.client.options import Options
 from raftdb.command import ReadToken
-from raftdb.wire import Query
+from raftdb.wire import Ping, Query
 from tests.client.server import FakeNode
 from tests.client.world import READ, World, write
 
@@ -126,3 +126,22 @@ def test_tokens_are_handed_from_connection_to_connection(
     assert caught.value.code == "token_other_history"
     with pytest.raises(InterfaceError):
         two.see("nonsense")
+
+
+def test_a_long_read_at_any_node_is_waited_for_while_the_node_lives() -> None:
+    world = World(leader=2)
+    core = world.core("n1", prefer="n1")
+    node = world.nodes["n1"]
+    node.slow_reads_s = 1.9
+    ask(world, core, "local")
+    assert len(queries(world)) == 1, "not sent twice because somebody else leads"
+    assert any(isinstance(message, Ping) for _, message in world.heard)
+
+
+def test_a_silent_node_is_left_for_another() -> None:
+    world = World(leader=2)
+    core = world.core("n1", "n2", prefer="n1")
+    ask(world, core, "local")
+    world.pause("n1")
+    ask(world, core, "local")
+    assert [node for node, _ in queries(world)] == ["n1", "n2"]

@@ -553,3 +553,41 @@ def test_pings_count_as_questions_to_the_given_node(
     assert db.ping() == "n1"
     assert any(isinstance(message, Ping) for message in node.requests)
     assert not any(isinstance(message, Query) for message in node.requests)
+
+
+@pytest.mark.parametrize("sql", ["SELECT 1", "INSERT INTO t VALUES (1)"])
+def test_another_thread_cancels(
+    node: FakeNode, connect: Callable[..., raftdb.Connection], sql: str
+) -> None:
+    db = connect(timeout=20.0)
+    db.cancel()
+    db.execute("CREATE TABLE t (a)")
+    arrived = threading.Event()
+
+    def before(message: Message) -> str:
+        if isinstance(message, Query | Execute):
+            arrived.set()
+            return "silent"
+        return ""
+
+    node.before = before
+
+    def cancel() -> None:
+        arrived.wait(10)
+        db.cancel()
+
+    thread = threading.Thread(target=cancel)
+    thread.start()
+    with pytest.raises(raftdb.OperationalError) as caught:
+        db.execute(sql)
+    thread.join()
+    writes = sql.startswith("INSERT")
+    assert (caught.value.code, caught.value.outcome) == (
+        "cancelled",
+        "unknown" if writes else "not_applied",
+    )
+    assert db.unsettled == writes
+    node.before = lambda message: ""
+    if writes:
+        db.resume()
+    assert db.execute("SELECT count(*) FROM t").fetchone() == (int(writes),)

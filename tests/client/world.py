@@ -106,6 +106,7 @@ class Node:
         """Errors to answer the next requests with."""
         self.lose_replies = 0
         """So many replies to writes are lost, with their connection."""
+        self.slow_reads_s = 0.0
         self.behind = False
         """Lags: session and bounded reads are sent elsewhere."""
         self.follower_reads = False
@@ -192,9 +193,8 @@ class Node:
             rows = tuple((effect,) for effect in self.world.effects)
             encoded = encode_reply(Results((StatementResult(("x",), rows, 0, 0),)))
             index = self.world.index
-            self.reply(
-                link, *rows_messages(message.request_id, index, encoded, chunk_bytes=16, age_ms=250)
-            )
+            found = rows_messages(message.request_id, index, encoded, chunk_bytes=16, age_ms=250)
+            self.world.after(self.slow_reads_s, lambda: self.reply(link, *found))
 
     def not_leader(self) -> Error:
         leader = self.world.believed or self.world.leader

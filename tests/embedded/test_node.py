@@ -5,6 +5,9 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -125,6 +128,33 @@ def test_a_local_read_ends_at_its_deadline(members: Members) -> None:
             connection.batch(["SELECT 1", ENDLESS], timeout=0.1)
         assert connection.execute("SELECT 1").fetchone() == (1,)
         assert connection.last_index > 0
+
+
+def test_a_cancelled_read_ends_at_the_node_too(members: Members) -> None:
+    leader = members.leader()
+    other = next(node for node in members.running() if node is not leader)
+    # By the network: the connection of another member's link.
+    connection = other.connect(timeout=30.0)
+    connection.execute("SELECT 1")
+    running = leader._assembly.replica._reading._lanes  # type: ignore[union-attr]
+
+    def until(true: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 10
+        while not true():
+            assert time.monotonic() < deadline
+
+    def cancel() -> None:
+        until(lambda: sum(running) == 1)
+        connection.cancel()
+
+    thread = threading.Thread(target=cancel)
+    thread.start()
+    with pytest.raises(raftdb.OperationalError, match="cancelled"):
+        connection.execute(ENDLESS)
+    thread.join()
+    until(lambda: sum(running) == 0)
+    assert connection.execute("SELECT 1").fetchone() == (1,)
+    connection.close()
 
 
 def test_a_stopped_node_answers_nothing(members: Members) -> None:
