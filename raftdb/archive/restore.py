@@ -42,6 +42,8 @@ class Restored:
     """What a restore brought."""
 
     point: Point
+    index: int
+    """The last entry applied: that of the point, or the one of which it has some requests."""
     term: int
     time_ms: int
     history: HistoryId
@@ -263,6 +265,7 @@ class _Restore:
             proven = bool(compare.last) and compare.last == content.total
             return Restored(
                 point=plan.target,
+                index=int(index),
                 term=int(term),
                 time_ms=machine.time_ms(),
                 history=self._history,

@@ -352,7 +352,7 @@ class Destination:
         self._ports.executor.submit(self._lane, work, finished)
 
     def _failed(self, error: BaseException) -> None:
-        if isinstance(error, SupersededError):
+        if isinstance(error, SupersededError) and error.code == SupersededError.default_code:
             self._error = str(error)
             self.stop()
             self._superseded(error)

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
+from raftdb.base.ids import HistoryId
 from raftdb.cli.output import json_option, print_json
-from raftdb.cli.source import archive_options, moment_options, open_archive, progress_bar
+from raftdb.cli.source import (
+    archive_config,
+    archive_options,
+    moment_options,
+    open_archive,
+    progress_bar,
+)
 from raftdb.cli.target import open_connection, target_of, target_options
 
 
@@ -18,7 +27,8 @@ from raftdb.cli.target import open_connection, target_of, target_options
 Example:
   raftdb restore --from file:///mnt/backup/cluster --to restored.db
   raftdb restore --from s3://bucket/cluster --at 2026-11-23T10:30:00Z --to restored.db --plan
-  raftdb restore --from file:///mnt/backup/cluster --before-statement "drop table t" --to t.db"""
+  raftdb restore --from file:///mnt/backup/cluster --before-statement "drop table t" --to t.db
+  raftdb restore --from file:///mnt/backup/cluster --to cluster2 --local 3 --replace"""
 )
 @archive_options
 @moment_options
@@ -27,8 +37,27 @@ Example:
     "target",
     type=click.Path(path_type=Path),
     required=True,
-    help="The SQLite file to make. Beside it, NAME.restoring holds what an interrupted restore "
-    "goes on with.",
+    help="The SQLite file to make, or, with --node or --local, a new cluster's directory. Beside "
+    "it, NAME.restoring holds what an interrupted restore goes on with.",
+)
+@click.option(
+    "--node",
+    "nodes",
+    multiple=True,
+    metavar="ID,location=L,peer=H:P,client=H:P",
+    help="One member of a new cluster, as for `raftdb init`. Repeat for each.",
+)
+@click.option("--local", type=int, metavar="N", help="A new cluster of N nodes on this machine.")
+@click.option("--base-port", type=int, default=None, help="First port of --local.")
+@click.option("--insecure", is_flag=True, help="A new cluster without TLS.")
+@click.option(
+    "--replace",
+    is_flag=True,
+    help="The new cluster takes the old one's place: its id, its clients' sessions, its archive. "
+    "The old nodes are shut out.",
+)
+@click.option(
+    "--clone", is_flag=True, help="The new cluster is one of its own; the old one goes on."
 )
 @click.option("--plan", "only_plan", is_flag=True, help="Say what would be done, and stop.")
 @click.option(
@@ -47,22 +76,29 @@ def restore(
     mark: str | None,
     before_statement: str | None,
     target: Path,
+    nodes: tuple[str, ...],
+    local: int | None,
+    base_port: int | None,
+    insecure: bool,
+    replace: bool,
+    clone: bool,
     only_plan: bool,
     despite_damage: bool,
     progress: bool | None,
     as_json: bool,
 ) -> None:
-    """Restore a moment of the archive into a SQLite file; the newest one unless one is named.
+    """Restore a moment of the archive: the newest one unless one is named. Into a SQLite file, or
+    (with --node or --local) into a whole new cluster.
 
     Every request is replayed and its content hash compared with the one that was recorded when it
     was first applied: what comes out is what was there, or an error that names what is wrong.
     """
     from raftdb.consensus.entry import decode_payloads
     from raftdb.ops.archive import find_point
-    from raftdb.ops.restore import check_damage, make_file, plan_facts, remove_work, restore_copy
+    from raftdb.ops.restore import check_damage, plan_facts
     from raftdb.runtime.clock import RealClock
-    from raftdb.runtime.files import RealFiles
 
+    members = _members(nodes, local, base_port, replace=replace, clone=clone)
     found = open_archive(urls, key_file, config)
     explicit = any(one is not None for one in (at, index, mark, before_statement))
     check_damage(found, explicit=explicit, accepted=despite_damage)
@@ -73,26 +109,99 @@ def restore(
     if only_plan:
         _show_plan(facts, as_json)
         return
-    if target.exists():
+    if target.exists() and (not members or any(target.iterdir())):
         raise click.UsageError(f"{target} is there already: a restore overwrites nothing.")
     for problem in facts["problems"]:
         click.echo(f"warning: {problem}", err=True)
-    work = target.with_name(target.name + ".restoring")
-    clock = RealClock()
+    archive = archive_config(urls, key_file, config)
+    _carry_out(
+        found,
+        point,
+        target,
+        _NewCluster(members, replace, insecure, archive) if members else None,
+        _shown(progress, as_json),
+        as_json,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _NewCluster:
+    members: tuple[Any, ...]
+    replace: bool
+    insecure: bool
+    archive: Any
+
+
+def _carry_out(
+    found: Any, point: Any, target: Path, cluster: _NewCluster | None, shown: bool, as_json: bool
+) -> None:
+    from raftdb.consensus.entry import decode_payloads
+    from raftdb.ops.recreate import claim_epoch, recreate_cluster
+    from raftdb.ops.restore import make_file, remove_work, restore_copy
+    from raftdb.runtime.clock import RealClock
+    from raftdb.runtime.files import RealFiles
+    from raftdb.runtime.random import RealRandom
+
+    clock, files = RealClock(), RealFiles()
     start_s = clock.monotonic_s()
-    with progress_bar(_shown(progress, as_json)) as show:
+    history = HistoryId(os.urandom(16).hex())
+    if cluster is not None and cluster.replace:
+        claim_epoch(found, point, history, clock)
+    work = target.with_name(target.name + ".restoring")
+    with progress_bar(shown) as show:
         done = restore_copy(
             found,
             point,
             work,
-            files=RealFiles(),
+            files=files,
             log=_quiet_log(),
             decode=decode_payloads,
             progress=show,
         )
-    make_file(done, target, RealFiles())
+    url = None
+    if cluster is not None:
+        founded = recreate_cluster(
+            found,
+            done,
+            target,
+            cluster.members,
+            replace=cluster.replace,
+            history=history,
+            files=files,
+            random=RealRandom(),
+            clock=clock,
+            insecure=cluster.insecure,
+            archive=cluster.archive,
+        )
+        url = founded.url
+    else:
+        make_file(done, target, files)
     remove_work(work)
-    _show_done(done, target, clock.monotonic_s() - start_s, as_json)
+    _show_done(done, target, clock.monotonic_s() - start_s, url, as_json)
+
+
+def _members(
+    nodes: tuple[str, ...],
+    local: int | None,
+    base_port: int | None,
+    *,
+    replace: bool,
+    clone: bool,
+) -> tuple[Any, ...]:
+    """The members of a new cluster; none: a file is wanted."""
+    from raftdb.ops.found import local_members, parse_member
+    from raftdb.ops.ports import free_ports
+
+    wanted = bool(nodes) or local is not None
+    if wanted and replace == clone:
+        raise click.UsageError("For a new cluster, give either --replace or --clone.")
+    if not wanted and (replace or clone):
+        raise click.UsageError("--replace and --clone go with --node or --local.")
+    if nodes and local is not None:
+        raise click.UsageError("Give --node for each member, or --local N.")
+    if local is not None:
+        return local_members(local, base_port or free_ports(2 * local))
+    return tuple(parse_member(text) for text in nodes)
 
 
 @click.command(
@@ -202,11 +311,12 @@ def _show_plan(facts: dict[str, Any], as_json: bool) -> None:
         click.echo(f"problem: {problem}")
 
 
-def _show_done(done: Any, target: Path, seconds: float, as_json: bool) -> None:
+def _show_done(done: Any, target: Path, seconds: float, url: str | None, as_json: bool) -> None:
     from raftdb.base.startup import time_text
 
     facts = {
-        "file": str(target),
+        "to": str(target),
+        "url": url,
         "point": str(done.point),
         "time": time_text(done.time_ms),
         "content_hash": done.content.hex(),
@@ -219,6 +329,8 @@ def _show_done(done: Any, target: Path, seconds: float, as_json: bool) -> None:
         print_json(facts)
         return
     click.echo(f"{target}: as of {facts['point']}, {facts['time']}")
+    if url is not None:
+        click.echo(f"a new cluster: start its nodes, then connect to {url}")
     click.echo(f"{done.requests} requests replayed, {done.compared} content hashes equal")
     if not done.proven:
         click.echo("warning: no content hash was recorded at this very moment", err=True)

@@ -74,6 +74,16 @@ def where(
     return given, None if key_file is None else str(key_file)
 
 
+def archive_config(urls: tuple[str, ...], key_file: Path | None, config: Path | None) -> Any:
+    """The same, as the configuration of a node that goes on archiving there."""
+    from raftdb.base.config import ArchiveConfig, load_config
+
+    if config is not None:
+        return load_config(str(config), os.environ).archive
+    found, keys = where(urls, key_file, config)
+    return ArchiveConfig(destinations=found, key_file=os.path.abspath(keys) if keys else "")
+
+
 def open_archive(urls: tuple[str, ...], key_file: Path | None, config: Path | None) -> Destinations:
     """Read what the archive's destinations hold."""
     from raftdb.ops.archive import keys_of, open_destinations

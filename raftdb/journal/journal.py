@@ -125,9 +125,11 @@ class Journal:
         self._closed = False
 
     @classmethod
-    def create(cls, files: Files, directory: str, random: Random) -> None:
-        """Found an empty journal; see `create_journal`."""
-        create_journal(files, directory, random)
+    def create(
+        cls, files: Files, directory: str, random: Random, base: tuple[int, int] = (1, 0)
+    ) -> None:
+        """Found an empty journal; `base` is (index, term), see `create_journal`."""
+        create_journal(files, directory, random, base)
 
     @classmethod
     def open(

@@ -66,8 +66,11 @@ class Recovered:
     release: Callable[[], None]
 
 
-def create_journal(files: Files, directory: str, random: Random) -> None:
-    """Found an empty journal: the base entry (index 1, term 0, no data), term 0, no vote.
+def create_journal(
+    files: Files, directory: str, random: Random, base: tuple[int, int] = (FIRST_INDEX, 0)
+) -> None:
+    """Found an empty journal: the base entry (index and term as in `base`, no data), its term, no
+    vote. A database that was restored goes with the base that it has applied.
 
     Durable on return, the directory's own name included. Raises ConfigError when there is one
     already or another process works there, FatalError when the system refuses.
@@ -81,14 +84,14 @@ def create_journal(files: Files, directory: str, random: Random) -> None:
                     f"{directory} already holds a journal",
                     hint="start the node, or give it another directory",
                 )
-            _found(files, directory, random.randbytes(JOURNAL_ID_BYTES))
+            _found(files, directory, random.randbytes(JOURNAL_ID_BYTES), *base)
         finally:
             release()
     except OSError as error:
         raise io_problem(f"creating a journal in {directory}", error) from error
 
 
-def _found(files: Files, directory: str, journal_id: bytes) -> None:
+def _found(files: Files, directory: str, journal_id: bytes, index: int, term: int) -> None:
     """The first segment's appearance is what founds; all else is there before."""
     seed = seed_of(journal_id, FIRST_SEGMENT)
     header = SegmentHeader(
@@ -96,14 +99,14 @@ def _found(files: Files, directory: str, journal_id: bytes) -> None:
         number=FIRST_SEGMENT,
         oldest=FIRST_SEGMENT,
         first_batch=1,
-        next_index=FIRST_INDEX,
+        next_index=index,
         previous_term=0,
         durable_index=0,
-        hard_state=HardState(Term(0), None),
+        hard_state=HardState(Term(term), None),
         chain=0,
     )
-    batch, chain = encode_batch([Operation(ENTRY, FIRST_INDEX, 0, b"")], 1, 0, 0, seed)
-    mark = Mark(journal_id, FIRST_SEGMENT, 1, FIRST_INDEX, chain)
+    batch, chain = encode_batch([Operation(ENTRY, index, term, b"")], 1, 0, 0, seed)
+    mark = Mark(journal_id, FIRST_SEGMENT, 1, index, chain)
     replace_file(files, posixpath.join(directory, MARK_NAME), encode_mark(mark))
     path = posixpath.join(directory, segment_name(FIRST_SEGMENT))
     replace_file(files, path, encode_segment_header(header) + batch)

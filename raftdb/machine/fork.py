@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 
 import apsw
 
 from raftdb.base.errors import ConfigError
-from raftdb.base.ids import HistoryId
+from raftdb.base.ids import HistoryId, Index
 from raftdb.base.ports import Files
+from raftdb.command.requests import session_number
 from raftdb.machine import failures, generations, stored
 from raftdb.machine.format import DATABASE_FILE, OWN_TABLES, PREFIX
 from raftdb.machine.pages import open_vfs
@@ -22,9 +24,20 @@ from raftdb.machine.stored import run_on
 __all__ = ["begin_history", "make_plain"]
 
 
-def begin_history(directory: str, history: HistoryId, *, keep_sessions: bool, files: Files) -> None:
-    """Make the closed database in `directory` the beginning of a new history. Raises
-    ConfigError and FatalError."""
+def begin_history(
+    directory: str,
+    history: HistoryId,
+    lineage: Sequence[tuple[HistoryId, Index, int]],
+    *,
+    files: Files,
+) -> None:
+    """Make the closed database in `directory` the beginning of a new history.
+
+    `lineage` has the histories that it continues, each with where it was left: (history, index,
+    requests of the next entry). Sessions stay then, and those that were opened before are good.
+    Without any it is a line of its own, and all sessions are forgotten. Raises ConfigError and
+    FatalError.
+    """
     generation = generations.current(files, directory)
     if generation is None:
         raise ConfigError(f"{directory} has no database", code="database_missing")
@@ -32,15 +45,15 @@ def begin_history(directory: str, history: HistoryId, *, keep_sessions: bool, fi
     connection = _open(path)
     try:
         run = run_on(connection)
-        meta = stored.read_meta(run, path)
-        progress = stored.read_progress(run)
-        lineage = [*meta.lineage, (meta.history, stored.last_session(progress))]
+        stored.read_meta(run, path)
+        known = [
+            (name, session_number(index + 1, position) - 1) for name, index, position in lineage
+        ]
         with connection:
-            if not keep_sessions:
-                lineage = []
+            if not known:
                 run(f"DELETE FROM {PREFIX}session")
                 run(f"DELETE FROM {PREFIX}reply")
-            for key, value in (("history", history), ("lineage", json.dumps(lineage))):
+            for key, value in (("history", history), ("lineage", json.dumps(known))):
                 run(f"INSERT OR REPLACE INTO {PREFIX}meta VALUES (?, ?)", (key, value))
         connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
     except apsw.Error as error:

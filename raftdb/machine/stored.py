@@ -10,7 +10,6 @@ import apsw
 
 from raftdb.base.errors import ConfigError
 from raftdb.base.ids import HistoryId, Index, Term
-from raftdb.command.requests import session_number
 from raftdb.machine.content import schema_sum, users_objects
 from raftdb.machine.format import FORMAT_VERSION, MARK, PREFIX
 from raftdb.machine.layout import Run, read_images, read_layout
@@ -84,11 +83,6 @@ def read_progress(run: Run) -> Progress:
         f"SELECT idx, term, position, time_ms, session_ms, results FROM {PREFIX}applied {MARK}"
     )
     return Progress(Index(index), Term(term), position, time_ms, session_ms, results)
-
-
-def last_session(progress: Progress) -> int:
-    """The highest number that a session can have, which was opened up to here."""
-    return session_number(progress.index + 1, 0) - 1
 
 
 def size_bytes(run: Run) -> int:

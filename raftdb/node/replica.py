@@ -84,6 +84,8 @@ class Replica:
         self._admission = Admission(limits)
         self._deadlines = Deadlines(ports.clock, ports.executor)
         self._history = bytes.fromhex(identity.history)
+        self._lineage = {bytes.fromhex(name): last for name, last in machine.lineage}
+        """Histories that this one continues, and the last session of each that is still good."""
         self._verified: dict[int, bytes] = {}
         self._reading = Reading(
             identity=identity,
@@ -303,7 +305,8 @@ class Replica:
         )
 
     def _refuse_session(self, session: SessionId) -> Error | None:
-        if session.history != self._history:
+        known = session.history == self._history
+        if not known and session.number > self._lineage.get(session.history, -1):
             return SessionError(
                 "the session belongs to another history of this cluster",
                 code="session_other_history",

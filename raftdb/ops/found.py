@@ -18,7 +18,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from raftdb.base.atomic import make_directory_durably, replace_file
-from raftdb.base.config import NodeConfig, TlsConfig
+from raftdb.base.config import ArchiveConfig, NodeConfig, TlsConfig
 from raftdb.base.config_text import render_toml
 from raftdb.base.errors import ConfigError
 from raftdb.base.ids import (
@@ -74,6 +74,18 @@ class LocalCluster:
     def _url(self, members: Sequence[MemberConfig]) -> str:
         certificates = None if self.insecure else self.directory / CLIENT_DIRECTORY
         return cluster_url([one.client_address for one in members], certificates)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a cluster that is restored begins with, instead of nothing."""
+
+    cluster_id: ClusterId
+    history: HistoryId
+    fill: Callable[[NodeConfig], None]
+    """Makes a node's journal and database, in directories that exist."""
+    archive: ArchiveConfig
+    """Goes into the nodes' configuration."""
 
 
 def parse_member(text: str) -> MemberConfig:
@@ -175,6 +187,7 @@ def found_cluster(
     insecure: bool = False,
     days: float = CERTIFICATE_DAYS,
     progress: Callable[[str], None] = lambda text: None,
+    origin: Origin | None = None,
 ) -> LocalCluster:
     """Make everything under `directory`, which must be empty or missing. Raises ConfigError."""
     check_members(members)
@@ -182,8 +195,8 @@ def found_cluster(
     existed = _require_empty(directory)
     founded = LocalCluster(
         directory,
-        ClusterId(random.randbytes(16).hex()),
-        HistoryId(random.randbytes(16).hex()),
+        ClusterId(random.randbytes(16).hex()) if origin is None else origin.cluster_id,
+        HistoryId(random.randbytes(16).hex()) if origin is None else origin.history,
         tuple(members),
         insecure,
         time_text(clock.wall_ms()),
@@ -196,7 +209,7 @@ def found_cluster(
             found_certificates(str(directory), founded.cluster_id, names, days=days)
         for member in members:
             progress(str(member.node_id))
-            _found_node(founded, member, files, random)
+            _found_node(founded, member, files, random, origin)
         _found_client(founded, files)
         files.sync_directory(str(directory))
     except BaseException:
@@ -269,9 +282,17 @@ def node_config(founded: LocalCluster, member: MemberConfig) -> NodeConfig:
     )
 
 
-def _found_node(founded: LocalCluster, member: MemberConfig, files: Files, random: Random) -> None:
+def _found_node(
+    founded: LocalCluster,
+    member: MemberConfig,
+    files: Files,
+    random: Random,
+    origin: Origin | None,
+) -> None:
     directory = os.path.join(founded.directory, member.node_id)
     config = node_config(founded, member)
+    if origin is not None:
+        config = replace(config, archive=origin.archive)
     make_directory_durably(files, directory)
     text = render_toml(config, relative_to=directory, only_changed=True)
     replace_file(files, os.path.join(directory, CONFIG_FILE), text.encode())
@@ -281,8 +302,11 @@ def _found_node(founded: LocalCluster, member: MemberConfig, files: Files, rando
         NodeIdentity(founded.cluster_id, founded.history, member.node_id, founded.created),
     )
     make_directory_durably(files, journal_path(config.data_dir))
-    Journal.create(files, journal_path(config.data_dir), random)
     make_directory_durably(files, database_path(config.data_dir))
+    if origin is not None:
+        origin.fill(config)
+        return
+    Journal.create(files, journal_path(config.data_dir), random)
     Machine.create(database_path(config.data_dir), founded.history, files=files)
 
 

@@ -136,6 +136,8 @@ class FakeEngine:
 class FakeMachine:
     """Answers every query with one row."""
 
+    lineage: tuple[tuple[str, int], ...] = ()
+
     def __init__(self) -> None:
         self.error: Exception | None = None
         self.rows: tuple[tuple[Any, ...], ...] = ((1,),)

@@ -1,0 +1,109 @@
+"""A whole new cluster from a restored copy: a new fork of the history, on as many nodes as asked.
+
+`replace` takes the old cluster's place: its id, its lineage and its clients' sessions, and the
+archive, whose next epoch is claimed before anything else is done. `clone` is another cluster.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from raftdb.archive import Archive, Claim, Point, Restored
+from raftdb.base.config import ArchiveConfig, NodeConfig
+from raftdb.base.errors import ConfigError
+from raftdb.base.ids import ClusterId, HistoryId, Index
+from raftdb.base.layout import database_path, journal_path
+from raftdb.base.ports import Clock, Files, Random
+from raftdb.base.settings import MemberConfig
+from raftdb.journal import Journal
+from raftdb.machine import Machine, begin_history
+from raftdb.ops.archive import Destinations
+from raftdb.ops.found import LocalCluster, Origin, found_cluster
+
+__all__ = ["claim_epoch", "lineage_of", "recreate_cluster"]
+
+CLAIM = "raftdb restore --replace"
+
+
+def claim_epoch(found: Destinations, point: Point, history: HistoryId, clock: Clock) -> None:
+    """End the former history at `point`, in every destination (rule A2): its uploaders and nodes
+    stop when they see it. Raises ConfigError when another restore was faster."""
+    for archive in found.archives:
+        claims = archive.claims()
+        claim = Claim(
+            epoch=len(claims) + 1,
+            history=history,
+            parent=len(claims),
+            fork_index=point.index,
+            fork_position=point.position,
+            mode="replace",
+            claimed_ms=clock.wall_ms(),
+            claimed_by=CLAIM,
+        )
+        if not archive.make_claim(claim):
+            raise ConfigError(
+                f"epoch {claim.epoch} of {archive.url} was claimed by another restore just now",
+                hint="one of them is enough: see `raftdb archive status`",
+            )
+
+
+def lineage_of(found: Destinations, point: Point) -> list[tuple[HistoryId, Index, int]]:
+    """The histories that a restore to `point` continues, and where each was left."""
+    line = max(found.sources.timelines, key=lambda one: len(one.chains))
+    lineage = []
+    for place, chain in enumerate(line.chains):
+        left = point
+        if place + 1 < len(line.chains):
+            following = line.chains[place + 1].claim
+            left = min(left, Point(following.fork_index, following.fork_position))
+        lineage.append((HistoryId(chain.claim.history), Index(left.index), left.position))
+    return lineage
+
+
+def recreate_cluster(
+    found: Destinations,
+    done: Restored,
+    directory: Path,
+    members: Sequence[MemberConfig],
+    *,
+    replace: bool,
+    history: HistoryId,
+    files: Files,
+    random: Random,
+    clock: Clock,
+    insecure: bool,
+    archive: ArchiveConfig,
+) -> LocalCluster:
+    """Found a cluster that holds the restored copy. Raises ConfigError."""
+    lineage = lineage_of(found, done.point) if replace else []
+
+    def fill(config: NodeConfig) -> None:
+        copy = os.path.join(database_path(config.data_dir), "restored")
+        shutil.copytree(done.copy, copy)
+        database = database_path(config.data_dir)
+        Machine.install(database, copy, history=done.history, files=files, verify_content=False)
+        shutil.rmtree(copy)
+        begin_history(database, history, lineage, files=files)
+        Journal.create(files, journal_path(config.data_dir), random, (int(done.index), done.term))
+
+    origin = Origin(
+        cluster_id=_cluster_id(found.archives)
+        if replace
+        else ClusterId(random.randbytes(16).hex()),
+        history=history,
+        fill=fill,
+        archive=archive if replace else ArchiveConfig(),
+    )
+    return found_cluster(directory, members, files, random, clock, insecure=insecure, origin=origin)
+
+
+def _cluster_id(archives: Sequence[Archive]) -> ClusterId:
+    ids = {one.root.cluster_id for one in archives}
+    if len(ids) != 1:
+        raise ConfigError(
+            "the destinations are archives of different clusters", hint="give those of one"
+        )
+    return ClusterId(ids.pop())
