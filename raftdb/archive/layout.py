@@ -64,9 +64,9 @@ def pack_name(epoch: int, mark: bytes, number: int) -> str:
     return f"{folder(epoch, 'packs')}{mark.hex()}/{number:06d}"
 
 
-def pruned_name(epoch: int, sequence: int) -> str:
-    """Retention's record that the chain begins at `sequence`."""
-    return f"{folder(epoch, 'pruned')}{sequence:012d}"
+def pruned_name(epoch: int, sequence: int, time_ms: int) -> str:
+    """Retention's record, of a time, that the chain begins at `sequence`; the last one counts."""
+    return f"{folder(epoch, 'pruned')}{sequence:012d}-{time_ms:014d}"
 
 
 def number_of(name: str) -> int | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from raftdb.base.exits import ExitCode
+from raftdb.cli import prune as pruning
 from raftdb.cli.output import json_option, print_json
 from raftdb.cli.source import archive_options, open_archive
 from raftdb.cli.target import open_connection, target_of, target_options
@@ -239,6 +240,10 @@ def keygen(file: Path, key_id: str | None, as_json: bool) -> None:
         print_json({"file": str(file), "key": name, "keys": len(known) + 1})
     else:
         click.echo(f"key {name} is the first of {len(known) + 1} in {file}")
+
+
+for _command in (pruning.prune, pruning.hold, pruning.release):
+    archive.add_command(_command)
 
 
 def _show_problems(problems: list[str], notes: list[str]) -> None:

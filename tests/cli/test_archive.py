@@ -122,3 +122,26 @@ def test_keygen(raftdb: Command, tmp_path: Path) -> None:
     assert [line.split()[0] for line in lines] == ["k2", "#", "k1"]
     assert path.stat().st_mode & 0o077 == 0
     assert raftdb("archive", "keygen", str(path), "--id", "k1").code == 2
+
+
+def test_prune_and_hold(raftdb: Command, live: tuple[Live, Path, Path], tmp_path: Path) -> None:
+    import shutil
+
+    _found, archive, keys = live
+    copy = tmp_path / "copy"
+    shutil.copytree(archive, copy)
+    options = ("--from", str(copy), "--key-file", str(keys))
+    shown = raftdb("archive", "prune", *options, "--days", "0", "--dry-run", "--json").json()
+    assert shown[0]["would_delete"] > 0
+    assert shown[0]["deleted"] == 0
+    assert raftdb("archive", "hold", "case-7", *options).code == 0
+    done = raftdb("archive", "prune", *options, "--days", "0")
+    assert done.code == 2
+    assert "case-7" in done.err
+    assert raftdb("archive", "release", "case-8", *options).code == 2
+    assert raftdb("archive", "release", "case-7", *options).code == 0
+    done = raftdb("archive", "prune", *options, "--days", "0", "--json")
+    assert done.json()[0]["deleted"] == shown[0]["would_delete"]
+    assert raftdb("archive", "verify", *options).code == 0
+    done = raftdb("restore", *options, "--to", str(tmp_path / "x.db"), "--json")
+    assert done.json()["proven"]

@@ -1,0 +1,193 @@
+"""What an archive may lose: decided from its chains, carried out object by object.
+
+Every moment of the last `point_in_time_days` stays: the newest base before that time, and all that
+came after it. Of what is older, bases stay: the last one of each day, week and month, for as long
+as each of the three is kept. A record of what goes is made before anything does, so that a chain
+that begins late is known from one that lost its beginning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from raftdb.archive import layout
+from raftdb.archive.chain import Chain, Link, Timeline
+from raftdb.archive.records import BaseRecord, Pruned
+from raftdb.archive.store import PruneStore
+from raftdb.base.errors import ConfigError
+
+__all__ = ["PrunePlan", "Retention", "carry_out", "plan_pruning"]
+
+DAY_MS = 86_400_000
+GRACE_MS = DAY_MS
+"""An object that no manifest names may be an upload under way; after a day it is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """For how long what is kept; 0: not at all."""
+
+    point_in_time_days: int = 35
+    daily_days: int = 90
+    weekly_days: int = 365
+    monthly_days: int = 1_826
+
+    def __post_init__(self) -> None:
+        if min(self.point_in_time_days, self.daily_days, self.weekly_days, self.monthly_days) < 0:
+            raise ConfigError("a time to keep is negative", hint="give 0 or more days")
+
+
+@dataclass(frozen=True, slots=True)
+class PrunePlan:
+    """What would go, in the order in which it goes."""
+
+    records: tuple[Pruned, ...]
+    """Made first."""
+    doomed: tuple[str, ...]
+    """Objects."""
+    doomed_bytes: int
+    kept_bases: int
+    oldest_index: int
+    """The oldest moment of the point-in-time window."""
+    holds: tuple[str, ...]
+    """Legal holds: while there is one nothing goes."""
+
+
+def plan_pruning(timeline: Timeline, retention: Retention, now_ms: int) -> PrunePlan:
+    """Decide. Raises ConfigError when the archive is damaged: what is left might be needed."""
+    damage = [one for one in timeline.problems if not one.harmless]
+    if damage:
+        raise ConfigError(
+            f"the archive is damaged, so nothing is pruned: {damage[0]}",
+            code="archive_damaged",
+            hint="see `raftdb archive verify`; mend it, or begin another destination",
+        )
+    archive = timeline.archive
+    holds = tuple(one.name.rpartition("/")[2] for one in archive.listing(layout.HOLDS))
+    bases = timeline.links("base")
+    if not bases:
+        return PrunePlan((), (), 0, 0, 0, holds)
+    cutoff_ms = now_ms - retention.point_in_time_days * DAY_MS
+    before = [one for one in bases if one.manifest.created_ms <= cutoff_ms]
+    # A base that has the moment of the cut-off or an earlier one: all after it can be reached.
+    first = before[-1] if before else bases[0]
+    kept = _older_bases(bases, first, retention, now_ms)
+    records: list[Pruned] = []
+    gone: list[Link] = []
+    for chain in timeline.chains:
+        record = _record(chain, first, kept, now_ms)
+        if record is None:
+            continue
+        names = {sequence for sequence, _digest in record.kept}
+        gone += [
+            link
+            for sequence, link in chain.links.items()
+            if sequence < record.first and sequence not in names
+        ]
+        if chain.pruned is None or record.first > chain.first or record.kept != chain.pruned.kept:
+            records.append(record)
+    doomed = _doomed(timeline, gone, now_ms)
+    return PrunePlan(
+        records=tuple(records),
+        doomed=tuple(doomed),
+        doomed_bytes=sum(doomed.values()),
+        kept_bases=len(bases) - sum(1 for one in gone if one.manifest.kind == "base"),
+        oldest_index=first.manifest.last,
+        holds=holds,
+    )
+
+
+def _older_bases(
+    bases: Sequence[Link], first: Link, retention: Retention, now_ms: int
+) -> set[tuple[int, int]]:
+    """Of those before `first`, the last of each day, week and month, while that is kept."""
+    kept: set[tuple[int, int]] = set()
+    for days, slot in (
+        (retention.daily_days, "%Y-%m-%d"),
+        (retention.weekly_days, "%G-%V"),
+        (retention.monthly_days, "%Y-%m"),
+    ):
+        last: dict[str, Link] = {}
+        for one in bases:
+            created_ms = one.manifest.created_ms
+            if one is first:
+                break
+            if created_ms >= now_ms - days * DAY_MS:
+                moment = datetime.fromtimestamp(created_ms / 1000, UTC)
+                last[moment.strftime(slot)] = one
+        kept |= {(one.manifest.epoch, one.manifest.sequence) for one in last.values()}
+    return kept
+
+
+def _record(chain: Chain, first: Link, kept: set[tuple[int, int]], now_ms: int) -> Pruned | None:
+    """Where this chain begins from now on; None: where it did."""
+    epoch = chain.claim.epoch
+    if epoch > first.manifest.epoch or not chain.links:
+        return None
+    begins = first.manifest.sequence
+    if epoch < first.manifest.epoch:
+        begins = max(chain.links) + 1
+    stay = tuple(
+        (sequence, chain.links[sequence].digest)
+        for sequence in sorted(chain.links)
+        if sequence < begins and (epoch, sequence) in kept
+    )
+    return Pruned(epoch, max(begins, chain.first), stay, now_ms)
+
+
+def _doomed(timeline: Timeline, gone: Iterable[Link], now_ms: int) -> dict[str, int]:
+    """Names and sizes: objects that only what goes refers to, then its manifests."""
+    archive = timeline.archive
+    dead = {(link.manifest.epoch, link.manifest.sequence) for link in gone}
+    named = {link.manifest.object for link in gone if link.manifest.object}
+    needed: set[str] = set()
+    for chain in timeline.chains:
+        for sequence, link in chain.links.items():
+            if (chain.claim.epoch, sequence) in dead:
+                continue
+            needed.add(link.manifest.object)
+            if link.manifest.kind == "base":
+                record = archive.read(BaseRecord, link.manifest.object, link.manifest.digest)
+                needed |= {pack.name for pack in record.packs}
+    doomed: dict[str, int] = {}
+    dead_packs = _packs_of(timeline, gone)
+    for chain in timeline.chains:
+        epoch = chain.claim.epoch
+        for kind in ("segments", "bases", "packs"):
+            for one in archive.listing(layout.folder(epoch, kind)):
+                old = one.modified_ms < now_ms - GRACE_MS
+                if one.name not in needed and (one.name in named | dead_packs or old):
+                    doomed[one.name] = one.size
+        for one in archive.listing(layout.folder(epoch, "manifests")):
+            if (epoch, layout.number_of(one.name)) in dead:
+                doomed[one.name] = one.size
+    return doomed
+
+
+def _packs_of(timeline: Timeline, gone: Iterable[Link]) -> set[str]:
+    packs: set[str] = set()
+    for link in gone:
+        if link.manifest.kind == "base":
+            record = timeline.archive.read(BaseRecord, link.manifest.object, link.manifest.digest)
+            packs |= {pack.name for pack in record.packs}
+    return packs
+
+
+def carry_out(timeline: Timeline, plan: PrunePlan, store: PruneStore) -> None:
+    """Do it. Raises ConfigError while there is a legal hold, ArchiveUnavailableError."""
+    archive = timeline.archive
+    holds = [one.name for one in archive.listing(layout.HOLDS)]
+    if holds:
+        raise ConfigError(
+            f"a legal hold is on {archive.url}: {holds[0].rpartition('/')[2]}",
+            code="legal_hold",
+            hint="nothing is pruned until `raftdb archive release` takes it off",
+        )
+    for record in plan.records:
+        # A later record of the same place takes the former one's: names are made once.
+        name = layout.pruned_name(record.epoch, record.first, record.pruned_ms)
+        archive.put(name, archive.seal(record, name))
+    for name in plan.doomed:
+        store.delete(name)

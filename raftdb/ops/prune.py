@@ -1,0 +1,71 @@
+"""Pruning, with credentials of its own: the nodes' cannot delete (rule A6)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from raftdb.archive import Keyring, open_store
+from raftdb.archive.layout import HOLDS
+from raftdb.archive.retention import Retention, carry_out, plan_pruning
+from raftdb.base.errors import ConfigError
+from raftdb.base.ports import Clock
+from raftdb.base.startup import time_text
+from raftdb.ops.archive import open_destinations
+
+__all__ = ["hold", "prune", "release"]
+
+_HOLD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def prune(
+    urls: Sequence[str], keyring: Keyring, retention: Retention, clock: Clock, *, dry_run: bool
+) -> list[dict[str, Any]]:
+    """Each destination by itself. Raises ConfigError (damage, a legal hold) and
+    ArchiveUnavailableError (also when the credentials may not delete)."""
+    results = []
+    for url in urls:
+        found = open_destinations([url], keyring)
+        [timeline] = found.sources.timelines
+        plan = plan_pruning(timeline, retention, clock.wall_ms())
+        if not dry_run:
+            carry_out(timeline, plan, open_store(url))
+        results.append(
+            {
+                "url": timeline.archive.url,
+                "deleted": 0 if dry_run else len(plan.doomed),
+                "would_delete": len(plan.doomed),
+                "bytes": plan.doomed_bytes,
+                "kept_bases": plan.kept_bases,
+                "oldest_index": plan.oldest_index,
+                "holds": list(plan.holds),
+                "objects": list(plan.doomed),
+            }
+        )
+    return results
+
+
+def hold(urls: Sequence[str], keyring: Keyring, name: str, clock: Clock) -> None:
+    """Put a legal hold on all destinations: nothing is pruned while it is there."""
+    _check_name(name)
+    for url in urls:
+        open_destinations([url], keyring)
+        open_store(url).put(HOLDS + name, f"{time_text(clock.wall_ms())}\n".encode())
+
+
+def release(urls: Sequence[str], name: str) -> None:
+    """Take a legal hold off all destinations. Raises ConfigError when there is none."""
+    _check_name(name)
+    missing = [url for url in urls if open_store(url).get(HOLDS + name) is None]
+    if len(missing) == len(urls):
+        raise ConfigError(f"there is no hold {name!r}", hint="see `raftdb archive prune --dry-run`")
+    for url in urls:
+        open_store(url).delete(HOLDS + name)
+
+
+def _check_name(name: str) -> None:
+    if not _HOLD.fullmatch(name):
+        raise ConfigError(
+            f"{name!r} is no name of a hold", hint="1 to 100 letters, digits, dots, hyphens, _"
+        )

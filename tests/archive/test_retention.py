@@ -1,0 +1,120 @@
+"""What pruning takes, and that all it leaves can be restored."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from raftdb.archive import Archive, NotRestorableError, Point, load_timeline
+from raftdb.archive.retention import DAY_MS, Retention, carry_out, plan_pruning
+from raftdb.archive.stores import open_store
+from raftdb.archive.verify import verify_objects
+from raftdb.base.errors import ConfigError
+from tests.archive.support import Live, restored, sealer, sources
+from tests.machine.support import START_MS
+
+DAYS = 60
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """A base and two segments a day, for sixty days."""
+    directory = tmp_path_factory.mktemp("retention")
+    found = Live(directory, open_store(f"file://{directory}/archive"))
+    found.run(("CREATE TABLE t(id INTEGER PRIMARY KEY, x)",))
+    for day in range(DAYS):
+        found.writer._wall_ms = lambda day=day: START_MS + day * DAY_MS
+        found.base()
+        for number in range(2):
+            found.run((f"INSERT INTO t(x) VALUES ('{day}-{number}')",))
+            found.segment()
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def live(built: Live, tmp_path: Path) -> Live:
+    """The same, with an archive of its own."""
+    shutil.copytree(built.directory / "archive", tmp_path / "archive")
+    built.store = open_store(f"file://{tmp_path}/archive")
+    return built
+
+
+NOW_MS = START_MS + DAYS * DAY_MS
+SHORT = Retention(point_in_time_days=10, daily_days=15, weekly_days=30, monthly_days=59)
+
+
+def test_the_window_stays_whole_and_older_bases_thin_out(live: Live, tmp_path: Path) -> None:
+    timeline = load_timeline(Archive.open(live.store, sealer()))
+    bases = [link.manifest for link in timeline.links("base")]
+    plan = plan_pruning(timeline, SHORT, NOW_MS)
+    before = {one.name for one in live.store.listing("")}
+    assert set(plan.doomed) < before
+    carry_out(timeline, plan, live.store)  # type: ignore[arg-type]
+    after = {one.name for one in live.store.listing("")}
+    assert before - after == set(plan.doomed)
+    found = sources(live.store)
+    assert found.problems == []
+    assert verify_objects(found.timelines[0]) == []
+    left = [link.manifest for link in found.timelines[0].links("base")]
+    ages = [round((NOW_MS - one.created_ms) / DAY_MS) for one in left]
+    assert ages[-11:] == [*range(11, 0, -1)][-11:]
+    assert 12 <= len(left) <= 24
+    # Every moment of the window, and each older base as it was.
+    first = plan.oldest_index
+    for number, index in enumerate((first, first + 1, first + 7, live.index)):
+        _plan, done = restored(found, tmp_path / f"window-{number}", Point(index))
+        assert done.proven
+    for number, one in enumerate(left[:2]):
+        _plan, done = restored(found, tmp_path / f"old-{number}", Point(one.last))
+        assert done.content == one.content
+    with pytest.raises(NotRestorableError):
+        found.plan(Point(left[0].last + 1))
+    removed = next(one for one in bases if one.last not in {kept.last for kept in left})
+    assert removed.object not in after
+    # Again: there is nothing left to do, also when the first try stopped in the midst.
+    timeline = load_timeline(Archive.open(live.store, sealer()))
+    assert plan_pruning(timeline, SHORT, NOW_MS).doomed == ()
+
+
+def test_an_interrupted_pruning_harms_nothing(live: Live, tmp_path: Path) -> None:
+    timeline = load_timeline(Archive.open(live.store, sealer()))
+    plan = plan_pruning(timeline, SHORT, NOW_MS)
+    for stop in (0, 1, len(plan.doomed) // 2, len(plan.doomed) - 1):
+        carry_out(timeline, replace(plan, doomed=plan.doomed[:stop]), live.store)  # type: ignore[arg-type]
+        found = sources(live.store)
+        assert [one for one in found.problems if not one.harmless] == []
+    _plan, done = restored(found, tmp_path / "work")
+    assert done.content == live.machine.content_hash().total
+
+
+def test_a_lost_beginning_is_not_taken_for_a_pruned_one(live: Live) -> None:
+    timeline = load_timeline(Archive.open(live.store, sealer()))
+    plan = plan_pruning(timeline, SHORT, NOW_MS)
+    carry_out(timeline, plan, live.store)  # type: ignore[arg-type]
+    kept = sources(live.store).timelines[0].links("base")
+    for link in (kept[0], kept[-11]):
+        store = live.store
+        data = store.get(link.name)
+        assert data is not None
+        store.delete(link.name)  # type: ignore[attr-defined]
+        assert any(one.object == link.name for one in sources(store).problems)
+        store.put(link.name, data)
+    live.store.delete(kept[-5].name)  # type: ignore[attr-defined]
+    timeline = load_timeline(Archive.open(live.store, sealer()))
+    with pytest.raises(ConfigError, match="is missing"):
+        plan_pruning(timeline, SHORT, NOW_MS)
+
+
+def test_a_legal_hold_stops_everything(live: Live) -> None:
+    live.store.put("holds/case-7", b"")
+    timeline = load_timeline(Archive.open(live.store, sealer()))
+    plan = plan_pruning(timeline, SHORT, NOW_MS)
+    assert plan.holds == ("case-7",)
+    with pytest.raises(ConfigError, match="case-7"):
+        carry_out(timeline, plan, live.store)  # type: ignore[arg-type]
+    assert sources(live.store).problems == []
