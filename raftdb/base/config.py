@@ -220,6 +220,16 @@ class ArchiveConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class CopyConfig:
+    """Copies of the database for nodes that are too far behind."""
+
+    rate_bytes_per_s: int = field(
+        default=64 * MIB,
+        metadata=_about(INTEGER, "How fast a copy is made, and how fast one is fetched."),
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class NodeConfig:
     """Everything a node is told. Paths are absolute."""
 
@@ -260,6 +270,7 @@ class NodeConfig:
     checkpoint: CheckpointConfig = CheckpointConfig()
     journal: JournalConfig = JournalConfig()
     archive: ArchiveConfig = ArchiveConfig()
+    copy: CopyConfig = CopyConfig()
 
     def __post_init__(self) -> None:
         _check_members(self.node_id, self.members)
@@ -273,6 +284,8 @@ class NodeConfig:
             )
         if self.checkpoint.wal_bytes < 1:
             raise ConfigError(f"checkpoint.wal_bytes is {self.checkpoint.wal_bytes}, below 1")
+        if self.copy.rate_bytes_per_s < 1:
+            raise ConfigError(f"copy.rate_bytes_per_s is {self.copy.rate_bytes_per_s}, below 1")
         for name in ("keep_bytes", "pinned_bytes_max"):
             if getattr(self.journal, name) < 0:
                 raise ConfigError(f"journal.{name} is {getattr(self.journal, name)}, below 0")
@@ -296,6 +309,7 @@ SECTIONS: dict[str, type[Any]] = {
     "checkpoint": CheckpointConfig,
     "journal": JournalConfig,
     "archive": ArchiveConfig,
+    "copy": CopyConfig,
 }
 
 SECTION_DOCS = {
@@ -306,6 +320,7 @@ SECTION_DOCS = {
     "checkpoint": "When SQLite's write-ahead log is folded into the database file.",
     "journal": "How much of the log stays on disk once the database holds it.",
     "archive": "Continuous copies off-site: docs/archive.md. The same on all nodes.",
+    "copy": "Copies of the database for nodes that are too far behind.",
 }
 
 

@@ -4,6 +4,7 @@
 <data_dir>/journal/      the log
 <data_dir>/database/     the SQLite database, by generation
 <data_dir>/quarantine.json  why this node does not serve; only while it does not
+<data_dir>/copies/       a copy of it on its way to another node, or from one
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import posixpath
 JOURNAL_DIRECTORY = "journal"
 DATABASE_DIRECTORY = "database"
 QUARANTINE_FILE = "quarantine.json"
+COPIES_DIRECTORY = "copies"
 
 
 def journal_path(data_dir: str) -> str:
@@ -28,3 +30,8 @@ def quarantine_path(data_dir: str) -> str:
 def database_path(data_dir: str) -> str:
     """The directory of the database."""
     return posixpath.join(data_dir, DATABASE_DIRECTORY)
+
+
+def copies_path(data_dir: str) -> str:
+    """The directory for copies that are under way."""
+    return posixpath.join(data_dir, COPIES_DIRECTORY)

@@ -12,6 +12,10 @@ from raftdb.consensus.engine import Engine
 from raftdb.consensus.port import (
     Applied,
     CommittedEntry,
+    Copied,
+    CopyJob,
+    CopySettings,
+    CopyStore,
     EngineEvents,
     EnginePort,
     EngineStatus,
@@ -29,6 +33,10 @@ from raftdb.consensus.port import (
 __all__ = [
     "Applied",
     "CommittedEntry",
+    "Copied",
+    "CopyJob",
+    "CopySettings",
+    "CopyStore",
     "Engine",
     "EngineEvents",
     "EnginePort",

@@ -10,6 +10,7 @@ from raftdb.base.ports import Executor
 from raftdb.consensus.entry import decode_payloads
 from raftdb.consensus.log import DurableLog
 from raftdb.consensus.port import CommittedEntry, StateMachine
+from raftdb.consensus.wall import Wall
 
 APPLY_LANE = "apply"
 APPLY_BYTES_MAX = 8 << 20
@@ -34,6 +35,7 @@ class Applier:
         machine: StateMachine,
         log: DurableLog,
         executor: Executor,
+        wall: Wall,
         own_payloads: Callable[[int, int], tuple[bytes, ...] | None],
         on_applied: OnApplied,
         on_batch: Callable[[], None],
@@ -41,6 +43,7 @@ class Applier:
     ) -> None:
         self._machine = machine
         self._log = log
+        self._wall = wall
         self._executor = executor
         self._own_payloads = own_payloads
         self._on_applied = on_applied
@@ -58,6 +61,10 @@ class Applier:
         """
         index, term = self._machine.applied()
         log = self._log
+        fits = self._wall.keeps_log(log, index, term) or index < log.first_index - 1
+        if self._machine.copied() == (index, term) and not fits:
+            # The copy was installed, and nothing applied since: the log goes on behind it.
+            log.reset(index, term)
         if index > log.last_index:
             raise FatalError(
                 f"the database has applied entry {index}, but the journal ends at {log.last_index}",

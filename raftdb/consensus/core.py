@@ -19,6 +19,7 @@ from raftdb.consensus.log import DurableLog, LogEntry
 from raftdb.consensus.messages import (
     Ack,
     Append,
+    CopyNeeded,
     Heartbeat,
     HeartbeatAck,
     Message,
@@ -69,6 +70,7 @@ class Core:
         timing: Timing,
         limits: Limits,
         links: Links,
+        on_copy_needed: Callable[[str, int], None] | None = None,
     ) -> None:
         self.node_id = node_id
         self.peers = tuple(peers)
@@ -79,6 +81,7 @@ class Core:
         self._timing = timing
         self._links = links
         self._random = random
+        self._on_copy_needed = on_copy_needed
         self._campaigning = False
         self._forced = False
         self.may_lead = True
@@ -134,6 +137,7 @@ class Core:
             Vote: self.on_vote,
             TermHint: self.on_term_hint,
             TimeoutNow: self.on_timeout_now,
+            CopyNeeded: self.on_copy_needed,
         }
 
     # -- what the library calls ------------------------------------------------------------------
@@ -357,6 +361,11 @@ class Core:
         library.deliver(peer, {"type": "timeout_now", "term": message.term})
         if library.transfer_pending:
             self.campaign(forced=True)
+
+    def on_copy_needed(self, peer: str, message: CopyNeeded) -> None:
+        """The leader's log does not reach down to ours any more (row 13)."""
+        if self._accept_leader(peer, message.term) and self._on_copy_needed is not None:
+            self._on_copy_needed(peer, message.first_index)
 
     # -- deadlines -------------------------------------------------------------------------------
 

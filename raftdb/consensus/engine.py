@@ -16,9 +16,11 @@ from raftdb.base.ids import ClusterId, Index, NodeId, Term
 from raftdb.base.limits import DEFAULT_LIMITS, Limits
 from raftdb.base.ports import Ports, Timer
 from raftdb.consensus.apply import Applier
+from raftdb.consensus.copies import Copies
 from raftdb.consensus.core import Core
 from raftdb.consensus.entry import encode_batch
 from raftdb.consensus.followers_reads import FollowersReads
+from raftdb.consensus.link import Link
 from raftdb.consensus.log import DurableLog
 from raftdb.consensus.messages import (
     NOTE_BYTES_MAX,
@@ -31,6 +33,7 @@ from raftdb.consensus.messages import (
 )
 from raftdb.consensus.port import (
     CommittedEntry,
+    CopySettings,
     EngineEvents,
     EngineStatus,
     Member,
@@ -75,12 +78,12 @@ class Engine:
         wall: Wall | None = None,
         fingerprint: bytes = b"",
         history_id: str = "",
+        copies: CopySettings | None = None,
     ) -> None:
         timing = timing or Timing()
         wall = wall or Wall()
         check_timing(timing)
-        me = own_member(node_id, members)
-        others = check_members(me, members)
+        others = check_members(me := own_member(node_id, members), members)
         self._node_id = node_id
         self._ports = ports
         self._timing = timing
@@ -88,8 +91,7 @@ class Engine:
         self._wall = wall
         self._limits = limits
         self._journal = journal
-        self._started = False
-        self._stopped = False
+        self._started = self._stopped = False
         self._stop_done: Callable[[], None] | None = None
         self._led_term = 0
         """The term in which this node's proposals and reads were taken; 0 when it does not lead."""
@@ -103,13 +105,12 @@ class Engine:
         self._proposals = Proposals(limits, self._resolve)
         self._reads = Reads(wall, self._resolve)
         self._applier = self._make_applier(machine)
-        hello = Hello(
-            PROTOCOL_VERSION, cluster_id, node_id, history_id, PINNED_VERSION, fingerprint
-        )
         self._transport = Transport(
             me=me,
             peers=others,
-            hello=hello,
+            hello=Hello(
+                PROTOCOL_VERSION, cluster_id, node_id, history_id, PINNED_VERSION, fingerprint
+            ),
             wall=wall,
             ports=ports,
             timing=timing,
@@ -127,8 +128,10 @@ class Engine:
             timing=timing,
             limits=limits,
             links=self._transport,
+            on_copy_needed=self._copy_needed,
         )
         self._waits, self._followers_reads = self._make_waits()
+        self.copies = None if copies is None else self._make_copies(copies)
         self._transfer = Transfer(self._core, ports.executor, self._resume_after_transfer)
 
     def _make_waits(self) -> tuple[AppliedWaits, FollowersReads]:
@@ -140,11 +143,25 @@ class Engine:
         self._core.handle(ReadIndexIs, reads.on_answer)
         return waits, reads
 
+    def _make_copies(self, settings: CopySettings) -> Copies:
+        return Copies(
+            settings=settings,
+            ports=self._ports,
+            limits=self._limits,
+            wall=self._wall,
+            dial=self._transport.dial_copy,
+            applied=lambda: self._applier.applied,
+            first_index=lambda: self._journal.first_index,
+            on_installed=lambda: self._call(self._events.on_copied),
+            on_failed=self._fatal,
+        )
+
     def _make_applier(self, machine: StateMachine) -> Applier:
         return Applier(
             machine=machine,
             log=self._journal,
             executor=self._ports.executor,
+            wall=self._wall,
             own_payloads=self._proposals.payloads_at,
             on_applied=self._on_applied,
             on_batch=self._on_batch,
@@ -161,6 +178,8 @@ class Engine:
         except Exception as error:
             self._fatal(error)
             return
+        if self.copies is not None:
+            self.copies.start()
         self._core.library.seed_applied(self._applier.applied)
         self._journal.wake(self._on_durable, self._fatal)
         self._transport.start(self._on_listening)
@@ -294,6 +313,26 @@ class Engine:
     def on_bulk(self, peer: str) -> None:
         """A long message makes progress."""
         self._event(self._core.on_bulk, peer)
+
+    def on_copy_open(self, link: Link) -> None:
+        """Connected to fetch a copy, or somebody who wants one is."""
+        if self.copies is None:
+            raise ProtocolError("this node sends no copies")
+        self.copies.on_open(link)
+
+    def on_copy_message(self, link: Link, message: Message) -> None:
+        """Beside everything else: nothing here touches the log."""
+        if self.copies is not None and not self._stopped:
+            self.copies.on_message(link, message)
+
+    def on_copy_lost(self, link: Link, reason: str) -> None:
+        """Such a connection is gone."""
+        if self.copies is not None and not self._stopped:
+            self.copies.on_lost(link, reason)
+
+    def _copy_needed(self, peer: str, first_index: int) -> None:
+        if self.copies is not None:
+            self.copies.need((peer,), first_index - 1)
 
     # -- events ----------------------------------------------------------------------------------
 
@@ -497,6 +536,8 @@ class Engine:
                 timer.cancel()
         self._core.gate.clear()
         self._applier.stop()
+        if self.copies is not None:
+            self.copies.stop()
         self._transport.stop()
         self._transfer.fail(reason)
         self._proposals.fail("stopping", reason)

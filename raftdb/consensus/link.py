@@ -16,6 +16,7 @@ from raftdb.base.limits import Limits
 from raftdb.base.ports import Clock, Connection
 from raftdb.consensus.messages import (
     Append,
+    CopyHello,
     Hello,
     Message,
     Part,
@@ -38,7 +39,7 @@ class LinkOwner(Protocol):
 
     def link_made(self, link: Link) -> None: ...
 
-    def link_hello(self, link: Link, hello: Hello) -> None:
+    def link_hello(self, link: Link, hello: Hello | CopyHello) -> None:
         """Raises ProtocolError to refuse."""
 
     def link_message(self, link: Link, message: Message) -> None: ...
@@ -55,10 +56,20 @@ class LinkOwner(Protocol):
 class Link:
     """A Handler of the Network port. `peer` is None until the hello is accepted."""
 
-    def __init__(self, owner: LinkOwner, dialled: str | None, clock: Clock, limits: Limits) -> None:
+    def __init__(
+        self,
+        owner: LinkOwner,
+        dialled: str | None,
+        clock: Clock,
+        limits: Limits,
+        *,
+        for_copy: bool = False,
+    ) -> None:
         self.dialled = dialled
         """The peer we dialled; None when it dialled us."""
         self.peer: str | None = None
+        self.for_copy = for_copy
+        """Carries a copy of the database and nothing else."""
         self.epoch = 0
         self.refused = False
         """The other side broke the protocol, and that was reported."""
@@ -177,12 +188,16 @@ class Link:
 
     def _on_message(self, message: Message) -> None:
         if self.peer is None:
-            if not isinstance(message, Hello):
+            if isinstance(message, CopyHello) and self.dialled is None:
+                self.for_copy = True
+            elif not isinstance(message, Hello):
                 raise ProtocolError(f"{type(message).__name__} before the hello")
             self._owner.link_hello(self, message)
             self._frame_bytes_max = self._part_bytes + FRAME_OVERHEAD_BYTES
         elif isinstance(message, Ping):
             pass
+        elif isinstance(message, Part | PartAck) and self.for_copy:
+            raise ProtocolError("a piece of a long message beside a copy")
         elif isinstance(message, Part):
             self._on_part(message)
         elif isinstance(message, PartAck):
@@ -191,7 +206,7 @@ class Link:
             self._parts_answered = message.parts
             self._owner.link_bulk(self)
             self._pump_bulk()
-        elif isinstance(message, Hello):
+        elif isinstance(message, Hello | CopyHello):
             raise ProtocolError("a second hello")
         else:
             self._owner.link_message(self, message)

@@ -53,6 +53,9 @@ class DurableLog(Protocol):
 
     def truncate_from(self, index: int) -> object: ...
 
+    def reset(self, index: int, term: int) -> object:
+        """The log is empty and goes on behind that entry, of which no more is known."""
+
     def set_hard_state(self, state: HardState) -> object: ...
 
     def wake(

@@ -37,6 +37,17 @@ class Hello(NamedTuple):
     """What replicas must agree on to compute alike (SQLite build, arithmetic)."""
 
 
+class CopyHello(NamedTuple):
+    """First from the dialler of a connection that fetches a copy; the other end says Hello."""
+
+    version: int
+    cluster_id: str
+    node_id: str
+    history_id: str
+    library: str
+    fingerprint: bytes
+
+
 class Ping(NamedTuple):
     """Keeps an idle connection known to be alive."""
 
@@ -144,6 +155,63 @@ class ReadIndexIs(NamedTuple):
     known: bool
 
 
+class CopyNeeded(NamedTuple):
+    """What you lack is not in my log any more: fetch a copy of the database."""
+
+    term: int
+    first_index: int
+    """Of the sender's log."""
+
+
+class CopyAsk(NamedTuple):
+    """Which copy can I have? On a connection that began with CopyHello, as all that follow."""
+
+    copy: bytes
+    """Id of the copy that the sender has a part of; empty for none."""
+    at_least: int
+    """A copy of an earlier entry is of no use."""
+
+
+class CopyLater(NamedTuple):
+    """None yet: ask again."""
+
+    reason: str
+
+
+class CopyOffer(NamedTuple):
+    """This one."""
+
+    copy: bytes
+    log_index: int
+    log_term: int
+    size: int
+    description: bytes
+    """The machine's own words, to verify by."""
+
+
+class CopyFetch(NamedTuple):
+    """Send these bytes of it."""
+
+    copy: bytes
+    offset: int
+    size: int
+
+
+class CopyPart(NamedTuple):
+    """The bytes, and their CRC-32."""
+
+    copy: bytes
+    offset: int
+    check: int
+    data: bytes
+
+
+class CopyGone(NamedTuple):
+    """That copy is not kept any more: ask again."""
+
+    copy: bytes
+
+
 class Part(NamedTuple):
     """A piece of a message too long for one frame."""
 
@@ -175,6 +243,14 @@ Message = (
     | Part
     | PartAck
     | Hello
+    | CopyHello
+    | CopyNeeded
+    | CopyAsk
+    | CopyLater
+    | CopyOffer
+    | CopyFetch
+    | CopyPart
+    | CopyGone
 )
 
 
@@ -192,6 +268,7 @@ _TYPES: dict[int, tuple[type[Any], tuple[type[Any], ...]]] = {
     2: (Ping, ()),
     3: (Part, (bool, bytes)),
     4: (PartAck, (int,)),
+    5: (CopyHello, (int, str, str, str, str, bytes)),
     10: (PreVote, (int, int, int)),
     11: (PreVoteResponse, (int, int)),
     12: (RequestVote, (int, int, int, bool)),
@@ -205,6 +282,13 @@ _TYPES: dict[int, tuple[type[Any], tuple[type[Any], ...]]] = {
     30: (Note, (bytes,)),
     40: (ReadIndex, (int,)),
     41: (ReadIndexIs, (int, int, bool)),
+    50: (CopyNeeded, (int, int)),
+    51: (CopyAsk, (bytes, int)),
+    52: (CopyLater, (str,)),
+    53: (CopyOffer, (bytes, int, int, int, bytes)),
+    54: (CopyFetch, (bytes, int, int)),
+    55: (CopyPart, (bytes, int, int, bytes)),
+    56: (CopyGone, (bytes,)),
 }
 _CODES: dict[type[Any], int] = {cls: code for code, (cls, _checks) in _TYPES.items()}
 

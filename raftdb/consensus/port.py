@@ -38,6 +38,10 @@ class StateMachine(Protocol):
     def applied(self) -> tuple[Index, Term]:
         """Loop, before start: the last entry whose effect is committed in the database (C2)."""
 
+    def copied(self) -> tuple[Index, Term] | None:
+        """Loop, before start: the entry that the database was copied at from another member; None
+        if it was founded here."""
+
     def apply(self, entries: Sequence[CommittedEntry]) -> Sequence[Sequence[bytes]]:
         """Apply in order, in one transaction; replies per entry and payload. A SQL error is a
         reply. An exception means that this node cannot go on: the engine stops it."""
@@ -45,6 +49,42 @@ class StateMachine(Protocol):
     def apply_briefly(self, entries: Sequence[CommittedEntry]) -> Sequence[Sequence[bytes]] | None:
         """Loop, never while `apply` runs: the same, if it is done within a few milliseconds; None
         when it would not be, and then nothing has happened."""
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """A copy of the machine's state, in a file of its own."""
+
+    index: int
+    term: int
+    size: int
+    path: str
+    description: bytes
+    """By which `install` verifies it."""
+
+
+class CopyJob(Protocol):
+    """A copy in the making, step by step on a lane."""
+
+    def begin(self) -> int:
+        """Freeze what is copied; the index it will be of. An Error: try again later."""
+
+    def step(self) -> Copied | None:
+        """Copy some more; the copy when it is done and durable."""
+
+    def abort(self) -> None:
+        """Give up; harmless at any time."""
+
+
+class CopyStore(Protocol):
+    """Makes and installs copies of the machine's state. Called on lanes, but where it says loop."""
+
+    def begin(self, directory: str) -> CopyJob:
+        """Loop: a copy into that (new, empty) directory."""
+
+    def install(self, path: str, description: bytes) -> None:
+        """Verify the file completely, and make it what the next start begins with, by one durable
+        step. ConfigError: it is not what it should be, and everything is as before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +178,33 @@ class EngineEvents:
     """The engine stopped itself; the node must stop. Called once."""
     on_note: Callable[[NodeId, bytes], None] | None = None
     """Another member's `tell`."""
+    on_copied: Callable[[], None] = lambda: None
+    """A copy from another member was installed: the node must be started again to begin with it."""
+
+
+class Held(Protocol):
+    """What keeps a part of the log."""
+
+    @property
+    def overrun(self) -> bool:
+        """It could not be kept."""
+
+    def move_to(self, index: int) -> None: ...
+
+    def release(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class CopySettings:
+    """How copies of the database are made, sent and fetched."""
+
+    store: CopyStore
+    directory: str
+    """For what is under way; nothing else lies there."""
+    pin: Callable[[int], Held]
+    """Keeps the log from an index on (rule D2)."""
+    rate_bytes_per_s: int = 64 << 20
+    """Of making one, and of fetching one."""
 
 
 class EnginePort(Protocol):

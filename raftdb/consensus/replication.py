@@ -9,7 +9,7 @@ from raftdb.base.errors import ProtocolError
 from raftdb.base.limits import Limits
 from raftdb.base.ports import Log
 from raftdb.consensus.log import DurableLog
-from raftdb.consensus.messages import APPEND_ENTRIES_MAX, Ack, Append
+from raftdb.consensus.messages import APPEND_ENTRIES_MAX, Ack, Append, CopyNeeded, Message
 from raftdb.consensus.seams import Library
 from raftdb.consensus.wall import Wall
 
@@ -17,7 +17,15 @@ from raftdb.consensus.wall import Wall
 class Progress:
     """How far one follower is, beside what the library keeps (next and match index)."""
 
-    __slots__ = ("generation", "inflight", "inflight_bytes", "probing", "sequence", "stalled")
+    __slots__ = (
+        "generation",
+        "inflight",
+        "inflight_bytes",
+        "lacks",
+        "probing",
+        "sequence",
+        "stalled",
+    )
 
     def __init__(self) -> None:
         self.sequence = 0
@@ -31,6 +39,8 @@ class Progress:
         """Where the logs match is not known yet: one message at a time."""
         self.stalled = False
         """The last refusal brought nothing new: wait for a heartbeat before trying again."""
+        self.lacks = False
+        """It needs entries that this log does not have any more: a copy has to help (row 13)."""
 
     def rewind(self) -> None:
         """What is in flight does not count any more."""
@@ -62,7 +72,7 @@ class Replicator:
         limits: Limits,
         log_port: Log,
         connected: Callable[[str], bool],
-        send: Callable[[str, Append], None],
+        send: Callable[[str, Message], None],
     ) -> None:
         self._library = library
         self._log = log
@@ -80,7 +90,7 @@ class Replicator:
         """This node leads now: nothing is known of anybody."""
         for progress in self._progress.values():
             progress.rewind()
-            progress.stalled = False
+            progress.stalled = progress.lacks = False
         self.replicate_all()
 
     def on_connected(self, peer: str) -> None:
@@ -131,7 +141,7 @@ class Replicator:
         progress.answered(ack.sequence)
         if ack.sequence > progress.generation:
             progress.probing = False
-            progress.stalled = False
+            progress.stalled = progress.lacks = False
         self.replicate(peer)
 
     def on_reject(self, peer: str, ack: Ack) -> None:
@@ -144,6 +154,11 @@ class Replicator:
         after = self._wall.next_after_reject(ack.log_index, match, self._log.last_index)
         self._deliver(peer, after, success=False)
         progress.rewind()
+        first_index = self._log.first_index
+        if after < first_index:
+            self._tell_to_copy(peer, progress, after, first_index)
+            return
+        progress.lacks = False
         if after < refused:
             self._send_one(peer, progress)
             return
@@ -151,6 +166,16 @@ class Replicator:
         self._log_port.warning(
             "replication_stalled", peer=peer, match_index=match, hint_index=ack.log_index
         )
+
+    def _tell_to_copy(self, peer: str, progress: Progress, wanted: int, first_index: int) -> None:
+        """What it needs was dropped here. It is told at heartbeats, until it can go on from the
+        log; no entries are sent meanwhile."""
+        if not progress.lacks:
+            self._log_port.warning(
+                "follower_needs_copy", peer=peer, next_index=wanted, first_index=first_index
+            )
+        progress.stalled = progress.lacks = True
+        self._send(peer, CopyNeeded(self._library.term, first_index))
 
     def _deliver(self, peer: str, next_index: int, *, success: bool) -> None:
         self._library.deliver(
@@ -168,13 +193,25 @@ class Replicator:
         if not self._connected(peer):
             return
         next_index = max(self._library.next_index(peer), self._log.first_index)
-        message = self._make(progress.sequence, next_index)
+        if progress.lacks:
+            message = self._probe(next_index)
+        else:
+            message = self._make(progress.sequence, next_index)
         size = sum([len(data) for _term, data in message.entries])
         progress.sequence = message.sequence
         progress.inflight.append((message.sequence, size, next_index))
         progress.inflight_bytes += size
         self._library.set_next_index(peer, next_index + len(message.entries))
         self._send(peer, message)
+
+    def _probe(self, next_index: int) -> Append:
+        """Asks whether the logs meet there, without entries."""
+        self._sequence += 1
+        prev = next_index - 1
+        library = self._library
+        return Append(
+            library.term, self._sequence, prev, self._log.term_at(prev), library.commit_index, ()
+        )
 
     def _make(self, sent: int, next_index: int) -> Append:
         """The Append that begins at `next_index`. Followers that are equally far get the very same

@@ -12,10 +12,18 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from raftdb.base.errors import ConfigError, ProtocolError
+from raftdb.base.ids import NodeId
 from raftdb.base.limits import Limits
 from raftdb.base.ports import ExpectedPeer, Listener, Ports, Timer
 from raftdb.consensus.link import Link
-from raftdb.consensus.messages import PROTOCOL_VERSION, Hello, Message, Ping, encode
+from raftdb.consensus.messages import (
+    PROTOCOL_VERSION,
+    CopyHello,
+    Hello,
+    Message,
+    Ping,
+    encode,
+)
 from raftdb.consensus.port import Member, Timing
 from raftdb.consensus.wall import Wall
 
@@ -23,6 +31,7 @@ PENDING_MAX = 64
 """Connections that have not said hello yet."""
 STEADY_S = 2.0
 """A connection that lived this long is redialled without a longer pause."""
+COPY_LINKS_MAX = 16
 BACKOFF_MAX = 8
 """The pause between dials grows to this many times Timing.reconnect_s."""
 
@@ -37,6 +46,13 @@ class TransportEvents(Protocol):
     def on_message(self, peer: str, message: Message) -> None: ...
 
     def on_bulk(self, peer: str) -> None: ...
+
+    def on_copy_open(self, link: Link) -> None:
+        """A connection for a copy: we dialled it and it is ready, or a peer did."""
+
+    def on_copy_message(self, link: Link, message: Message) -> None: ...
+
+    def on_copy_lost(self, link: Link, reason: str) -> None: ...
 
 
 class _Slot:
@@ -79,6 +95,7 @@ class Transport:
         self._events = events
         self._slots = {str(member.node_id): _Slot(member) for member in peers}
         self._pending: list[Link] = []
+        self._copy_links: list[Link] = []
         self._encoded: tuple[Message | None, bytes] = (None, b"")
         self._listener: Listener | None = None
         self._stopped = False
@@ -116,8 +133,26 @@ class Transport:
                 slot.timer.cancel()
             if slot.link is not None:
                 slot.link.abort()
-        for link in list(self._pending):
+        for link in [*self._pending, *self._copy_links]:
             link.abort()
+
+    def dial_copy(self, peer: str) -> Link:
+        """Connect to a member to fetch a copy: `on_copy_open` or `on_copy_lost` follows."""
+        link = Link(self, peer, self._ports.clock, self._limits, for_copy=True)
+
+        def failed(reason: str) -> None:
+            if not self._stopped:
+                self._events.on_copy_lost(link, reason)
+
+        self._ports.network.connect(
+            "peer",
+            self._slots[peer].member.peer_address,
+            ExpectedPeer(NodeId(peer)),
+            link,
+            self._timing.connect_timeout_s,
+            failed,
+        )
+        return link
 
     # -- Links -----------------------------------------------------------------------------------
 
@@ -147,13 +182,19 @@ class Transport:
             link.abort()
             return
         self._pending.append(link)
-        link.send(self._hello)
+        link.send(CopyHello(*self._hello) if link.for_copy else self._hello)
 
-    def link_hello(self, link: Link, hello: Hello) -> None:
+    def link_hello(self, link: Link, hello: Hello | CopyHello) -> None:
         """Check who is there; raises ProtocolError."""
         slot = self._check_hello(link, hello)
+        if link.for_copy and len(self._copy_links) >= COPY_LINKS_MAX:
+            raise ProtocolError("too many connections for copies")
         self._pending.remove(link)
         link.peer = hello.node_id
+        if link.for_copy:
+            self._copy_links.append(link)
+            self._events.on_copy_open(link)
+            return
         slot.epoch += 1
         link.epoch = slot.epoch
         old, slot.link = slot.link, link
@@ -168,7 +209,9 @@ class Transport:
     def link_message(self, link: Link, message: Message) -> None:
         """Row 14: only the newest connection speaks for its peer."""
         assert link.peer is not None
-        if self._wall.connection_counts(link.epoch, self._slots[link.peer].epoch):
+        if link.for_copy:
+            self._events.on_copy_message(link, message)
+        elif self._wall.connection_counts(link.epoch, self._slots[link.peer].epoch):
             self._events.on_message(link.peer, message)
 
     def link_bulk(self, link: Link) -> None:
@@ -186,7 +229,7 @@ class Transport:
             self._ports.log.warning(
                 "peer_refused", peer=name, remote=remote, error=error.message, hint=error.hint
             )
-        if slot is not None:
+        if slot is not None and not link.for_copy:
             slot.reported = error.message
             slot.failures = max(slot.failures, BACKOFF_MAX)
 
@@ -194,6 +237,12 @@ class Transport:
         """Gone, for whatever reason."""
         if link in self._pending:
             self._pending.remove(link)
+        if link.for_copy:
+            if link in self._copy_links:
+                self._copy_links.remove(link)
+            if not self._stopped:
+                self._events.on_copy_lost(link, reason)
+            return
         name = link.peer or link.dialled
         if name is None:
             return
@@ -275,13 +324,18 @@ class Transport:
                 link_now.abort()
             elif now_s - link_now.sent_at_s >= self._timing.election_min_s:
                 link_now.send(Ping())
+        for link in list(self._copy_links):
+            if now_s - link.heard_at_s > 2 * self._silence_s_max:
+                link.abort()
+            elif now_s - link.sent_at_s >= self._timing.election_min_s:
+                link.send(Ping())
         self._watch_timer = self._ports.executor.call_later(
             self._timing.election_min_s, self._watch
         )
 
     # -- who is who ------------------------------------------------------------------------------
 
-    def _check_hello(self, link: Link, hello: Hello) -> _Slot:
+    def _check_hello(self, link: Link, hello: Hello | CopyHello) -> _Slot:
         mine, name = self._hello, hello.node_id
         assert link.connection is not None
         peer = link.connection.peer
@@ -307,7 +361,7 @@ class Transport:
             raise ProtocolError(f"{name!r} is not another member of this cluster")
         if link.dialled is not None and link.dialled != name:
             raise ProtocolError(f"{name} answers at the address of {link.dialled}")
-        if link.dialled is None and self._dials(name):
+        if link.dialled is None and self._dials(name) and not link.for_copy:
             raise ProtocolError(f"{name} dials although {self._me.node_id} does")
         if hello.library != mine.library:
             raise ProtocolError(

@@ -160,6 +160,31 @@ class Wall:
         """
         return max(before, after)
 
+    # -- rows 11 to 13: copies of the database -------------------------------------------------
+
+    def same_copy(self, have: bytes, offered: bytes) -> bool:
+        """Row 12: what is there of a copy is gone on with only if it is of that very copy.
+
+        Without it: the beginning of one copy and the end of another make a database that never was.
+        """
+        return have == offered
+
+    def copy_counts(self, log_index: int, applied: int, damaged: bool) -> bool:
+        """Row 13: a copy of what is applied here already is not installed, unless the database
+        here is damaged.
+
+        Without it: a copy that comes late takes the database back behind entries whose log may be
+        gone by now.
+        """
+        return damaged or log_index > applied
+
+    def keeps_log(self, log: LogView, index: int, term: int) -> bool:
+        """Row 12: a log that holds the copy's last entry stays, and what is behind it too.
+
+        Without it: entries that this node acknowledged vanish, and a majority no longer has them.
+        """
+        return log.first_index - 1 <= index <= log.last_index and log.term_at(index) == term
+
     # -- row 7: votes ----------------------------------------------------------------------------
 
     def vote_counts(self, voter: str, voters: Collection[str]) -> bool:

@@ -16,14 +16,14 @@ from raftdb._version import __version__
 from raftdb.archive import ArchiveService, Standing, load_keys
 from raftdb.base.config import NodeConfig
 from raftdb.base.ids import Index, NodeId
-from raftdb.base.layout import database_path, journal_path, quarantine_path
+from raftdb.base.layout import copies_path, database_path, journal_path, quarantine_path
 from raftdb.base.ports import Ports
 from raftdb.base.startup import check_clock, check_identity
-from raftdb.consensus import Engine
+from raftdb.consensus import CopySettings, Engine
 from raftdb.consensus.port import EngineEvents, Member, Timing
 from raftdb.journal import Journal, RetentionBounds
 from raftdb.machine import Machine, fingerprint
-from raftdb.node import Comparison, Housekeeping, Identity, Replica
+from raftdb.node import Comparison, Housekeeping, Identity, MachineCopies, Replica
 from raftdb.server import ClientListener
 
 Stopped = Callable[[BaseException | None], None]
@@ -33,6 +33,10 @@ CLOSE_S = 2.0
 
 LINGER_S = 0.05
 """How long answers that are already written get to leave before connections are closed."""
+
+
+class StartAgain(Exception):
+    """The node ended so that its owner makes a new one on the same directory, at once."""
 
 
 class Assembly:
@@ -64,6 +68,7 @@ class Assembly:
         self._started_s = ports.clock.monotonic_s()
         self._stopping = False
         self._closing = False
+        self._again = False
         self.serves = True
         """False from the moment on when nothing may be answered any more. From any thread."""
         self._failure: BaseException | None = None
@@ -84,19 +89,7 @@ class Assembly:
             raise
         check_clock(ports.clock.wall_ms(), self.machine.time_ms(), ports.log)
         identity = Identity(config.cluster_id, config.history, config.node_id, _members(config))
-        self.engine = self.engine_class(
-            node_id=config.node_id,
-            members=_listening(identity.members, config),
-            cluster_id=config.cluster_id,
-            journal=self.journal,
-            machine=self.machine,
-            ports=ports,
-            timing=_timing(config),
-            limits=config.limits,
-            events=EngineEvents(on_role=_ignore, on_fatal=self.fail, on_note=self._on_note),
-            fingerprint=json.dumps(fingerprint().to_wire(), sort_keys=True).encode(),
-            history_id=config.history,
-        )
+        self.engine = self._make_engine(identity, vfs_base)
         self.comparison = self._make_comparison(identity)
         self.replica = Replica(
             identity=identity,
@@ -114,6 +107,24 @@ class Assembly:
             replica=self.replica, ports=ports, limits=config.limits, describe=self.describe
         )
 
+    def _make_engine(self, identity: Identity, vfs_base: str) -> Engine:
+        return self.engine_class(
+            node_id=self.config.node_id,
+            members=_listening(identity.members, self.config),
+            cluster_id=self.config.cluster_id,
+            journal=self.journal,
+            machine=self.machine,
+            ports=self._ports,
+            timing=_timing(self.config),
+            limits=self.config.limits,
+            events=EngineEvents(
+                _ignore, self.fail, on_note=self._on_note, on_copied=self.start_again
+            ),
+            fingerprint=json.dumps(fingerprint().to_wire(), sort_keys=True).encode(),
+            history_id=self.config.history,
+            copies=self._copy_settings(vfs_base),
+        )
+
     def _make_comparison(self, identity: Identity) -> Comparison:
         return Comparison(
             node_id=identity.node_id,
@@ -123,6 +134,18 @@ class Assembly:
             ports=self._ports,
             quarantine_path=quarantine_path(self.config.data_dir),
             on_serving=self._on_serving,
+        )
+
+    def _copy_settings(self, vfs_base: str) -> CopySettings:
+        config, files = self.config, self._ports.files
+        store = MachineCopies(
+            self.machine, database_path(config.data_dir), config.history, files, vfs_base
+        )
+        return CopySettings(
+            store,
+            copies_path(config.data_dir),
+            self.journal.pin,
+            config.copy.rate_bytes_per_s,
         )
 
     # ---- life
@@ -164,6 +187,16 @@ class Assembly:
         self.listener.say_goodbye("this node is being stopped")
         self.replica.drain(self._drained)
 
+    def start_again(self) -> None:
+        """A copy of the database was installed: end in order, with `stopped(StartAgain())`."""
+        if self._stopping:
+            return
+        self._ports.log.info("starting_again", reason="a copy of the database was installed")
+        self._again = True
+        self.stop()
+        # Nobody waits for a node that was far behind.
+        self._ports.executor.call_later(CLOSE_S, self._drained)
+
     def fail(self, error: BaseException) -> None:
         """The node can't go on: nothing more is promised to anybody. Ends with `stopped(error)`,
         after a short try to close what can still be closed."""
@@ -189,6 +222,7 @@ class Assembly:
         if not self._closing:
             self._closing = True
             self.serves = False
+            self.serves = False
             self.engine.stop(self._engine_stopped)
 
     def _engine_stopped(self) -> None:
@@ -213,7 +247,8 @@ class Assembly:
         if stopped is not None:
             if self._failure is None:
                 self._ports.log.info("stopped")
-            stopped(self._failure)
+            again = self._again and self._failure is None
+            stopped(StartAgain() if again else self._failure)
 
     # ---- the archive
 
@@ -293,6 +328,7 @@ class Assembly:
             "journal_bytes": self.journal.bytes,
             "archive": [] if self._archive is None else self._archive.status(),
             **self.comparison.facts(),
+            "copy": self.engine.copies.status() if self.engine.copies is not None else None,
             **self._facts(),
         }
 

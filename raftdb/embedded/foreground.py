@@ -8,7 +8,7 @@ import signal
 
 from raftdb.base.config import NodeConfig
 from raftdb.base.exits import ExitCode, exit_code
-from raftdb.embedded.assembly import Assembly
+from raftdb.embedded.assembly import Assembly, StartAgain
 from raftdb.embedded.process import end_loop, ports_of, use_utc
 from raftdb.runtime import StreamLog, new_event_loop, tune_malloc, tune_switching
 
@@ -43,11 +43,17 @@ def _run(config: NodeConfig, log: StreamLog) -> int:
     loop = new_event_loop(log)
     outcome: list[BaseException | None] = []
 
+    assembly: Assembly | None = None
+
     def stopped(error: BaseException | None) -> None:
+        nonlocal assembly
+        if isinstance(error, StartAgain):
+            assembly = None
+            assembly = Assembly(config, ports, stopped, facts)
+            assembly.start(_ready)
+            return
         outcome.append(error)
         loop.stop()
-
-    assembly: Assembly | None = None
 
     def crashed(error: BaseException) -> None:
         if assembly is not None:
@@ -64,7 +70,8 @@ def _run(config: NodeConfig, log: StreamLog) -> int:
         if signals:
             os._exit(128 + number)
         signals.append(number)
-        assembly.stop()
+        if assembly is not None:
+            assembly.stop()
         loop.call_later(STOP_TIMEOUT_S, stopped, None)
 
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -23,9 +23,14 @@ class EmbeddedLink:
     """One client's link (the client's `InProcessLink`). Its calls come from any thread."""
 
     def __init__(
-        self, assembly: Assembly, executor: Executor, is_running: Callable[[], bool]
+        self,
+        assembly: Assembly,
+        executor: Executor,
+        is_running: Callable[[], bool],
+        current: Callable[[], Assembly | None],
     ) -> None:
         self._assembly = assembly
+        self._current = current
         self._executor = executor
         self._is_running = is_running
         self._lock = threading.Lock()
@@ -55,7 +60,7 @@ class EmbeddedLink:
         """Read this node's database in the calling thread."""
         assembly = self._assembly
         if not assembly.serves:
-            raise assembly.comparison.refusal(local=True) or _not_running()
+            assembly = self._renew()
         try:
             index = int(assembly.machine.applied()[0])
             return assembly.machine.query(*statements, timeout_s=timeout_s), index
@@ -68,11 +73,19 @@ class EmbeddedLink:
         """The same for one statement, and with nothing made that is not wanted."""
         assembly = self._assembly
         if not assembly.serves:
-            raise assembly.comparison.refusal(local=True) or _not_running()
+            assembly = self._renew()
         try:
             return assembly.machine.query_rows(sql, parameters, timeout_s)
         except Error as error:
             raise self._failed(error) from error
+
+    def _renew(self) -> Assembly:
+        """After an installed copy the node goes on with a new assembly."""
+        current = self._current()
+        if current is None or not current.serves:
+            raise self._assembly.comparison.refusal(local=True) or _not_running()
+        self._assembly = current
+        return current
 
     def _failed(self, error: Error) -> Error:
         """What a local read's failure means for the node, and for the caller."""
@@ -93,6 +106,7 @@ class EmbeddedLink:
 
     def _handle(self, message: wire.Hello | wire.Request) -> None:
         if isinstance(message, wire.Hello):
+            self._assembly = self._current() or self._assembly
             try:
                 reply: wire.Message = greet(
                     self._assembly.replica, self._assembly.config.limits, message

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,7 +14,7 @@ from raftdb.base.config import NodeConfig, load_config
 from raftdb.base.errors import ConfigError, Error, FatalError, InterfaceError
 from raftdb.base.ports import Log
 from raftdb.client import Connection, connect
-from raftdb.embedded.assembly import Assembly
+from raftdb.embedded.assembly import Assembly, StartAgain
 from raftdb.embedded.link import EmbeddedLink
 from raftdb.embedded.process import Facts, end_loop, ports_of, use_utc
 from raftdb.runtime import LoopExecutor, RealNetwork, StreamLog, new_event_loop
@@ -56,6 +57,7 @@ class Node:
         self._executor: LoopExecutor | None = None
         self._network: RealNetwork | None = None
         self._assembly: Assembly | None = None
+        self._make: Callable[[], Assembly] | None = None
 
     # ---- life
 
@@ -111,7 +113,9 @@ class Node:
         """A link for one connection."""
         if self._assembly is None or self._executor is None or not self.running:
             raise InterfaceError("the node is not running", hint="call start first")
-        return EmbeddedLink(self._assembly, self._executor, lambda: self.running)
+        return EmbeddedLink(
+            self._assembly, self._executor, lambda: self.running, lambda: self._assembly
+        )
 
     def connect(self, **options: Any) -> Connection:
         """A connection that asks this node first, without a socket; writes and linearizable reads
@@ -158,12 +162,19 @@ class Node:
 
     def _assemble(self, ports: Any, facts: Facts) -> None:
         assert self._executor is not None
-        self._assembly = Assembly(self.config, ports, self._stopped, facts)
+        self._make = lambda: Assembly(self.config, ports, self._stopped, facts)
+        self._assembly = self._make()
         loop = self._loop
         assert loop is not None
         loop.call_soon(self._executor.guard, self._assembly.start, self._ready.set)
 
     def _stopped(self, error: BaseException | None) -> None:
+        if isinstance(error, StartAgain):
+            self._assembly = None
+            assert self._make is not None
+            self._assembly = self._make()
+            self._assembly.start(_ignore)
+            return
         if error is not None:
             self._failed(error)
         if self._loop is not None:
@@ -177,3 +188,7 @@ class Node:
 
     def _failed(self, error: BaseException) -> None:
         self.failure = error if isinstance(error, Error) else ConfigError(str(error))
+
+
+def _ignore() -> None:
+    pass

@@ -8,10 +8,10 @@ May import: base, command; apsw (and no other room does).
 Never: the network, consensus, a clock or a random number that is not the request's.
 """
 
-from raftdb.machine.captures import Capture, write_description
+from raftdb.machine.captures import Capture, CaptureJob, write_description
 from raftdb.machine.fingerprint import Fingerprint, fingerprint
 from raftdb.machine.fork import begin_history, make_plain
-from raftdb.machine.format import DATABASE_FILE, PAGE_BYTES
+from raftdb.machine.format import CAPTURE_FILE, DATABASE_FILE, PAGE_BYTES
 from raftdb.machine.inspect import DatabaseReport, SessionReport, TableReport, inspect_database
 from raftdb.machine.machine import Machine
 from raftdb.machine.readers import QueryStop
@@ -19,9 +19,11 @@ from raftdb.machine.rowhash import ContentHash
 from raftdb.machine.samples import Sample
 
 __all__ = [
+    "CAPTURE_FILE",
     "DATABASE_FILE",
     "PAGE_BYTES",
     "Capture",
+    "CaptureJob",
     "ContentHash",
     "DatabaseReport",
     "Fingerprint",

@@ -12,9 +12,10 @@ from typing import Any
 
 import apsw
 
+from raftdb.base.atomic import replace_file
 from raftdb.base.errors import ConfigError, OperationalError
 from raftdb.base.ids import HistoryId, Index, Term
-from raftdb.base.ports import Files
+from raftdb.base.ports import File, Files
 from raftdb.machine import generations, stored
 from raftdb.machine.checkpoints import Checkpointer
 from raftdb.machine.connections import open_reader
@@ -23,7 +24,9 @@ from raftdb.machine.pages import open_vfs
 from raftdb.machine.rowhash import ContentHash
 from raftdb.machine.stored import Progress, run_on
 
-_CHUNK_BYTES = 1 << 20
+STEP_BYTES = 1 << 20
+"""Of one step of a copy."""
+DESCRIPTION_BYTES_MAX = 4096
 _ATTEMPTS = 20
 
 
@@ -55,34 +58,94 @@ class Capture:
     """Logged time there, Unix milliseconds."""
 
 
-def capture(
-    target: str,
-    pace: Callable[[int], None],
-    files: Files,
-    freeze: Callable[[], Frozen | None],
-    checkpointer: Checkpointer,
-) -> Capture:
-    """See Machine.capture."""
-    description_path = os.path.join(target, CAPTURE_FILE)
-    if files.exists(description_path):
-        raise ConfigError(f"{target} holds a copy already", hint="choose an empty directory")
-    files.make_directory(target)
-    with checkpointer.lock:
-        frozen = _frozen(freeze)
-        path = os.path.join(target, DATABASE_FILE)
-        digest = _copy(checkpointer.read, frozen.size_bytes, path, pace, files)
-    result = Capture(
-        history=frozen.history,
-        index=frozen.progress.index,
-        term=frozen.progress.term,
-        position=frozen.progress.position,
-        size_bytes=frozen.size_bytes,
-        digest=digest,
-        content_total=frozen.content.total,
-        time_ms=frozen.progress.time_ms,
-    )
-    write_description(target, result, files)
-    return result
+class CaptureJob:
+    """A copy in the making. `begin`, `step` and `abort` run on a lane, one at a time; between two
+    steps nothing is held but checkpoints, so that the write-ahead log grows meanwhile."""
+
+    def __init__(
+        self,
+        target: str,
+        files: Files,
+        freeze: Callable[[], Frozen | None],
+        checkpointer: Checkpointer,
+    ) -> None:
+        self._target = target
+        self._files = files
+        self._freeze = freeze
+        self._checkpointer = checkpointer
+        self._frozen: Frozen | None = None
+        self._writing: File | None = None
+        self._digest = hashlib.blake2b(digest_size=32)
+        self.copied_bytes = 0
+
+    def begin(self) -> Index:
+        """Make the file the whole database, at the index that is returned, and hold it so.
+
+        Raises ConfigError when there is a copy already, OperationalError with code `capture_busy`
+        when an old reader, or another copy, is in the way.
+        """
+        files, target = self._files, self._target
+        if files.exists(os.path.join(target, CAPTURE_FILE)):
+            raise ConfigError(f"{target} holds a copy already", hint="choose an empty directory")
+        files.make_directory(target)
+        # Most of the work beside the writer; what is left is done while it waits.
+        self._checkpointer.run()
+        with self._checkpointer.lock:
+            if self._checkpointer.held:
+                raise _busy("another copy is being made")
+            self._frozen = _frozen(self._freeze)
+            self._checkpointer.held = True
+        try:
+            self._writing = files.open(os.path.join(target, DATABASE_FILE), create=True)
+            self._writing.truncate(0)
+        except BaseException:
+            self.abort()
+            raise
+        return self._frozen.progress.index
+
+    def step(self) -> Capture | None:
+        """Copy up to STEP_BYTES more; when nothing is left, the finished and synced copy."""
+        frozen, writing = self._frozen, self._writing
+        assert frozen is not None
+        assert writing is not None
+        size, offset = frozen.size_bytes, self.copied_bytes
+        try:
+            if offset < size:
+                data = self._checkpointer.read(offset, min(STEP_BYTES, size - offset))
+                writing.write_at(offset, data)
+                self._digest.update(data)
+                self.copied_bytes += len(data)
+                return None
+            self._checkpointer.held = False
+            writing.sync()
+        except BaseException:
+            self.abort()
+            raise
+        self.abort()
+        return self._finish(frozen)
+
+    def abort(self) -> None:
+        """Let go of the database and of the files; harmless at any time."""
+        if self._frozen is not None:
+            self._frozen = None
+            self._checkpointer.held = False
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            writing.close()
+
+    def _finish(self, frozen: Frozen) -> Capture:
+        result = Capture(
+            history=frozen.history,
+            index=frozen.progress.index,
+            term=frozen.progress.term,
+            position=frozen.progress.position,
+            size_bytes=frozen.size_bytes,
+            digest=self._digest.digest(),
+            content_total=frozen.content.total,
+            time_ms=frozen.progress.time_ms,
+        )
+        write_description(self._target, result, self._files)
+        return result
 
 
 def write_description(target: str, capture: Capture, files: Files) -> None:
@@ -90,7 +153,7 @@ def write_description(target: str, capture: Capture, files: Files) -> None:
     file = files.open(os.path.join(target, CAPTURE_FILE), create=True)
     try:
         file.truncate(0)
-        file.write_at(0, _describe(capture))
+        file.write_at(0, describe(capture))
         file.sync()
     finally:
         file.close()
@@ -102,40 +165,20 @@ def _frozen(freeze: Callable[[], Frozen | None]) -> Frozen:
         frozen = freeze()
         if frozen is not None:
             return frozen
-    raise OperationalError(
-        "a copy cannot begin while a long query reads an older state",
+    raise _busy("a long query reads an older state")
+
+
+def _busy(why: str) -> OperationalError:
+    return OperationalError(
+        f"a copy cannot begin while {why}",
         code="capture_busy",
         retryable=True,
         hint="try again when it has ended",
     )
 
 
-def _copy(
-    read: Callable[[int, int], bytes],
-    size: int,
-    target: str,
-    pace: Callable[[int], None],
-    files: Files,
-) -> bytes:
-    """Copy the database's file, synced; its BLAKE2b-256."""
-    digest = hashlib.blake2b(digest_size=32)
-    offset = 0
-    writing = files.open(target, create=True)
-    try:
-        writing.truncate(0)
-        while offset < size:
-            data = read(offset, min(_CHUNK_BYTES, size - offset))
-            writing.write_at(offset, data)
-            digest.update(data)
-            offset += len(data)
-            pace(offset)
-        writing.sync()
-    finally:
-        writing.close()
-    return digest.digest()
-
-
-def _describe(capture: Capture) -> bytes:
+def describe(capture: Capture) -> bytes:
+    """What a copy says of itself, as it is stored beside it and sent."""
     value = {
         "format_version": FORMAT_VERSION,
         "history": capture.history,
@@ -154,7 +197,18 @@ def read_description(directory: str, files: Files) -> Capture:
     """What a copy says of itself. Raises ConfigError."""
     path = os.path.join(directory, CAPTURE_FILE)
     try:
-        value: dict[str, Any] = json.loads(files.read_file(path))
+        data = files.read_file(path)
+    except OSError as error:
+        raise ConfigError(f"{path} does not describe a copy: {error}") from error
+    return parse_description(data, path)
+
+
+def parse_description(data: bytes, path: str) -> Capture:
+    """What `describe` wrote; `path` names it in messages. Raises ConfigError."""
+    try:
+        if len(data) > DESCRIPTION_BYTES_MAX:
+            raise ValueError(f"it has {len(data)} bytes")
+        value: dict[str, Any] = json.loads(data)
         if value["format_version"] != FORMAT_VERSION:
             raise ValueError(f"format {value['format_version']}")
         return Capture(
@@ -167,7 +221,7 @@ def read_description(directory: str, files: Files) -> Capture:
             content_total=bytes.fromhex(value["content_total"]),
             time_ms=int(value.get("time_ms", 0)),
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(f"{path} does not describe a copy: {error}") from error
 
 
@@ -192,9 +246,18 @@ def install(
     generation = generations.make_next(files, directory)
     files.rename(source, os.path.join(generation, DATABASE_FILE))
     _verify_database(os.path.join(generation, DATABASE_FILE), described, verify_content, vfs_base)
+    # Beside the database, so that a start knows where its log begins if the journal does not.
+    replace_file(files, os.path.join(generation, CAPTURE_FILE), describe(described))
     generations.make_current(files, directory, generation)
-    generations.remove_others(files, directory)
     return described
+
+
+def copied_from(generation: str, files: Files) -> tuple[Index, Term] | None:
+    """(index, term) of the copy that this generation began as; None when it was founded here."""
+    if not files.exists(os.path.join(generation, CAPTURE_FILE)):
+        return None
+    found = read_description(generation, files)
+    return found.index, found.term
 
 
 def _verify_bytes(path: str, described: Capture, files: Files) -> None:
@@ -202,7 +265,7 @@ def _verify_bytes(path: str, described: Capture, files: Files) -> None:
     offset = 0
     file = files.open(path)
     try:
-        while data := file.read_at(offset, _CHUNK_BYTES):
+        while data := file.read_at(offset, STEP_BYTES):
             digest.update(data)
             offset += len(data)
     finally:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import apsw
 
-from raftdb.base.errors import FatalError
+from raftdb.base.errors import FatalError, OperationalError
 from raftdb.base.ids import Index
 from raftdb.base.ports import Log
 from raftdb.machine import failures
@@ -37,9 +37,11 @@ class Checkpointer:
         self._writer_lock = writer_lock
         self._applied_index = applied_index
         self._log = log
-        self._closed = False
         self.lock = threading.Lock()
-        """Held while a checkpoint runs, and while a copy must not be changed by one."""
+        """Held while a checkpoint runs, and while a piece of a copy is read."""
+        self.held = False
+        """A copy is being made: checkpoints do nothing until it is done."""
+        self._closed = False
         self.durable_index = Index(0)
         """Entries up to this one survive a power cut in the database file."""
 
@@ -47,7 +49,7 @@ class Checkpointer:
         """Checkpoint what there is, and return the durable index. Nothing happens when the machine
         was closed meanwhile. Raises FatalError."""
         with self.lock:
-            if self._closed:
+            if self.held or self._closed:
                 return self.durable_index
             complete, pages = self._passive()
             if pages >= HOLD_PAGES:
@@ -63,23 +65,26 @@ class Checkpointer:
         return self._passive()[0]
 
     def read(self, offset: int, count: int) -> bytes:
-        """Whole pages of the database's file, with `lock` held. Through SQLite's own descriptor:
+        """Whole pages of the database's file, while `held`. Through SQLite's own descriptor:
         closing another one of the same file would drop the locks that this process holds on it
         (https://www.sqlite.org/howtocorrupt.html, section 2.2). One page at a time, as checksums
         are checked of reads of a page's size. Raises FatalError."""
         pages = []
-        try:
-            for start in range(offset, offset + count, PAGE_BYTES):
-                whole, page = self._connection.read("main", 0, start, PAGE_BYTES)
-                if not whole:
-                    raise FatalError(
-                        f"the database's file ends before byte {offset + count}",
-                        code="database_corrupt",
-                        hint="the file is damaged: replace this node by a new member",
-                    )
-                pages.append(page)
-        except apsw.Error as error:
-            raise failures.fatal(error, "copying") from error
+        with self.lock:
+            if self._closed:
+                raise OperationalError("the database is closed", code="closed")
+            try:
+                for start in range(offset, offset + count, PAGE_BYTES):
+                    whole, page = self._connection.read("main", 0, start, PAGE_BYTES)
+                    if not whole:
+                        raise FatalError(
+                            f"the database's file ends before byte {offset + count}",
+                            code="database_corrupt",
+                            hint="the file is damaged: replace this node by a new member",
+                        )
+                    pages.append(page)
+            except apsw.Error as error:
+                raise failures.fatal(error, "copying") from error
         return b"".join(pages)
 
     def close(self) -> None:

@@ -23,7 +23,7 @@ from raftdb.command.requests import Parameters, Statement
 from raftdb.command.results import Results
 from raftdb.machine import captures, failures, generations, stored
 from raftdb.machine.applier import Applier, Entry, Recorder
-from raftdb.machine.captures import Capture
+from raftdb.machine.captures import Capture, CaptureJob
 from raftdb.machine.checkpoints import Checkpointer
 from raftdb.machine.connections import open_checkpointer, open_reader, open_writer
 from raftdb.machine.determinism import RequestClock, use_utc
@@ -82,6 +82,7 @@ class Machine:
         """When `apply_briefly` may be tried again."""
         self._closed = False
         self._before_checkpoint: Callable[[], None] | None = None
+        self._copied: tuple[Index, Term] | None = None
         self.wal_pages = 0
         """Pages in the write-ahead log after the last commit: when to call `checkpoint`."""
         history = bytes.fromhex(meta.history)
@@ -154,7 +155,9 @@ class Machine:
                 meta = stored.read_meta(run_on(writer), path)
                 if meta.history != history:
                     raise _other_history(path, meta.history, history)
-                return cls(path, writer, vfs, meta, limits, log, clock)
+                machine = cls(path, writer, vfs, meta, limits, log, clock)
+                machine._copied = captures.copied_from(generation, files)
+                return machine
             except BaseException:
                 writer.close(True)
                 raise
@@ -183,6 +186,11 @@ class Machine:
         """The last entry whose whole effect is committed in SQLite. From any thread."""
         progress = self._applier.progress
         return progress.index, progress.term
+
+    def copied(self) -> tuple[Index, Term] | None:
+        """The entry that this database was copied at from another node; None if it was founded
+        here. A journal that does not reach that far goes on from there (rule C2)."""
+        return self._copied
 
     def apply(self, entries: Sequence[Entry]) -> list[list[bytes]]:
         """Apply entries in order; encoded replies per entry and payload. On the apply lane.
@@ -388,7 +396,21 @@ class Machine:
         may raise to give up. Raises OperationalError with code `capture_busy` when an old reader
         keeps a checkpoint from completing.
         """
-        return captures.capture(target_directory, pace, files, self._freeze, self._checkpointer)
+        job = self.begin_capture(target_directory, files=files)
+        made = None
+        try:
+            job.begin()
+            while made is None:
+                made = job.step()
+                if made is None:
+                    pace(job.copied_bytes)
+        finally:
+            job.abort()
+        return made
+
+    def begin_capture(self, target_directory: str, *, files: Files) -> CaptureJob:
+        """The same, step by step, for whoever paces by timers."""
+        return CaptureJob(target_directory, files, self._freeze, self._checkpointer)
 
     def _freeze(self) -> captures.Frozen | None:
         """Make the file the whole database, with the writer held back; None when a reader of an

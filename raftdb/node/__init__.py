@@ -10,6 +10,7 @@ Never: a socket, a thread, a clock of its own; SQL; the client protocol.
 
 from raftdb.node.admission import Admission
 from raftdb.node.comparison import Comparison
+from raftdb.node.copying import MachineCopies
 from raftdb.node.housekeeping import Housekeeping
 from raftdb.node.identity import Identity
 from raftdb.node.reading import Answer
@@ -22,5 +23,6 @@ __all__ = [
     "Comparison",
     "Housekeeping",
     "Identity",
+    "MachineCopies",
     "Replica",
 ]

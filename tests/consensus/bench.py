@@ -23,6 +23,7 @@ class HandJournal:
         self._entries = [LogEntry(Index(1), Term(0), b"")]
         for position, entry_term in enumerate(terms):
             self._entries.append(LogEntry(Index(position + 2), Term(entry_term), NOOP))
+        self._base = (0, 0)
         self._hard_state = HardState(Term(max([term, *terms])), None)
         self._sequence = 0
         self.durable_sequence = 0
@@ -33,15 +34,15 @@ class HandJournal:
 
     @property
     def first_index(self) -> int:
-        return 1
+        return self._base[0] + 1
 
     @property
     def last_index(self) -> int:
-        return len(self._entries)
+        return self._base[0] + len(self._entries)
 
     @property
     def last_term(self) -> int:
-        return self._entries[-1].term
+        return self._entries[-1].term if self._entries else self._base[1]
 
     @property
     def durable_index(self) -> int:
@@ -51,7 +52,7 @@ class HandJournal:
             if mine is not disk:
                 break
             same += 1
-        return same
+        return self._base[0] + same
 
     @property
     def hard_state(self) -> HardState:
@@ -65,19 +66,21 @@ class HandJournal:
         return self._sequence
 
     def term_at(self, index: int) -> int:
-        if index == 0:
-            return 0
-        if not 1 <= index <= self.last_index:
+        base, base_term = self._base
+        if index == base:
+            return base_term
+        if not base < index <= self.last_index:
             raise InternalError(f"no entry {index}")
-        return self._entries[index - 1].term
+        return self._entries[index - base - 1].term
 
     def entry(self, index: int) -> LogEntry:
-        return self._entries[index - 1]
+        return self._entries[index - self._base[0] - 1]
 
     def entries(self, first: int, last: int, max_bytes: int) -> list[LogEntry]:
         found: list[LogEntry] = []
         size = 0
-        for entry in self._entries[first - 1 : last]:
+        base = self._base[0]
+        for entry in self._entries[first - base - 1 : last - base]:
             size += len(entry.data) + 32
             if found and size > max_bytes:
                 break
@@ -93,8 +96,20 @@ class HandJournal:
         self.appends += 1
 
     def truncate_from(self, index: int) -> None:
-        del self._entries[index - 1 :]
+        del self._entries[index - self._base[0] - 1 :]
         self._sequence += 1
+
+    def reset(self, index: int, term: int) -> None:
+        self._base, self._entries = (index, term), []
+        self._durable = ([], self._durable[1])
+        self._sequence += 1
+
+    def drop_below(self, index: int) -> None:
+        """Compaction."""
+        term = self.term_at(index - 1)
+        del self._entries[: index - self.first_index]
+        self._base = (index - 1, term)
+        self._durable = (list(self._entries), self._durable[1])
 
     def set_hard_state(self, state: HardState) -> None:
         self._hard_state = state

@@ -21,6 +21,7 @@ from raftdb.consensus import (
     ReadReady,
     Timing,
 )
+from raftdb.consensus.wall import Wall
 from tests.consensus.bench import HalfRandom, HandClock, HandJournal, ListLog
 from tests.consensus.trio import Trio
 from tests.consensus.wires import HandExecutor, HandNetwork
@@ -40,11 +41,15 @@ class HandMachine:
 
     def __init__(self, applied: tuple[int, int] = (0, 0)) -> None:
         self._applied = applied
+        self.copied_at: tuple[int, int] | None = None
         self.failure: BaseException | None = None
         self.entries: list[Any] = []
 
     def applied(self) -> Any:
         return self._applied
+
+    def copied(self) -> Any:
+        return self.copied_at
 
     def apply(self, entries: Any) -> Any:
         if self.failure is not None:
@@ -65,6 +70,7 @@ class Solo:
         journal: HandJournal | None = None,
         machine: HandMachine | None = None,
         limits: Limits | None = None,
+        wall: Wall | None = None,
     ) -> None:
         self.clock = HandClock()
         self.executor = HandExecutor(self.clock)
@@ -90,6 +96,7 @@ class Solo:
             ),
             limits=limits or Limits(),
             events=EngineEvents(lambda s: self.roles.append(s.role), self.fatal.append),
+            wall=wall,
         )
 
     def lead(self) -> Solo:

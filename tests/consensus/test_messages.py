@@ -19,6 +19,14 @@ from raftdb.consensus.entry import BASE_DATA, BATCH, NOOP, decode_payloads, enco
 from raftdb.consensus.messages import (
     Ack,
     Append,
+    CopyAsk,
+    CopyFetch,
+    CopyGone,
+    CopyHello,
+    CopyLater,
+    CopyNeeded,
+    CopyOffer,
+    CopyPart,
     Heartbeat,
     HeartbeatAck,
     Hello,
@@ -57,6 +65,14 @@ EXAMPLES: list[Any] = [
     HeartbeatAck(1, (1 << 63) - 1),
     ReadIndex(7),
     ReadIndexIs(7, 8, True),
+    CopyHello(1, "c" * 32, "n1", "h" * 32, "0.3.17", b"\x01\x02"),
+    CopyNeeded(1, 2),
+    CopyAsk(b"id", 3),
+    CopyLater("busy"),
+    CopyOffer(b"id", 1, 2, 3, b"words"),
+    CopyFetch(b"id", 1, 2),
+    CopyPart(b"id", 1, 2, b"data"),
+    CopyGone(b"id"),
 ]
 
 

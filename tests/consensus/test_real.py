@@ -45,6 +45,9 @@ class Tally:
     def applied(self) -> Any:
         return self._last
 
+    def copied(self) -> Any:
+        return None
+
     def apply(self, entries: Sequence[CommittedEntry]) -> Sequence[Sequence[bytes]]:
         replies = []
         for entry in entries:

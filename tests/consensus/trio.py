@@ -8,11 +8,13 @@ from typing import Any
 from raftdb.base.limits import Limits
 from raftdb.consensus import EngineStatus, ProposalOutcome, ReadOutcome, Timing
 from raftdb.consensus.wall import Wall
+from raftdb.journal import RetentionBounds
 from tests.sim.checkers import all_checkers
 from tests.sim.engine.cluster import Cluster, NodeFactory
 from tests.sim.engine.network import Weather
 from tests.sim.engine.nodes import EngineNode, SimNode
 from tests.sim.engine.toy import pack_operation
+from tests.sim.engine.toy_copies import ToyCopies
 from tests.sim.world import World
 
 
@@ -29,6 +31,8 @@ class Trio:
         latency_s: float = 0.0005,
         factory: NodeFactory = EngineNode,
         seed: int = 1,
+        retention: RetentionBounds | None = None,
+        copies: type[ToyCopies] = ToyCopies,
     ) -> None:
         self.world = World(seed)
         self.cluster = Cluster(
@@ -41,6 +45,8 @@ class Trio:
             checkers=all_checkers(),
             factory=factory,
             slow_apply_chance=0.0,
+            retention=retention,
+            copies=copies,
         )
         self._sequences: dict[int, int] = {}
         for name in self.cluster.hosts:

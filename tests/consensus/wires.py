@@ -219,6 +219,15 @@ class Station:
     def on_bulk(self, peer: str) -> None:
         self.events.append(("bulk", peer))
 
+    def on_copy_open(self, link: Any) -> None:
+        self.events.append(("copy", link.peer, link.dialled is not None))
+
+    def on_copy_message(self, link: Any, message: Message) -> None:
+        self.events.append(("copy", link.peer, message))
+
+    def on_copy_lost(self, link: Any, reason: str) -> None:
+        self.events.append(("copy lost", link.peer, link.dialled))
+
     # -- the other ends
 
     def take(self) -> list[tuple[Any, ...]]:

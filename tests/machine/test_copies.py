@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import apsw
@@ -65,25 +64,39 @@ def test_a_copy_is_of_one_index_while_writing_goes_on(filled: Database, tmp_path
 def test_no_checkpoint_changes_the_file_while_it_is_copied(
     filled: Database, tmp_path: Path
 ) -> None:
-    threads: list[threading.Thread] = []
+    expected = filled.machine.content_hash()
+    job = filled.machine.begin_capture(str(tmp_path / "copy"), files=FILES)
+    index = job.begin()
+    filled.run("UPDATE t SET b = zeroblob(3000)")
+    assert filled.machine.checkpoint() == index
+    assert job.step() is None
+    made = job.step()
+    assert made is not None
+    assert (made.index, made.content_total) == (index, expected.total)
+    assert filled.machine.checkpoint() == index + 1
+    install(filled, tmp_path / "copy")
+    filled.check_hash()
+    assert filled.machine.content_hash() == expected
 
-    def pace(_copied: int) -> None:
-        if not threads:
-            filled.run("UPDATE t SET b = zeroblob(3000)")
-            threads.append(threading.Thread(target=filled.machine.checkpoint))
-            threads[0].start()
-        threads[0].join(0.1)
-        assert threads[0].is_alive()
 
-    made = filled.machine.capture(str(tmp_path / "copy"), pace, files=FILES)
-    threads[0].join(20)
-    assert not threads[0].is_alive()
-    assert filled.machine.durable_index == made.index + 1
+def test_a_machine_that_closes_ends_the_copy_that_is_being_made(
+    filled: Database, tmp_path: Path
+) -> None:
+    job = filled.machine.begin_capture(str(tmp_path / "copy"), files=FILES)
+    assert job.begin() == filled.machine.applied()[0]
+    with pytest.raises(OperationalError, match="another copy"):
+        filled.machine.begin_capture(str(tmp_path / "second"), files=FILES).begin()
+    filled.machine.close()
+    with pytest.raises(OperationalError, match="closed"):
+        job.step()
+    filled.machine = filled.open()
+    filled.machine.capture(str(tmp_path / "copy"), lambda _bytes: None, files=FILES)
 
 
 def test_installing_takes_the_copys_place_in_the_log(filled: Database, tmp_path: Path) -> None:
     copied = filled.machine.content_hash()
     filled.machine.capture(str(tmp_path / "copy"), lambda _bytes: None, files=FILES)
+    assert filled.machine.copied() is None
     later = filled.request("DELETE FROM t", floor=0)
     filled.apply(later)
     after = filled.machine.content_hash()
@@ -301,3 +314,4 @@ def test_a_fresh_member_begins_with_a_copy(filled: Database, tmp_path: Path) -> 
     Machine.install(filled.directory, str(tmp_path / "copy"), history=HISTORY, files=FILES)
     filled.machine = filled.open()
     assert filled.machine.content_hash() == expected
+    assert filled.machine.copied() == filled.machine.applied()

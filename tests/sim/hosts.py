@@ -16,6 +16,7 @@ from raftdb.base.ports import Ports
 from raftdb.base.settings import MemberConfig
 from raftdb.base.startup import NodeIdentity, write_identity
 from raftdb.consensus.wall import Wall
+from raftdb.embedded.assembly import StartAgain
 from raftdb.journal import Journal
 from raftdb.machine import Machine
 from tests.sim.checkers import Broken, Checker
@@ -95,6 +96,7 @@ class Cluster:
         self._nodes: list[WholeNode] = []
         self._seen: dict[WholeNode, tuple[str, int, int]] = {}
         self.hosts: dict[str, Host] = {}
+        self.copies_installed = 0
         self.members = tuple(
             MemberConfig(
                 NodeId(f"n{number}"),
@@ -253,6 +255,14 @@ class Cluster:
 
     def _on_stopped(self, host: Host, life: Life, error: BaseException | None) -> None:
         if host.life is not life:
+            return
+        if isinstance(error, StartAgain):
+            # It got a copy of the database, and its owner makes it anew at once.
+            self.note("starts again", host.name)
+            self.copies_installed += 1
+            self._end_process(host, power=False)
+            host.files.kill()
+            self.world.at(0.0, self.start, host.name)
             return
         code = error.code if isinstance(error, Error) else type(error).__name__
         self.note("stopped", host.name, error=f"{code}: {error}" if error is not None else "")

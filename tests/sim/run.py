@@ -55,6 +55,8 @@ class Result:
     acknowledged: int = 0
     unknown: int = 0
     terms: int = 0
+    copies: int = 0
+    """Copies of the database that members fetched and installed."""
     settled_s: float = 0.0
     recovered: float = 0.0
     """Election timeouts from the end of all faults to the first write after."""
@@ -162,6 +164,7 @@ class Simulation:
             acknowledged=sum(record.is_ok for record in records),
             unknown=sum(record.is_unknown for record in records),
             terms=terms,
+            copies=self.cluster.copies_installed,
             settled_s=self.settled_s,
             recovered=self.recovered_s / self.settings.election_timeout_s,
             cpu_s=time.process_time() - self._begun_cpu_s,

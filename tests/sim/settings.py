@@ -64,7 +64,7 @@ def draw_settings(seed: int, nodes: int | None = None, profile: str | None = Non
             bytes_per_s=draw.choice((0.0, 0.0, 1e6, 2e5)),
         ),
         slow_apply_chance=draw.choice((0.0, 0.02, 0.1)),
-        keep_bytes=1 << 20,
+        keep_bytes=random.Random(f"kept log {seed}").choice((1, 10_000, 50_000, 1 << 20)),
         patience_s=0.5 * scale,
     )
     low, high = DURATIONS_S[profile]

@@ -11,7 +11,7 @@ from raftdb.base.limits import Limits
 from raftdb.base.ports import Ports
 from raftdb.consensus import Timing
 from raftdb.consensus.wall import Wall
-from raftdb.journal import Journal
+from raftdb.journal import Journal, RetentionBounds
 from tests.sim.checkers import Broken, Checker
 from tests.sim.disk import SimFiles
 from tests.sim.engine.network import Fabric, SimNetwork, Weather
@@ -25,6 +25,7 @@ from tests.sim.engine.nodes import (
 )
 from tests.sim.engine.ports import SimClock, SimExecutor, SimLog, SimRandom
 from tests.sim.engine.toy import ToyStore
+from tests.sim.engine.toy_copies import Again, ToyCopies
 from tests.sim.world import Life, World
 
 NodeFactory = Callable[
@@ -61,17 +62,22 @@ class Cluster:
         checkers: Sequence[Checker],
         factory: NodeFactory = EngineNode,
         slow_apply_chance: float = 0.05,
+        retention: RetentionBounds | None = None,
+        copies: type[ToyCopies] = ToyCopies,
     ) -> None:
         self.world = world
         self.fabric = Fabric(world, weather)
         self.timing = timing
         self._factory = factory
         self._slow_apply_chance = slow_apply_chance
-        self._settings = NodeSettings(members_of(count), timing, limits, wall, checkers)
+        self._settings = NodeSettings(
+            members_of(count), timing, limits, wall, checkers, retention, copies
+        )
         self.checkers = checkers
         self._seen: dict[SimNode, tuple[str, int, int]] = {}
         self.hosts: dict[str, Host] = {}
         self.elections = 0
+        self.copies_installed = 0
         for member in self._settings.members:
             name = str(member.node_id)
             files = SimFiles(random.Random(f"{world.seed} disk {name}"))
@@ -148,11 +154,21 @@ class Cluster:
 
     def _on_fatal(self, host: Host, error: BaseException) -> None:
         self.world.note(f"{host.machine.name} stops: {error!r}")
+        if isinstance(error, Again):
+            self.copies_installed += 1
+            self.world.at(0.0, self._again, host, host.lives)
+            return
         if not host.excused:
             code = error.code if isinstance(error, Error) else type(error).__name__
             self.world.fail(
                 Broken("no node stops by itself", f"{host.machine.name}: {code}: {error!r}")
             )
+
+    def _again(self, host: Host, number: int) -> None:
+        """A copy was installed: the owner of the process makes a new node."""
+        if host.life is not None and host.lives == number:
+            self.kill(host.machine.name, power=False)
+            self.start(host.machine.name)
 
     def _lane_latency_s(self, host: Host, lane: str) -> float:
         draw = self.world.random

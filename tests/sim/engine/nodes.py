@@ -13,6 +13,7 @@ from raftdb.base.ids import Address, ClusterId, NodeId
 from raftdb.base.limits import Limits
 from raftdb.base.ports import Ports
 from raftdb.consensus import (
+    CopySettings,
     Engine,
     EngineEvents,
     EngineStatus,
@@ -23,12 +24,14 @@ from raftdb.consensus import (
 )
 from raftdb.consensus.messages import Message
 from raftdb.consensus.wall import Wall
-from raftdb.journal import Journal, LogEntry
+from raftdb.journal import Journal, LogEntry, RetentionBounds
 from tests.sim.checkers import Checker
 from tests.sim.disk import SimFiles
 from tests.sim.engine.toy import ToyMachine, ToyStore
+from tests.sim.engine.toy_copies import Again, ToyCopies
 
 DIRECTORY = "/node/journal"
+COPIES = "/node/copies"
 CLUSTER = ClusterId("5" * 32)
 
 
@@ -50,6 +53,8 @@ class NodeSettings:
     limits: Limits
     wall: Wall
     checkers: Sequence[Checker]
+    retention: RetentionBounds | None = None
+    copies: type[ToyCopies] = ToyCopies
 
 
 class SimNode(Protocol):
@@ -105,12 +110,20 @@ class EngineNode:
         self.name = home.name
         self._checkers = settings.checkers
         journal = WatchedJournal.open(
-            home.files, DIRECTORY, ports.executor, settings.limits, ports.log
+            home.files,
+            DIRECTORY,
+            ports.executor,
+            settings.limits,
+            ports.log,
+            settings.retention,
         )
         assert isinstance(journal, WatchedJournal)
         journal.watchers, journal.node = settings.checkers, self
         self.journal = journal
         self.machine = ToyMachine(home.store, draw, self._on_applied)
+        self._compacting = False
+        self._store, self._executor = home.store, ports.executor
+        copies = settings.copies(home.store, home.files)
         self.engine = Engine(
             node_id=NodeId(home.name),
             members=settings.members,
@@ -120,9 +133,12 @@ class EngineNode:
             ports=ports,
             timing=settings.timing,
             limits=settings.limits,
-            events=EngineEvents(lambda _status: None, on_fatal),
+            events=EngineEvents(
+                lambda _status: None, on_fatal, on_copied=lambda: on_fatal(Again())
+            ),
             wall=settings.wall,
             fingerprint=b"toy",
+            copies=CopySettings(copies, COPIES, journal.pin),
         )
         self._library = self.engine._core.library
         transport = self.engine._transport
@@ -166,6 +182,13 @@ class EngineNode:
     def _on_applied(self, entry: Any) -> None:
         for checker in self._checkers:
             checker.on_applied(self.name, entry)
+        if not self._compacting:
+            self._compacting = True
+            self._executor.call_soon(self._compact)
+
+    def _compact(self) -> None:
+        self._compacting = False
+        self.journal.compact(self._store.durable)
 
 
 def members_of(count: int) -> list[Member]:

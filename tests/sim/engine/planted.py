@@ -211,6 +211,27 @@ class CountsEveryVote(Wall):
         return True
 
 
+class InstallsOldCopies(Wall):
+    """Row 13: a copy of what is applied already is installed."""
+
+    def copy_counts(self, log_index: int, applied: int, damaged: bool) -> bool:
+        return True
+
+
+class MixesCopies(Wall):
+    """Row 12: the beginning of one copy is gone on with from another."""
+
+    def same_copy(self, have: bytes, offered: bytes) -> bool:
+        return True
+
+
+class DropsLogBehindCopy(Wall):
+    """Row 12: a log that holds the copy's last entry goes, and what was acknowledged behind it."""
+
+    def keeps_log(self, log: LogView, index: int, term: int) -> bool:
+        return False
+
+
 SWARM: tuple[type[Wall], ...] = (
     NothingWaits,
     AcksDoNotWait,
@@ -240,6 +261,9 @@ SCRIPTED: tuple[type[Wall], ...] = (
     LeadsWithoutQuorum,
     OldConnectionsSpeak,
     OldConnectionsAndTerms,
+    InstallsOldCopies,
+    MixesCopies,
+    DropsLogBehindCopy,
 )
 """Shown by scripted runs in tests/consensus; seeds are tried all the same."""
 

@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from raftdb.base.limits import Limits
 from raftdb.consensus import Timing
 from raftdb.consensus.wall import Wall
+from raftdb.journal import RetentionBounds
 from tests.sim.checkers import Broken, Checker, NodeView, all_checkers
 from tests.sim.engine.clients import Clients
 from tests.sim.engine.cluster import Cluster
 from tests.sim.engine.faults import Nemesis, Plan
 from tests.sim.engine.network import Weather
+from tests.sim.engine.toy_copies import ToyCopies
 from tests.sim.world import World
 
 SETTLE_S = 10.0
@@ -33,6 +35,8 @@ class Result:
     reads: int = 0
     retries: int = 0
     terms: int = 0
+    copies: int = 0
+    """Installed ones."""
     settled_s: float = 0.0
     faults: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -51,6 +55,7 @@ class Settings:
     weather: Weather
     plan: Plan
     padding_max: int
+    retention: RetentionBounds
 
 
 FAULTS = {
@@ -108,6 +113,10 @@ def draw_settings(seed: int, nodes: int | None = None) -> Settings:
         weather=Weather(latency_s=latency_s, slow_chance=slow),
         plan=Plan(every_s=draw.choice((0.25, 0.6, 1.5)), weights=weights),
         padding_max=draw.choice((2, 60, 400)),
+        retention=RetentionBounds(
+            keep_bytes=draw.choice((0, 3000, 30_000, 1 << 30)),
+            pinned_bytes_max=draw.choice((10_000, 1 << 30)),
+        ),
     )
 
 
@@ -135,6 +144,7 @@ class Simulation:
         wall: Wall | None = None,
         trace: bool = False,
         without: type[Checker] | None = None,
+        copies: type[ToyCopies] = ToyCopies,
     ) -> None:
         self.settings = settings = draw_settings(seed, nodes)
         self.world = World(seed)
@@ -149,6 +159,8 @@ class Simulation:
             wall=wall or Wall(),
             weather=settings.weather,
             checkers=self.checkers,
+            retention=settings.retention,
+            copies=copies,
         )
         self.clients = Clients(self.world, self.cluster, settings.clients, pause_s=settings.pause_s)
         self.clients.max_padding = settings.padding_max
@@ -180,6 +192,7 @@ class Simulation:
             retries=self.clients.retries,
             terms=max((node.term for node in nodes), default=0),
             settled_s=self.settled_s,
+            copies=self.cluster.copies_installed,
             faults=self.nemesis.counts,
             notes=list(self.world.notes),
         )
@@ -224,6 +237,10 @@ def run_seed(
     wall: Wall | None = None,
     trace: bool = False,
     without: type[Checker] | None = None,
+    copies: type[ToyCopies] = ToyCopies,
 ) -> Result:
     """Run one seed."""
-    return Simulation(seed, nodes=nodes, wall=wall, trace=trace, without=without).run()
+    simulation = Simulation(
+        seed, nodes=nodes, wall=wall, trace=trace, without=without, copies=copies
+    )
+    return simulation.run()

@@ -22,6 +22,16 @@ class ToyStore:
 
     entries: list[CommittedEntry] = field(default_factory=list)
     durable: int = 0
+    copied: tuple[Index, Term] | None = None
+    installed: list[CommittedEntry] | None = None
+    """A copy that the next start begins with."""
+
+    def begin(self) -> None:
+        """A process starts."""
+        if self.installed:
+            self.entries, self.installed = self.installed, None
+            self.durable = len(self.entries)
+            self.copied = (self.entries[-1].index, self.entries[-1].term)
 
     def lose_power(self, draw: random.Random) -> None:
         """Transactions after the last checkpoint may be gone."""
@@ -42,6 +52,7 @@ class ToyMachine:
     def __init__(
         self, store: ToyStore, draw: random.Random, watch: Callable[[CommittedEntry], None]
     ) -> None:
+        store.begin()
         self._store = store
         self._draw = draw
         self._watch = watch
@@ -57,6 +68,9 @@ class ToyMachine:
             return Index(0), Term(0)
         last = self._store.entries[-1]
         return last.index, last.term
+
+    def copied(self) -> tuple[Index, Term] | None:
+        return self._store.copied
 
     def apply(self, entries: Sequence[CommittedEntry]) -> Sequence[Sequence[bytes]]:
         replies = []
