@@ -39,7 +39,19 @@ from raftdb.base.errors import (
 )
 
 if TYPE_CHECKING:
-    from raftdb.client import Connection, Cursor, Pipeline, Reply, ResultSet, Row, Warning, connect
+    from raftdb.client import (
+        Connection,
+        Cursor,
+        Pipeline,
+        Reply,
+        RequestOutcome,
+        ResultSet,
+        Row,
+        Warning,
+        connect,
+        lastrowid,
+        returned,
+    )
     from raftdb.command import Statement
     from raftdb.embedded import Node
 
@@ -84,9 +96,12 @@ _LATE = {
     "Cursor": "raftdb.client",
     "Pipeline": "raftdb.client",
     "Reply": "raftdb.client",
+    "RequestOutcome": "raftdb.client",
     "ResultSet": "raftdb.client",
     "Row": "raftdb.client",
     "Warning": "raftdb.client",
+    "lastrowid": "raftdb.client",
+    "returned": "raftdb.client",
     "Statement": "raftdb.command",
     "Node": "raftdb.embedded",
 }
@@ -137,6 +152,7 @@ __all__ = [
     "ProgrammingError",
     "ProtocolError",
     "Reply",
+    "RequestOutcome",
     "ResultSet",
     "Row",
     "SessionError",
@@ -150,6 +166,8 @@ __all__ = [
     "__version__",
     "apilevel",
     "connect",
+    "lastrowid",
     "paramstyle",
+    "returned",
     "threadsafety",
 ]

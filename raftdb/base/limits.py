@@ -50,6 +50,15 @@ class Limits:
     connection_buffer_bytes_max: int = 64 * MIB
     journal_segment_bytes: int = 16 * MIB
     journal_cache_bytes_max: int = 16 * MIB
+    transactions_open_max: int = 64
+    """Interactive transactions of one leader at the same time."""
+    transaction_age_ms_max: int = 60_000
+    """From BEGIN to COMMIT: its snapshot keeps the write-ahead log from being compacted."""
+    transaction_idle_ms_max: int = 30_000
+    transaction_work_ms_max: int = 10_000
+    """What its statements took, all together: its COMMIT takes every replica about as long."""
+    transaction_pages_bytes_max: int = 64 * MIB
+    """Pages that it wrote, in the leader's memory."""
     sessions_max: int = 10_000
     reader_age_ms_max: int = 60_000
     readers_max: int = 8

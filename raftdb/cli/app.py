@@ -27,6 +27,7 @@ COMMANDS = {
     "restore": ("raftdb.cli.restore", "restore"),
     "undelete": ("raftdb.cli.restore", "undelete"),
     "leader": ("raftdb.cli.leader", "leader"),
+    "outcome": ("raftdb.cli.outcome", "outcome"),
     "cert": ("raftdb.cli.cert", "cert"),
     "demo": ("raftdb.cli.demo", "demo"),
     "completion": ("raftdb.cli.completion", "completion"),

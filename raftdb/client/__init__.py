@@ -15,6 +15,8 @@ from raftdb.client.cursor import Cursor, ResultSet, Row
 from raftdb.client.link import InProcessLink
 from raftdb.client.options import Options
 from raftdb.client.pipeline import Pipeline, Reply
+from raftdb.client.values import lastrowid, returned
+from raftdb.client.work import RequestOutcome
 
 __all__ = [
     "Connection",
@@ -25,8 +27,11 @@ __all__ = [
     "Outcome",
     "Pipeline",
     "Reply",
+    "RequestOutcome",
     "ResultSet",
     "Row",
     "Warning",
     "connect",
+    "lastrowid",
+    "returned",
 ]

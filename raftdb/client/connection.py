@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from raftdb.base import errors
-from raftdb.base.errors import ConfigError, InterfaceError, NotSupportedError
+from raftdb.base.errors import ConfigError, InterfaceError
 from raftdb.base.ids import Address
 from raftdb.client.actions import Steps
 from raftdb.client.core import NOT_READS, Core
@@ -18,8 +18,9 @@ from raftdb.client.link import IN_PROCESS, Dialler, InProcessLink, own_cluster
 from raftdb.client.options import Options, make_options, with_timeout
 from raftdb.client.pipeline import Pipeline, pipeline_is_open
 from raftdb.client.sqltext import READ, classify
-from raftdb.client.values import BatchItem, batch_items
-from raftdb.command import Results, Statement
+from raftdb.client.values import BatchItem, batch_items, key_of
+from raftdb.client.work import Transactions, Work
+from raftdb.command import Key, Results, Statement
 from raftdb.wire import LOCAL
 
 _Value = TypeVar("_Value")
@@ -41,7 +42,7 @@ def connect(
     return Connection(make_options(url, options), link)
 
 
-class Connection:
+class Connection(Transactions):
     """One user's connection to the cluster: used by one thread at a time (threadsafety 1).
 
     Behind it are up to a few sockets, opened as needed; it finds the leader, follows it, and
@@ -79,6 +80,9 @@ class Connection:
         self._closed = False
         self._busy = False
         self._pipeline: Pipeline | None = None
+        self._work = Work(self._core, options)
+        self._plain = True
+        """Each request is a transaction of its own: none is open, and none begins by itself."""
         self._last_index = 0
         self._last_age_ms = -1
 
@@ -102,47 +106,26 @@ class Connection:
         return self.cursor().executescript(script, **options)
 
     def batch(
-        self, statements: Iterable[BatchItem], *, timeout: float | None = None
+        self,
+        statements: Iterable[BatchItem],
+        *,
+        timeout: float | None = None,
+        idempotency_key: str | None = None,
+        horizon: int | None = None,
     ) -> list[ResultSet]:
         """Run statements as one request, all or nothing; the result of each.
 
-        An item is SQL, or (SQL, parameters), or a raftdb.Statement with many parameter sets. If all
-        are reads, they see one snapshot.
+        An item is SQL, or (SQL, parameters), or a raftdb.Statement with many parameter sets.
+        Parameters may refer to earlier results: raftdb.lastrowid(0), raftdb.returned(0, "id"). If
+        all are reads, they see one snapshot.
         """
         self._check_open()
         items = batch_items(statements)
         if not items:
             return []
         reads = all(classify(item.sql).kind == READ for item in items)
-        return result_sets(items, self._request(items, reads, None, timeout))
-
-    # ---- transactions: every request is one
-
-    def commit(self) -> None:
-        """Part of DB-API: every request is committed when it returns, so there is nothing to do."""
-        self._check_open()
-
-    def rollback(self) -> None:
-        """Part of DB-API: no transaction is ever open between requests, so nothing is undone."""
-        self._check_open()
-
-    @property
-    def in_transaction(self) -> bool:
-        """False: each request is a transaction of its own."""
-        return False
-
-    @property
-    def autocommit(self) -> bool:
-        """True."""
-        return True
-
-    @autocommit.setter
-    def autocommit(self, value: bool) -> None:
-        if value is not True:
-            raise NotSupportedError(
-                "transactions over several requests are not offered yet",
-                hint="put the statements into one batch([...])",
-            )
+        key = None if idempotency_key is None else key_of(idempotency_key, horizon)
+        return result_sets(items, self._request(items, reads, None, timeout, key))
 
     # ---- several writes at once
 
@@ -227,6 +210,7 @@ class Connection:
         if self._closed:
             return
         self._pipeline = None
+        self._work.forget()
         self._run(self._core.close())
         self._closed = True
         if self._link is not None:
@@ -251,12 +235,15 @@ class Connection:
         reads: bool,
         level: str | None,
         timeout: float | None,
+        key: Key | None = None,
     ) -> Results:
         timeout_s = with_timeout(self.options, timeout)
+        if not self._plain or (not reads and self._work.is_step(statements)):
+            return self._transact(statements, level, timeout_s, key)
         level, max_age_ms = parse_level(self.options.read if level is None else level)
-        if not reads:
+        if not reads or key is not None:
             steps = self._core.execute(
-                statements, foreign_keys=self.foreign_keys, timeout_s=timeout_s
+                statements, foreign_keys=self.foreign_keys, timeout_s=timeout_s, key=key
             )
         else:
             if level == LOCAL and self._link is not None:
@@ -273,6 +260,26 @@ class Connection:
         outcome = self._run(steps)
         self._last_index, self._last_age_ms = outcome.index, outcome.age_ms
         return outcome.results
+
+    def _transact(
+        self,
+        statements: tuple[Statement, ...],
+        level: str | None,
+        timeout_s: float,
+        key: Key | None,
+    ) -> Results:
+        """Within a transaction, or at its beginning or end."""
+        if key is not None:
+            raise InterfaceError(
+                "an idempotency key names a whole transaction", hint="give it to commit()"
+            )
+        if level is not None:
+            raise InterfaceError(
+                "a transaction reads its own snapshot", hint="leave `read` out until it has ended"
+            )
+        results = self._do_work(self._work.execute(statements, self.foreign_keys, timeout_s))
+        self._last_index = max(self._last_index, self._work.index)
+        return results
 
     def _read_here(
         self, link: InProcessLink, statements: tuple[Statement, ...], timeout_s: float

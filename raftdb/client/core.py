@@ -42,6 +42,7 @@ from raftdb.client.options import Options
 from raftdb.command import (
     CodecError,
     Failed,
+    Key,
     Opened,
     ReadToken,
     Reply,
@@ -66,11 +67,15 @@ from raftdb.wire import (
     Status,
     Transfer,
 )
+from raftdb.wire import Outcome as AskOutcome
 
 NEW_SESSIONS_MAX = 3
 FAREWELL_MS = 1_000
 NOT_READS = ("not_a_query", "not_a_read")
 """Codes by which a node says that a Query would write."""
+BURNED = "burned"
+"""The code of an outcome that was asked for before the request was seen: it never takes effect."""
+LOST = "transaction_lost"
 GAP = "sequence_gap"
 """The code of a sequence that came too early: the session goes on, unlike with other errors."""
 
@@ -92,6 +97,9 @@ class Write:
     sequence: int
     statements: tuple[Statement, ...]
     foreign_keys: bool
+    key: Key | None = None
+    is_commit: bool = False
+    """The COMMIT of a transaction: it cannot be sent again, only asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +129,15 @@ class Core:
         self, options: Options, clock: Clock, random: Random, limits: Limits = DEFAULT_LIMITS
     ) -> None:
         self.courier = Courier(options, clock, random, limits)
+        self.random = random.random
         self._label = options.name[:128]
         self.seen: ReadToken | None = None
         """What this client has seen: reads of level `session` reflect that at least."""
         self.session: Session | None = None
         """What writes belong to; None: the next one opens it."""
         self._unsettled: tuple[Write, ...] = ()
+        self.last_write: tuple[bytes, int] | None = None
+        """Session and sequence of the write that was sent last."""
 
     @property
     def unsettled(self) -> bool:
@@ -145,7 +156,12 @@ class Core:
     # ---- writes
 
     def execute(
-        self, statements: tuple[Statement, ...], *, foreign_keys: bool = True, timeout_s: float
+        self,
+        statements: tuple[Statement, ...],
+        *,
+        foreign_keys: bool = True,
+        timeout_s: float,
+        key: Key | None = None,
     ) -> Steps[Outcome]:
         """Apply the statements in one transaction, exactly once."""
         call = self.courier.call(timeout_s, writes=True)
@@ -154,7 +170,7 @@ class Core:
             session = self.session
             if session is None:
                 session = yield from self.open(call)
-            write = Write(session, session.settled + 1, statements, foreign_keys)
+            write = Write(session, session.settled + 1, statements, foreign_keys, key)
             try:
                 return (yield from self._write(write, call))
             except _SessionGone as gone:
@@ -178,6 +194,8 @@ class Core:
         (write,) = self._unsettled
         call = self.courier.call(timeout_s, writes=True)
         call.unsure = True
+        if write.is_commit:
+            return Outcome(Results(()), (yield from self.resolve(write, call)))
         try:
             return (yield from self._write(write, call))
         except _SessionGone as gone:
@@ -199,10 +217,12 @@ class Core:
                 timeout_ms,
                 write.statements,
                 write.foreign_keys,
+                write.key,
             )
             return self.attached(peer, write.session, execute)
 
         self._unsettled = (write,)
+        self.last_write = (write.session.session_id, write.sequence)
         try:
             answered = yield from self.courier.ask_leader(make, call)
         except BaseException:
@@ -248,6 +268,52 @@ class Core:
         self._take(write)
         self.note_seen(answered.peer, answered.index)
         return Outcome(results_of(reply), answered.index)
+
+    # ---- outcomes
+
+    def outcome(
+        self, session_id: bytes, sequence: int, key: Key | None, *, timeout_s: float
+    ) -> Steps[Answered]:
+        """What became of a request: the answer of a log entry, so it is final."""
+        call = self.courier.call(timeout_s)
+        return (yield from self._ask_outcome(session_id, sequence, key, call))
+
+    def _ask_outcome(
+        self, session_id: bytes, sequence: int, key: Key | None, call: Call
+    ) -> Steps[Answered]:
+        def make(peer: Peer, timeout_ms: int) -> Sequence[Request]:
+            return (AskOutcome(peer.request_id(), timeout_ms, session_id, sequence, key),)
+
+        return (yield from self.courier.ask_leader(make, call))
+
+    def resolve(self, write: Write, call: Call) -> Steps[int]:
+        """The log index of a COMMIT whose reply was lost. Raises what it failed with."""
+        answered = yield from self._ask_outcome(
+            write.session.session_id, write.sequence, None, call
+        )
+        if answered.error is not None:
+            raise still_unknown(answered.error, "the COMMIT was sent")
+        reply = decode_answer(answered.encoded)
+        if isinstance(reply, Failed):
+            if reply.error.code == BURNED:
+                self._take(write)
+                raise transaction_lost("its COMMIT did not reach the log")
+            if isinstance(reply.error, SessionError):
+                self.session, self._unsettled = None, ()
+                raise still_unknown(reply.error, "the session ended after the COMMIT was sent")
+        return self.committed(write, answered)
+
+    def committed(self, write: Write, answered: Answered) -> int:
+        """The log index of a COMMIT that was answered. Raises what it failed with."""
+        reply = decode_answer(answered.encoded)
+        if isinstance(reply, Failed) and isinstance(reply.error, SessionError):
+            # It was refused, and it is sent once only.
+            answered.peer.attached = b""
+            self.session, self._unsettled = None, ()
+            raise transaction_lost(reply.error.message)
+        self._take(write)
+        results_of(reply)
+        return answered.index
 
     def _take(self, write: Write) -> None:
         write.session.settled = write.sequence
@@ -449,6 +515,16 @@ def _info(answered: Answered) -> dict[str, Any]:
     if not isinstance(answered.message, Info):
         raise InternalError(f"a question was answered by {type(answered.message).__name__}")
     return answered.message.info
+
+
+def transaction_lost(why: str) -> OperationalError:
+    """Nothing of a transaction is applied, nor will be."""
+    return OperationalError(
+        f"the transaction is lost: {why}",
+        code=LOST,
+        retryable=True,
+        hint="nothing was applied: retry the transaction",
+    )
 
 
 def still_unknown(error: Error, why: str) -> Error:

@@ -98,6 +98,30 @@ class Courier:
         """Bring the request to the preferred node, else the first that was given and answers."""
         return (yield from self._ask(make, call, self._any))
 
+    def ask_peer(self, peer: Peer, make: Make, call: Call) -> Steps[Answered]:
+        """Bring the request to that connection and no other, once. Raises LinkError when it is
+        gone, DeadlineError when it does not answer; errors that it answers are in the Answered."""
+        left_s = call.deadline_s - self._clock.monotonic_s()
+        if self._peers.get(peer.address) is not peer:
+            raise LinkError("was closed", unsent=True)
+        self._uses += 1
+        peer.used = self._uses
+        call.attempts += 1
+        was_unsure = call.unsure
+        try:
+            messages = make(peer, max(1, int(left_s * 1000)))
+            answered = yield from self._attempt(peer, messages, call, True)
+        except LinkError as lost:
+            yield from self.lost(peer, lost)
+            raise
+        except BaseException:
+            peer.draining = True
+            raise
+        error = answered.error
+        if error is not None and error.outcome not in (UNKNOWN, APPLIED):
+            call.unsure = was_unsure
+        return answered
+
     def _ask(
         self, make: Make, call: Call, choose: Callable[[Call], Steps[Peer]]
     ) -> Steps[Answered]:

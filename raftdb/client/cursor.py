@@ -10,7 +10,13 @@ from raftdb.base.errors import Error, InterfaceError, ProgrammingError
 from raftdb.client.core import NOT_READS
 from raftdb.client.options import with_timeout
 from raftdb.client.sqltext import BLANK, READ, SHORT, Kind, classify, classify_short, split
-from raftdb.client.values import INTEGER_MAX, INTEGER_MIN, adapt_parameters, adapt_sets
+from raftdb.client.values import (
+    INTEGER_MAX,
+    INTEGER_MIN,
+    adapt_parameters,
+    adapt_sets,
+    key_of,
+)
 from raftdb.command import Results, Statement, StatementResult, Value
 from raftdb.wire import LOCAL
 
@@ -125,12 +131,15 @@ class Cursor:
         *,
         read: str | None = None,
         timeout: float | None = None,
+        idempotency_key: str | None = None,
+        horizon: int | None = None,
     ) -> Cursor:
         """Run one statement.
 
         `parameters`: a sequence for `?`, a mapping for `:name`. `read`: the read level of this call
-        (`linearizable`, `session`, `bounded(seconds)`, `local`). `timeout`: seconds. Raises
-        raftdb.Error.
+        (`linearizable`, `session`, `bounded(seconds)`, `local`). `timeout`: seconds.
+        `idempotency_key`: your own name for this write, which takes effect once under it, whoever
+        sends it; `horizon`: see Connection.horizon. Raises raftdb.Error.
         """
         connection = self._connection
         if self._closed or connection._closed:
@@ -140,6 +149,7 @@ class Cursor:
             (connection._reads_here if read is None else read == LOCAL)
             and kind.kind == READ
             and connection._link is not None
+            and connection._plain
             and self._read_here(connection._link, sql, parameters, timeout)
         ):
             return self
@@ -147,7 +157,8 @@ class Cursor:
         if kind.kind == BLANK:
             return self
         statement = Statement(sql, (adapt_parameters(parameters),))
-        results = self._connection._request((statement,), kind.kind == READ, read, timeout)
+        key = None if idempotency_key is None else key_of(idempotency_key, horizon)
+        results = self._connection._request((statement,), kind.kind == READ, read, timeout, key)
         self._take(kind, results.statements[0])
         self._read_index, self._age_ms = connection._last_index, connection._last_age_ms
         if kind.inserts:
@@ -187,7 +198,14 @@ class Cursor:
         return True
 
     def executemany(
-        self, sql: str, parameter_sets: Iterable[Any], /, *, timeout: float | None = None
+        self,
+        sql: str,
+        parameter_sets: Iterable[Any],
+        /,
+        *,
+        timeout: float | None = None,
+        idempotency_key: str | None = None,
+        horizon: int | None = None,
     ) -> Cursor:
         """Run one statement for each of the parameter sets: one request, all or nothing."""
         self._check_open()
@@ -203,7 +221,8 @@ class Cursor:
         if not sets or kind.kind == BLANK:
             self._rowcount = 0
             return self
-        results = self._connection._request((Statement(sql, sets),), False, None, timeout)
+        key = None if idempotency_key is None else key_of(idempotency_key, horizon)
+        results = self._connection._request((Statement(sql, sets),), False, None, timeout, key)
         self._take(kind, results.statements[0])
         return self
 

@@ -128,6 +128,35 @@ def _pragma(tokens: Iterator[tuple[str, str]]) -> str:
     return READ if tells else WRITE
 
 
+_MODES = ("DEFERRED", "IMMEDIATE", "EXCLUSIVE")
+BEGIN, BEGIN_NOW, COMMIT, ROLLBACK, SAVEPOINT = (
+    "begin",
+    "begin now",
+    "commit",
+    "rollback",
+    "savepoint",
+)
+
+
+def control_of(sql: str, kind: Kind) -> str:
+    """Which step of a transaction a statement is (`` for none), when it is one for the client to
+    take: BEGIN [DEFERRED | IMMEDIATE | EXCLUSIVE] [TRANSACTION], COMMIT, END, ROLLBACK (without
+    TO); SAVEPOINT, which begins a transaction where none is open."""
+    if kind.verb not in ("BEGIN", "COMMIT", "END", "ROLLBACK", "SAVEPOINT"):
+        return ""
+    if kind.verb == "SAVEPOINT":
+        return SAVEPOINT
+    found = [text.upper() for _kind, text in _tokens(sql) if text != ";"]
+    rest = found[1:]
+    if kind.verb == "BEGIN" and rest[:1] and rest[0] in _MODES:
+        rest = rest[1:]
+    if rest not in ([], ["TRANSACTION"]):
+        return ""
+    if kind.verb == "BEGIN":
+        return BEGIN_NOW if found[1:2] and found[1] in _MODES[1:] else BEGIN
+    return ROLLBACK if kind.verb == "ROLLBACK" else COMMIT
+
+
 def split(script: str) -> list[str]:
     """The statements of a script, without those that are blank. Semicolons in strings, comments and
     trigger bodies don't end a statement."""

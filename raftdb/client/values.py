@@ -18,8 +18,8 @@ from typing import Any
 
 from raftdb.base.errors import DataError, InterfaceError
 from raftdb.base.limits import DEFAULT_LIMITS
-from raftdb.command import Statement, Value
-from raftdb.command.requests import Parameters
+from raftdb.command import Key, Reference, Statement, Value
+from raftdb.command.requests import KEY_CHARACTERS_MAX, Parameters
 
 INTEGER_MIN, INTEGER_MAX = -(1 << 63), (1 << 63) - 1
 
@@ -141,6 +141,72 @@ BatchItem = str | Statement | tuple[str, Any]
 """SQL, (SQL, parameters), or a Statement with many parameter sets."""
 
 
+def key_of(name: Any, horizon: int | None) -> Key:
+    """An idempotency key as it is sent. Raises InterfaceError."""
+    if not isinstance(name, str) or not 0 < len(name) <= KEY_CHARACTERS_MAX:
+        raise InterfaceError(
+            f"an idempotency key is text of 1 to {KEY_CHARACTERS_MAX} characters, not {name!r}"
+        )
+    if horizon is not None and (type(horizon) is not int or horizon < 1):
+        raise InterfaceError(f"the horizon is {horizon!r}", hint="take it from horizon()")
+    return Key(name, horizon or 0)
+
+
+class Referred:
+    """A parameter of a batch that is to be filled from an earlier statement's result."""
+
+    __slots__ = ("column", "row", "statement")
+
+    def __init__(self, statement: int, column: int | str | None, row: int) -> None:
+        for number in (statement, row):
+            if type(number) is not int or number < 0:
+                raise InterfaceError(f"{number!r} is no position: statements and rows count from 0")
+        self.statement = statement
+        self.column = column
+        self.row = row
+
+    def __repr__(self) -> str:
+        if self.column is None:
+            return f"raftdb.lastrowid({self.statement})"
+        return f"raftdb.returned({self.statement}, {self.column!r}, {self.row})"
+
+
+def lastrowid(statement: int) -> Any:
+    """As a parameter in a batch: the last row id of that statement (from 0) of the same batch."""
+    return Referred(statement, None, 0)
+
+
+def returned(statement: int, column: int | str, row: int = 0) -> Any:
+    """As a parameter in a batch: what that statement (from 0) of the same batch returned, in a
+    column by name or position, in a row (from 0)."""
+    if type(column) is not str and (type(column) is not int or column < 0):
+        raise InterfaceError(f"{column!r} is no column", hint="give a name, or a position from 0")
+    return Referred(statement, column, row)
+
+
+def _adapt_referring(sql: str, given: Sequence[Any]) -> Statement:
+    """A statement of a batch, whose parameters may refer to earlier ones."""
+    sets: list[Parameters] = []
+    references: list[Reference] = []
+    for number, one in enumerate(given):
+        if isinstance(one, Mapping):
+            places: list[tuple[Any, Any]] = [(_name(name), one[name]) for name in one]
+        elif isinstance(one, Sequence) and not isinstance(one, str | bytes | bytearray):
+            places = list(enumerate(one))
+        else:
+            places = []
+        found = [(place, value) for place, value in places if isinstance(value, Referred)]
+        if not found:
+            sets.append(adapt_parameters(one))
+            continue
+        plain: Any = dict(places) if isinstance(one, Mapping) else list(one)
+        for place, value in found:
+            plain[place] = None
+            references.append(Reference(number, place, value.statement, value.column, value.row))
+        sets.append(adapt_parameters(plain))
+    return Statement(sql, tuple(sets), tuple(references))
+
+
 def batch_items(given: Iterable[BatchItem]) -> tuple[Statement, ...]:
     """The statements of one request. Raises InterfaceError or DataError, with the number of the
     statement that is wrong."""
@@ -158,12 +224,11 @@ def batch_items(given: Iterable[BatchItem]) -> tuple[Statement, ...]:
 def _batch_item(number: int, item: Any) -> Statement:
     try:
         if isinstance(item, Statement):
-            sets: Sequence[Any] = item.parameter_sets
-            return Statement(item.sql, tuple(adapt_parameters(one) for one in sets))
+            return _adapt_referring(item.sql, item.parameter_sets)
         if isinstance(item, str):
             return Statement(item)
         if isinstance(item, tuple | list) and len(item) == 2 and isinstance(item[0], str):
-            return Statement(item[0], (adapt_parameters(item[1]),))
+            return _adapt_referring(item[0], (item[1],))
     except (DataError, InterfaceError) as error:
         raise type(error)(
             f"statement {number} of the batch: {error.message}", code=error.code, hint=error.hint

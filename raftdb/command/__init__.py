@@ -14,10 +14,16 @@ from raftdb.command.codec import (
     encode_reply,
     encode_request,
 )
+from raftdb.command.references import resolved
 from raftdb.command.requests import (
     CloseSession,
+    Commit,
     Execute,
+    Key,
     OpenSession,
+    Outcome,
+    Recorded,
+    Reference,
     Request,
     SessionId,
     Statement,
@@ -37,11 +43,16 @@ from raftdb.command.token import ReadToken
 __all__ = [
     "CloseSession",
     "CodecError",
+    "Commit",
     "Execute",
     "Failed",
+    "Key",
     "OpenSession",
     "Opened",
+    "Outcome",
     "ReadToken",
+    "Recorded",
+    "Reference",
     "Reply",
     "Request",
     "ResultDropped",
@@ -55,4 +66,5 @@ __all__ = [
     "decode_request",
     "encode_reply",
     "encode_request",
+    "resolved",
 ]

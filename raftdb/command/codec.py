@@ -13,10 +13,17 @@ import msgpack
 from raftdb.base.errors import DataError, Error, FatalError, from_wire, to_wire
 from raftdb.base.packing import pack
 from raftdb.command.requests import (
+    DIGEST_BYTES,
+    KEY_CHARACTERS_MAX,
     CloseSession,
+    Commit,
     Execute,
+    Key,
     OpenSession,
+    Outcome,
     Parameters,
+    Recorded,
+    Reference,
     Request,
     SessionId,
     Stamp,
@@ -34,7 +41,7 @@ from raftdb.command.results import (
 
 VERSION = 1
 
-_OPEN, _CLOSE, _EXECUTE, _TICK = 1, 2, 3, 4
+_OPEN, _CLOSE, _EXECUTE, _TICK, _KEYED, _COMMIT, _OUTCOME = 1, 2, 3, 4, 5, 6, 7
 _RESULTS, _FAILED, _OPENED, _DROPPED = 1, 2, 3, 4
 
 
@@ -49,9 +56,19 @@ def encode_request(request: Request) -> bytes:
     stamp = request.stamp
     head: list[Any] = [VERSION, 0, stamp.time_ms, stamp.seed]
     if isinstance(request, Execute):
-        head[1] = _EXECUTE
-        statements = [(s.sql, s.parameter_sets) for s in request.statements]
+        head[1] = _EXECUTE if request.key is None else _KEYED
+        statements = [pack_statement(s) for s in request.statements]
         head += [request.session, request.sequence, request.floor, request.foreign_keys, statements]
+        if request.key is not None:
+            head += pack_key(request.key)
+    elif isinstance(request, Commit):
+        head[1] = _COMMIT
+        recorded = [(r.time_ms, r.digest, *pack_statement(r.statement)) for r in request.statements]
+        head += [request.session, request.sequence, request.floor, request.foreign_keys, recorded]
+        head += pack_key(request.key)
+    elif isinstance(request, Outcome):
+        head[1] = _OUTCOME
+        head += [request.session, request.sequence, *pack_key(request.key)]
     elif isinstance(request, OpenSession):
         head[1] = _OPEN
         head += [request.token, request.label]
@@ -61,6 +78,52 @@ def encode_request(request: Request) -> bytes:
     else:
         head[1] = _TICK
     return _pack(head)
+
+
+def pack_statement(statement: Statement) -> tuple[Any, ...]:
+    """Its fields as they are packed: here, and in the client protocol."""
+    if not statement.references:
+        return (statement.sql, statement.parameter_sets)
+    references = [
+        (r.parameter_set, r.place, r.statement, r.column, r.row) for r in statement.references
+    ]
+    return (statement.sql, statement.parameter_sets, references)
+
+
+def pack_key(key: Key | None) -> tuple[str | None, int]:
+    """Its fields as they are packed: here, and in the client protocol."""
+    return (None, 0) if key is None else (key.name, key.horizon)
+
+
+def unpack_key(name: Any, horizon: Any) -> Key | None:
+    """What `pack_key` made. Raises ValueError."""
+    if name is None:
+        return None
+    if not 0 < len(_text(name)) <= KEY_CHARACTERS_MAX:
+        raise ValueError(f"an idempotency key has 1 to {KEY_CHARACTERS_MAX} characters")
+    if _integer(horizon) < 0:
+        raise ValueError(f"the horizon is {horizon}")
+    return Key(name, horizon)
+
+
+def unpack_references(value: Any) -> tuple[Reference, ...]:
+    """What `pack_statement` made of them. Raises ValueError."""
+    if type(value) is not tuple:
+        raise ValueError("references are an array")
+    read = []
+    for item in value:
+        if type(item) is not tuple or len(item) != 5:
+            raise ValueError("a reference is an array of five")
+        parameter_set, place, statement, column, row = item
+        if type(place) is not int and type(place) is not str:
+            raise ValueError("a reference's place is a number or a name")
+        if column is not None and type(column) is not int and type(column) is not str:
+            raise ValueError("a reference's column is a number, a name or nil")
+        for number in (parameter_set, statement, row):
+            if _integer(number) < 0:
+                raise ValueError("a reference counts from 0")
+        read.append(Reference(parameter_set, place, statement, column, row))
+    return tuple(read)
 
 
 def decode_request(data: bytes) -> Request:
@@ -121,13 +184,33 @@ def _request(value: tuple[Any, ...]) -> Request:
     # Decoding is on the path of every write: plain loops and few calls.
     kind = value[1]
     stamp = Stamp(_integer(value[2]), _bytes(value[3]))
-    if kind == _EXECUTE:
-        _, _, _, _, session, sequence, floor, foreign_keys, statements = value
+    if kind in (_EXECUTE, _KEYED):
+        key = unpack_key(*value[9:]) if kind == _KEYED else None
+        session, sequence, floor, foreign_keys, statements = value[4:9]
         if not type(session) is type(sequence) is type(floor) is int:
             raise ValueError("session, sequence and floor are integers")
-        read = [Statement(_text(sql), _parameter_sets(sets)) for sql, sets in statements]
-        return Execute(stamp, session, sequence, floor, tuple(read), bool(foreign_keys))
+        read = [
+            Statement(_text(item[0]), _parameter_sets(item[1]))
+            if len(item) == 2
+            else _statement(*item)
+            for item in statements
+        ]
+        return Execute(stamp, session, sequence, floor, tuple(read), bool(foreign_keys), key)
     body = value[4:]
+    if kind == _COMMIT:
+        session, sequence, floor, foreign_keys, statements, *key_fields = body
+        return Commit(
+            stamp,
+            _integer(session),
+            _integer(sequence),
+            _integer(floor),
+            tuple([_recorded(*item) for item in statements]),
+            bool(foreign_keys),
+            unpack_key(*key_fields),
+        )
+    if kind == _OUTCOME:
+        session, sequence, *key_fields = body
+        return Outcome(stamp, _integer(session), _integer(sequence), unpack_key(*key_fields))
     if kind == _OPEN:
         token, label = body
         return OpenSession(stamp, _bytes(token), _text(label))
@@ -137,6 +220,16 @@ def _request(value: tuple[Any, ...]) -> Request:
     if kind == _TICK:
         return Tick(stamp)
     raise ValueError(f"unknown kind {kind!r}")
+
+
+def _statement(sql: Any, sets: Any, references: Any = ()) -> Statement:
+    return Statement(_text(sql), _parameter_sets(sets), unpack_references(references))
+
+
+def _recorded(time_ms: Any, digest: Any, *statement: Any) -> Recorded:
+    if len(_bytes(digest)) != DIGEST_BYTES:
+        raise ValueError(f"a digest has {DIGEST_BYTES} bytes")
+    return Recorded(_integer(time_ms), _statement(*statement), digest)
 
 
 def _reply(value: tuple[Any, ...]) -> Reply:

@@ -52,6 +52,22 @@ class Statement:
 
     sql: str
     parameter_sets: tuple[Parameters, ...] = ((),)
+    references: tuple[Reference, ...] = ()
+    """Parameters whose values come from the results of earlier statements of the same request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A parameter that is to be filled from an earlier statement's result; it is NULL till then."""
+
+    parameter_set: int
+    place: int | str
+    """Of the parameter in its set: a position from 0, or its name."""
+    statement: int
+    """Which statement of the request, from 0."""
+    column: int | str | None = None
+    """Of the row that the statement returned, by position or name; None: its last row id."""
+    row: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +111,59 @@ class Execute:
     """The client has the replies of all sequences up to this one: they may be forgotten."""
     statements: tuple[Statement, ...]
     foreign_keys: bool = True
+    key: Key | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """An idempotency key: the user's own name for a request, across sessions and processes."""
+
+    name: str
+    """1 to KEY_CHARACTERS_MAX characters."""
+    horizon: int = 0
+    """Issued by a node (`horizon` of its status) before the key was first used: a request whose
+    horizon lies before what is kept is refused, not applied again. 0: the user has none."""
+
+
+KEY_CHARACTERS_MAX = 200
+DIGEST_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A statement of an interactive transaction, as it ran before the COMMIT."""
+
+    time_ms: int
+    """What `now` meant to it."""
+    statement: Statement
+    digest: bytes
+    """Of what it brought, result or failure: 16 bytes. The replay must bring the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Commit an interactive transaction: execute what it executed, once more, on every replica. It
+    takes effect if everything brings what it brought before, and conflicts otherwise."""
+
+    stamp: Stamp
+    """With the seed that the transaction began with."""
+    session: int
+    sequence: int
+    floor: int
+    statements: tuple[Recorded, ...]
+    foreign_keys: bool = True
+    key: Key | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a request? One that was not seen yet never takes effect from now on (S3)."""
+
+    stamp: Stamp
+    session: int
+    """0: ask by the key."""
+    sequence: int
+    key: Key | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,4 +173,4 @@ class Tick:
     stamp: Stamp
 
 
-Request = OpenSession | CloseSession | Execute | Tick
+Request = OpenSession | CloseSession | Execute | Commit | Outcome | Tick

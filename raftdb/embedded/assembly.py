@@ -324,6 +324,8 @@ class Assembly:
             ],
             "durable_database_index": int(self.machine.durable_index),
             "sessions": self.machine.sessions_open(),
+            "transactions": len(self.replica.transactions),
+            "horizon": self.machine.horizon(),
             "wal_pages": self.machine.wal_pages,
             "journal_bytes": self.journal.bytes,
             "archive": [] if self._archive is None else self._archive.status(),

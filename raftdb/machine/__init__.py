@@ -17,6 +17,7 @@ from raftdb.machine.machine import Machine
 from raftdb.machine.readers import QueryStop
 from raftdb.machine.rowhash import ContentHash
 from raftdb.machine.samples import Sample
+from raftdb.machine.workspace import Executed, Workspace
 
 __all__ = [
     "CAPTURE_FILE",
@@ -26,12 +27,14 @@ __all__ = [
     "CaptureJob",
     "ContentHash",
     "DatabaseReport",
+    "Executed",
     "Fingerprint",
     "Machine",
     "QueryStop",
     "Sample",
     "SessionReport",
     "TableReport",
+    "Workspace",
     "begin_history",
     "fingerprint",
     "inspect_database",

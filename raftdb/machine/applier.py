@@ -23,16 +23,22 @@ from raftdb.base.errors import (
 from raftdb.base.ids import Index, Term
 from raftdb.command import (
     CloseSession,
+    Commit,
     Execute,
     Failed,
+    Key,
     Opened,
     OpenSession,
+    Outcome,
     Request,
     ResultDropped,
     Results,
     SessionId,
+    StatementResult,
+    decode_reply,
     decode_request,
     encode_reply,
+    resolved,
 )
 from raftdb.command.requests import session_number
 from raftdb.machine import failures
@@ -40,13 +46,15 @@ from raftdb.machine.content import ContentHasher
 from raftdb.machine.determinism import RequestClock, RequestFunctions
 from raftdb.machine.failures import StatementFailed
 from raftdb.machine.format import MARK, PREFIX, RESULT_BYTES_MAX, SESSION_STEP_MS_MAX, TIME_MS_MAX
+from raftdb.machine.keys import Keys, too_old
 from raftdb.machine.layout import Run
 from raftdb.machine.policy import WriteAuthorizer
 from raftdb.machine.readers import SchemaEpoch
+from raftdb.machine.replay import Replay, TransactionLostError, sql_digest
 from raftdb.machine.rowhash import chain
 from raftdb.machine.samples import MARK_EVERY, Samples
-from raftdb.machine.sessions import Sessions
-from raftdb.machine.sqltext import DML, leading_verb
+from raftdb.machine.sessions import BURNED, Sessions
+from raftdb.machine.sqltext import CONTROL, DML, leading_verb
 from raftdb.machine.statements import StatementRunner
 from raftdb.machine.stored import Progress, read_progress
 
@@ -128,16 +136,10 @@ class _Unit:
             for statement in request.statements:
                 if leading_verb(statement.sql) not in DML:
                     self.alone = True
-
-
-class _TransactionLost(Exception):
-    """A statement rolled back the whole transaction. `reply` is what its request gets."""
-
-    def __init__(self, reply: bytes) -> None:
-        super().__init__()
-        self.reply = reply
-        self.place = 0
-        """Of the request in its group."""
+        elif isinstance(request, Commit):
+            self.foreign_keys = request.foreign_keys
+            verbs = {leading_verb(one.statement.sql) for one in request.statements}
+            self.alone = not request.foreign_keys or not verbs <= DML | CONTROL
 
 
 class Applier:
@@ -162,7 +164,11 @@ class Applier:
             connection, self._authorizer, RequestFunctions(connection)
         )
         self.sessions = Sessions(run, self._control)
+        self.keys = Keys(run)
         self._content = ContentHasher(connection, run, hash_key)
+        self._replay = Replay(
+            connection, self._control, clock, self._statements, self._content, self
+        )
         self._time_ms = 0
         self._session_ms = 0
         self._results = b""
@@ -179,6 +185,7 @@ class Applier:
     def _reload(self) -> None:
         self._take_progress()
         self.sessions.load()
+        self.keys.load()
         self._content.load()
 
     def _take_progress(self) -> None:
@@ -267,7 +274,7 @@ class Applier:
         try:
             self._transaction(units)
             return len(units)
-        except _TransactionLost as lost:
+        except TransactionLostError as lost:
             # Several transactions now: there is no giving up between them.
             self._connection.set_progress_handler(None, id=_BRIEF)
             self._revert()
@@ -289,7 +296,7 @@ class Applier:
             if unit.request is not None:
                 try:
                     unit.reply = self._request(unit, unit.request, failed)
-                except _TransactionLost as lost:
+                except TransactionLostError as lost:
                     lost.place = place
                     raise
                 if self.recorder is not None:
@@ -325,6 +332,7 @@ class Applier:
             self._control(_COMMIT)
         self._content.committed()
         self.sessions.committed()
+        self.keys.dirty = False
         self.progress = progress
         self._take_sample()
 
@@ -339,6 +347,8 @@ class Applier:
             self._control(_ROLLBACK)
         self._take_progress()
         self.sessions.revert()
+        if self.keys.dirty:
+            self.keys.load()
         if self._schema_changed:
             self._content.load()
         else:
@@ -364,8 +374,10 @@ class Applier:
             self._clock.set_time(now)
         sessions = self.sessions
         sessions.expire(self._session_ms)
-        if isinstance(request, Execute):
+        if isinstance(request, Execute | Commit):
             reply = self._execute_once(unit, request, failed)
+        elif isinstance(request, Outcome):
+            reply = self._outcome(request)
         elif isinstance(request, OpenSession):
             reply = self._open_session(unit, request)
         else:
@@ -388,15 +400,54 @@ class Applier:
             return encode_reply(Failed(error, -1))
         return encode_reply(Opened(SessionId(self._history, number, request.token)))
 
-    def _execute_once(self, unit: _Unit, request: Execute, failed: bytes | None) -> bytes:
+    def _execute_once(self, unit: _Unit, request: Execute | Commit, failed: bytes | None) -> bytes:
         """The reply of the first time, or the request's effect together with its reply."""
         sessions = self.sessions
         known = sessions.check(request.session, request.sequence)
         if known is not None:
             return known if isinstance(known, bytes) else encode_reply(Failed(known, -1))
-        reply = self._execute(request, unit.alone) if failed is None else failed
+        if request.key is not None:
+            reply = self._execute_keyed(unit, request, request.key, failed)
+        else:
+            reply = self._perform(unit, request) if failed is None else failed
         sessions.record(request.session, request.sequence, request.floor, reply, self._session_ms)
         return reply
+
+    def _perform(self, unit: _Unit, request: Execute | Commit) -> bytes:
+        if isinstance(request, Execute):
+            return self._execute(request, unit.alone)
+        try:
+            return self._replay.run(request)
+        finally:
+            self._clock.set_time(self._time_ms)
+
+    def _execute_keyed(
+        self, unit: _Unit, request: Execute | Commit, key: Key, failed: bytes | None
+    ) -> bytes:
+        """As above, across sessions. A failure that changed nothing leaves the key free."""
+        digest = sql_digest(request)
+        known = self.keys.find(key, digest, self._session_ms)
+        if known is not None:
+            return known if isinstance(known, bytes) else encode_reply(Failed(known, -1))
+        reply = self._perform(unit, request) if failed is None else failed
+        made = decode_reply(reply)
+        if not isinstance(made, Failed) or made.error.outcome == APPLIED:
+            self.keys.record(key, digest, reply, self._session_ms)
+        return reply
+
+    def _outcome(self, request: Outcome) -> bytes:
+        """What became of a request; one that was not seen never takes effect (rule S3)."""
+        key, now_ms = request.key, self._session_ms
+        if key is None:
+            known = self.sessions.burn(request.session, request.sequence, now_ms)
+        else:
+            found = self.keys.find(key, b"", now_ms)
+            if found is None and not key.horizon and self.keys.may_have_forgotten(now_ms):
+                found = too_old()
+            if found is None:
+                self.keys.record(key, b"", BURNED, now_ms)
+            known = BURNED if found is None else found
+        return known if isinstance(known, bytes) else encode_reply(Failed(known, -1))
 
     def _execute(self, request: Execute, alone: bool) -> bytes:
         """Execute the statements in a savepoint: all of them stay, or none."""
@@ -410,14 +461,16 @@ class Applier:
         try:
             if alone:
                 _check_alone(request)
-            results = []
+            results: list[StatementResult] = []
             for number, statement in enumerate(request.statements):
+                if statement.references:
+                    statement = resolved(statement, results)
                 results.append(self._statements.run(statement, number))
                 if content.error is not None:
                     raise content.error
                 if content.unknown_table or (alone and leading_verb(statement.sql) not in DML):
-                    self._schema_touched()
-            self._check_foreign_keys()
+                    self.schema_touched()
+            self.check_foreign_keys()
             reply = encode_reply(Results(tuple(results)))
             if len(reply) > RESULT_BYTES_MAX:
                 raise DataError("the results are too large", code="result_too_large")
@@ -429,7 +482,7 @@ class Applier:
         content.keep_request()
         return reply
 
-    def _schema_touched(self) -> None:
+    def schema_touched(self) -> None:
         """The statement may have changed the schema: what is known of it follows."""
         self._schema_changed = True
         self._statements.forget_infos()
@@ -439,7 +492,7 @@ class Applier:
             # A table that was filled from a SELECT: the hook did not see its rows.
             raise StatementFailed(error) from error
 
-    def _check_foreign_keys(self) -> None:
+    def check_foreign_keys(self) -> None:
         """Deferred keys are due at the end of the request, not of the transaction it shares."""
         connection = self._connection
         if self._content.has_virtual_tables:
@@ -452,7 +505,7 @@ class Applier:
             if self._content.error is not None:
                 raise self._content.error
             if self._content.unknown_table:
-                self._schema_touched()
+                self.schema_touched()
         if connection.status(apsw.SQLITE_DBSTATUS_DEFERRED_FKS)[0]:
             raise failures.foreign_key()
 
@@ -465,11 +518,11 @@ class Applier:
             error, content.error = content.error, None
         failure = failures.translate(error)
         if not self._connection.in_transaction:
-            raise _TransactionLost(encode_reply(Failed(failure, number)))
+            raise TransactionLostError(encode_reply(Failed(failure, number)))
         if isinstance(error, StatementFailed) and self._keeps_rows(request, error.cause):
             failure.outcome = APPLIED
             if content.unknown_table:
-                self._schema_touched()
+                self.schema_touched()
             self._control(_RELEASE)
             content.keep_request()
         else:

@@ -51,6 +51,24 @@ def open_writer(path: str, vfs: str) -> apsw.Connection:
     return connection
 
 
+def open_overlay(vfs: str) -> apsw.Connection:
+    """A connection on the file of an overlay: configured as the writer is. Raises apsw.Error."""
+    connection = apsw.Connection(
+        "overlay",
+        flags=apsw.SQLITE_OPEN_READWRITE,
+        vfs=vfs,
+        statementcachesize=_STATEMENTS,
+    )
+    # Rolled back from memory, and never committed.
+    _pragma(connection, "journal_mode = MEMORY")
+    _configure(connection)
+    connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
+    connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
+    _pragma(connection, "foreign_keys = ON")
+    _pragma(connection, f"cache_size = -{_READER_CACHE_KIB}")
+    return connection
+
+
 def open_reader(path: str, vfs: str) -> apsw.Connection:
     """A connection that cannot write. Raises apsw.Error."""
     connection = apsw.Connection(

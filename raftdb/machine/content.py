@@ -17,7 +17,7 @@ import apsw
 from raftdb.base.errors import DataError, Error, FatalError, NotSupportedError
 from raftdb.machine.determinism import as_integer
 from raftdb.machine.format import HASH_MASK, MARK, OWN_TABLES, PREFIX, ROWID_MAX
-from raftdb.machine.layout import Layout, Run, read_chunk, read_images, read_layout
+from raftdb.machine.layout import Layout, Run, read_chunk, read_images, read_layout, with_reals
 from raftdb.machine.policy import OWN_NAMES
 from raftdb.machine.rowhash import RowHasher, from_bytes, to_bytes
 
@@ -159,13 +159,13 @@ class ContentHasher:
                 raise _last_rowid(table.name)
             values: Any = update.new
             if table.kind == _REAL:
-                values = _with_reals(values, table.layout.reals)
+                values = with_reals(values, table.layout.reals)
             change = self._hash((rowid, *values))
         if operation != _INSERT:
             rowid = update.rowid if table.has_rowid else None
             values = update.old
             if table.kind == _REAL:
-                values = _with_reals(values, table.layout.reals)
+                values = with_reals(values, table.layout.reals)
             change -= self._hash((rowid, *values))
         return change
 
@@ -216,7 +216,8 @@ class ContentHasher:
         self._delta.clear()
         self.unknown_table = False
         if self._saved is not None:
-            self._restore()
+            self._restore(self._saved)
+            self._saved = None
 
     def _fold(self) -> None:
         for name, change in self._delta.items():
@@ -225,23 +226,43 @@ class ContentHasher:
             self._changed[table.id] = table
         self._delta.clear()
 
-    def _save(self) -> None:
-        """Remember the way back, should the request fail after its change of the schema. What it
-        changed so far is still in `_delta`."""
+    def _save(self) -> tuple[Any, ...]:
+        """The way back, should the request fail after its change of the schema. What it changed so
+        far is still in `_delta`."""
         tables = dict(self._tables)
-        state = {t.id: (t.name, t.root, t.sql, t.layout, t.total) for t in tables.values()}
+        state = {
+            t.id: (t.name, t.root, t.sql, t.layout, t.total, t.touched and set(t.touched))
+            for t in tables.values()
+        }
         changed, dropped = dict(self._changed), list(self._dropped)
-        self._saved = (tables, state, changed, dropped, self._schema, self._next_id)
+        return (tables, state, changed, dropped, self._schema, self._next_id)
 
-    def _restore(self) -> None:
-        assert self._saved is not None
-        tables, state, changed, dropped, self._schema, self._next_id = self._saved
-        self._saved = None
-        self._tables, self._changed, self._dropped = tables, changed, dropped
+    def _restore(self, saved: tuple[Any, ...]) -> None:
+        tables, state, changed, dropped, self._schema, self._next_id = saved
+        self._tables, self._changed, self._dropped = dict(tables), dict(changed), list(dropped)
         for table in tables.values():
-            table.name, table.root, table.sql, layout, table.total = state[table.id]
+            table.name, table.root, table.sql, layout, table.total, touched = state[table.id]
+            table.touched = touched if touched is None else set(touched)
             table.set_layout(layout)
         self._read_schema()
+
+    # Savepoints within a request
+
+    def mark(self) -> tuple[dict[str, int], tuple[Any, ...] | None]:
+        """Where the running request stands; right after a savepoint was opened."""
+        # Before the request's first change of the schema, all it did is in `_delta`.
+        return dict(self._delta), None if self._saved is None else self._save()
+
+    def reset(self, mark: tuple[dict[str, int], tuple[Any, ...] | None]) -> None:
+        """The savepoint was rolled back to."""
+        delta, state = mark
+        self.unknown_table = False
+        if state is not None:
+            self._restore(state)
+        elif self._saved is not None:
+            self._restore(self._saved)
+            self._saved = None
+        self._delta = dict(delta)
 
     def changed_rows(self) -> bool:
         """Whether the running request changed any row, undone or not."""
@@ -263,7 +284,7 @@ class ContentHasher:
     def schema_changed(self) -> None:
         """Look at the schema again; sum tables that are new or whose rows read differently now."""
         if self._saved is None:
-            self._save()
+            self._saved = self._save()
         self._digest_stale = True
         self._fold()
         self.unknown_table = False
@@ -551,19 +572,6 @@ def schema_sum(hasher: RowHasher, run: Run, rows: list[tuple[Any, ...]]) -> int:
         [(value,)] = run(f"PRAGMA {pragma} {MARK}")
         parts.append(("pragma", pragma, None, value))
     return hasher.sum(parts)
-
-
-def _with_reals(values: tuple[Any, ...], reals: tuple[int, ...]) -> tuple[Any, ...]:
-    """Integers of REAL columns as the reals that a SELECT reads: the hook gives the default of a
-    column that was added later as it was written."""
-    for position in reals:
-        if type(values[position]) is int:
-            changed = list(values)
-            for place in reals:
-                if type(changed[place]) is int:
-                    changed[place] = float(changed[place])
-            return tuple(changed)
-    return values
 
 
 def _last_rowid(table: str) -> NotSupportedError:

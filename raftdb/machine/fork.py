@@ -51,8 +51,8 @@ def begin_history(
         ]
         with connection:
             if not known:
-                run(f"DELETE FROM {PREFIX}session")
-                run(f"DELETE FROM {PREFIX}reply")
+                for table in ("session", "reply", "key", "horizon"):
+                    run(f"DELETE FROM {PREFIX}{table}")
             for key, value in (("history", history), ("lineage", json.dumps(known))):
                 run(f"INSERT OR REPLACE INTO {PREFIX}meta VALUES (?, ?)", (key, value))
         connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)

@@ -1,4 +1,4 @@
-"""Version 1 of the database's format: tables of raftdb's own, and the bounds replicas agree on.
+"""Version 2 of the database's format: tables of raftdb's own, and the bounds replicas agree on.
 
 Whatever decides how a request is applied must be the same on every replica and in every replay, so
 these bounds are constants of the format and not settings of a node (rule M4). A later format
@@ -7,7 +7,7 @@ changes them only together with FORMAT_VERSION.
 
 from __future__ import annotations
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 DATABASE_FILE = "database.sqlite"
 CURRENT_FILE = "CURRENT"
@@ -50,6 +50,15 @@ REPLY_KEPT_BYTES_MAX = 64 * 1024
 LABEL_CHARACTERS_MAX = 200
 TOKEN_BYTES = 16
 
+SAVEPOINTS_MAX = 100
+"""Open at the same time in one interactive transaction."""
+
+KEY_KEPT_MS = 7 * 24 * 3_600_000
+"""An idempotency key is forgotten when session time has moved this far since it was used."""
+KEYS_MAX = 100_000
+KEYS_BYTES_MAX = 64 * MIB
+"""Of the replies kept for keys; beyond either, the oldest are forgotten first."""
+
 TIME_MS_MAX = 253_402_300_799_999
 """9999-12-31 23:59:59.999, the last moment that SQLite's date functions know."""
 JULIAN_EPOCH_MS = 210_866_760_000_000
@@ -78,6 +87,13 @@ CREATE TABLE {PREFIX}reply(
     session INTEGER NOT NULL, sequence INTEGER NOT NULL, reply BLOB NOT NULL,
     PRIMARY KEY (session, sequence)
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE {PREFIX}key(
+    name TEXT PRIMARY KEY,
+    used_ms INTEGER NOT NULL, digest BLOB NOT NULL, reply BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE {PREFIX}horizon(
+    id INTEGER PRIMARY KEY CHECK (id = 1), kept_ms INTEGER NOT NULL
+) STRICT;
 CREATE TABLE {PREFIX}hash(
     id INTEGER PRIMARY KEY, kind TEXT NOT NULL, name TEXT NOT NULL, total BLOB NOT NULL
 ) STRICT;
@@ -89,5 +105,6 @@ CREATE TABLE {PREFIX}row(
 """docs/formats.md describes them column by column."""
 
 OWN_TABLES = frozenset(
-    PREFIX + name for name in ("meta", "applied", "session", "reply", "hash", "row")
+    PREFIX + name
+    for name in ("meta", "applied", "session", "reply", "key", "horizon", "hash", "row")
 )

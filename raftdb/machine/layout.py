@@ -88,3 +88,16 @@ def _is_real(declared: str) -> bool:
     if any(word in upper for word in ("INT", "CHAR", "CLOB", "TEXT", "BLOB")):
         return False
     return any(word in upper for word in ("REAL", "FLOA", "DOUB"))
+
+
+def with_reals(values: tuple[Any, ...], reals: tuple[int, ...]) -> tuple[Any, ...]:
+    """Integers of REAL columns as the reals that a SELECT reads: the hook gives the default of a
+    column that was added later as it was written."""
+    for position in reals:
+        if type(values[position]) is int:
+            changed = list(values)
+            for place in reals:
+                if type(changed[place]) is int:
+                    changed[place] = float(changed[place])
+            return tuple(changed)
+    return values

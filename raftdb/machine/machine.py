@@ -36,6 +36,7 @@ from raftdb.machine.format import (
     TABLES,
 )
 from raftdb.machine.layout import Run
+from raftdb.machine.overlay import log_salt
 from raftdb.machine.pages import CHECKSUM_BYTES, MachineVfs, open_vfs
 from raftdb.machine.policy import READ_PRAGMAS
 from raftdb.machine.readers import UNTIMED_S, QueryStop, ReaderPool, too_many_rows
@@ -43,6 +44,7 @@ from raftdb.machine.rowhash import ContentHash, to_bytes
 from raftdb.machine.samples import Sample
 from raftdb.machine.sqltext import is_read
 from raftdb.machine.stored import run_on
+from raftdb.machine.workspace import Workspace, Workspaces
 
 _MANY = 1 << 62
 
@@ -91,6 +93,12 @@ class Machine:
         writer.set_wal_hook(self._wal_hook)
         self._readers = ReaderPool(
             lambda: open_reader(path, vfs.name), limits.readers_max, clock, self._applier.epoch
+        )
+        self._workspaces = Workspaces(
+            path,
+            vfs.name,
+            limits.transactions_open_max,
+            limits.transaction_pages_bytes_max // PAGE_BYTES,
         )
         self._checkpointer = Checkpointer(
             open_checkpointer(path, vfs.name),
@@ -167,6 +175,7 @@ class Machine:
     def close(self) -> None:
         """Stop queries and close all connections. Nothing is lost without it."""
         self._readers.close()
+        self._workspaces.close()
         with self._checkpointer.lock, self._writer_lock:
             if self._closed:
                 return
@@ -349,6 +358,10 @@ class Machine:
             if keep:
                 self._applier.samples.detail_last()
 
+    def horizon(self) -> int:
+        """To be carried by idempotency keys that are used from now on. From any thread."""
+        return max(1, self._applier.progress.session_ms)
+
     def content_hash(self) -> ContentHash:
         """The incremental content hash at the last commit. From any thread."""
         return self._hashed(stored.stored_hash)
@@ -364,6 +377,34 @@ class Machine:
                 return read(run_on(connection), self._meta.hash_key)
         except apsw.Error as error:
             raise failures.of_query(error) from error
+
+    # Interactive transactions
+
+    def begin_transaction(self, seed: bytes, foreign_keys: bool) -> Workspace:
+        """A private, writable view of the database as of the last commit. On a lane, as everything
+        that is done with it. Raises OverloadedError, and FatalError when the node is at its end.
+        """
+        workspace = self._workspaces.take()
+        try:
+            with self._writer_lock:
+                if self._fatal is not None:
+                    raise self._fatal
+                frames, _moved = self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+                salt = log_salt(self._writer) if frames > 0 else b""
+                workspace.hold()
+                progress = self._applier.progress
+            workspace.begin(salt, frames, progress, seed, foreign_keys)
+        except BaseException as error:
+            workspace.broken = True
+            self._workspaces.give_back(workspace)
+            if isinstance(error, apsw.Error):
+                raise failures.of_query(error) from error
+            raise
+        return workspace
+
+    def end_transaction(self, workspace: Workspace) -> None:
+        """The transaction is over: whatever it did in its workspace is forgotten."""
+        self._workspaces.give_back(workspace)
 
     # Durability
 

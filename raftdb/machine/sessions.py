@@ -15,16 +15,31 @@ from raftdb.base.errors import (
     NOT_APPLIED,
     UNKNOWN,
     Error,
+    OperationalError,
     OverloadedError,
     ProtocolError,
     SessionError,
 )
-from raftdb.command import ResultDropped, encode_reply
+from raftdb.command import Failed, ResultDropped, encode_reply
 from raftdb.machine import format
 from raftdb.machine.format import MARK, PREFIX
 from raftdb.machine.layout import Run
 
 _SEQUENCE_MAX = (1 << 63) - 1
+
+BURNED = encode_reply(
+    Failed(
+        OperationalError(
+            "the request did not take effect and never will: its outcome was asked for before it"
+            " was seen",
+            code="burned",
+            outcome=NOT_APPLIED,
+            hint="send it as a new request if it is still wanted",
+        ),
+        -1,
+    )
+)
+"""The reply of a request whose outcome was asked for too early (rule S3)."""
 
 
 class _Session:
@@ -147,6 +162,24 @@ class Sessions:
                 hint="it took effect or failed then; read the data to see which",
             )
         return self._kept(session, sequence)
+
+    def burn(self, number: int, sequence: int, now_ms: int) -> bytes | Error:
+        """What became of that request: its reply, or that nobody can tell. One that was not seen is
+        taken, and all before it: when they arrive after all they are refused (rule S3)."""
+        session = self._sessions.get(number)
+        if session is None:
+            return _unknown_session(2)
+        if sequence <= session.sequence or sequence > _SEQUENCE_MAX:
+            known = self.check(number, sequence)
+            assert known is not None, "it is not the next one"
+            return known
+        if sequence - session.sequence > format.SESSION_REPLIES_MAX:
+            return ProtocolError(
+                f"sequence {sequence} is far beyond {session.sequence}, the last one that was seen"
+            )
+        for unseen in range(session.sequence + 1, sequence + 1):
+            self.record(number, unseen, session.floor, BURNED, now_ms)
+        return BURNED
 
     def record(self, number: int, sequence: int, floor: int, reply: bytes, now_ms: int) -> None:
         """Keep the reply of the request that was just executed, with its effect."""

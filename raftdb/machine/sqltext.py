@@ -50,6 +50,23 @@ def _leading_verb(sql: str) -> str:
 _leading_verb_cached = lru_cache(maxsize=2048)(_leading_verb)
 
 
+CONTROL = frozenset(("SAVEPOINT", "RELEASE", "ROLLBACK"))
+"""Statements that begin so move within an interactive transaction."""
+
+
+def words(sql: str, count_max: int = 6) -> list[str]:
+    """The first tokens of a statement, without comments, semicolons and what stands for itself:
+    words in upper case, quoted names as they are."""
+    found: list[str] = []
+    position = 0
+    while len(found) < count_max and (match := _TOKEN.match(sql, position)):
+        position = match.end()
+        if match.lastgroup == "space" or match.group() == ";":
+            continue
+        found.append(match.group().upper() if match.lastgroup == "word" else match.group())
+    return found
+
+
 def is_blank(text: str) -> bool:
     """Whether nothing but white space, comments and semicolons is left."""
     position = 0

@@ -158,6 +158,15 @@ class StatementRunner:
         self._fresh = True
         self._room = RESULT_BYTES_MAX
 
+    def renew_room(self) -> None:
+        """The next statement's result is bounded by itself (in an interactive transaction)."""
+        self._room = RESULT_BYTES_MAX
+
+    def is_read(self, sql: str) -> bool:
+        """Whether a statement that ran just now only read."""
+        info = self._infos.get(sql)
+        return info is not None and info.is_dml and info.is_readonly
+
     def forget_infos(self) -> None:
         """The schema changed."""
         self._infos.clear()

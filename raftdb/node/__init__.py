@@ -9,12 +9,13 @@ Never: a socket, a thread, a clock of its own; SQL; the client protocol.
 """
 
 from raftdb.node.admission import Admission
+from raftdb.node.calls import Answer
 from raftdb.node.comparison import Comparison
 from raftdb.node.copying import MachineCopies
 from raftdb.node.housekeeping import Housekeeping
 from raftdb.node.identity import Identity
-from raftdb.node.reading import Answer
 from raftdb.node.replica import Cancellable, Replica
+from raftdb.node.transactions import Transaction
 
 __all__ = [
     "Admission",
@@ -25,4 +26,5 @@ __all__ = [
     "Identity",
     "MachineCopies",
     "Replica",
+    "Transaction",
 ]

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from raftdb.base.errors import DataError, InterfaceError
 from raftdb.base.limits import Limits
-from raftdb.command import Execute, Statement, encode_request
-from raftdb.command.requests import Parameters
+from raftdb.command import Commit, Execute, Statement, encode_request
+from raftdb.command.requests import KEY_CHARACTERS_MAX, Parameters
 
 
 class Admission:
@@ -18,10 +18,15 @@ class Admission:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
 
-    def encode(self, request: Execute) -> bytes:
+    def encode(self, request: Execute | Commit) -> bytes:
         """The request as log payload. Raises DataError or InterfaceError, and then nothing of it
-        was or will be applied."""
-        self.check_statements(request.statements)
+        was or will be applied. (A transaction's statements were checked one by one.)"""
+        if isinstance(request, Execute):
+            self.check_statements(request.statements)
+        if request.key is not None and not 0 < len(request.key.name) <= KEY_CHARACTERS_MAX:
+            raise DataError(
+                f"an idempotency key has 1 to {KEY_CHARACTERS_MAX} characters", code="key_length"
+            )
         if request.sequence < 1 or not 0 <= request.floor < request.sequence:
             raise InterfaceError(
                 f"sequence {request.sequence} with floor {request.floor}",
@@ -59,6 +64,13 @@ class Admission:
                 )
             for parameters in statement.parameter_sets:
                 self._check_parameters(position, parameters)
+            for reference in statement.references:
+                if reference.statement >= position:
+                    raise InterfaceError(
+                        f"a parameter of statement {position} refers to statement"
+                        f" {reference.statement}, which does not stand before it",
+                        hint="statements count from 0",
+                    )
 
     def _check_parameters(self, position: int, parameters: Parameters) -> None:
         limits = self._limits

@@ -13,6 +13,10 @@ from raftdb.node.replica import Replica
 
 CHECK_EVERY_S = 0.25
 TICK_EVERY_S = 60.0
+WAL_PINNED_BYTES = 256 << 20
+"""From this length of the write-ahead log on, open transactions may not hold it for long: their
+snapshots keep it from beginning again."""
+PINNED_S = 5.0
 
 
 class Housekeeping:
@@ -48,6 +52,10 @@ class Housekeeping:
     def _check(self) -> None:
         if self._stopped:
             return
+        if self._machine.wal_pages * PAGE_BYTES > WAL_PINNED_BYTES:
+            self._replica.transactions.end_older_than(
+                PINNED_S, "it kept the write-ahead log, which had grown too long"
+            )
         if not self._checkpointing and self._checkpoint_due():
             self._checkpointing = True
             self._ports.executor.submit("checkpoint", self._machine.checkpoint, self._checkpointed)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from raftdb.base.errors import (
@@ -23,6 +22,7 @@ from raftdb.base.ports import Ports
 from raftdb.command import ReadToken, Statement, encode_reply
 from raftdb.consensus.port import EnginePort, NotApplied, ReadOutcome
 from raftdb.machine import Machine, QueryStop
+from raftdb.node.calls import Answer
 from raftdb.node.identity import Identity
 
 LINEARIZABLE = "linearizable"
@@ -45,17 +45,6 @@ class Call(Protocol):
     stop: QueryStop | None
 
     def end(self, answer: Any, error: Error | None) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a call brought. `body` is an encoded reply, or a plain value."""
-
-    body: Any
-    index: int
-    """The log index that the answer reflects at least."""
-    age_ms: int = -1
-    """Of a read: what was committed longer ago than this is in it; -1: not known."""
 
 
 class Reading:

@@ -25,7 +25,9 @@ from raftdb.base.ports import Ports
 from raftdb.command import (
     CloseSession,
     Execute,
+    Key,
     OpenSession,
+    Outcome,
     SessionId,
     Statement,
     Tick,
@@ -39,17 +41,17 @@ from raftdb.consensus.port import (
     NotApplied,
     OutcomeUnknown,
     ProposalOutcome,
+    ReadOutcome,
 )
 from raftdb.machine import ContentHash, Machine, QueryStop
 from raftdb.node.admission import Admission
+from raftdb.node.calls import Answer, Done
 from raftdb.node.deadlines import Deadlines, Slot
 from raftdb.node.identity import Identity
-from raftdb.node.reading import LOCAL, RETRY_AFTER_MS, Answer, Reading
+from raftdb.node.reading import LOCAL, RETRY_AFTER_MS, Reading
+from raftdb.node.transactions import Transactions
 
 _VERIFIED_SESSIONS_MAX = 4_096
-
-
-Done = Callable[[Answer | None, Error | None], None]
 
 
 class Cancellable(Protocol):
@@ -83,6 +85,10 @@ class Replica:
         self._limits = limits
         self._admission = Admission(limits)
         self._deadlines = Deadlines(ports.clock, ports.executor)
+        self.transactions = Transactions(
+            self, machine, self._admission, limits, ports.clock, ports.random, ports.executor
+        )
+        """Interactive ones, that are open here."""
         self._history = bytes.fromhex(identity.history)
         self._lineage = {bytes.fromhex(name): last for name, last in machine.lineage}
         """Histories that this one continues, and the last session of each that is still good."""
@@ -120,17 +126,17 @@ class Replica:
     def open_session(self, label: str, timeout_s: float, done: Done) -> None:
         """Open a session through the log (rule S2). The answer's body is an encoded Opened."""
         request = OpenSession(self._stamp(), self._random.randbytes(16), label[:128])
-        self._propose(encode_request(request), timeout_s, done)
+        self.propose(encode_request(request), timeout_s, done)
 
     def close_session(self, session: SessionId, timeout_s: float, done: Done) -> None:
         """Forget a session through the log."""
-        refused = self._refuse_session(session)
+        refused = self.refuse_session(session)
         if refused is not None:
             self._executor.call_soon(done, None, refused)
             return
         self._verified.pop(session.number, None)
         request = CloseSession(self._stamp(), session.number)
-        self._propose(encode_request(request), timeout_s, done)
+        self.propose(encode_request(request), timeout_s, done)
 
     def execute(
         self,
@@ -142,25 +148,45 @@ class Replica:
         foreign_keys: bool,
         timeout_s: float,
         done: Done,
+        key: Key | None = None,
     ) -> None:
         """Execute once, whatever is retried. The answer's body is an encoded reply."""
-        refused = self._refuse() or self._refuse_session(session)
+        refused = self._refuse() or self.refuse_session(session)
         if refused is not None:
             self._executor.call_soon(done, None, refused)
             return
         try:
             payload = self._admission.encode(
-                Execute(self._stamp(), session.number, sequence, floor, statements, foreign_keys)
+                Execute(
+                    self._stamp(), session.number, sequence, floor, statements, foreign_keys, key
+                )
             )
         except Error as error:
             # It takes no place in the sequence: a corrected request may use the number again.
             self._executor.call_soon(done, None, error)
             return
-        self._propose(payload, timeout_s, done)
+        self.propose(payload, timeout_s, done)
+
+    def outcome(
+        self,
+        session: SessionId | None,
+        sequence: int,
+        key: Key | None,
+        timeout_s: float,
+        done: Done,
+    ) -> None:
+        """What became of a request (rule S3). The answer's body is an encoded reply."""
+        refused = self._refuse() or (self.refuse_session(session) if session is not None else None)
+        if refused is not None:
+            self._executor.call_soon(done, None, refused)
+            return
+        number = session.number if session is not None else 0
+        request = Outcome(self._stamp(), number, sequence, key)
+        self.propose(encode_request(request), timeout_s, done)
 
     def tick(self) -> None:
         """Move logged time (leader only), so that idle sessions end everywhere alike."""
-        self._propose(encode_request(Tick(self._stamp())), 5.0, _ignore)
+        self.propose(encode_request(Tick(self._stamp())), 5.0, _ignore)
 
     def query(
         self,
@@ -186,14 +212,14 @@ class Replica:
             self._executor.call_soon(done, None, error)
             return None
         self._reads_waiting += 1
-        call = self._call(timeout_s, done, _read_deadline)
+        call = self.call(timeout_s, done, _read_deadline)
         call.is_read = True
         self._reading.begin(level, statements, rows_max, seen, max_age_s, call)
         return call
 
     def content_hash(self, index: int | None, timeout_s: float, done: Done) -> None:
         """The content hash, once `index` is applied here. The answer's body is a dict."""
-        call = self._call(timeout_s, done, _read_deadline)
+        call = self.call(timeout_s, done, _read_deadline)
         self._engine.when_applied(index or 0, lambda reason: self._content_hash_at(reason, call))
 
     def _content_hash_at(self, reason: str, call: _Call) -> None:
@@ -210,7 +236,7 @@ class Replica:
 
     def transfer_leadership(self, target: NodeId | None, timeout_s: float, done: Done) -> None:
         """Hand leadership over to `target`, or to the most advanced follower."""
-        call = self._call(timeout_s, done, _read_deadline)
+        call = self.call(timeout_s, done, _read_deadline)
         self._engine.transfer_leadership(target, lambda reason: self._transferred(reason, call))
 
     def _transferred(self, reason: str, call: _Call) -> None:
@@ -225,7 +251,7 @@ class Replica:
         """Why the session can't be used here; None when it can, or when only the leader knows."""
         if self._engine.status().role != "leader":
             return None
-        return self._refuse_session(session)
+        return self.refuse_session(session)
 
     def drain(self, done: Callable[[], None]) -> None:
         """Admit no more, hand leadership over, let what is under way finish, then `done`."""
@@ -239,17 +265,43 @@ class Replica:
         self._log.info("handing_over", term=status.term)
         self._engine.transfer_leadership(None, lambda reason: self._handed_over(reason, done))
 
+    # ---- what it lends to its transactions
+
+    def refuse(self) -> Error | None:
+        """Why nothing is admitted here: it does not lead, or not for long."""
+        refused = self._refuse()
+        if refused is None and self._engine.status().role != "leader":
+            return self._not_leader()
+        return refused
+
+    def confirm(self, done: Callable[[Error | None], None]) -> None:
+        """Call `done` once every write that was acknowledged before is applied here."""
+
+        def on_read_index(outcome: ReadOutcome) -> None:
+            done(self._not_applied(outcome) if isinstance(outcome, NotApplied) else None)
+
+        refused = self.refuse()
+        if refused is not None:
+            self._executor.call_soon(done, refused)
+        else:
+            self._engine.read_index(on_read_index)
+
+    def applied_index(self) -> int:
+        """As of now."""
+        return int(self._machine.applied()[0])
+
     # ---- proposals
 
     def _stamp(self) -> Stamp:
         return Stamp(self._clock.wall_ms(), self._random.randbytes(8))
 
-    def _propose(self, payload: bytes, timeout_s: float, done: Done) -> None:
+    def propose(self, payload: bytes, timeout_s: float, done: Done) -> None:
+        """Into the log; `done` gets the outcome."""
         refused = self._refuse()
         if refused is not None:
             self._executor.call_soon(done, None, refused)
             return
-        call = self._call(timeout_s, done, _write_deadline)
+        call = self.call(timeout_s, done, _write_deadline)
         self._engine.propose(payload, lambda outcome: self._on_outcome(outcome, call))
 
     def _on_outcome(self, outcome: ProposalOutcome, call: _Call) -> None:
@@ -304,7 +356,8 @@ class Replica:
             detail=detail,
         )
 
-    def _refuse_session(self, session: SessionId) -> Error | None:
+    def refuse_session(self, session: SessionId) -> Error | None:
+        """Why that session may not be used here; None when it may, or when only the log knows."""
         known = session.history == self._history
         if not known and session.number > self._lineage.get(session.history, -1):
             return SessionError(
@@ -333,7 +386,8 @@ class Replica:
 
     # ---- calls under way
 
-    def _call(self, timeout_s: float, done: Done, late: Callable[[float], Error]) -> _Call:
+    def call(self, timeout_s: float, done: Done, late: Callable[[float], Error]) -> _Call:
+        """Begin a call; `late` makes the error at its deadline."""
         bounded_s = min(max(timeout_s, 0.001), 3_600.0)
         call = _Call(self._call_over, done, late, bounded_s)
         call.slot = self._deadlines.add(call, bounded_s)
@@ -447,4 +501,4 @@ def _ignore(_answer: Answer | None, _error: Error | None) -> None:
     pass
 
 
-__all__ = ["Answer", "Done", "Replica"]
+__all__ = ["Replica"]

@@ -12,7 +12,7 @@ import raftdb.wire as wire
 from raftdb.base.errors import AuthError, Error, InterfaceError, SessionError
 from raftdb.base.ids import NodeId
 from raftdb.command import Failed, Opened, SessionId, decode_reply
-from raftdb.node import Answer, Cancellable, Replica
+from raftdb.node import Answer, Cancellable, Replica, Transaction
 
 Send = Callable[[Any], None]
 Describe = Callable[[], dict[str, Any]]
@@ -27,6 +27,7 @@ class Dispatcher:
         self._send = send
         self._administer = administer
         self._session: SessionId | None = None
+        self._transaction: Transaction | None = None
         self._under_way = 0
         self._closed = False
         self._reads: dict[int, Cancellable] = {}
@@ -35,6 +36,11 @@ class Dispatcher:
             wire.Execute: self._on_execute,
             wire.Query: self._on_query,
             wire.Cancel: self._on_cancel,
+            wire.Begin: self._on_begin,
+            wire.Transact: self._on_transact,
+            wire.Commit: self._on_commit,
+            wire.Rollback: self._on_rollback,
+            wire.Outcome: self._on_outcome,
             wire.OpenSession: self._on_open,
             wire.AttachSession: self._on_attach,
             wire.CloseSession: self._on_close,
@@ -50,11 +56,14 @@ class Dispatcher:
         return self._under_way
 
     def close(self) -> None:
-        """The client is gone: its reads are stopped, the outcomes of its writes still come, and
-        nothing is sent."""
+        """The client is gone: its reads are stopped, its transaction ends, the outcomes of its
+        writes still come, and nothing is sent."""
         self._closed = True
         for read in list(self._reads.values()):
             read.cancel()
+        if self._transaction is not None:
+            self._transaction.give_up(InterfaceError("the connection was closed"))
+            self._transaction = None
 
     def handle(self, message: wire.Message) -> None:
         """Take one request. Its answer comes by `send`, at once or later."""
@@ -76,6 +85,64 @@ class Dispatcher:
             foreign_keys=message.foreign_keys,
             timeout_s=message.timeout_ms / 1000,
             done=self._answer(message.request_id, self._send_result),
+            key=message.key,
+        )
+
+    def _on_begin(self, message: wire.Begin) -> None:
+        if self._transaction is not None:
+            # The one before, if it is open still, is one that its client has given up.
+            self._transaction.give_up(InterfaceError("another transaction was begun"))
+        self._transaction = self._replica.transactions.begin(
+            message.foreign_keys,
+            message.timeout_ms / 1000,
+            self._answer(message.request_id, self._send_done),
+        )
+
+    def _on_transact(self, message: wire.Transact) -> None:
+        if self._transaction is None:
+            self._refuse(message.request_id, _no_transaction())
+            return
+        self._transaction.execute(
+            message.statement,
+            message.timeout_ms / 1000,
+            self._answer(message.request_id, self._send_result),
+        )
+
+    def _on_commit(self, message: wire.Commit) -> None:
+        if self._transaction is None:
+            self._refuse(message.request_id, _no_transaction())
+        elif self._session is None:
+            self._refuse(message.request_id, _no_session())
+        else:
+            self._transaction.commit(
+                self._session,
+                message.sequence,
+                message.floor,
+                message.key,
+                message.timeout_ms / 1000,
+                self._answer(message.request_id, self._send_commit),
+            )
+
+    def _on_rollback(self, message: wire.Rollback) -> None:
+        transaction, self._transaction = self._transaction, None
+        if transaction is not None:
+            transaction.give_up(InterfaceError("the transaction was rolled back"))
+        self._send(wire.Done(message.request_id))
+
+    def _on_outcome(self, message: wire.Outcome) -> None:
+        session: SessionId | None = None
+        if message.key is None:
+            try:
+                session = SessionId.from_bytes(message.session_id)
+            except Error as error:
+                self._refuse(message.request_id, error)
+                return
+        self._replica.outcome(
+            session,
+            message.sequence,
+            message.key,
+            message.timeout_ms / 1000,
+            self._answer(message.request_id, self._send_result),
         )
 
     def _on_query(self, message: wire.Query) -> None:
@@ -175,6 +242,12 @@ class Dispatcher:
     def _send_result(self, request_id: int, answer: Answer) -> None:
         self._send(wire.Result(request_id, answer.index, answer.body))
 
+    def _send_commit(self, request_id: int, answer: Answer) -> None:
+        if answer.body is None:
+            self._send(wire.Done(request_id))
+        else:
+            self._send_result(request_id, answer)
+
     def _send_opened(self, request_id: int, answer: Answer) -> None:
         reply = decode_reply(answer.body)
         if isinstance(reply, Failed):
@@ -193,6 +266,12 @@ class Dispatcher:
 
     def _send_info(self, request_id: int, answer: Answer) -> None:
         self._send(wire.Info(request_id, answer.body))
+
+
+def _no_transaction() -> Error:
+    return InterfaceError(
+        "no transaction is open on this connection", code="transaction_none", hint="BEGIN one"
+    )
 
 
 def _no_session() -> Error:

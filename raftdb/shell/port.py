@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 READ_LEVELS = ("linearizable", "local")
@@ -48,8 +48,12 @@ class Connection(Protocol):
     def execute(self, sql: str, parameters: Any = (), /, **options: Any) -> Cursor:
         """Run one statement. `read="local"` and the like choose the read level."""
 
-    def batch(self, statements: Iterable[str], /) -> Sequence[ResultSet]:
-        """Run statements as one request, all or nothing."""
+    @property
+    def in_transaction(self) -> bool:
+        """A transaction is open; BEGIN, COMMIT and ROLLBACK are executed as any statement."""
+
+    def rollback(self) -> None:
+        """Forget the open transaction."""
 
     @property
     def unsettled(self) -> bool:

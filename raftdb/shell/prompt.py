@@ -78,6 +78,8 @@ class SqlCompleter(Completer):
                 yield Completion(keyword if word.isupper() else keyword.lower(), -len(word))
 
     def _known_names(self) -> tuple[str, ...]:
+        if self._shell.connection.in_transaction:
+            return self._names
         if self._version != self._shell.schema_version:
             self._version = self._shell.schema_version
             try:
@@ -140,8 +142,8 @@ def run_prompt(
 
 
 def _mark(shell: Shell) -> str:
-    """An asterisk while statements are gathered for COMMIT."""
-    return "" if shell.gathered is None else "*"
+    """An asterisk while a transaction is open."""
+    return "*" if shell.connection.in_transaction else ""
 
 
 def _run_typed(shell: Shell, text: str) -> None:

@@ -12,19 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
-from raftdb.base.errors import (
-    DataError,
-    Error,
-    InterfaceError,
-    NotSupportedError,
-    ProgrammingError,
-)
+from raftdb.base.errors import Error, InterfaceError, ProgrammingError
 from raftdb.base.exits import ExitCode, exit_code
-from raftdb.base.limits import DEFAULT_LIMITS
 from raftdb.base.ports import Clock
 from raftdb.shell.commands import CommandError, run_command
 from raftdb.shell.formats import Style, table_width, write_rows
-from raftdb.shell.port import Connection
+from raftdb.shell.port import Connection, Cursor
 from raftdb.shell.statements import (
     Piece,
     leading_words,
@@ -33,10 +26,10 @@ from raftdb.shell.statements import (
 )
 
 SCRIPT_DEPTH_MAX = 16
-STATEMENTS_MAX = DEFAULT_LIMITS.statements_per_request_max
 _FOREIGN_KEYS = re.compile(
     r"PRAGMA\s+foreign_keys\s*=\s*(?P<value>on|off|yes|no|true|false|[01])\s*;?\s*", re.I
 )
+_BEGINS = (("BEGIN",), ("COMMIT",), ("END",), ("ROLLBACK",), ("SAVEPOINT",), ("RELEASE",))
 _DEFINING = frozenset({"CREATE", "DROP", "ALTER"})
 
 
@@ -69,15 +62,6 @@ class Hooks:
     """Writes errors otherwise than `describe`: as JSON, say."""
 
 
-class _InTransactionError(Exception):
-    """A gathered transaction failed at one of its statements."""
-
-    def __init__(self, error: Error, piece: Piece) -> None:
-        super().__init__(str(error))
-        self.error = error
-        self.piece = piece
-
-
 class Shell:
     """One session at one connection."""
 
@@ -100,8 +84,6 @@ class Shell:
         """Of the first failure."""
         self.failures = 0
         self.quitting = False
-        self.gathered: list[Piece] | None = None
-        """Statements since BEGIN, that COMMIT sends as one request; None outside."""
         self.schema_version = 0
         """Grows whenever a statement may have changed the schema (completion looks at it)."""
         self._depth = 0
@@ -135,8 +117,6 @@ class Shell:
                 self.run_statement(piece)
         except CommandError as error:
             self._fail(InterfaceError(str(error), hint=error.hint), piece, source)
-        except _InTransactionError as error:
-            self._fail(error.error, error.piece, source)
         except Error as error:
             self._fail(error, piece, source)
         except OSError as error:
@@ -144,8 +124,9 @@ class Shell:
         return self.failures == failures
 
     def query(self, sql: str, parameters: tuple[Any, ...] = ()) -> tuple[list[str], list[Any]]:
-        """Column names and rows of one statement, at the chosen read level."""
-        cursor = self.connection.execute(sql, parameters, read=self.settings.level)
+        """Column names and rows of one statement, at the chosen read level (or as the open
+        transaction sees it)."""
+        cursor = self._execute(sql, parameters)
         columns = [column[0] for column in cursor.description or ()]
         return columns, list(cursor.fetchall()) if columns else []
 
@@ -159,16 +140,18 @@ class Shell:
         write_rows(columns, rows, style, self.output)
         self.output.flush()
 
+    def _execute(self, sql: str, parameters: tuple[Any, ...] = ()) -> Cursor:
+        if self.connection.in_transaction or leading_words(sql)[:1] in _BEGINS:
+            return self.connection.execute(sql, parameters)
+        return self.connection.execute(sql, parameters, read=self.settings.level)
+
     def run_statement(self, piece: Piece) -> None:
-        """Execute SQL and show what it returns; BEGIN … COMMIT is gathered into one request."""
-        words = leading_words(piece.text, 2)
-        if self._switch_foreign_keys(piece.text):
-            return
-        if words[:1] == ("BEGIN",) or self.gathered is not None:
-            self._gather(piece, words)
+        """Execute SQL and show what it returns."""
+        words = leading_words(piece.text)
+        if not self.connection.in_transaction and self._switch_foreign_keys(piece.text):
             return
         started = self.clock.monotonic_s()
-        cursor = self.connection.execute(piece.text, (), read=self.settings.level)
+        cursor = self._execute(piece.text)
         if words and words[0] in _DEFINING:
             self.schema_version += 1
         columns = [column[0] for column in cursor.description or ()]
@@ -193,58 +176,11 @@ class Shell:
         self.connection.foreign_keys = match["value"].lower() in ("on", "1", "yes", "true")
         return True
 
-    # ---- BEGIN … COMMIT
-
-    def _gather(self, piece: Piece, words: tuple[str, ...]) -> None:
-        """One step of a transaction that is sent as a whole, all or nothing, at its COMMIT."""
-        verb = words[0] if words else ""
-        if verb == "BEGIN":
-            if self.gathered is not None:
-                raise ProgrammingError("BEGIN within BEGIN", hint="COMMIT or ROLLBACK first")
-            self.gathered = []
-            if self.settings.changes:
-                self.say("gathering statements; COMMIT sends them as one, ROLLBACK forgets them")
-            return
-        assert self.gathered is not None
-        if verb in ("COMMIT", "END"):
-            self._commit()
-        elif verb == "ROLLBACK" and words[1:2] != ("TO",):
-            self.gathered = None
-        elif verb in ("SAVEPOINT", "RELEASE", "ROLLBACK"):
-            raise NotSupportedError(
-                f"{verb} within BEGIN: the statements are sent as one, all or nothing",
-                hint="leave the savepoint out, or split the transaction",
-            )
-        elif len(self.gathered) >= STATEMENTS_MAX:
-            raise DataError(
-                f"a transaction of more than {STATEMENTS_MAX} statements",
-                hint="split it, or load many rows by .import or raftdb load",
-            )
-        else:
-            self.gathered.append(piece)
-
-    def _commit(self) -> None:
-        pieces, self.gathered = self.gathered or [], None
-        if not pieces:
-            return
-        started = self.clock.monotonic_s()
-        try:
-            results = self.connection.batch([piece.text for piece in pieces])
-        except Error as error:
-            position = error.detail.get("statement", -1)
-            if isinstance(position, int) and 0 <= position < len(pieces):
-                raise _InTransactionError(error, pieces[position]) from error
-            raise
-        self.schema_version += 1
-        for result in results:
-            self._show_result(result.columns, result.rows, result.rowcount)
-        self._show_time(started)
-
     def _end_of_script(self) -> None:
-        if self.gathered and not self._depth and not self.quitting:
-            count, self.gathered = len(self.gathered), None
+        if self.connection.in_transaction and not self._depth and not self.quitting:
+            self.connection.rollback()
             raise ProgrammingError(
-                f"BEGIN without COMMIT: {count} statements were not sent", code="sql_incomplete"
+                "BEGIN without COMMIT: nothing of it was applied", code="sql_incomplete"
             )
 
     def run_file(self, path: str) -> None:

@@ -20,7 +20,7 @@ import msgpack
 from raftdb.base.errors import OUTCOMES, DataError
 from raftdb.base.packing import pack
 from raftdb.command import Statement
-from raftdb.command.requests import Parameters
+from raftdb.command.codec import pack_key, pack_statement, unpack_key, unpack_references
 from raftdb.command.token import TOKEN_CHARACTERS_MAX
 from raftdb.wire import messages as m
 from raftdb.wire.errors import LocalProtocolError, RemoteProtocolError
@@ -64,8 +64,8 @@ def encode(message: m.Message) -> bytes:
         ) from error
 
 
-def _statements(statements: tuple[Statement, ...]) -> list[tuple[str, tuple[Parameters, ...]]]:
-    return [(statement.sql, statement.parameter_sets) for statement in statements]
+def _statements(statements: tuple[Statement, ...]) -> list[tuple[Any, ...]]:
+    return [pack_statement(statement) for statement in statements]
 
 
 def _endpoint_fields(endpoint: m.Endpoint | None) -> tuple[str, str] | None:
@@ -77,6 +77,7 @@ def _hello_fields(v: m.Hello) -> tuple[Any, ...]:
 
 
 def _execute_fields(v: m.Execute) -> tuple[Any, ...]:
+    key = () if v.key is None else pack_key(v.key)
     return (
         v.request_id,
         v.sequence,
@@ -84,6 +85,7 @@ def _execute_fields(v: m.Execute) -> tuple[Any, ...]:
         v.timeout_ms,
         v.foreign_keys,
         _statements(v.statements),
+        *key,
     )
 
 
@@ -128,6 +130,17 @@ _ENCODERS: dict[type, tuple[int, Callable[[Any], tuple[Any, ...]]]] = {
     m.Transfer: (9, lambda v: (v.request_id, v.target, v.timeout_ms)),
     m.ContentHash: (10, lambda v: (v.request_id, v.index, v.timeout_ms)),
     m.Cancel: (11, lambda v: (v.request_id,)),
+    m.Begin: (20, lambda v: (v.request_id, v.timeout_ms, v.foreign_keys)),
+    m.Transact: (21, lambda v: (v.request_id, v.timeout_ms, pack_statement(v.statement))),
+    m.Commit: (
+        22,
+        lambda v: (v.request_id, v.sequence, v.floor, v.timeout_ms, *pack_key(v.key)),
+    ),
+    m.Rollback: (23, lambda v: (v.request_id,)),
+    m.Outcome: (
+        24,
+        lambda v: (v.request_id, v.timeout_ms, v.session_id, v.sequence, *pack_key(v.key)),
+    ),
     m.Welcome: (64, _welcome_fields),
     m.Result: (65, lambda v: (v.request_id, v.index, v.reply)),
     m.Rows: (66, lambda v: (v.request_id, v.index, v.chunk, v.last, v.age_ms)),
@@ -288,12 +301,18 @@ def _endpoint(value: Any) -> m.Endpoint:
 def _read_statements(value: Any) -> tuple[Statement, ...]:
     statements = []
     for item in _array(value, "the statements", 1, INTEGER_MAX):
-        sql, sets = _array(item, "a statement", 2, 2)
-        _array(sets, "parameter sets", 1, INTEGER_MAX)
-        for parameters in sets:
-            _check_parameters(parameters)
-        statements.append(Statement(_text(sql, "SQL", INTEGER_MAX), sets))
+        statements.append(_read_statement(item))
     return tuple(statements)
+
+
+def _read_statement(item: Any) -> Statement:
+    sql, sets, *references = _array(item, "a statement", 2, 3)
+    _array(sets, "parameter sets", 1, INTEGER_MAX)
+    for parameters in sets:
+        _check_parameters(parameters)
+    if references:
+        return Statement(_text(sql, "SQL", INTEGER_MAX), sets, unpack_references(references[0]))
+    return Statement(_text(sql, "SQL", INTEGER_MAX), sets)
 
 
 def _check_parameters(parameters: Any) -> None:
@@ -362,7 +381,14 @@ def _read_close(rid: Any, timeout_ms: Any) -> m.CloseSession:
 
 
 def _read_execute(
-    rid: Any, sequence: Any, floor: Any, timeout_ms: Any, foreign_keys: Any, statements: Any
+    rid: Any,
+    sequence: Any,
+    floor: Any,
+    timeout_ms: Any,
+    foreign_keys: Any,
+    statements: Any,
+    key: Any = None,
+    horizon: Any = 0,
 ) -> m.Execute:
     _integer(sequence, "the sequence", 1)
     return m.Execute(
@@ -372,6 +398,48 @@ def _read_execute(
         _timeout(timeout_ms),
         _read_statements(statements),
         _boolean(foreign_keys, "foreign_keys"),
+        None if key is None else unpack_key(key, horizon),
+    )
+
+
+def _read_begin(rid: Any, timeout_ms: Any, foreign_keys: Any) -> m.Begin:
+    return m.Begin(_rid(rid), _timeout(timeout_ms), _boolean(foreign_keys, "foreign_keys"))
+
+
+def _read_transact(rid: Any, timeout_ms: Any, statement: Any) -> m.Transact:
+    return m.Transact(_rid(rid), _timeout(timeout_ms), _read_statement(statement))
+
+
+def _read_commit(
+    rid: Any, sequence: Any, floor: Any, timeout_ms: Any, key: Any, horizon: Any
+) -> m.Commit:
+    _integer(sequence, "the sequence", 1)
+    return m.Commit(
+        _rid(rid),
+        sequence,
+        _integer(floor, "the floor", 0, sequence - 1),
+        _timeout(timeout_ms),
+        unpack_key(key, horizon),
+    )
+
+
+def _read_rollback(rid: Any) -> m.Rollback:
+    return m.Rollback(_rid(rid))
+
+
+def _read_outcome(
+    rid: Any, timeout_ms: Any, session_id: Any, sequence: Any, key: Any, horizon: Any
+) -> m.Outcome:
+    read_key = unpack_key(key, horizon)
+    if len(_bytes(session_id, "the session id")) != (SESSION_ID_BYTES if read_key is None else 0):
+        raise ValueError(f"it names a session by {SESSION_ID_BYTES} bytes, or a key")
+    low = 1 if read_key is None else 0
+    return m.Outcome(
+        _rid(rid),
+        _timeout(timeout_ms),
+        session_id,
+        _integer(sequence, "the sequence", low),
+        read_key,
     )
 
 
@@ -511,6 +579,11 @@ _DECODERS: dict[int, Callable[..., m.Message]] = {
     9: _read_transfer,
     10: _read_content_hash,
     11: _read_cancel,
+    20: _read_begin,
+    21: _read_transact,
+    22: _read_commit,
+    23: _read_rollback,
+    24: _read_outcome,
     64: _read_welcome,
     65: _read_result,
     66: _read_rows,

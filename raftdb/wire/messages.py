@@ -13,6 +13,11 @@ are open on its connection; each reply repeats it. Replies may come in any order
     Ping             Pong
     Transfer         Done
     ContentHash      Info
+    Begin            Done; a transaction is open on the connection
+    Transact         Result (command.Results or Failed); not a log entry's outcome
+    Commit           Result (command.Results or Failed); Done when it only read: nothing is logged
+    Rollback         Done
+    Outcome          Result (what the request got, or Failed when it never took effect)
     Cancel           none; the request that it names still gets its one reply
 """
 
@@ -23,7 +28,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from raftdb.base.errors import Error, NotSupportedError, from_wire, to_wire
-from raftdb.command import Statement
+from raftdb.command import Key, Statement
 
 VERSION = 1
 """The protocol version that this release speaks."""
@@ -104,6 +109,58 @@ class Execute:
     """How long the client still waits for the reply; from 1."""
     statements: tuple[Statement, ...]
     foreign_keys: bool = True
+    key: Key | None = None
+    """An idempotency key: across sessions too it takes effect once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """Open a transaction on this connection. It ends with the connection, if not before."""
+
+    request_id: int
+    timeout_ms: int
+    foreign_keys: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Transact:
+    """One statement of the open transaction. Statements and the Commit run in their order."""
+
+    request_id: int
+    timeout_ms: int
+    statement: Statement
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Commit the open transaction, exactly once per (attached session, sequence). It takes the
+    sequence when its reply is a Result; a lost reply is resolved by Outcome, never by a retry."""
+
+    request_id: int
+    sequence: int
+    floor: int
+    timeout_ms: int
+    key: Key | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rollback:
+    """Forget the open transaction, if there is one."""
+
+    request_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a request, by session and sequence or by its key? One that was not seen yet
+    never takes effect from now on."""
+
+    request_id: int
+    timeout_ms: int
+    session_id: bytes
+    """40 bytes, or none to ask by the key."""
+    sequence: int
+    key: Key | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +319,11 @@ Request = (
     | AttachSession
     | CloseSession
     | Execute
+    | Begin
+    | Transact
+    | Commit
+    | Rollback
+    | Outcome
     | Query
     | Status
     | Ping

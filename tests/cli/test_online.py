@@ -292,3 +292,37 @@ def _read_until(master: int, text: str, process: subprocess.Popen[bytes]) -> str
             os.write(master, b"\x1b[1;1R")
     assert process.poll() is None
     return seen.decode()
+
+
+def test_outcome(cluster: Cluster, raftdb: Command) -> None:
+    with cluster.connect() as connection:
+        # Its session lives as long as it is not closed.
+        connection.execute("CREATE TABLE outcomes (a PRIMARY KEY)")
+        connection.execute(
+            "INSERT INTO outcomes VALUES (x'00ff') RETURNING a", idempotency_key="order-1"
+        )
+        last = connection.last_write
+        assert last is not None
+        horizon = connection.horizon()
+        _check_outcomes(cluster, raftdb, last, horizon)
+
+
+def _check_outcomes(cluster: Cluster, raftdb: Command, last: tuple[str, int], horizon: int) -> None:
+    done = raftdb("outcome", "--dir", cluster.directory, "--key", "order-1", "--json")
+    assert done.code == 0, done
+    facts = done.json()
+    assert facts["outcome"] == "applied"
+    assert facts["results"][0]["rows"] == [[{"base64": "AP8="}]]
+    session, sequence = last
+    place = ("--session", session, "--sequence")
+    done = raftdb("outcome", "--dir", cluster.directory, *place, str(sequence))
+    assert (done.code, done.out) == (0, "applied\n")
+    for arguments in (("--key", "order-2", "--horizon", str(horizon)), (*place, "999")):
+        done = raftdb("outcome", "--dir", cluster.directory, *arguments)
+        assert (done.code, done.out) == (1, "not_applied\n"), done
+    done = raftdb("outcome", "--dir", cluster.directory, *place, "9999")
+    assert done.code == 1
+    assert "protocol" in done.out
+    done = raftdb("outcome", "--dir", cluster.directory, "--session", "0" * 80, "--sequence", "1")
+    assert (done.code, "session_other_history" in done.err) == (5, True), done
+    assert raftdb("outcome", "--dir", cluster.directory).code == 2

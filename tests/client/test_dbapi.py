@@ -94,20 +94,15 @@ def test_nothing_is_dialled_before_the_first_request(
     assert node.accepted == 1
 
 
-def test_commit_and_rollback_do_nothing(drinks: Db) -> None:
+def test_commit_and_rollback_with_nothing_open_are_harmless(drinks: Db) -> None:
     drinks.commit()
     drinks.rollback()
     assert drinks.execute("SELECT count(*) FROM drinks").fetchone() == (5,)
     assert drinks.in_transaction is False
     assert drinks.autocommit is True
     drinks.autocommit = True
-    with pytest.raises(raftdb.NotSupportedError):
-        drinks.autocommit = False
-
-
-def test_begin_is_refused_by_the_node(db: Db) -> None:
-    with pytest.raises(raftdb.NotSupportedError):
-        db.execute("BEGIN")
+    with pytest.raises(raftdb.InterfaceError):
+        drinks.autocommit = 1
 
 
 def test_close(connect: Callable[..., Db]) -> None:

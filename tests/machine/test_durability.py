@@ -271,9 +271,9 @@ def test_opening(tmp_path: Path) -> None:
         Machine.open(database.directory, history=HISTORY, **options)  # type: ignore[arg-type]
     path.write_bytes(whole)
     raw = raw_connection(path)
-    raw.execute("UPDATE _raftdb_meta SET value = '2' WHERE key = 'format_version'")
+    raw.execute("UPDATE _raftdb_meta SET value = '99' WHERE key = 'format_version'")
     raw.close()
-    with pytest.raises(ConfigError, match="format 2"):
+    with pytest.raises(ConfigError, match="format 99"):
         Machine.open(database.directory, history=HISTORY, **options)  # type: ignore[arg-type]
 
 

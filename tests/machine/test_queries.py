@@ -284,7 +284,7 @@ def test_a_damaged_page_is_fatal_and_never_an_answer(filled: Database) -> None:
     path = Path(filled.directory) / "generation-000001" / "database.sqlite"
     path.with_name("database.sqlite-wal").unlink()  # all of it is in the file
     data = bytearray(path.read_bytes())
-    for page in range(8, len(data) // 4096):
+    for page in range(12, len(data) // 4096):
         data[page * 4096 : page * 4096 + 100] = b"\xa5" * 100
     path.write_bytes(data)
     filled.machine = filled.open()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,6 @@ class FakeConnection:
         self.requests: list[tuple[str, int]] = []
         self.fail_next: Error | None = None
         self.unsettled = False
-        self.batches: list[list[str]] = []
 
     @property
     def foreign_keys(self) -> bool:
@@ -64,22 +63,12 @@ class FakeConnection:
         self.raw.execute("COMMIT")
         return cursor
 
-    def batch(self, statements: Iterable[str], /) -> list[ResultSet]:
-        texts = list(statements)
-        self.batches.append(texts)
-        self._maybe_fail()
-        results = []
-        self.raw.execute("BEGIN")
-        for position, sql in enumerate(texts):
-            try:
-                cursor = self.raw.execute(sql)
-            except sqlite3.Error as error:
-                self.raw.execute("ROLLBACK")
-                raise ProgrammingError(str(error), detail={"statement": position}) from error
-            columns = tuple(column[0] for column in cursor.description or ())
-            results.append(ResultSet(columns, tuple(cursor.fetchall()), cursor.rowcount))
-        self.raw.execute("COMMIT")
-        return results
+    @property
+    def in_transaction(self) -> bool:
+        return self.raw.in_transaction
+
+    def rollback(self) -> None:
+        self.raw.rollback()
 
     def resume(self) -> list[ResultSet]:
         self.unsettled = False

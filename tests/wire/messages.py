@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from raftdb import wire
 from raftdb.base.errors import IntegrityError, NotLeaderError, to_wire
-from raftdb.command import Statement
+from raftdb.command import Key, Reference, Statement
 
 CLUSTER, HISTORY = "0123456789abcdef" * 2, "f" * 32
 HELLO = wire.Hello((1,), "test")
@@ -27,11 +27,17 @@ WELCOME = wire.Welcome(
 )
 STATEMENT = Statement("INSERT INTO t VALUES (?, ?, ?)", ((1, "x", None), (2.5, b"\xff", "ü")))
 
+REFERRING = Statement(
+    "INSERT INTO t VALUES (?, ?)",
+    ((None, 1), {"a": None}),
+    (Reference(0, 0, 0), Reference(1, "a", 0, "id", 3), Reference(0, 1, 0, 2)),
+)
+
 REQUESTS: tuple[Any, ...] = (
     wire.OpenSession(1, "label", 5000),
     wire.AttachSession(2, bytes(range(40))),
     wire.CloseSession(3, 1),
-    wire.Execute(4, 9, 8, 5000, (STATEMENT, Statement("x", ({"a": 1},))), False),
+    wire.Execute(4, 9, 8, 5000, (STATEMENT, REFERRING), True, Key("ä" * 200, 1)),
     wire.Query(5, "linearizable", 100, (Statement("SELECT 1"),), 10),
     wire.Query(6, "local", 100, (Statement("SELECT 1"),)),
     wire.Status(7),
@@ -40,6 +46,14 @@ REQUESTS: tuple[Any, ...] = (
     wire.Transfer(10, None, 5000),
     wire.ContentHash(11, None, 5000),
     wire.ContentHash(12, 0, 5000),
+    wire.Begin(13, 5000, False),
+    wire.Transact(14, 5000, STATEMENT),
+    wire.Commit(15, 10, 9, 5000),
+    wire.Commit(16, 10, 0, 5000, Key("order-42", 77)),
+    wire.Rollback(17),
+    wire.Outcome(18, 5000, bytes(range(40)), 9),
+    wire.Outcome(19, 5000, b"", 0, Key("order-42")),
+    wire.Execute(20, 9, 8, 5000, (STATEMENT, Statement("x", ({"a": 1},))), False),
 )
 REPLIES: tuple[Any, ...] = (
     wire.Result(1, 77, b"reply"),
@@ -55,6 +69,14 @@ REPLIES: tuple[Any, ...] = (
     wire.Done(10),
     wire.Info(11, {}),
     wire.Info(12, {"total": "ab"}),
+    wire.Done(13),
+    wire.Result(14, 0, b"x"),
+    wire.Done(15),
+    wire.Result(16, 5, b""),
+    wire.Done(17),
+    wire.Result(18, 5, b""),
+    wire.Result(19, 5, b""),
+    wire.Result(20, 5, b""),
 )
 
 
@@ -85,6 +107,7 @@ statements = st.lists(
 ).map(tuple)
 timeouts = st.integers(1, 86_400_000)
 request_ids = st.integers(1, (1 << 63) - 1)
+keys = st.none() | st.builds(Key, names.filter(bool), st.integers(0, 1 << 60))
 
 
 @st.composite
@@ -120,6 +143,17 @@ requests = st.one_of(
     st.builds(wire.Ping, request_ids),
     st.builds(wire.Transfer, request_ids, st.none() | names, timeouts),
     st.builds(wire.ContentHash, request_ids, st.none() | st.integers(0, 1 << 60), timeouts),
+    st.builds(wire.Begin, request_ids, timeouts, st.booleans()),
+    st.builds(wire.Transact, request_ids, timeouts, statements.map(lambda found: found[0])),
+    st.builds(wire.Commit, request_ids, st.integers(5, 9), st.integers(0, 4), timeouts, keys),
+    st.builds(wire.Rollback, request_ids),
+    st.builds(
+        wire.Outcome,
+        request_ids,
+        timeouts,
+        st.binary(min_size=40, max_size=40),
+        st.integers(1, 1 << 60),
+    ),
 )
 replies = st.one_of(
     st.builds(wire.Result, request_ids, st.integers(0, 1 << 60), st.binary(max_size=50)),

@@ -1,0 +1,461 @@
+"""Interactive transactions that are open on the leader.
+
+A statement runs in the transaction's workspace, on a lane, and is recorded with its time and the
+digest of what it brought. Nothing of it is in the log until the COMMIT, which is one entry; so a
+transaction that ends in any other way (a rollback, a lost client, a new leader, its age) was never
+applied, and its client is told so. Everything here runs on the loop.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from raftdb.base.errors import (
+    DataError,
+    DeadlineError,
+    Error,
+    FatalError,
+    IntegrityError,
+    InterfaceError,
+    InternalError,
+    NotLeaderError,
+    OperationalError,
+    OverloadedError,
+)
+from raftdb.base.limits import Limits
+from raftdb.base.ports import Clock, Executor, Random, Timer
+from raftdb.command import Commit, Key, Recorded, SessionId, Statement
+from raftdb.command.requests import Stamp
+from raftdb.machine import Executed, Machine, Workspace
+from raftdb.node.admission import Admission
+from raftdb.node.calls import Answer, Call, Done
+
+LANES = 4
+"""Statements of so many transactions run at the same time."""
+LOST = "transaction_lost"
+STATE = "transaction"
+"""Key of an error's detail: whether the transaction is `open` still. Without it, it is over, but
+for a failure that is a statement's own result (there `ended` says that it is over)."""
+OPEN = "open"
+_BYTES_PER_VALUE = 9
+_BYTES_PER_STATEMENT = 64
+
+
+class Host(Protocol):
+    """What the replica lends."""
+
+    def refuse(self) -> Error | None:
+        """Why nothing is admitted here (not the leader, or not any more)."""
+
+    def refuse_session(self, session: SessionId) -> Error | None:
+        """Why that session may not be used."""
+
+    def confirm(self, done: Callable[[Error | None], None]) -> None:
+        """Call `done` once every write that was acknowledged before is applied here."""
+
+    def call(self, timeout_s: float, done: Done, late: Callable[[float], Error]) -> Call:
+        """Begin a call with a deadline."""
+
+    def propose(self, payload: bytes, timeout_s: float, done: Done) -> None:
+        """Into the log; `done` gets the outcome."""
+
+    def applied_index(self) -> int:
+        """As of now."""
+
+
+class Transactions:
+    """All that are open on this replica."""
+
+    def __init__(
+        self,
+        host: Host,
+        machine: Machine,
+        admission: Admission,
+        limits: Limits,
+        clock: Clock,
+        random: Random,
+        executor: Executor,
+    ) -> None:
+        self.host = host
+        self.machine = machine
+        self.admission = admission
+        self.limits = limits
+        self.clock = clock
+        self.random = random
+        self.executor = executor
+        self._lanes = [0] * LANES
+        self._open: dict[Transaction, None] = {}
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def begin(self, foreign_keys: bool, timeout_s: float, done: Done) -> Transaction:
+        """Open one. It sees every write that was acknowledged before, and no later one."""
+        transaction = Transaction(self, foreign_keys)
+        self._open[transaction] = None
+        transaction.begin(timeout_s, done)
+        return transaction
+
+    def ended(self, transaction: Transaction) -> None:
+        """It holds nothing any more."""
+        self._open.pop(transaction, None)
+
+    def end_older_than(self, age_s: float, why: str) -> None:
+        """End those that began longer ago."""
+        before_s = self.clock.monotonic_s() - age_s
+        for transaction in list(self._open):
+            if transaction.began_s < before_s:
+                transaction.give_up(_lost(why))
+
+    def submit(self, work: Callable[[], Any], done: Callable[..., None]) -> None:
+        """Run on the lane that has least to do."""
+        lane = self._lanes.index(min(self._lanes))
+        self._lanes[lane] += 1
+
+        def finished(result: Any, error: BaseException | None) -> None:
+            self._lanes[lane] -= 1
+            done(result, error)
+            if isinstance(error, FatalError):
+                # What a callback raises stops the node.
+                raise error
+
+        self.executor.submit(f"transaction-{lane}", work, finished)
+
+
+class _Operation:
+    """One thing to do, when all before it is done."""
+
+    __slots__ = ("call", "start")
+
+    def __init__(self, call: Call, start: Callable[[Call], None]) -> None:
+        self.call = call
+        self.start = start
+
+
+class Transaction:
+    """One open transaction. Its operations are done in the order of their coming."""
+
+    def __init__(self, owner: Transactions, foreign_keys: bool) -> None:
+        self._owner = owner
+        self._foreign_keys = foreign_keys
+        self._seed = owner.random.randbytes(8)
+        self._workspace: Workspace | None = None
+        self._queue: deque[_Operation] = deque()
+        self._busy = False
+        self._on_lane = False
+        self._recorded: list[Recorded] = []
+        self._bytes = 0
+        self._work_s = 0.0
+        self._wrote = False
+        self._proposed = False
+        """The COMMIT may be in the log."""
+        self._index = 0
+        self._over: Error | None = None
+        self.began_s = self._used_s = owner.clock.monotonic_s()
+        self._timer: Timer | None = None
+        self._watch()
+
+    # What is asked of it
+
+    def begin(self, timeout_s: float, done: Done) -> None:
+        """Take the snapshot."""
+        self._add(timeout_s, done, self._begin)
+
+    def execute(self, statement: Statement, timeout_s: float, done: Done) -> None:
+        """Execute one statement. The answer's body is an encoded reply."""
+        self._add(timeout_s, done, lambda call: self._execute(statement, call))
+
+    def commit(
+        self,
+        session: SessionId,
+        sequence: int,
+        floor: int,
+        key: Key | None,
+        timeout_s: float,
+        done: Done,
+    ) -> None:
+        """Commit. The answer's body is an encoded reply, or None when nothing had to be logged:
+        then the sequence is not taken."""
+
+        def start(call: Call) -> None:
+            self._commit(session, sequence, floor, key, timeout_s, call)
+
+        self._add(timeout_s, done, start)
+
+    def give_up(self, error: Error) -> None:
+        """End it; whoever asks from now on is told so. Harmless when it is over."""
+        if self._over is None:
+            self._over = error
+            if self._workspace is not None:
+                self._workspace.stop()
+            self._release()
+
+    # One after the other
+
+    def _add(self, timeout_s: float, done: Done, start: Callable[[Call], None]) -> None:
+        call = self._owner.host.call(timeout_s, done, self._late)
+        self._queue.append(_Operation(call, start))
+        if not self._busy:
+            # Never from inside the call that took `done`.
+            self._busy = True
+            self._owner.executor.call_soon(self._next)
+
+    def _next(self) -> None:
+        while self._queue:
+            operation = self._queue.popleft()
+            if operation.call.ended:
+                continue
+            if self._over is not None:
+                operation.call.end(None, self._over)
+                continue
+            self._used_s = self._owner.clock.monotonic_s()
+            operation.start(operation.call)
+            return
+        self._busy = False
+        self._used_s = self._owner.clock.monotonic_s()
+
+    def _finish(self, call: Call, answer: Answer | None, error: Error | None = None) -> None:
+        """The operation under way is done."""
+        if error is not None and error.detail.get(STATE) != OPEN:
+            self.give_up(error)
+        call.end(answer, error)
+        self._owner.executor.call_soon(self._next)
+
+    def _late(self, timeout_s: float) -> Error:
+        """An operation's deadline passed: where it stands is not known, so it is over."""
+        if self._proposed:
+            return DeadlineError(
+                f"no outcome within {timeout_s:g} s",
+                hint="ask for the outcome of its session and sequence",
+            )
+        error = OperationalError(
+            f"no answer within {timeout_s:g} s, and the transaction is over",
+            code="transaction_timeout",
+            hint="nothing was applied; ask for less, or give it a longer timeout",
+        )
+        self.give_up(error)
+        return error
+
+    # Operations
+
+    def _begin(self, call: Call) -> None:
+        owner = self._owner
+
+        def confirmed(error: Error | None) -> None:
+            if error is not None or self._over is not None:
+                self._finish(call, None, self._over or error)
+                return
+            self._index = owner.host.applied_index()
+            self._on_lane = True
+            owner.submit(
+                lambda: owner.machine.begin_transaction(self._seed, self._foreign_keys), begun
+            )
+
+        def begun(workspace: Workspace | None, error: BaseException | None) -> None:
+            self._on_lane = False
+            self._workspace = workspace
+            if self._over is not None:
+                self._release()
+                self._finish(call, None, self._over)
+            elif error is not None:
+                self._finish(call, None, _as_error(error))
+            else:
+                self._finish(call, Answer(None, self._index))
+
+        owner.host.confirm(confirmed)
+
+    def _execute(self, statement: Statement, call: Call) -> None:
+        owner, workspace = self._owner, self._workspace
+        refused = self._refuse(statement)
+        if refused is not None or workspace is None:
+            self._finish(call, None, refused)
+            return
+        time_ms = owner.clock.wall_ms()
+        start_s = owner.clock.monotonic_s()
+        self._on_lane = True
+
+        def done(executed: Executed | None, error: BaseException | None) -> None:
+            self._on_lane = False
+            self._work_s += owner.clock.monotonic_s() - start_s
+            if self._over is not None:
+                self._release()
+                self._finish(call, None, self._over)
+            elif error is not None:
+                self._finish(call, None, _as_error(error))
+            elif executed is not None:
+                self._record(statement, executed, call)
+
+        owner.submit(lambda: workspace.execute(statement, time_ms), done)
+
+    def _refuse(self, statement: Statement) -> Error | None:
+        """Why the statement is not executed; the transaction may be open still."""
+        owner, limits = self._owner, self._owner.limits
+        refused = owner.host.refuse()
+        if refused is not None:
+            return _lost(refused.message)
+        try:
+            owner.admission.check_statements((statement,))
+        except Error as error:
+            error.detail[STATE] = OPEN
+            return error
+        self._bytes += _size(statement)
+        if self._bytes > limits.request_bytes_max:
+            return _too_large(f"of more than {limits.request_bytes_max} bytes of SQL and values")
+        if len(self._recorded) >= limits.statements_per_request_max:
+            return _too_large(f"of more than {limits.statements_per_request_max} statements")
+        return None
+
+    def _record(self, statement: Statement, executed: Executed, call: Call) -> None:
+        step = executed.step
+        self._recorded.append(Recorded(executed.time_ms, statement, step.digest))
+        self._wrote = self._wrote or not step.is_read
+        if step.ended:
+            self.give_up(_none_open())
+        elif self._work_s * 1000 > self._owner.limits.transaction_work_ms_max:
+            limit_ms = self._owner.limits.transaction_work_ms_max
+            self._finish(call, None, _too_large(f"whose statements take more than {limit_ms} ms"))
+            return
+        self._finish(call, Answer(step.reply, self._index))
+
+    def _commit(
+        self,
+        session: SessionId,
+        sequence: int,
+        floor: int,
+        key: Key | None,
+        timeout_s: float,
+        call: Call,
+    ) -> None:
+        owner, workspace = self._owner, self._workspace
+        assert workspace is not None, "it is open"
+        if not self._wrote:
+            # All it read was one state, which was a committed one after it began.
+            self.give_up(_none_open())
+            self._finish(call, Answer(None, self._index))
+            return
+        refused = owner.host.refuse()
+        if refused is not None:
+            self._finish(call, None, _lost(refused.message))
+            return
+        if workspace.keys_are_due():
+            error: Error = IntegrityError(
+                "FOREIGN KEY constraint failed",
+                code="constraint_foreign_key",
+                detail={STATE: OPEN},
+                hint="the transaction is still open",
+            )
+            self._finish(call, None, error)
+            return
+        refused = owner.host.refuse_session(session)
+        if refused is not None:
+            self._finish(call, None, refused)
+            return
+        stamp = Stamp(owner.clock.wall_ms(), self._seed)
+        statements = tuple(self._recorded)
+        try:
+            payload = owner.admission.encode(
+                Commit(stamp, session.number, sequence, floor, statements, self._foreign_keys, key)
+            )
+        except Error as error:
+            self._finish(call, None, error)
+            return
+        self._proposed = True
+        owner.host.propose(payload, timeout_s, lambda a, e: self._committed(call, a, e))
+
+    def _committed(self, call: Call, answer: Answer | None, error: Error | None) -> None:
+        if isinstance(error, OverloadedError):
+            error.detail[STATE] = OPEN
+            self._proposed = False
+        elif isinstance(error, NotLeaderError):
+            error = _lost(error.message)
+        else:
+            self.give_up(_none_open())
+        self._finish(call, answer, error)
+
+    # The end
+
+    def _release(self) -> None:
+        """Let go of the workspace, once nothing runs in it."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._on_lane:
+            return
+        self._recorded.clear()
+        owner = self._owner
+        owner.ended(self)
+        workspace, self._workspace = self._workspace, None
+        if workspace is not None:
+            owner.submit(lambda: owner.machine.end_transaction(workspace), _ignore)
+
+    def _watch(self) -> None:
+        """End it when it is too old, or idle for too long."""
+        owner, limits = self._owner, self._owner.limits
+        now_s = owner.clock.monotonic_s()
+        age_left_s = self.began_s + limits.transaction_age_ms_max / 1000 - now_s
+        idle_left_s = self._used_s + limits.transaction_idle_ms_max / 1000 - now_s
+        if age_left_s <= 0:
+            self._timer = None
+            self.give_up(_expired(f"is older than {limits.transaction_age_ms_max} ms"))
+        elif idle_left_s <= 0 and not self._busy:
+            self._timer = None
+            self.give_up(_expired(f"was idle for {limits.transaction_idle_ms_max} ms"))
+        else:
+            wait_s = min(age_left_s, idle_left_s if idle_left_s > 0 else age_left_s)
+            self._timer = owner.executor.call_later(max(wait_s, 0.01), self._watch)
+
+
+def _size(statement: Statement) -> int:
+    """About the bytes that the statement takes in the log."""
+    size = _BYTES_PER_STATEMENT + len(statement.sql.encode("utf-8", "replace"))
+    for parameters in statement.parameter_sets:
+        values = parameters.values() if isinstance(parameters, dict) else parameters
+        for value in values:
+            size += _BYTES_PER_VALUE
+            if isinstance(value, str):
+                size += len(value.encode("utf-8", "replace"))
+            elif isinstance(value, bytes):
+                size += len(value)
+    return size
+
+
+def _as_error(error: BaseException) -> Error:
+    if isinstance(error, Error):
+        return error
+    return InternalError(f"{type(error).__name__}: {error}", outcome="not_applied")
+
+
+def _lost(why: str) -> Error:
+    return OperationalError(
+        f"the transaction is lost: {why}",
+        code=LOST,
+        retryable=True,
+        hint="nothing was applied: retry the transaction",
+    )
+
+
+def _expired(why: str) -> Error:
+    return OperationalError(
+        f"the transaction {why}, and is over",
+        code="transaction_expired",
+        retryable=True,
+        hint="nothing was applied: retry it, and don't wait for people inside a transaction",
+    )
+
+
+def _too_large(what: str) -> Error:
+    return DataError(
+        f"a transaction {what} is not taken",
+        code="transaction_too_large",
+        hint="nothing was applied: split it into smaller ones",
+    )
+
+
+def _none_open() -> Error:
+    return InterfaceError("no transaction is open", code="transaction_none", hint="BEGIN one")
+
+
+def _ignore(_result: Any, _error: BaseException | None) -> None:
+    pass
