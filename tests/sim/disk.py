@@ -320,6 +320,10 @@ class SimFiles:
         twin.mutations = self.mutations
         return twin
 
+    def paths(self) -> list[str]:
+        """All files, sorted."""
+        return sorted(self._names)
+
     def flip_bit(self, path: str, offset: int, bit: int) -> None:
         """Rot: one bit changes, on the device and in the cache."""
         inode = self._inode(path)

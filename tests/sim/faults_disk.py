@@ -77,9 +77,57 @@ def stall(n: Nemesis, draw: random.Random, number: int) -> None:
     n.note(f"{host.name}: disk stalls for {for_s:.1f} s", number)
 
 
+BATCH = b"\xf7RJb"
+"""How a batch of the journal begins (raftdb/journal/DESIGN.md)."""
+BLOCK = 512
+
+
+def rot(n: Nemesis, draw: random.Random, number: int) -> None:
+    """The device changes what was durable: a flipped bit, a zeroed block, a block that was meant
+    for another place. The node may never come back, and must never say anything wrong.
+
+    Not where the design says that rot cannot be told from a torn write: in the last batch.
+    Not in the database's own files: their pages carry no checksums yet.
+    """
+    host = n.some_host(draw)
+    if not n.may_damage(host):
+        return
+    files = host.files
+    found = [(path, _rottable(path, files.read_file(path))) for path in files.paths()]
+    found = [(path, size) for path, size in found if size > 0]
+    if not found:
+        return
+    path, size = draw.choice(found)
+    offset = draw.randrange(size)
+    how = draw.choice(("bit", "bit", "zeroes", "misdirected"))
+    host.damaged = True
+    n.note(f"{host.name}: rot ({how}) in {path} at byte {offset}", number)
+    if how == "bit":
+        files.flip_bit(path, offset, draw.randrange(8))
+        return
+    start = offset - offset % BLOCK
+    end = min(start + BLOCK, size)
+    content = files.read_file(path)
+    other = draw.randrange(0, max(len(content) - BLOCK, 1)) // BLOCK * BLOCK
+    block = bytes(BLOCK) if how == "zeroes" else content[other : other + BLOCK].ljust(BLOCK, b"\0")
+    files.overwrite(path, start, block[: end - start])
+
+
+def _rottable(path: str, content: bytes) -> int:
+    """How many bytes from a file's beginning on the node is able to vouch for."""
+    if ".sqlite" in path:
+        return 0
+    if path.endswith(".segment"):
+        # Behind its beginning the last batch may look torn. In a sealed segment that is too
+        # careful by one batch, which does no harm.
+        return max(content.rfind(BATCH), 0)
+    return len(content)
+
+
 KINDS = {
     "failing-call": Kind(failing_call, 1.5),
     "power-in-write": Kind(power_in_write, 2.0),
     "slow-disk": Kind(slow_disk, 1.5),
     "stall": Kind(stall, 0.5),
+    "rot": Kind(rot, 0.5),
 }

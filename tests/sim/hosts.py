@@ -77,6 +77,8 @@ class Sizes:
     slow_apply_chance: float = 0.02
     keep_bytes: int = 1 << 20
     """Of the journal, behind the database."""
+    between_chance: float = 0.0
+    """That another lane's work happens in the midst of a disk call of SQLite's."""
     patience_s: float = 0.5
     """How long a client waits before it looks elsewhere."""
 
@@ -161,16 +163,26 @@ class Cluster:
         tag = f"{world.seed} {name} {host.lives}"
         cpu_clock = CpuClock(world, random.Random(f"{tag} cpu"))
         cpu_clock.look_s = host.look_s
+        executor = SimExecutor(
+            life,
+            lambda lane: self._lane_latency_s(host, lane),
+            random.Random(f"{tag} lanes"),
+        )
+        executor.is_stalled = lambda lane: (
+            host.stalled_until_s > world.now_s and lane in ("journal", "checkpoint")
+        )
+        executor.between_chance = self.sizes.between_chance
         ports = Ports(
             clock=host.clock,
             random=SimRandom(f"{tag} port"),
-            executor=SimExecutor(life, lambda lane: self._lane_latency_s(host, lane)),
+            executor=executor,
             files=host.files,
             network=host.network,
             log=SimLog(life),
         )
         self.note("start", name, life=host.lives)
-        vfs = SimVfs(host.files, self._locks)
+        between = executor.between if executor.between_chance else None
+        vfs = SimVfs(host.files, self._locks, between)
 
         def stopped(error: BaseException | None) -> None:
             self._on_stopped(host, life, error)
@@ -190,6 +202,7 @@ class Cluster:
             self._on_stopped(host, life, error)
             return
         host.node = node
+        executor.may_run = node.may_run
         self._nodes.append(node)
         life.after_each = lambda: self._look(node)
         life.on_crash = node.assembly.fail
@@ -313,11 +326,10 @@ class Cluster:
 
     def _lane_latency_s(self, host: Host, lane: str) -> float:
         draw = host.random
-        stalled_s = max(host.stalled_until_s - self.world.now_s, 0.0)
         if lane == "journal":
-            return draw.uniform(0.0003, 0.004) + host.disk_slow_s + stalled_s
+            return draw.uniform(0.0003, 0.004) + host.disk_slow_s
         if lane == "checkpoint":
-            return draw.uniform(0.001, 0.05) + host.disk_slow_s + stalled_s
+            return draw.uniform(0.001, 0.05) + host.disk_slow_s
         if draw.random() < self.sizes.slow_apply_chance:
             return draw.uniform(0.01, 0.2)
         return draw.uniform(0.0001, 0.002)

@@ -142,6 +142,19 @@ class WholeNode:
     def applied_index(self) -> int:
         return int(self.machine.applied()[0])
 
+    def may_run(self, lane: str) -> bool:
+        """Whether work on that lane could go on now, whoever else is in the midst of something."""
+        machine = self.machine
+        if lane == "apply":
+            return not machine._writer_lock.locked()
+        if lane == "checkpoint":
+            # A copy begins with the writer held back.
+            return not (machine._checkpointer.lock.locked() or machine._writer_lock.locked())
+        readers = machine._readers
+        return lane.startswith("read-") and (
+            bool(readers._idle) or len(readers._all) < readers._readers_max
+        )
+
     def pin(self) -> None:
         """Hold a snapshot open until `unpin`: a reader that takes its time."""
         stack = contextlib.ExitStack()

@@ -10,6 +10,7 @@ from typing import Any
 from raftdb.base.ports import Done
 from tests.sim.world import Life, World
 
+STALL_LOOK_S = 0.05
 WALL_START_MS = 1_780_000_000_000
 
 
@@ -105,17 +106,50 @@ class SimTimer:
             call(*self._arguments)
 
 
+class _Work:
+    """One piece of work on a lane."""
+
+    __slots__ = ("done", "error", "is_done", "result", "work")
+
+    def __init__(self, work: Callable[[], Any], done: Done) -> None:
+        self.work = work
+        self.done = done
+        self.is_done = False
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+    def do(self) -> None:
+        """Unless it was done already, in the midst of something else."""
+        if self.is_done:
+            return
+        self.is_done = True
+        try:
+            self.result = self.work()
+        except Exception as caught:
+            self.error = caught
+
+
 class SimExecutor:
     """The loop is the world's queue; a lane does one piece of work at a time and takes its time.
 
     The work's effect happens at one instant within that time, so that a crash finds it not begun,
-    or done and not yet reported. What a callback raises ends the node, as the real executor has it.
+    or done and not yet reported. Lanes are threads: `between`, called from the disk calls of what
+    runs, may let another lane's work happen right there, in the midst of it.
     """
 
-    def __init__(self, life: Life, latency_s: Callable[[str], float]) -> None:
+    def __init__(self, life: Life, latency_s: Callable[[str], float], draw: random.Random) -> None:
         self._life = life
         self._latency_s = latency_s
-        self._lanes: dict[str, deque[tuple[Callable[[], Any], Done]]] = {}
+        self._draw = draw
+        self._lanes: dict[str, deque[_Work]] = {}
+        self._running = ""
+        self._is_between = False
+        self.between_chance = 0.0
+        self.may_run: Callable[[str], bool] = _never
+        """Whether a lane's work would not wait for a lock that who runs now holds."""
+        self.betweens = 0
+        self.is_stalled: Callable[[str], bool] = _never
+        """Whether the device under a lane answers nothing now."""
 
     def call_soon(self, call: Callable[..., None], *arguments: Any) -> None:
         self._life.later(0.0, call, *arguments)
@@ -132,7 +166,7 @@ class SimExecutor:
         queue = self._lanes.get(lane)
         if queue is None:
             queue = self._lanes[lane] = deque()
-        queue.append((work, done))
+        queue.append(_Work(work, done))
         if len(queue) == 1:
             self._begin(lane)
 
@@ -141,17 +175,41 @@ class SimExecutor:
         self._life.later(latency_s * 0.7, self._do, lane, latency_s * 0.3)
 
     def _do(self, lane: str, rest_s: float) -> None:
-        work, done = self._lanes[lane][0]
-        result, error = None, None
+        if self.is_stalled(lane):
+            self._life.later(STALL_LOOK_S, self._do, lane, rest_s)
+            return
+        self._running = lane
         try:
-            result = work()
-        except Exception as caught:
-            error = caught
-        self._life.later(rest_s, self._done, lane, done, result, error)
+            self._lanes[lane][0].do()
+        finally:
+            self._running = ""
+        self._life.later(rest_s, self._done, lane)
 
-    def _done(self, lane: str, done: Done, result: Any, error: BaseException | None) -> None:
+    def _done(self, lane: str) -> None:
         queue = self._lanes[lane]
-        queue.popleft()
+        item = queue.popleft()
         if queue:
             self._begin(lane)
-        done(result, error)
+        item.done(item.result, item.error)
+
+    def between(self) -> None:
+        """A disk call of SQLite's: perhaps another lane is quicker just now."""
+        if self._is_between or self._draw.random() >= self.between_chance:
+            return
+        ready = [
+            queue[0]
+            for lane, queue in self._lanes.items()
+            if queue and not queue[0].is_done and lane != self._running and self.may_run(lane)
+        ]
+        if not ready:
+            return
+        self._is_between = True
+        self.betweens += 1
+        try:
+            self._draw.choice(ready).do()
+        finally:
+            self._is_between = False
+
+
+def _never(_lane: str) -> bool:
+    return False

@@ -15,6 +15,7 @@ ROUND_TRIPS_S = {"rack": 0.001, "metro": 0.02, "continent": 0.1, "globe": 0.25}
 SCALES = {"rack": 1.0, "metro": 1.0, "continent": 3.0, "globe": 6.0}
 """Timing is that of a LAN times this: as docs/configuration.md says for a WAN."""
 DURATIONS_S = {"rack": (8, 16), "metro": (10, 25), "continent": (40, 100), "globe": (80, 240)}
+CALM, CALM_CHANCE = 6, 0.12
 
 
 @dataclass(frozen=True)
@@ -65,15 +66,23 @@ def draw_settings(seed: int, nodes: int | None = None, profile: str | None = Non
         ),
         slow_apply_chance=draw.choice((0.0, 0.02, 0.1)),
         keep_bytes=random.Random(f"kept log {seed}").choice((1, 10_000, 50_000, 1 << 20)),
+        between_chance=draw.choice((0.0, 0.02, 0.3)),
         patience_s=0.5 * scale,
     )
     low, high = DURATIONS_S[profile]
+    duration_s = draw.uniform(low, high)
+    pause_s = draw.choice((0.05, 0.2, 0.5)) * scale
+    if draw.random() < CALM_CHANCE:
+        # Long and calm: few faults, few clients, much that only time brings about.
+        duration_s *= CALM
+        plan.every_s *= CALM
+        pause_s *= CALM
     return Settings(
         profile=profile,
         sizes=sizes,
-        duration_s=draw.uniform(low, high),
+        duration_s=duration_s,
         clients=draw.choice((1, 3, 6)),
-        pause_s=draw.choice((0.05, 0.2, 0.5)) * scale,
+        pause_s=pause_s,
         plan=plan,
     )
 

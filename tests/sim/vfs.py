@@ -17,6 +17,7 @@ import os
 import posixpath
 import shutil
 import tempfile
+from collections.abc import Callable
 from typing import Any
 
 import apsw
@@ -48,25 +49,32 @@ def _failed(error: OSError, extended: int) -> apsw.Error:
 class SimVfsFile(apsw.VFSFile):  # type: ignore[misc]
     """One file that SQLite has open: locks on the memory file system, data on the disk."""
 
-    def __init__(self, file: SimFile, directory: str, lock_path: str, flags: list[int]) -> None:
+    def __init__(
+        self, vfs: SimVfs, file: SimFile, directory: str, lock_path: str, flags: list[int]
+    ) -> None:
         asked = flags[0]
         flags[0] = (asked & ~_ACCESS_FLAGS) | apsw.SQLITE_OPEN_READWRITE | _CREATE
         super().__init__("unix", lock_path, flags)
         flags[0] = asked
         if asked & apsw.SQLITE_OPEN_READONLY:
             flags[1] = asked
+        self._between = vfs.between
         self._file = file
         self._new_name_in = directory if asked & _CREATE and asked & _LOGS else ""
         self._read = file.read_at
         self._write = file.write_at
 
     def xRead(self, amount: int, offset: int) -> bytes:
+        if self._between is not None:
+            self._between()
         try:
             return self._read(offset, amount)
         except OSError as error:
             raise _failed(error, apsw.SQLITE_IOERR_READ) from error
 
     def xWrite(self, data: bytes, offset: int) -> None:
+        if self._between is not None:
+            self._between()
         try:
             self._write(offset, data)
         except OSError as error:
@@ -79,6 +87,8 @@ class SimVfsFile(apsw.VFSFile):  # type: ignore[misc]
             raise _failed(error, apsw.SQLITE_IOERR_TRUNCATE) from error
 
     def xSync(self, flags: int) -> None:
+        if self._between is not None:
+            self._between()
         try:
             self._file.sync()
             if self._new_name_in:
@@ -101,7 +111,11 @@ class SimVfsFile(apsw.VFSFile):  # type: ignore[misc]
 class SimVfs(apsw.VFS):  # type: ignore[misc]
     """The VFS of one process on one simulated machine."""
 
-    def __init__(self, files: SimFiles, locks: LockDirectory) -> None:
+    def __init__(
+        self, files: SimFiles, locks: LockDirectory, between: Callable[[], None] | None = None
+    ) -> None:
+        """`between` is called at each call for data."""
+        self.between = between
         self.name = f"simulated-{next(_numbers)}"
         self._files = files
         self._prefix = locks.new_prefix()
@@ -117,7 +131,7 @@ class SimVfs(apsw.VFS):  # type: ignore[misc]
         except OSError as error:
             raise apsw.CantOpenError(str(error)) from error
         lock_path = self._prefix + path.replace("/", "_")
-        return SimVfsFile(file, posixpath.dirname(path), lock_path, flags)
+        return SimVfsFile(self, file, posixpath.dirname(path), lock_path, flags)
 
     def xDelete(self, path: str, sync_directory: bool) -> None:
         try:
