@@ -287,3 +287,14 @@ def test_a_creation_that_was_cut_short_is_begun_again(tmp_path: Path) -> None:
     (generation / "database.sqlite-wal").write_bytes(b"stale")
     Machine.create(str(directory), HISTORY, files=FILES)
     assert sorted(os.listdir(generation)) == ["database.sqlite"]
+
+
+def test_a_checkpoint_that_was_waiting_when_the_machine_closed_does_nothing(
+    tmp_path: Path,
+) -> None:
+    """A stop in order must not end in an error; the simulation's seed 14 did."""
+    database = Database(tmp_path)
+    database.apply(database.request(Statement("CREATE TABLE t(a)")))
+    durable = database.machine.checkpoint()
+    database.machine.close()
+    assert database.machine.checkpoint() == durable
