@@ -21,28 +21,34 @@ from tests.sim.settings import draw_settings
 from tests.workloads import OK, read_history
 
 ROOT = Path(__file__).parents[2]
-NEAR = [seed for seed in range(200) if draw_settings(seed).profile in ("rack", "metro")]
-"""Seeds whose runs are short."""
 
 
-@pytest.mark.parametrize("start", range(0, 24, 6))
-def test_seeds_pass(start: int) -> None:
-    results = [run_seed(seed) for seed in NEAR[start : start + 6]]
-    assert [(result.seed, result.broken) for result in results if result.broken] == []
-    assert sum(result.acknowledged for result in results) > 100
-    assert max(result.terms for result in results) > 1
+def is_short(seed: int) -> bool:
+    """Whether a run takes half a second of processor or so."""
+    settings = draw_settings(seed)
+    busy = settings.clients * settings.duration_s / settings.pause_s
+    return busy * len(settings.sizes.places) < 2500 and settings.duration_s < 120
 
 
-@pytest.mark.parametrize("profile", ["continent", "globe"])
-def test_seeds_of_far_clusters_pass(profile: str) -> None:
-    far = [seed for seed in range(100) if draw_settings(seed).profile == profile]
-    result = run_seed(far[0])
+SHORT = [seed for seed in range(300) if is_short(seed)]
+
+
+@pytest.mark.parametrize("seed", SHORT[:20])
+def test_seeds_pass(seed: int) -> None:
+    result = run_seed(seed)
     assert not result.broken
-    assert result.simulated_s > 40
+    assert result.acknowledged > 0
+    assert result.terms > 0
+
+
+def test_those_seeds_are_of_many_kinds() -> None:
+    chosen = [draw_settings(seed) for seed in SHORT[:20]]
+    assert {settings.profile for settings in chosen} >= {"rack", "metro", "continent"}
+    assert {len(settings.sizes.places) for settings in chosen} >= {3, 5, 7}
 
 
 def test_one_seed_is_one_run() -> None:
-    first, again, other = run_seed(7), run_seed(7), run_seed(8)
+    first, again, other = run_seed(0), run_seed(0), run_seed(1)
     assert first.digest == again.digest
     assert first.digest != other.digest
 
