@@ -142,9 +142,12 @@ class WholeNode:
     def applied_index(self) -> int:
         return int(self.machine.applied()[0])
 
-    def may_run(self, lane: str) -> bool:
+    def may_run(self, lane: str, work: Callable[[], Any]) -> bool:
         """Whether work on that lane could go on now, whoever else is in the midst of something."""
         machine = self.machine
+        if work == machine.close:
+            # It waits for all others.
+            return False
         if lane == "apply":
             return not machine._writer_lock.locked()
         if lane == "checkpoint":

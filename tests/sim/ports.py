@@ -145,7 +145,7 @@ class SimExecutor:
         self._running = ""
         self._is_between = False
         self.between_chance = 0.0
-        self.may_run: Callable[[str], bool] = _never
+        self.may_run: Callable[[str, Callable[[], Any]], bool] = _never
         """Whether a lane's work would not wait for a lock that who runs now holds."""
         self.betweens = 0
         self.is_stalled: Callable[[str], bool] = _never
@@ -199,7 +199,10 @@ class SimExecutor:
         ready = [
             queue[0]
             for lane, queue in self._lanes.items()
-            if queue and not queue[0].is_done and lane != self._running and self.may_run(lane)
+            if queue
+            and not queue[0].is_done
+            and lane != self._running
+            and self.may_run(lane, queue[0].work)
         ]
         if not ready:
             return
@@ -211,5 +214,5 @@ class SimExecutor:
             self._is_between = False
 
 
-def _never(_lane: str) -> bool:
+def _never(*_what: Any) -> bool:
     return False
