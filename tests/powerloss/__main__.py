@@ -24,7 +24,7 @@ from typing import Any
 
 from tests.powerloss.explore import Result
 from tests.powerloss.script import SHAPES
-from tests.powerloss.work import Task, run_named, run_task
+from tests.powerloss.work import CLUSTER, Task, run_named, run_task
 
 STATES = 5_000
 STATES_PER_TASK = 350
@@ -38,6 +38,7 @@ def tasks(states: int, seed: int, keep: str) -> list[Task]:
     seeds = max(1, round(states / STATES_PER_TASK / len(SHAPES)))
     each = -(-states // (seeds * len(SHAPES)))
     found = [Task(shape, seed + n, each, False, keep) for n in range(seeds) for shape in SHAPES]
+    found.append(Task(CLUSTER, seed, each, False, keep))
     each = int(states * AGAIN_SHARE / len(AGAIN_SHAPES)) + 1
     found += [Task(shape, seed, each, True, keep) for shape in AGAIN_SHAPES]
     return found

@@ -16,7 +16,14 @@ from tests.powerloss.explore import SYSTEMATIC, Explorer, Recorded
 from tests.powerloss.planted import PLANTED, in_force
 from tests.powerloss.record import Event, RecordingFiles, RecordingVfs
 from tests.powerloss.script import SHAPES, KilledError, MortalRecorder, Script
-from tests.powerloss.work import Task, explore_recoveries, record_script, run_named, run_task
+from tests.powerloss.work import (
+    CLUSTER,
+    Task,
+    explore_recoveries,
+    record_script,
+    run_named,
+    run_task,
+)
 
 ROOT = Path(__file__).parents[2]
 STATES = 24
@@ -28,6 +35,13 @@ def test_crash_states_of_a_workload(shape: str) -> None:
     assert result.failures == []
     assert result.opened == STATES
     assert result.distinct > 4 * STATES
+    assert result.replayed > 0
+
+
+def test_crash_states_of_a_node_of_a_real_cluster() -> None:
+    result = run_task(Task(CLUSTER, 1, 2 * STATES))
+    assert result.failures == []
+    assert result.opened == 2 * STATES
     assert result.replayed > 0
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 from raftdb.base.errors import Error
+from raftdb.embedded.assembly import Assembly
 from tests.powerloss.bench import scratch
 from tests.powerloss.check import start
 from tests.powerloss.disk import Disk, State, read_state, write_state
@@ -18,6 +19,8 @@ from tests.powerloss.record import Event, RecordingFiles, RecordingVfs
 from tests.powerloss.script import SHAPES, MortalRecorder, Script, Shape
 from tests.powerloss.story import NotedJournal
 
+CLUSTER = "cluster"
+"""The name of the workload of real processes."""
 AGAIN_STATES = 25
 """Crash states of one recovery, at most."""
 AGAIN_STATES_MEAN = 10
@@ -37,11 +40,25 @@ class Task:
 
 def run_task(task: Task) -> Result:
     """Record, and open."""
-    recorded = record_script(SHAPES[task.shape], task.seed)
     keep = Path(task.keep) if task.keep else None
+    if task.shape == CLUSTER:
+        return explore_cluster(task.states, keep)
+    recorded = record_script(SHAPES[task.shape], task.seed)
     if task.again:
         return explore_recoveries(recorded, task.states, keep)
     return Explorer(recorded, keep=keep).run(task.states)
+
+
+def explore_cluster(states: int, keep: Path | None) -> Result:
+    """Crash states of a node of a real cluster; its processes make another record every time."""
+    from tests.powerloss.cluster import record_cluster
+
+    with _home() as home:
+        recorded = record_cluster(home)
+        result = Explorer(recorded, keep=keep).run(states)
+        if keep is not None and result.failures:
+            shutil.copytree(home, keep / CLUSTER, ignore=shutil.ignore_patterns("*.sock"))
+        return result
 
 
 def record_script(shape: Shape, seed: int) -> Recorded:
@@ -89,7 +106,7 @@ def record_recovery(explorer: Explorer, candidate: Candidate, state: State) -> R
         vfs = RecordingVfs(recorder)
         NotedJournal.recorder = recorder
         try:
-            with patch("raftdb.embedded.assembly.Journal", NotedJournal):
+            with patch.object(Assembly, "journal_class", NotedJournal):
                 opened = start(root, recorded.config, RecordingFiles(recorder), vfs.name)
         except Error:
             if candidate.required.founded:
@@ -99,6 +116,7 @@ def record_recovery(explorer: Explorer, candidate: Candidate, state: State) -> R
             vfs.unregister()
         recorder.die_after(0)
         opened.close()
+        assert any(event[:2] == ("note", "told") for event in events)
         again = Recorded(
             f"{explorer.name(candidate)}+",
             str(root),
@@ -130,6 +148,8 @@ def run_named(name: str, keep: Path | None) -> Result:
     """One state by its name: SHAPE/SEED:EVENT:WAY, and +:EVENT:WAY for one of its recovery."""
     first, _, second = name.partition("+:")
     workload, event, way = first.split(":")
+    if workload == CLUSTER:
+        raise ValueError("real processes do nothing twice alike: look at the files that were kept")
     shape, seed = workload.split("/")
     explorer = Explorer(record_script(SHAPES[shape], int(seed)), keep=keep)
     if not second:
