@@ -7,7 +7,7 @@ some. What does not read raises ArchiveDamagedError.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, TypeVar
 
 import msgpack
@@ -104,6 +104,8 @@ class Manifest:
     """Sequence of the newest base's manifest, this one included; 0 without one, after a gap."""
     base_ms: int = 0
     """When that base was made, Unix milliseconds."""
+    verified_ms: int = 0
+    """When a restore was last done and proven, Unix milliseconds; 0: never."""
     since_bytes: int = 0
     """Of segments since that base, and their requests."""
     since_requests: int = 0
@@ -221,6 +223,9 @@ def decode(cls: type[_R], name: str, plain: bytes) -> _R:
             raise ValueError(f"version {value['v']!r}; this release knows {VERSION}")
         found: dict[str, Any] = {}
         for one in fields(cls):
+            if one.name not in value and one.default is not MISSING:
+                # Written by a release that did not have it yet.
+                continue
             content = value[one.name]
             wanted = _TYPES.get(str(one.type))
             if wanted is not None and type(content) is not wanted:

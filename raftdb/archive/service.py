@@ -161,7 +161,7 @@ class ArchiveService:
         upto = standing.applied_index
         if self._confirmed is not None:
             upto = min(upto, self._confirmed())
-        return View(standing.role, standing.term, upto, standing.members)
+        return View(standing.role, standing.term, upto, standing.applied_index, standing.members)
 
     def _arm(self) -> None:
         self._timer = self._ports.executor.call_later(HOUSEKEEPING_S, self._tidy)

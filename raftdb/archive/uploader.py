@@ -53,7 +53,9 @@ class View:
     role: str
     term: int
     upto: int
-    """Entries up to here are committed, applied here, and their hashes agreed upon."""
+    """Entries up to here may be archived: applied here, and their hashes agreed upon."""
+    applied: int
+    """Entries up to here are committed and applied here."""
     members: int
 
 
@@ -134,7 +136,7 @@ class Destination:
     def status(self) -> dict[str, Any]:
         """For operators."""
         last = self._tail.last if self._tail is not None else None
-        upto = self._view().upto
+        applied = self._view().applied
         state = "active" if self._active else "standby"
         if self._failures:
             state = "failing"
@@ -142,13 +144,14 @@ class Destination:
             "url": self.url,
             "state": state,
             "archived_index": self.archived,
-            "lag_entries": max(0, upto - self.archived),
+            "lag_entries": max(0, applied - self.archived),
             "lag_s": round(self.lag_s(), 3),
             "alarm": self._alarm,
             "error": self._error,
             "manifest": 0 if last is None else last.sequence,
             "replay_requests": 0 if last is None else last.since_requests,
             "base_age_s": self._base_age_s(),
+            "verified_age_s": self._age_s(0 if last is None else last.verified_ms),
             "sent_bytes": self._sent_bytes + self._base.sent_bytes,
             "base_under_way": self._base.busy,
         }
@@ -168,10 +171,10 @@ class Destination:
 
     def _note_lag(self) -> None:
         now_s = self._ports.clock.monotonic_s()
-        upto, samples = self._view().upto, self._samples
+        applied, samples = self._view().applied, self._samples
         newest = samples[-1][0] if samples else self.archived
-        if upto > max(newest, self.archived) and len(samples) < SAMPLES_MAX:
-            samples.append((upto, now_s))
+        if applied > max(newest, self.archived) and len(samples) < SAMPLES_MAX:
+            samples.append((applied, now_s))
         while samples and samples[0][0] <= self.archived:
             samples.popleft()
         late = self.lag_s() * 1000 > self._config.alarm_ms
@@ -229,7 +232,9 @@ class Destination:
     def _upload(self, view: View) -> None:
         tail = self._tail
         assert tail is not None
-        if self._base.ready and (not tail.has_base or self._base.index <= tail.archived):
+        index = self._base.index
+        fits = not tail.has_base or index <= tail.archived
+        if self._base.ready and fits and index <= view.upto:
             self._submit(self._add_base, self._added)
             return
         if tail.has_base and tail.archived + 1 < self._journal.first_index:
@@ -288,9 +293,12 @@ class Destination:
 
     def _base_age_s(self) -> float | None:
         last = self._tail.last if self._tail is not None else None
-        if last is None or not last.base:
+        return self._age_s(last.base_ms if last is not None and last.base else 0)
+
+    def _age_s(self, since_ms: int) -> float | None:
+        if not since_ms:
             return None
-        return round(max(0, self._ports.clock.wall_ms() - last.base_ms) / 1000, 1)
+        return round(max(0, self._ports.clock.wall_ms() - since_ms) / 1000, 1)
 
     def _base_due(self, tail: Tail, view: View) -> bool:
         last, config = tail.last, self._config

@@ -192,7 +192,15 @@ class ChainWriter:
     def verified(self, tail: Tail, index: int, content: bytes, note: str) -> Tail:
         """Note that a restore to `index` was done and gave the recorded hash."""
         term = tail.last.term if tail.last is not None else 0
-        return self._append(tail, term, kind="verified", last=index, content=content, note=note)
+        return self._append(
+            tail,
+            term,
+            kind="verified",
+            last=index,
+            content=content,
+            note=note,
+            verified_ms=self._wall_ms(),
+        )
 
     def put_base(self, record: BaseRecord) -> tuple[str, bytes]:
         """Make the description of a base: its name and bytes."""
@@ -223,6 +231,7 @@ class ChainWriter:
             archived=tail.archived,
             base=before.base if before is not None else 0,
             base_ms=before.base_ms if before is not None else 0,
+            verified_ms=before.verified_ms if before is not None else 0,
             since_bytes=before.since_bytes if before is not None else 0,
             since_requests=before.since_requests if before is not None else 0,
         )

@@ -265,6 +265,7 @@ class Assembly:
                 standing=self._standing,
                 ports=self._ports,
                 superseded=self.fail,
+                confirmed=self._confirmed,
             )
         except BaseException:
             self.machine.close()
@@ -279,6 +280,12 @@ class Assembly:
             int(status.applied_index),
             len(self.replica.identity.members),
         )
+
+    def _confirmed(self) -> int:
+        """Up to which entry a majority has the same content: only that is archived (D1, A5)."""
+        if len(self.replica.identity.members) == 1:
+            return int(self.machine.applied()[0])
+        return self.comparison.agreed_index
 
     # ---- comparing
 

@@ -15,6 +15,7 @@ import pytest
 import raftdb
 from raftdb.archive import Archive, Keyring, Point, Sealer, Sources, load_timeline, open_store
 from raftdb.base.config import ArchiveConfig, load_config
+from raftdb.consensus.entry import decode_payloads
 from raftdb.ops.found import found_local
 from raftdb.runtime import RealClock
 from tests.archive.support import restored
@@ -174,8 +175,11 @@ def test_hashes_survive_a_restart_of_everything(tmp_path: Path) -> None:
             connection.commit()
         wait_for("all of it to be archived", lambda: all_archived([node]))
     found = open_sources(f"file://{place}")
-    for link in found.timelines[0].links("segment"):
-        assert link.manifest.content
+    [base] = [link.manifest.last for link in found.timelines[0].links("base")]
+    entries = list(found.entries(base + 1, found.last().index))
+    assert entries
+    for entry in entries:
+        assert len(entry.hashes) == 16 * len(decode_payloads(entry.data)), entry.index
     assert found.problems == []
 
 
