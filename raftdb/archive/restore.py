@@ -343,14 +343,26 @@ class _Restore:
                 payloads = payloads[: target.position]
             batch.append(_Entry(Index(entry.index), Term(entry.term), payloads))
             requests += len(payloads)
-            if len(batch) >= APPLY_ENTRIES:
-                machine.apply(batch)
-                batch = []
+            if len(batch) % APPLY_ENTRIES == 0:
+                batch = _apply(machine, batch)
                 if machine.wal_bytes() > 64 << 20:
                     machine.checkpoint()
-        if batch:
-            machine.apply(batch)
+        if batch and _apply(machine, batch):
+            index = machine.held() or (0, 0)
+            raise ConfigError(
+                f"request {index[1]} of entry {index[0]} ran long, and what became of it stands in "
+                "the log behind the point that was asked for",
+                hint="name a point before it, or a later one",
+            )
         return requests
+
+
+def _apply(machine: Machine, batch: list[_Entry]) -> list[_Entry]:
+    """Apply what can be applied: what is left begins with a request that runs long, and waits for
+    its verdict, which comes later in the log."""
+    if not batch or (machine.held() is not None and not machine.look_ahead(batch[1:])):
+        return batch
+    return batch[len(machine.apply(batch)) :]
 
 
 def _remove_tree(files: Files, path: str) -> None:

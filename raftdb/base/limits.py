@@ -62,6 +62,7 @@ class Limits:
     sessions_max: int = 10_000
     reader_age_ms_max: int = 60_000
     readers_max: int = 8
+    write_ms_max: int = 10_000
     handshake_timeout_ms: int = 5_000
 
     def __post_init__(self) -> None:

@@ -36,6 +36,8 @@ LIMIT_DOCS = {
     "transaction_pages_bytes_max": "Bytes of database pages that one open transaction wrote.",
     "sessions_max": "Client sessions, of the whole cluster.",
     "reader_age_ms_max": "How long one read may run, in milliseconds.",
+    "write_ms_max": "How long one request may run before the leader gives it up for all nodes, in "
+    "milliseconds. Requests of fewer than 500 million steps are never given up.",
     "readers_max": "Reads that run at the same time.",
     "handshake_timeout_ms": "How long a connection's handshake may take, in milliseconds.",
 }

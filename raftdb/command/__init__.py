@@ -11,6 +11,7 @@ from raftdb.command.codec import (
     CodecError,
     decode_reply,
     decode_request,
+    decode_verdict,
     encode_reply,
     encode_request,
 )
@@ -29,6 +30,7 @@ from raftdb.command.requests import (
     Statement,
     Tick,
     Value,
+    Verdict,
 )
 from raftdb.command.results import (
     Failed,
@@ -62,8 +64,10 @@ __all__ = [
     "StatementResult",
     "Tick",
     "Value",
+    "Verdict",
     "decode_reply",
     "decode_request",
+    "decode_verdict",
     "encode_reply",
     "encode_request",
     "resolved",

@@ -29,6 +29,7 @@ from raftdb.command.requests import (
     Stamp,
     Statement,
     Tick,
+    Verdict,
 )
 from raftdb.command.results import (
     Failed,
@@ -42,6 +43,7 @@ from raftdb.command.results import (
 VERSION = 1
 
 _OPEN, _CLOSE, _EXECUTE, _TICK, _KEYED, _COMMIT, _OUTCOME = 1, 2, 3, 4, 5, 6, 7
+_VERDICT = 16
 _RESULTS, _FAILED, _OPENED, _DROPPED = 1, 2, 3, 4
 
 
@@ -75,6 +77,9 @@ def encode_request(request: Request) -> bytes:
     elif isinstance(request, CloseSession):
         head[1] = _CLOSE
         head += [request.session]
+    elif isinstance(request, Verdict):
+        head[1] = _VERDICT
+        head += [request.index, request.position, request.keep]
     else:
         head[1] = _TICK
     return _pack(head)
@@ -132,6 +137,14 @@ def decode_request(data: bytes) -> Request:
         return _request(_unpack(data))
     except (ValueError, TypeError, IndexError, AttributeError) as error:
         _bad("request", error)
+
+
+def decode_verdict(data: bytes) -> Verdict | None:
+    """The request, if it is a verdict; quick to say no. Raises CodecError."""
+    if data[2:3] != bytes((_VERDICT,)):
+        return None
+    request = decode_request(data)
+    return request if isinstance(request, Verdict) else None
 
 
 def encode_reply(reply: Reply) -> bytes:
@@ -217,6 +230,9 @@ def _request(value: tuple[Any, ...]) -> Request:
     if kind == _CLOSE:
         (session,) = body
         return CloseSession(stamp, _integer(session))
+    if kind == _VERDICT:
+        index, position, keep = body
+        return Verdict(stamp, _integer(index), _integer(position), bool(keep))
     if kind == _TICK:
         return Tick(stamp)
     raise ValueError(f"unknown kind {kind!r}")

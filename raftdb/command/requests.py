@@ -173,4 +173,15 @@ class Tick:
     stamp: Stamp
 
 
-Request = OpenSession | CloseSession | Execute | Commit | Outcome | Tick
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What becomes of a request that runs long, and that all replicas hold (rule M4)."""
+
+    stamp: Stamp
+    index: int
+    position: int
+    keep: bool
+    """Otherwise it fails, everywhere."""
+
+
+Request = OpenSession | CloseSession | Execute | Commit | Outcome | Tick | Verdict

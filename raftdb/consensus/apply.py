@@ -8,7 +8,7 @@ from raftdb.base.errors import FatalError, InternalError
 from raftdb.base.ids import Index, Term
 from raftdb.base.ports import Executor
 from raftdb.consensus.entry import decode_payloads
-from raftdb.consensus.log import DurableLog
+from raftdb.consensus.log import DurableLog, LogEntry
 from raftdb.consensus.port import CommittedEntry, StateMachine
 from raftdb.consensus.wall import Wall
 
@@ -40,6 +40,7 @@ class Applier:
         on_applied: OnApplied,
         on_batch: Callable[[], None],
         on_failed: Callable[[BaseException], None],
+        on_waiting: Callable[[], None],
     ) -> None:
         self._machine = machine
         self._log = log
@@ -49,6 +50,11 @@ class Applier:
         self._on_applied = on_applied
         self._on_batch = on_batch
         self._on_failed = on_failed
+        self._on_waiting = on_waiting
+        self.waiting = False
+        """The machine applied less than it was given: it needs to see what comes later."""
+        self._looked = 0
+        """How far it has looked ahead."""
         self.applied = 0
         self.busy = False
         self._stopped = False
@@ -92,14 +98,11 @@ class Applier:
         """Everything up to `upto` may be applied."""
         if self.busy or self._stopped or upto <= self.applied:
             return
+        if self.waiting and not self._look_ahead(upto):
+            return
         last = min(upto, self.applied + APPLY_ENTRIES_MAX)
         found = self._log.entries(self.applied + 1, last, APPLY_BYTES_MAX)
-        batch: list[CommittedEntry] = []
-        for entry in found:
-            payloads = self._own_payloads(entry.index, entry.term)
-            if payloads is None:
-                payloads = decode_payloads(entry.data)
-            batch.append(CommittedEntry(Index(entry.index), Term(entry.term), payloads))
+        batch = self._decoded(found)
         if not batch or batch[0].index != self.applied + 1:
             raise InternalError("the journal returned other entries than asked for")
         self.busy = True
@@ -122,6 +125,26 @@ class Applier:
 
         self._executor.submit(APPLY_LANE, work, done)
 
+    def _decoded(self, found: Sequence[LogEntry]) -> list[CommittedEntry]:
+        batch: list[CommittedEntry] = []
+        for entry in found:
+            payloads = self._own_payloads(entry.index, entry.term)
+            if payloads is None:
+                payloads = decode_payloads(entry.data)
+            batch.append(CommittedEntry(Index(entry.index), Term(entry.term), payloads))
+        return batch
+
+    def _look_ahead(self, upto: int) -> bool:
+        """Show the machine what has been committed since; whether it can go on."""
+        while self._looked < upto:
+            last = min(upto, self._looked + APPLY_ENTRIES_MAX)
+            batch = self._decoded(self._log.entries(self._looked + 1, last, APPLY_BYTES_MAX))
+            self._looked = batch[-1].index
+            if self._machine.look_ahead(batch):
+                self.waiting = False
+                return True
+        return False
+
     def stop(self) -> None:
         """Nothing more is handed over; what is under way finishes unheard."""
         self._stopped = True
@@ -139,16 +162,23 @@ class Applier:
         if error is not None:
             self._on_failed(error)
             return
-        if replies is None or len(replies) != len(batch):
-            self._on_failed(InternalError("the machine did not answer for every entry"))
+        if replies is None or len(replies) > len(batch):
+            self._on_failed(
+                InternalError("the machine did not answer for the entries it was given")
+            )
             return
+        if len(replies) < len(batch):
+            self.waiting = True
+            batch = batch[: len(replies)]
+            self._looked = self.applied + len(batch) + 1
+            self._executor.call_soon(self._on_waiting)
         for entry, answers in zip(batch, replies, strict=True):
             if len(answers) != len(entry.payloads):
                 self._on_failed(
                     InternalError(f"the machine did not answer every request of {entry.index}")
                 )
                 return
-        self.applied = batch[-1].index
+        self.applied += len(batch)
         for entry, answers in zip(batch, replies, strict=True):
             self._on_applied(entry, answers)
         self._on_batch()

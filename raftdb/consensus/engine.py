@@ -166,6 +166,7 @@ class Engine:
             on_applied=self._on_applied,
             on_batch=self._on_batch,
             on_failed=self._fatal,
+            on_waiting=self._on_waiting,
         )
 
     # -- EnginePort ------------------------------------------------------------------------------
@@ -454,6 +455,10 @@ class Engine:
 
     def _on_applied(self, entry: CommittedEntry, replies: Sequence[bytes]) -> None:
         self._proposals.on_applied(entry.index, entry.term, replies)
+
+    def _on_waiting(self) -> None:
+        if self._events.on_waiting is not None and not self._stopped:
+            self._call(self._events.on_waiting)
 
     def _on_batch(self) -> None:
         if self._stopped:

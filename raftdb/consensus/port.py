@@ -50,6 +50,11 @@ class StateMachine(Protocol):
         """Loop, never while `apply` runs: the same, if it is done within a few milliseconds; None
         when it would not be, and then nothing has happened."""
 
+    def look_ahead(self, entries: Sequence[CommittedEntry]) -> bool:
+        """Loop, after `apply` returned for fewer entries than it was given: it waits for something
+        that a later entry says. These are committed and not to be applied yet. Whether it can go
+        on; then `apply` is called again, from the first entry that has no replies."""
+
 
 @dataclass(frozen=True, slots=True)
 class Copied:
@@ -176,6 +181,8 @@ class EngineEvents:
     """The role, the term or the known leader changed."""
     on_fatal: Callable[[BaseException], None]
     """The engine stopped itself; the node must stop. Called once."""
+    on_waiting: Callable[[], None] | None = None
+    """The machine waits for what a later entry says."""
     on_note: Callable[[NodeId, bytes], None] | None = None
     """Another member's `tell`."""
     on_copied: Callable[[], None] = lambda: None

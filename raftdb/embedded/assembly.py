@@ -20,10 +20,10 @@ from raftdb.base.layout import copies_path, database_path, journal_path, quarant
 from raftdb.base.ports import Ports
 from raftdb.base.startup import check_clock, check_identity
 from raftdb.consensus import CopySettings, Engine
-from raftdb.consensus.port import EngineEvents, Member, Timing
+from raftdb.consensus.port import EngineEvents, EngineStatus, Member, Timing
 from raftdb.journal import Journal, RetentionBounds
 from raftdb.machine import Machine, fingerprint
-from raftdb.node import Comparison, Housekeeping, Identity, MachineCopies, Replica
+from raftdb.node import Comparison, Housekeeping, Identity, MachineCopies, Replica, Verdicts
 from raftdb.server import ClientListener
 
 Stopped = Callable[[BaseException | None], None]
@@ -75,15 +75,7 @@ class Assembly:
         check_identity(ports.files, config)
         self.journal = _open_journal(self.journal_class, config, ports)
         try:
-            self.machine = self.machine_class.open(
-                database_path(config.data_dir),
-                history=config.history,
-                limits=config.limits,
-                files=ports.files,
-                log=ports.log,
-                clock=ports.clock,
-                vfs_base=vfs_base,
-            )
+            self.machine = self._open_machine(vfs_base)
         except BaseException:
             self.journal.close(_ignore)
             raise
@@ -91,6 +83,7 @@ class Assembly:
         identity = Identity(config.cluster_id, config.history, config.node_id, _members(config))
         self.engine = self._make_engine(identity, vfs_base)
         self.comparison = self._make_comparison(identity)
+        self._verdicts = Verdicts(self.engine, self.machine, ports, config.limits)
         self.replica = Replica(
             identity=identity,
             engine=self.engine,
@@ -107,6 +100,27 @@ class Assembly:
             replica=self.replica, ports=ports, limits=config.limits, describe=self.describe
         )
 
+    def _open_machine(self, vfs_base: str) -> Machine:
+        config, ports = self.config, self._ports
+        return self.machine_class.open(
+            database_path(config.data_dir),
+            history=config.history,
+            limits=config.limits,
+            files=ports.files,
+            log=ports.log,
+            clock=ports.clock,
+            vfs_base=vfs_base,
+        )
+
+    def _events(self) -> EngineEvents:
+        return EngineEvents(
+            on_role=self._on_role,
+            on_fatal=self.fail,
+            on_note=self._on_note,
+            on_waiting=self._on_waiting,
+            on_copied=self.start_again,
+        )
+
     def _make_engine(self, identity: Identity, vfs_base: str) -> Engine:
         return self.engine_class(
             node_id=self.config.node_id,
@@ -117,9 +131,7 @@ class Assembly:
             ports=self._ports,
             timing=_timing(self.config),
             limits=self.config.limits,
-            events=EngineEvents(
-                _ignore, self.fail, on_note=self._on_note, on_copied=self.start_again
-            ),
+            events=self._events(),
             fingerprint=json.dumps(fingerprint().to_wire(), sort_keys=True).encode(),
             history_id=self.config.history,
             copies=self._copy_settings(vfs_base),
@@ -183,6 +195,7 @@ class Assembly:
         if self._archive is not None:
             self._archive.stop()
         self.comparison.stop()
+        self._verdicts.stop()
         self.listener.stop_accepting()
         self.listener.say_goodbye("this node is being stopped")
         self.replica.drain(self._drained)
@@ -211,6 +224,7 @@ class Assembly:
         if self._archive is not None:
             self._archive.stop()
         self.comparison.stop()
+        self._verdicts.stop()
         self.listener.stop_accepting()
         self._close()
 
@@ -288,6 +302,12 @@ class Assembly:
         return self.comparison.agreed_index
 
     # ---- comparing
+
+    def _on_role(self, status: EngineStatus) -> None:
+        self._verdicts.on_role(status)
+
+    def _on_waiting(self) -> None:
+        self._verdicts.on_waiting()
 
     def _on_note(self, peer: NodeId, data: bytes) -> None:
         self.comparison.on_note(peer, data)

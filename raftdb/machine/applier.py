@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import astuple
-from typing import Protocol
 
 import apsw
 
@@ -18,9 +17,8 @@ from raftdb.base.errors import (
     DataError,
     Error,
     FatalError,
-    NotSupportedError,
 )
-from raftdb.base.ids import Index, Term
+from raftdb.base.ids import Index
 from raftdb.command import (
     CloseSession,
     Commit,
@@ -35,8 +33,10 @@ from raftdb.command import (
     Results,
     SessionId,
     StatementResult,
+    Verdict,
     decode_reply,
     decode_request,
+    decode_verdict,
     encode_reply,
     resolved,
 )
@@ -48,15 +48,17 @@ from raftdb.machine.failures import StatementFailed
 from raftdb.machine.format import MARK, PREFIX, RESULT_BYTES_MAX, SESSION_STEP_MS_MAX, TIME_MS_MAX
 from raftdb.machine.keys import Keys, too_old
 from raftdb.machine.layout import Run
+from raftdb.machine.patience import ABORTED, Held
 from raftdb.machine.policy import WriteAuthorizer
 from raftdb.machine.readers import SchemaEpoch
 from raftdb.machine.replay import Replay, TransactionLostError, sql_digest
 from raftdb.machine.rowhash import chain
-from raftdb.machine.samples import MARK_EVERY, Samples
+from raftdb.machine.samples import Samples
 from raftdb.machine.sessions import BURNED, Sessions
-from raftdb.machine.sqltext import CONTROL, DML, leading_verb
+from raftdb.machine.sqltext import DML, leading_verb
 from raftdb.machine.statements import StatementRunner
 from raftdb.machine.stored import Progress, read_progress
+from raftdb.machine.units import Entry, Unit, check_alone
 
 _BRIEF = "raftdb-brief"
 _BRIEF_STEPS = 2_000
@@ -83,65 +85,6 @@ _DONE = encode_reply(Results(()))
 _DROPPED = encode_reply(ResultDropped(0))
 
 
-class Entry(Protocol):
-    """What the engine hands over: an entry that a quorum holds."""
-
-    @property
-    def index(self) -> Index: ...
-    @property
-    def term(self) -> Term: ...
-    @property
-    def payloads(self) -> tuple[bytes, ...]: ...
-
-
-class _Unit:
-    """One request, or an entry without any."""
-
-    __slots__ = (
-        "alone",
-        "foreign_keys",
-        "index",
-        "is_last",
-        "is_mark",
-        "position",
-        "reply",
-        "request",
-        "term",
-        "term_before",
-    )
-
-    def __init__(
-        self,
-        entry: Entry,
-        position: int,
-        request: Request | None,
-        is_last: bool,
-        term_before: Term,
-    ) -> None:
-        self.index = entry.index
-        self.term = entry.term
-        self.term_before = term_before
-        """Of the entry before this one."""
-        self.position = position
-        self.request = request
-        self.is_last = is_last
-        self.is_mark = is_last and entry.index % MARK_EVERY == 0
-        """All replicas commit here, to be compared."""
-        self.reply = b""
-        self.foreign_keys = True
-        self.alone = False
-        if isinstance(request, Execute):
-            self.foreign_keys = request.foreign_keys
-            self.alone = not request.foreign_keys
-            for statement in request.statements:
-                if leading_verb(statement.sql) not in DML:
-                    self.alone = True
-        elif isinstance(request, Commit):
-            self.foreign_keys = request.foreign_keys
-            verbs = {leading_verb(one.statement.sql) for one in request.statements}
-            self.alone = not request.foreign_keys or not verbs <= DML | CONTROL
-
-
 class Applier:
     """The writer connection's owner. All methods on the apply lane."""
 
@@ -163,6 +106,15 @@ class Applier:
         self._statements = StatementRunner(
             connection, self._authorizer, RequestFunctions(connection)
         )
+        self._steps = self._statements.steps
+        self._verdicts: dict[tuple[int, int], bool] = {}
+        """By (index, position): whether that request is kept. The first in the log counts."""
+        self._held: Unit | None = None
+        """It took long, and waits for its verdict."""
+        self._again = False
+        """Requests that did not take long are applied once more."""
+        self._early: dict[int, bytes] = {}
+        """Replies of an entry whose later request is held, by position."""
         self.sessions = Sessions(run, self._control)
         self.keys = Keys(run)
         self._content = ContentHasher(connection, run, hash_key)
@@ -224,23 +176,84 @@ class Applier:
             self._connection.set_progress_handler(None, id=_BRIEF)
 
     def _apply_units(
-        self, entries: Sequence[Entry], units: list[_Unit], skipped: list[bytes]
+        self, entries: Sequence[Entry], units: list[Unit], skipped: list[bytes]
     ) -> list[list[bytes]]:
         start = 0
-        while start < len(units):
+        while start < len(units) and not self._waits(units[start]):
             end = start + 1
             if not units[start].alone:
                 while end < len(units) and not units[end].alone and not units[end - 1].is_mark:
                     end += 1
             start = self._apply_group(units[start:end]) + start
-        replies = iter(skipped + [unit.reply for unit in units if unit.request is not None])
-        return [[next(replies) for _payload in entry.payloads] for entry in entries]
+        replies = iter(skipped + [unit.reply for unit in units[:start] if unit.request is not None])
+        if start == len(units):
+            self._early = {}
+            return [[next(replies) for _payload in entry.payloads] for entry in entries]
+        complete = [entry for entry in entries if entry.index <= self.progress.index]
+        done = [[next(replies) for _payload in entry.payloads] for entry in complete]
+        self._early = dict(enumerate(replies))
+        return done
 
-    def _units(self, entries: Sequence[Entry]) -> tuple[list[_Unit], list[bytes]]:
+    # Requests that run long
+
+    @property
+    def held(self) -> tuple[int, int] | None:
+        """(index, position) of the request that waits for its verdict."""
+        held = self._held
+        return (held.index, held.position) if held is not None else None
+
+    @property
+    def has_verdict(self) -> bool:
+        """The request that is held has its verdict."""
+        return self.held in self._verdicts
+
+    def _waits(self, unit: Unit) -> bool:
+        held = self._held
+        if held is None or (held.index, held.position) != (unit.index, unit.position):
+            return False
+        if (unit.index, unit.position) not in self._verdicts:
+            return True
+        self._held = None
+        return False
+
+    def note_verdict(self, payload: bytes) -> None:
+        """A committed request, in the log's order: remember it if it is a verdict."""
+        verdict = decode_verdict(payload)
+        if verdict is not None:
+            self._verdicts.setdefault((verdict.index, verdict.position), verdict.keep)
+
+    def try_held(self, expired: Callable[[], bool], cancelled: Callable[[], bool]) -> bool | None:
+        """The leader's trial: execute the request that is held, and undo it. Whether it came to
+        its end; False when `expired` said so after enough steps; None when it was cancelled."""
+        unit, steps = self._held, self._steps
+        if unit is None or unit.request is None:
+            return None
+        steps.begin_trial(lambda: cancelled() or (steps.may_abort and expired()))
+        try:
+            self._begin(unit)
+            self._request(unit, unit.request, None, trial=True)
+        except (TransactionLostError, apsw.InterruptError, FatalError) as error:
+            if isinstance(error, FatalError) and not steps.over:
+                raise
+        finally:
+            stopped = steps.over
+            self._undo_long(unit)
+        if cancelled():
+            return None
+        return not stopped
+
+    def _undo_long(self, unit: Unit) -> None:
+        """Nothing of it stays, in memory neither."""
+        self._steps.begin(free=True)
+        self._revert()
+        if self._schema_changed or unit.alone:
+            self._renew_schema()
+
+    def _units(self, entries: Sequence[Entry]) -> tuple[list[Unit], list[bytes]]:
         """Decode; check that nothing is missing and nothing comes twice. Requests of the first
         entry that are applied already (the process ended between two transactions of it) are left
         out, and get a reply for whoever may still ask."""
-        units: list[_Unit] = []
+        units: list[Unit] = []
         skipped: list[bytes] = []
         progress = self.progress
         expected, term = progress.index + 1, progress.term
@@ -253,19 +266,20 @@ class Applier:
                 )
             last = len(entry.payloads) - 1
             if last < 0:
-                units.append(_Unit(entry, 0, None, True, term))
+                units.append(Unit(entry, 0, None, True, term))
             for position, payload in enumerate(entry.payloads):
                 if expected == progress.index + 1 and position < progress.position:
-                    skipped.append(_DROPPED)
+                    skipped.append(self._early.get(position, _DROPPED))
                 else:
+                    self.note_verdict(payload)
                     request = decode_request(payload)
-                    units.append(_Unit(entry, position, request, position == last, term))
+                    units.append(Unit(entry, position, request, position == last, term))
             expected, term = expected + 1, entry.term
         return units, skipped
 
     # Transactions
 
-    def _apply_group(self, units: list[_Unit]) -> int:
+    def _apply_group(self, units: list[Unit]) -> int:
         """Apply units in one transaction; how many of them are committed then.
 
         When one of them ends the transaction, those before it are applied again without it, and
@@ -281,16 +295,33 @@ class Applier:
             if lost.place == 0:
                 self._transaction(units[:1], lost.reply)
                 return 1
-            self._transaction(units[: lost.place])
+            self._apply_again(units[: lost.place])
             return lost.place
+        except Held as held:
+            self._connection.set_progress_handler(None, id=_BRIEF)
+            self._held = units[held.place]
+            self._undo_long(units[held.place])
+            if held.place:
+                self._apply_again(units[: held.place])
+            return held.place
 
-    def _transaction(self, units: list[_Unit], failed: bytes | None = None) -> None:
+    def _apply_again(self, units: list[Unit]) -> None:
+        self._again = True
+        try:
+            self._transaction(units)
+        finally:
+            self._again = False
+
+    def _begin(self, unit: Unit) -> None:
+        if not unit.foreign_keys:
+            self._control(f"PRAGMA foreign_keys = OFF {MARK}")
+        self._control(_BEGIN)
+
+    def _transaction(self, units: list[Unit], failed: bytes | None = None) -> None:
         """BEGIN to COMMIT. With `failed` the reply of the one unit is known: it ended the
         transaction when it was the first in it."""
         foreign_keys = units[0].foreign_keys
-        if not foreign_keys:
-            self._control(f"PRAGMA foreign_keys = OFF {MARK}")
-        self._control(_BEGIN)
+        self._begin(units[0])
         self._recorded.clear()
         for place, unit in enumerate(units):
             if unit.request is not None:
@@ -299,6 +330,12 @@ class Applier:
                 except TransactionLostError as lost:
                     lost.place = place
                     raise
+                except Exception as error:
+                    if self._steps.over:
+                        raise Held(place) from error
+                    raise
+                if self._steps.over:
+                    raise Held(place)
                 if self.recorder is not None:
                     total = self._content.request_total()
                     self._recorded.append((unit.index, unit.position, total))
@@ -308,7 +345,7 @@ class Applier:
         if self._schema_changed or units[0].alone:
             self._renew_schema()
 
-    def _commit(self, last: _Unit) -> None:
+    def _commit(self, last: Unit) -> None:
         if self._content.has_virtual_tables:
             # Virtual tables write what they kept in memory, before the sums are written.
             self._control(_FLUSH_OPEN)
@@ -365,7 +402,9 @@ class Applier:
 
     # Requests
 
-    def _request(self, unit: _Unit, request: Request, failed: bytes | None) -> bytes:
+    def _request(
+        self, unit: Unit, request: Request, failed: bytes | None, trial: bool = False
+    ) -> bytes:
         now = request.stamp.time_ms
         if now > self._time_ms:
             now = min(now, TIME_MS_MAX)
@@ -375,6 +414,11 @@ class Applier:
         sessions = self.sessions
         sessions.expire(self._session_ms)
         if isinstance(request, Execute | Commit):
+            if not trial:
+                kept = self._verdicts.get((unit.index, unit.position))
+                self._steps.begin(free=self._again or kept is not None)
+                if kept is False:
+                    failed = ABORTED
             reply = self._execute_once(unit, request, failed)
         elif isinstance(request, Outcome):
             reply = self._outcome(request)
@@ -383,6 +427,9 @@ class Applier:
         else:
             if isinstance(request, CloseSession):
                 sessions.close(request.session)
+            elif isinstance(request, Verdict):
+                # It has done what it is for: the request comes before it in the log.
+                self._verdicts.pop((request.index, request.position), None)
             reply = _DONE
         if sessions.ended:
             for number in sessions.ended:
@@ -391,7 +438,7 @@ class Applier:
         self._results = chain(self._results, unit.index, unit.position, reply)
         return reply
 
-    def _open_session(self, unit: _Unit, request: OpenSession) -> bytes:
+    def _open_session(self, unit: Unit, request: OpenSession) -> bytes:
         number = session_number(unit.index, unit.position)
         error = self.sessions.open(
             number, request.token, request.label, self._time_ms, self._session_ms
@@ -400,7 +447,7 @@ class Applier:
             return encode_reply(Failed(error, -1))
         return encode_reply(Opened(SessionId(self._history, number, request.token)))
 
-    def _execute_once(self, unit: _Unit, request: Execute | Commit, failed: bytes | None) -> bytes:
+    def _execute_once(self, unit: Unit, request: Execute | Commit, failed: bytes | None) -> bytes:
         """The reply of the first time, or the request's effect together with its reply."""
         sessions = self.sessions
         known = sessions.check(request.session, request.sequence)
@@ -413,16 +460,17 @@ class Applier:
         sessions.record(request.session, request.sequence, request.floor, reply, self._session_ms)
         return reply
 
-    def _perform(self, unit: _Unit, request: Execute | Commit) -> bytes:
-        if isinstance(request, Execute):
-            return self._execute(request, unit.alone)
+    def _perform(self, unit: Unit, request: Execute | Commit) -> bytes:
         try:
+            if isinstance(request, Execute):
+                return self._execute(request, unit.alone)
             return self._replay.run(request)
         finally:
+            self._steps.end()
             self._clock.set_time(self._time_ms)
 
     def _execute_keyed(
-        self, unit: _Unit, request: Execute | Commit, key: Key, failed: bytes | None
+        self, unit: Unit, request: Execute | Commit, key: Key, failed: bytes | None
     ) -> bytes:
         """As above, across sessions. A failure that changed nothing leaves the key free."""
         digest = sql_digest(request)
@@ -460,7 +508,7 @@ class Applier:
         number = -1
         try:
             if alone:
-                _check_alone(request)
+                check_alone(request)
             results: list[StatementResult] = []
             for number, statement in enumerate(request.statements):
                 if statement.references:
@@ -548,12 +596,3 @@ class Applier:
         # SQLite counts no change when it took the statement back. It also counts none when only
         # triggers changed rows before one of them failed.
         return connection.changes() > 0 or content.rows_remain()
-
-
-def _check_alone(request: Execute) -> None:
-    verbs = [leading_verb(statement.sql) for statement in request.statements]
-    if "ANALYZE" in verbs and len(verbs) > 1:
-        raise NotSupportedError(
-            "refused: ANALYZE stands in a batch with other statements",
-            hint="run ANALYZE as a request of its own",
-        )

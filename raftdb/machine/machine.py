@@ -22,7 +22,7 @@ from raftdb.command.codec import encode_reply
 from raftdb.command.requests import Parameters, Statement
 from raftdb.command.results import Results
 from raftdb.machine import captures, failures, generations, stored
-from raftdb.machine.applier import Applier, Entry, Recorder
+from raftdb.machine.applier import Applier, Recorder
 from raftdb.machine.captures import Capture, CaptureJob
 from raftdb.machine.checkpoints import Checkpointer
 from raftdb.machine.connections import open_checkpointer, open_reader, open_writer
@@ -44,6 +44,7 @@ from raftdb.machine.rowhash import ContentHash, to_bytes
 from raftdb.machine.samples import Sample
 from raftdb.machine.sqltext import is_read
 from raftdb.machine.stored import run_on
+from raftdb.machine.units import Entry
 from raftdb.machine.workspace import Workspace, Workspaces
 
 _MANY = 1 << 62
@@ -85,6 +86,7 @@ class Machine:
         self._closed = False
         self._before_checkpoint: Callable[[], None] | None = None
         self._copied: tuple[Index, Term] | None = None
+        self._trial_cancelled = False
         self.wal_pages = 0
         """Pages in the write-ahead log after the last commit: when to call `checkpoint`."""
         history = bytes.fromhex(meta.history)
@@ -174,6 +176,7 @@ class Machine:
 
     def close(self) -> None:
         """Stop queries and close all connections. Nothing is lost without it."""
+        self._trial_cancelled = True
         self._readers.close()
         self._workspaces.close()
         with self._checkpointer.lock, self._writer_lock:
@@ -236,6 +239,45 @@ class Machine:
         if replies is None or took_s > BRIEF_S:
             self._brief_from_s = start_s + min(BRIEF_REST_MAX_S, BRIEF_REST * took_s)
         return replies
+
+    # Requests that run long
+
+    def held(self) -> tuple[int, int] | None:
+        """(index, position) of a request that takes long: `apply` came back before it, and goes on
+        when the log has a verdict on it (rule M4). From any thread."""
+        return self._applier.held
+
+    def look_ahead(self, entries: Sequence[Entry]) -> bool:
+        """Committed entries beyond the one that is held, in order: whether `apply` can go on. On
+        the loop; a trial that runs is over then."""
+        for entry in entries:
+            for payload in entry.payloads:
+                self._applier.note_verdict(payload)
+        if self._applier.has_verdict:
+            self._trial_cancelled = True
+            return True
+        return False
+
+    def try_held(self, limit_s: float) -> bool | None:
+        """Execute the request that is held, and undo it: whether it came to its end (True), took
+        longer than the limit (False), or was not tried to an end (None). On the apply lane."""
+        with self._writer_lock:
+            clock = self._clock
+            if self._trial_cancelled or self._applier.has_verdict:
+                return None
+            end_s = clock.monotonic_s() + limit_s if clock is not None else 0.0
+
+            def work(_entries: Sequence[Entry]) -> bool | None:
+                return self._applier.try_held(
+                    lambda: clock is None or clock.monotonic_s() >= end_s,
+                    lambda: self._trial_cancelled,
+                )
+
+            return self._guarded(work, ())
+
+    def cancel_trial(self, cancelled: bool = True) -> None:
+        """End a trial that runs, and begin none; or allow them again. From any thread."""
+        self._trial_cancelled = cancelled
 
     def _guarded(
         self, work: Callable[[Sequence[Entry]], _Replies], entries: Sequence[Entry]

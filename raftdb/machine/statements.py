@@ -18,6 +18,7 @@ from raftdb.command.results import StatementResult
 from raftdb.machine.determinism import RequestFunctions
 from raftdb.machine.failures import STATEMENT_ERRORS, StatementFailed, is_fatal
 from raftdb.machine.format import MARK, PREFIX, RESULT_BYTES_MAX, SQL_BYTES_MAX
+from raftdb.machine.patience import Steps
 from raftdb.machine.policy import WriteAuthorizer
 from raftdb.machine.sqltext import DML, is_blank, leading_verb
 
@@ -151,6 +152,7 @@ class StatementRunner:
         self._infos: dict[str, StatementInfo] = {}
         self._fresh = True
         self._room = 0
+        self.steps = Steps(connection)
 
     def begin_request(self, seed: bytes) -> None:
         """A request begins: nothing of the one before shows."""
@@ -195,6 +197,7 @@ class StatementRunner:
         self, sql: str, info: StatementInfo, parameters: Parameters, number: int
     ) -> StatementResult:
         self._functions.begin_statement(number, 0)
+        self.steps.executions += 1
         rows = self._execute(sql, info, parameters)
         connection = self._connection
         if info.is_dml and not info.is_readonly:
@@ -211,6 +214,8 @@ class StatementRunner:
         changes = 0
         connection = self._connection
         counts = info.is_dml and not info.is_readonly
+        # A cached statement goes on counting where it stood; one compiled anew begins at nothing.
+        self.steps.executions += 1 if info.can_cache else len(sets)
         for place, parameters in enumerate(sets):
             self._functions.begin_statement(number, place)
             rows.extend(self._execute(sql, info, parameters))

@@ -16,6 +16,7 @@ from raftdb.node.housekeeping import Housekeeping
 from raftdb.node.identity import Identity
 from raftdb.node.replica import Cancellable, Replica
 from raftdb.node.transactions import Transaction
+from raftdb.node.verdicts import Verdicts
 
 __all__ = [
     "Admission",
@@ -27,4 +28,5 @@ __all__ = [
     "MachineCopies",
     "Replica",
     "Transaction",
+    "Verdicts",
 ]

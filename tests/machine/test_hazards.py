@@ -247,7 +247,7 @@ def test_the_planner_knows_only_what_is_stored(
     database.run("ANALYZE")
     expected = database.run(CHOICE)[0].rows
     # Let ANALYZE be undone after it ran, in a request that changed the rows first.
-    monkeypatch.setattr("raftdb.machine.applier._check_alone", lambda _request: None)
+    monkeypatch.setattr("raftdb.machine.applier.check_alone", lambda _request: None)
     assert database.fail(*OTHER_STATISTICS, "ANALYZE", "SELECT nothing")
     assert database.run(CHOICE)[0].rows == expected
     database.restart()

@@ -1,0 +1,80 @@
+"""What is applied: entries, as the engine hands them over, and the requests in them."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from raftdb.base.errors import NotSupportedError
+from raftdb.base.ids import Index, Term
+from raftdb.command import Commit, Execute, Request
+from raftdb.machine.samples import MARK_EVERY
+from raftdb.machine.sqltext import CONTROL, DML, leading_verb
+
+
+class Entry(Protocol):
+    """What the engine hands over: an entry that a quorum holds."""
+
+    @property
+    def index(self) -> Index: ...
+    @property
+    def term(self) -> Term: ...
+    @property
+    def payloads(self) -> tuple[bytes, ...]: ...
+
+
+class Unit:
+    """One request, or an entry without any."""
+
+    __slots__ = (
+        "alone",
+        "foreign_keys",
+        "index",
+        "is_last",
+        "is_mark",
+        "position",
+        "reply",
+        "request",
+        "term",
+        "term_before",
+    )
+
+    def __init__(
+        self,
+        entry: Entry,
+        position: int,
+        request: Request | None,
+        is_last: bool,
+        term_before: Term,
+    ) -> None:
+        self.index = entry.index
+        self.term = entry.term
+        self.term_before = term_before
+        """Of the entry before this one."""
+        self.position = position
+        self.request = request
+        self.is_last = is_last
+        self.is_mark = is_last and entry.index % MARK_EVERY == 0
+        """All replicas commit here, to be compared."""
+        self.reply = b""
+        self.foreign_keys = True
+        self.alone = False
+        if isinstance(request, Execute):
+            self.foreign_keys = request.foreign_keys
+            self.alone = not request.foreign_keys
+            for statement in request.statements:
+                if leading_verb(statement.sql) not in DML:
+                    self.alone = True
+        elif isinstance(request, Commit):
+            self.foreign_keys = request.foreign_keys
+            verbs = {leading_verb(one.statement.sql) for one in request.statements}
+            self.alone = not request.foreign_keys or not verbs <= DML | CONTROL
+
+
+def check_alone(request: Execute) -> None:
+    """Raises NotSupportedError for ANALYZE beside others (rule M5)."""
+    verbs = [leading_verb(statement.sql) for statement in request.statements]
+    if "ANALYZE" in verbs and len(verbs) > 1:
+        raise NotSupportedError(
+            "refused: ANALYZE stands in a batch with other statements",
+            hint="run ANALYZE as a request of its own",
+        )
