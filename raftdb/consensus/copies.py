@@ -37,11 +37,12 @@ class Copies:
         wall: Wall,
         dial: Callable[[str], Link],
         applied: Callable[[], int],
+        may_send: Callable[[], bool],
         first_index: Callable[[], int],
         on_installed: Callable[[], None],
         on_failed: Callable[[BaseException], None],
     ) -> None:
-        self.source = CopySource(settings, ports, limits, applied)
+        self.source = CopySource(settings, ports, limits, applied, may_send)
         self.fetcher = CopyFetcher(
             settings=settings,
             ports=ports,

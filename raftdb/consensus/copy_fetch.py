@@ -34,6 +34,8 @@ from raftdb.consensus.wall import Wall
 LANE = "fetch"
 ASK_AGAIN_S = 0.25
 RETRY_S = 0.5
+REFUSALS_MAX = 40
+"""So often is one source asked again before another is tried, where there is one."""
 PIECES_MAX = 8
 """Asked for and not written yet: what a fetch holds in memory."""
 SYNC_BYTES = 16 << 20
@@ -71,6 +73,7 @@ class CopyFetcher:
         self._stopped = False
         self._sources: tuple[str, ...] = ()
         self._attempt = 0
+        self._refusals = 0
         self._at_least = 0
         self._damaged = False
         self.state = "idle"
@@ -166,8 +169,15 @@ class CopyFetcher:
         self._link.send(CopyAsk(have, max(self._at_least, self._first_index() - 1)))
 
     def on_later(self, link: Link, _message: CopyLater) -> None:
-        """The source makes a copy."""
-        if link is self._link and self.state == "waiting":
+        """The source makes a copy, or has none to give: ask again, or somebody else."""
+        if link is not self._link or self.state != "waiting":
+            return
+        self._refusals += 1
+        if len(self._sources) > 1 and self._refusals % REFUSALS_MAX == 0:
+            self._link = None
+            link.abort()
+            self._later(ASK_AGAIN_S, self._connect)
+        else:
             self._later(ASK_AGAIN_S, self._ask)
 
     def on_gone(self, link: Link) -> None:

@@ -40,12 +40,18 @@ class CopySource:
     """Belongs to the loop; files are touched on the copy lane alone."""
 
     def __init__(
-        self, settings: CopySettings, ports: Ports, limits: Limits, applied: Callable[[], int]
+        self,
+        settings: CopySettings,
+        ports: Ports,
+        limits: Limits,
+        applied: Callable[[], int],
+        may_send: Callable[[], bool],
     ) -> None:
         self._settings = settings
         self._ports = ports
         self._piece_bytes = limits.peer_part_bytes
         self._applied = applied
+        self._may_send = may_send
         self._directory = posixpath.join(settings.directory, "outgoing")
         self._job: CopyJob | None = None
         self._ready: Copied | None = None
@@ -82,6 +88,10 @@ class CopySource:
     def on_ask(self, link: Link, message: CopyAsk) -> None:
         """Offer the copy there is, if it is of use; else make one."""
         ready = self._ready
+        if not self._may_send():
+            # Its own content is in doubt (rule D1).
+            link.send(CopyLater("this node stands down"))
+            return
         if ready is not None and self._usable(ready, message.at_least):
             self._used_at_s = self._ports.clock.monotonic_s()
             link.send(CopyOffer(self._id, ready.index, ready.term, ready.size, ready.description))

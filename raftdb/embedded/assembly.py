@@ -31,6 +31,9 @@ Stopped = Callable[[BaseException | None], None]
 CLOSE_S = 2.0
 """How long a node that failed tries to close its files; they are safe either way."""
 
+HEAL_AFTER_S = 5.0
+"""A node that was quarantined when it stopped may find that it agrees by now."""
+
 LINGER_S = 0.05
 """How long answers that are already written get to leave before connections are closed."""
 
@@ -314,6 +317,20 @@ class Assembly:
 
     def _on_serving(self, serves: bool) -> None:
         self.serves = serves and not self._closing and self._failure is None
+        if not serves:
+            self._ports.executor.call_later(HEAL_AFTER_S, self._heal)
+
+    def _heal(self) -> None:
+        """Still quarantined: fetch a copy of the database from a member of the majority (D1). It
+        is verified, installed, and the log replayed behind it; the comparison then has the word."""
+        sound = self.comparison.sound_members()
+        if self._stopping or not self.comparison.quarantined or self.engine.copies is None:
+            return
+        if sound:
+            self._ports.log.warning("healing", sources=", ".join(sound))
+            self.engine.copies.need(sound, 0, damaged=True)
+        else:
+            self._ports.executor.call_later(HEAL_AFTER_S, self._heal)
 
     # ---- what it says of itself
 

@@ -339,7 +339,17 @@ class Comparison:
         if error is not None:
             self._ports.log.warning("quarantine_not_written", error=str(error))
 
-    # What the replica asks
+    # What others ask
+
+    @property
+    def quarantined(self) -> bool:
+        """This node's content is not the majority's, as far as it knows."""
+        return self.state == QUARANTINED
+
+    def sound_members(self) -> tuple[str, ...]:
+        """Others that a copy may be taken from: connected or not, but none that is known to differ
+        from the majority. (One that is quarantined sends none.)"""
+        return tuple(peer for peer in sorted(self._heard) if peer not in self.diverged)
 
     def refusal(self, *, local: bool) -> Error | None:
         """Why a read (`local`: of this node's own content) or write is refused now; or None."""
@@ -348,8 +358,8 @@ class Comparison:
                 f"{self._node_id} is quarantined: {self.reason}",
                 code="quarantined",
                 retryable=True,
-                hint="use another node, and replace this one by a new member (raftdb check tells "
-                "what differs)",
+                hint="use another node; this one fetches a copy of the majority's database by "
+                "itself (raftdb status tells)",
             )
         if self.state == DOUBT and not local:
             return OperationalError(

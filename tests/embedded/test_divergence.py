@@ -59,3 +59,40 @@ def test_a_member_that_differs_is_quarantined(tmp_path: Path, who: str) -> None:
     finally:
         for node in nodes:
             node.stop()
+
+
+def test_a_member_that_differs_heals_from_the_majority_by_itself(tmp_path: Path) -> None:
+    found = found_local(tmp_path / "cluster")
+    names = [str(one.node_id) for one in found.members]
+    nodes = [raftdb.Node(tmp_path / "cluster" / name / "raftdb.toml").start() for name in names]
+    try:
+        with nodes[0].connect(timeout=15.0) as connection:
+            connection.execute("CREATE TABLE accounts(id INTEGER PRIMARY KEY, balance)")
+            connection.execute("INSERT INTO accounts VALUES (1, 100)")
+        wrong = next(node for node in nodes if node.status()["role"] == "follower")
+        good = next(node for node in nodes if node is not wrong)
+        assert wrong._assembly is not None
+        machine = wrong._assembly.machine
+        last = good.status()["commit_index"]
+        wait_for(lambda: machine.applied()[0] >= last)
+        with machine._writer_lock:
+            machine._writer.execute("UPDATE accounts SET balance = 1 /*raftdb*/").fetchall()
+        with good.connect(timeout=15.0) as connection:
+            connection.execute("INSERT INTO accounts VALUES (2, 200)")
+            wait_for(lambda: bool(wrong.status()["comparison"] == "quarantined"))
+
+            def healed() -> bool:
+                connection.execute("UPDATE accounts SET balance = balance WHERE id = 2")
+                assembly = wrong._assembly
+                return assembly is not None and (
+                    assembly.machine is not machine and assembly.comparison.state == "agrees"
+                )
+
+            wait_for(healed, 30.0)
+        with wrong.connect(read="local", pin=True, timeout=5.0) as connection:
+            rows = connection.execute("SELECT id, balance FROM accounts ORDER BY id").fetchall()
+            assert [tuple(row) for row in rows] == [(1, 100), (2, 200)]
+        assert wrong.failure is None
+    finally:
+        for node in nodes:
+            node.stop()

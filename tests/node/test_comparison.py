@@ -161,7 +161,7 @@ def test_who_differs_is_found_within_a_second_and_named_with_its_table(trio: Tri
         refused = wrong.comparison.refusal(local=local)
         assert refused is not None
         assert (refused.code, refused.retryable) == ("quarantined", True)
-        assert "new member" in refused.hint
+        assert "by itself" in refused.hint
     assert trio.members["n1"].comparison.refusal(local=False) is None
 
 
