@@ -63,6 +63,12 @@ class Limits:
     reader_age_ms_max: int = 60_000
     readers_max: int = 8
     write_ms_max: int = 10_000
+    cursors_max: int = 32
+    """Each has a connection to SQLite, with a page cache of a few MiB, and pins a snapshot."""
+    cursor_age_ms_max: int = 300_000
+    cursor_idle_ms_max: int = 60_000
+    fetch_rows_max: int = 10_000
+    fetch_bytes_max: int = 1 * MIB
     handshake_timeout_ms: int = 5_000
 
     def __post_init__(self) -> None:

@@ -39,5 +39,10 @@ LIMIT_DOCS = {
     "write_ms_max": "How long one request may run before the leader gives it up for all nodes, in "
     "milliseconds. Requests of fewer than 500 million steps are never given up.",
     "readers_max": "Reads that run at the same time.",
+    "cursors_max": "Cursors (streamed queries) that are open at the same time.",
+    "cursor_age_ms_max": "How long a cursor may be open, in milliseconds.",
+    "cursor_idle_ms_max": "How long a cursor may wait for its client, in milliseconds.",
+    "fetch_rows_max": "Rows of one page of a cursor.",
+    "fetch_bytes_max": "Bytes of one page of a cursor (one row may be longer).",
     "handshake_timeout_ms": "How long a connection's handshake may take, in milliseconds.",
 }

@@ -9,6 +9,7 @@ from raftdb.base.errors import UNKNOWN, DeadlineError, Error
 from raftdb.base.ids import Address
 from raftdb.client.actions import Link, LinkError
 from raftdb.wire import (
+    CursorRows,
     Done,
     ErrorMessage,
     Info,
@@ -91,7 +92,7 @@ class Answered:
     """The reply to the last message of an attempt. Rows are joined."""
 
     peer: Peer
-    message: Result | Info | Pong | Done | None
+    message: Result | CursorRows | Info | Pong | Done | None
     error: Error | None = None
     index: int = 0
     encoded: bytes = b""
@@ -116,6 +117,9 @@ def answer_of(peer: Peer, message: Message, refused: Error | None, chunks: list[
     if type(message) is Rows:
         encoded = b"".join(chunks)
         return Answered(peer, None, index=message.index, encoded=encoded, age_ms=message.age_ms)
+    if type(message) is CursorRows:
+        encoded = b"".join(chunks)
+        return Answered(peer, message, index=message.index, encoded=encoded, age_ms=message.age_ms)
     if isinstance(message, Info | Pong | Done):
         return Answered(peer, message)
     raise LinkError(f"answers with {type(message).__name__}")

@@ -18,6 +18,7 @@ from raftdb.client.link import IN_PROCESS, Dialler, InProcessLink, own_cluster
 from raftdb.client.options import Options, make_options, with_timeout
 from raftdb.client.pipeline import Pipeline, pipeline_is_open
 from raftdb.client.sqltext import READ, classify
+from raftdb.client.stream import Stream, open_stream
 from raftdb.client.values import BatchItem, batch_items, key_of
 from raftdb.client.work import Transactions, Work
 from raftdb.command import Key, Results, Statement
@@ -280,6 +281,19 @@ class Connection(Transactions):
         results = self._do_work(self._work.execute(statements, self.foreign_keys, timeout_s))
         self._last_index = max(self._last_index, self._work.index)
         return results
+
+    def _stream(self, statement: Statement, level: str | None, timeout: float | None) -> Stream:
+        name, max_age_ms = parse_level(self.options.read if level is None else level)
+        steps = open_stream(
+            self._core,
+            statement,
+            level=name,
+            max_age_ms=max_age_ms,
+            timeout_s=with_timeout(self.options, timeout),
+        )
+        stream = self._run(steps)
+        self._last_index, self._last_age_ms = stream.index, stream.age_ms
+        return stream
 
     def _read_here(
         self, link: InProcessLink, statements: tuple[Statement, ...], timeout_s: float

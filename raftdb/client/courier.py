@@ -39,6 +39,7 @@ from raftdb.client.options import Options
 from raftdb.client.routing import Routes
 from raftdb.wire import (
     VERSIONS,
+    CursorRows,
     ErrorMessage,
     Goodbye,
     Hello,
@@ -98,7 +99,9 @@ class Courier:
         """Bring the request to the preferred node, else the first that was given and answers."""
         return (yield from self._ask(make, call, self._any))
 
-    def ask_peer(self, peer: Peer, make: Make, call: Call) -> Steps[Answered]:
+    def ask_peer(
+        self, peer: Peer, make: Make, call: Call, *, leading: bool = True
+    ) -> Steps[Answered]:
         """Bring the request to that connection and no other, once. Raises LinkError when it is
         gone, DeadlineError when it does not answer; errors that it answers are in the Answered."""
         left_s = call.deadline_s - self._clock.monotonic_s()
@@ -110,12 +113,14 @@ class Courier:
         was_unsure = call.unsure
         try:
             messages = make(peer, max(1, int(left_s * 1000)))
-            answered = yield from self._attempt(peer, messages, call, True)
+            answered = yield from self._attempt(peer, messages, call, leading)
         except LinkError as lost:
             yield from self.lost(peer, lost)
             raise
-        except BaseException:
+        except BaseException as stopped:
             peer.draining = True
+            if not isinstance(stopped, GeneratorExit):
+                yield from self.drop(peer)
             raise
         error = answered.error
         if error is not None and error.outcome not in (UNKNOWN, APPLIED):
@@ -227,7 +232,7 @@ class Courier:
             for message in arrived:
                 request_id = getattr(message, "request_id", None)
                 if request_id == wanted:
-                    if type(message) is Rows:
+                    if type(message) is Rows or type(message) is CursorRows:
                         size += len(message.chunk)
                         chunks.append(message.chunk)
                         # Encoded, a result takes somewhat more than its values.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
-from raftdb.base.errors import Error, InterfaceError, ProgrammingError
+from raftdb.base.errors import Error, InterfaceError, NotSupportedError, ProgrammingError
 from raftdb.client.core import NOT_READS
 from raftdb.client.options import with_timeout
 from raftdb.client.sqltext import BLANK, READ, SHORT, Kind, classify, classify_short, split
@@ -23,6 +23,7 @@ from raftdb.wire import LOCAL
 if TYPE_CHECKING:
     from raftdb.client.connection import Connection
     from raftdb.client.link import InProcessLink
+    from raftdb.client.stream import Stream
 
 Column = tuple[str, None, None, None, None, None, None]
 RowFactory = Callable[["Cursor", tuple[Value, ...]], Any]
@@ -99,7 +100,7 @@ class Row(tuple[Value, ...]):
 
 
 class Cursor:
-    """A DB-API 2.0 cursor. Results are complete when `execute` returns."""
+    """A DB-API 2.0 cursor. Results are complete when `execute` returns, unless it streams."""
 
     arraysize: int = 1
     """How many rows `fetchmany` gives unless told."""
@@ -110,9 +111,13 @@ class Cursor:
         self.row_factory: RowFactory | None = connection.row_factory
         self._row_class: type[Row] | None = None
         self._lastrowid: int | None = None
+        self._stream: Stream | None = None
+        self._stream_timeout: float | None = None
         self._forget()
 
     def _forget(self) -> None:
+        if self._stream is not None:
+            self._end_stream()
         self._rows: Sequence[tuple[Value, ...]] = ()
         self._next = 0
         self._columns: tuple[str, ...] = ()
@@ -133,13 +138,16 @@ class Cursor:
         timeout: float | None = None,
         idempotency_key: str | None = None,
         horizon: int | None = None,
+        stream: bool = False,
     ) -> Cursor:
         """Run one statement.
 
         `parameters`: a sequence for `?`, a mapping for `:name`. `read`: the read level of this call
         (`linearizable`, `session`, `bounded(seconds)`, `local`). `timeout`: seconds.
         `idempotency_key`: your own name for this write, which takes effect once under it, whoever
-        sends it; `horizon`: see Connection.horizon. Raises raftdb.Error.
+        sends it; `horizon`: see Connection.horizon.
+        `stream`: a query's rows come a page at a time, from one snapshot, as they are fetched;
+        `timeout` holds for each page. Raises raftdb.Error.
         """
         connection = self._connection
         if self._closed or connection._closed:
@@ -147,6 +155,7 @@ class Cursor:
         kind = classify_short(sql) if type(sql) is str and len(sql) <= SHORT else classified(sql)
         if (
             (connection._reads_here if read is None else read == LOCAL)
+            and not stream
             and kind.kind == READ
             and connection._link is not None
             and connection._plain
@@ -157,6 +166,9 @@ class Cursor:
         if kind.kind == BLANK:
             return self
         statement = Statement(sql, (adapt_parameters(parameters),))
+        if stream:
+            self._begin_stream(kind, statement, read, timeout)
+            return self
         key = None if idempotency_key is None else key_of(idempotency_key, horizon)
         results = self._connection._request((statement,), kind.kind == READ, read, timeout, key)
         self._take(kind, results.statements[0])
@@ -165,12 +177,53 @@ class Cursor:
             self._lastrowid = results.statements[0].last_insert_rowid
         return self
 
+    def _begin_stream(
+        self, kind: Kind, statement: Statement, read: str | None, timeout: float | None
+    ) -> None:
+        if kind.kind != READ:
+            raise ProgrammingError(
+                "only queries are streamed", code="not_a_query", hint="leave out stream=True"
+            )
+        if not self._connection._plain:
+            raise NotSupportedError(
+                "a transaction's own reads are not streamed",
+                hint="leave out stream=True, or stream before it begins",
+            )
+        found = self._connection._stream(statement, read, timeout)
+        self._columns, self._rows = found.columns, found.rows
+        self._read_index, self._age_ms = found.index, found.age_ms
+        self._stream, self._stream_timeout = found, timeout
+
+    def _next_page(self) -> bool:
+        """Have the next page; False when there is none. The one before is forgotten."""
+        stream = self._stream
+        if stream is None:
+            return False
+        while stream.cursor:
+            connection = self._connection
+            self._rows, self._next = (), 0
+            timeout_s = with_timeout(connection.options, self._stream_timeout)
+            connection._run(stream.fetch(connection._core, timeout_s))
+            self._rows = stream.rows
+            if self._rows:
+                return True
+        self._stream = None
+        return False
+
+    def _end_stream(self) -> None:
+        stream, self._stream = self._stream, None
+        connection = self._connection
+        if stream is not None and stream.cursor and not connection._closed:
+            connection._run(stream.close(connection._core))
+
     def _read_here(
         self, link: InProcessLink, sql: str, parameters: Any, timeout: float | None
     ) -> bool:
         """A local read by the node in this process, in this thread: short, for what it does costs
         two microseconds. False: it is no read, and has to be executed."""
         connection = self._connection
+        if self._stream is not None:
+            self._end_stream()
         for value in parameters if type(parameters) is tuple else _ODD:
             kind = type(value)
             if kind is int:
@@ -285,7 +338,9 @@ class Cursor:
             self._check_open()
         place = self._next
         if place >= len(self._rows):
-            return None
+            if self._stream is None or not self._next_page():
+                return None
+            place = 0
         row = self._rows[place]
         self._next = place + 1
         return row if self.row_factory is None else self.row_factory(self, row)
@@ -296,12 +351,22 @@ class Cursor:
         count = self.arraysize if size is None else size
         if count < 0:
             raise InterfaceError(f"size is {count}", hint="give 0 or more")
-        return self._some(self._next + count)
+        if self._stream is None:
+            return self._some(self._next + count)
+        found: list[Any] = []
+        while len(found) < count:
+            if self._next >= len(self._rows) and not self._next_page():
+                break
+            found += self._some(self._next + count - len(found))
+        return found
 
     def fetchall(self) -> list[Any]:
         """All rows that are left."""
         self._check_open()
-        return self._some(len(self._rows))
+        found = self._some(len(self._rows))
+        while self._stream is not None and self._next_page():
+            found += self._some(len(self._rows))
+        return found
 
     def _some(self, end: int) -> list[Any]:
         rows = self._rows[self._next : end]
@@ -316,7 +381,8 @@ class Cursor:
     def __next__(self) -> Any:
         if self._next >= len(self._rows):
             self._check_open()
-            raise StopIteration
+            if self._stream is None or not self._next_page():
+                raise StopIteration
         return self.fetchone()
 
     # ---- the rest

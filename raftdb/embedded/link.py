@@ -136,7 +136,7 @@ class EmbeddedLink:
         if waiting is None:
             return
         waiting.replies.append(message)
-        if not isinstance(message, wire.Rows) or message.last:
+        if not isinstance(message, wire.Rows | wire.CursorRows) or message.last:
             waiting.done.set()
 
     def _require_running(self) -> None:

@@ -17,6 +17,7 @@ from raftdb.machine.machine import Machine
 from raftdb.machine.readers import QueryStop
 from raftdb.machine.rowhash import ContentHash
 from raftdb.machine.samples import Sample
+from raftdb.machine.streams import RowStream, cursor_gone
 from raftdb.machine.workspace import Executed, Workspace
 
 __all__ = [
@@ -31,11 +32,13 @@ __all__ = [
     "Fingerprint",
     "Machine",
     "QueryStop",
+    "RowStream",
     "Sample",
     "SessionReport",
     "TableReport",
     "Workspace",
     "begin_history",
+    "cursor_gone",
     "fingerprint",
     "inspect_database",
     "make_plain",

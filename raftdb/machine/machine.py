@@ -44,6 +44,7 @@ from raftdb.machine.rowhash import ContentHash, to_bytes
 from raftdb.machine.samples import Sample
 from raftdb.machine.sqltext import is_read
 from raftdb.machine.stored import run_on
+from raftdb.machine.streams import RowStream
 from raftdb.machine.units import Entry
 from raftdb.machine.workspace import Workspace, Workspaces
 
@@ -102,6 +103,7 @@ class Machine:
             limits.transactions_open_max,
             limits.transaction_pages_bytes_max // PAGE_BYTES,
         )
+        self._streams: set[RowStream] = set()
         self._checkpointer = Checkpointer(
             open_checkpointer(path, vfs.name),
             self._writer_lock,
@@ -177,6 +179,8 @@ class Machine:
     def close(self) -> None:
         """Stop queries and close all connections. Nothing is lost without it."""
         self._trial_cancelled = True
+        for stream in list(self._streams):
+            stream.close()
         self._readers.close()
         self._workspaces.close()
         with self._checkpointer.lock, self._writer_lock:
@@ -352,6 +356,13 @@ class Machine:
             sql, parameters, self._limits.result_bytes_max, _MANY, timeout_s
         )
         return columns, rows, index
+
+    def open_stream(self) -> RowStream:
+        """A query whose rows are taken a page at a time; `begin` it next, `close` it in the end.
+        From any thread. How many there are, and how long, is the caller's to bound."""
+        stream = RowStream(self._readers.dedicated(), self._streams.discard)
+        self._streams.add(stream)
+        return stream
 
     def is_read_only(self, sql: str) -> bool:
         """Whether this SQL may go to `query`, by its text alone (no IO; from any thread)."""

@@ -34,6 +34,7 @@ from raftdb.machine.statements import (
     check_text,
     inspect_statement,
     names_of,
+    value_bytes,
 )
 
 _INFOS_MAX = 512
@@ -208,6 +209,36 @@ class Reader:
             raise
         finally:
             authorizer.user = False
+
+    def begin(self, sql: str, parameters: Parameters) -> tuple[str, ...]:
+        """Begin to execute one statement whose rows `more` gives; its columns."""
+        authorizer = self._authorizer
+        authorizer.user = True
+        try:
+            info = self._infos.get(sql) or self._inspect(sql)
+            check_parameters(parameters, info.bindings, info.names)
+            self._cursor.execute(sql, parameters)
+            return self._columns(sql, info, -2)
+        except STATEMENT_ERRORS as error:
+            self._fail(error)
+        finally:
+            authorizer.user = False
+
+    def more(self, rows_max: int, bytes_max: int) -> tuple[list[tuple[Any, ...]], bool]:
+        """The next rows, and whether they are the last. One row may be longer than the bound."""
+        self._authorizer.user = True
+        rows: list[tuple[Any, ...]] = []
+        try:
+            for row in self._cursor:
+                rows.append(row)
+                bytes_max -= sum(map(value_bytes, row), 5)
+                if bytes_max < 0 or len(rows) >= rows_max:
+                    return rows, False
+            return rows, True
+        except STATEMENT_ERRORS as error:
+            self._fail(error)
+        finally:
+            self._authorizer.user = False
 
     def _columns(self, sql: str, info: _Info, epoch: int) -> tuple[str, ...]:
         """Of the statement that is being executed."""
@@ -408,6 +439,13 @@ class ReaderPool:
                 self._idle.append(reader)  # as _give_back does it, for what was short
             else:
                 self._give_back(reader)
+
+    def dedicated(self) -> Reader:
+        """A reader that is not of the pool: whoever has it closes its connection."""
+        with self._condition:
+            if self._closed:
+                raise OperationalError("the database is closed", code="closed")
+            return Reader(self._connect(), self._epoch, self._now_s)
 
     @contextmanager
     def snapshot(self) -> Iterator[apsw.Connection]:

@@ -8,6 +8,7 @@ May import: consensus, machine, journal, command, base.
 Never: a socket, a thread, a clock of its own; SQL; the client protocol.
 """
 
+from raftdb.machine import cursor_gone
 from raftdb.node.admission import Admission
 from raftdb.node.calls import Answer
 from raftdb.node.comparison import Comparison
@@ -29,4 +30,5 @@ __all__ = [
     "Replica",
     "Transaction",
     "Verdicts",
+    "cursor_gone",
 ]

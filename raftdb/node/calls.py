@@ -18,6 +18,8 @@ class Answer:
     """The log index that the answer reflects at least."""
     age_ms: int = -1
     """Of a read: what was committed longer ago than this is in it; -1: not known."""
+    cursor: int = 0
+    """Of a page: the cursor that has more; 0 when there is none."""
 
 
 Done = Callable[[Answer | None, Error | None], None]

@@ -23,6 +23,7 @@ from raftdb.command import ReadToken, Statement, encode_reply
 from raftdb.consensus.port import EnginePort, NotApplied, ReadOutcome
 from raftdb.machine import Machine, QueryStop
 from raftdb.node.calls import Answer
+from raftdb.node.cursors import Cursors, Page
 from raftdb.node.identity import Identity
 
 LINEARIZABLE = "linearizable"
@@ -73,6 +74,7 @@ class Reading:
         self._lanes = [0] * limits.readers_max
         """Reads on each lane. The first idle one is taken, so that a long read delays nobody, and
         quiet nodes keep one thread."""
+        self.cursors = Cursors(machine, ports, limits, self.lane)
         self._ready: deque[_Read] = deque()
         self._draining = False
 
@@ -112,9 +114,11 @@ class Reading:
         seen: ReadToken | None,
         max_age_s: float,
         call: Call,
+        page_rows: int = 0,
     ) -> None:
-        """Read at that level; the call's answer is the encoded results."""
-        read = _Read(statements, rows_max, call, max_age_s)
+        """Read at that level; the call's answer is the encoded results. `page_rows`: only so many
+        of them, and a cursor for the rest."""
+        read = _Read(statements, rows_max, call, max_age_s, page_rows)
         if level == LOCAL:
             self._soon(read)
         elif level == SESSION:
@@ -193,6 +197,9 @@ class Reading:
                 continue
             index = int(self._engine.applied_index)
             age_ms = -1 if self._fresh_s is None else int(self._age_s() * 1000) + 1
+            if read.page_rows:
+                self._open_cursor(read, index, age_ms)
+                continue
             try:
                 body = self._machine.query_briefly(read.statements, read.rows_max or None)
             except Exception as error:
@@ -211,21 +218,55 @@ class Reading:
                 return
 
     def _on_lane(self, read: _Read, index: int, age_ms: int) -> None:
-        lane = self._lanes.index(min(self._lanes))
-        self._lanes[lane] += 1
         call = read.call
-        stop = call.stop = QueryStop()
 
-        def work() -> bytes:
+        def work(stop: QueryStop) -> bytes:
             rows_max = read.rows_max or None
             return encode_reply(self._machine.query(*read.statements, rows_max=rows_max, stop=stop))
 
         def done(result: Any, error: BaseException | None) -> None:
-            self._lanes[lane] -= 1
             answer = Answer(result, index, age_ms) if error is None else None
             self._ended(call, answer, error)
 
-        self._executor.submit(f"read-{lane}", work, done)
+        call.stop = self.lane(work, done)
+
+    def lane(
+        self,
+        work: Callable[[QueryStop], Any],
+        done: Callable[[Any, BaseException | None], None],
+    ) -> QueryStop:
+        """Run `work` on the lane that has least to do, then `done` on the loop; what stops it."""
+        lane = self._lanes.index(min(self._lanes))
+        self._lanes[lane] += 1
+        stop = QueryStop()
+
+        def ended(result: Any, error: BaseException | None) -> None:
+            self._lanes[lane] -= 1
+            done(result, error)
+
+        self._executor.submit(f"read-{lane}", lambda: work(stop), ended)
+        return stop
+
+    def _open_cursor(self, read: _Read, index: int, age_ms: int) -> None:
+        [statement] = read.statements
+        done = self._paged(read.call)
+        read.call.stop = self.cursors.open(statement, read.page_rows, index, age_ms, done)
+
+    def fetch(self, cursor: int, rows: int, call: Call) -> None:
+        """The next page of a cursor. Its call-back may come before this returns."""
+        call.stop = self.cursors.fetch(cursor, rows, self._paged(call))
+
+    def _paged(self, call: Call) -> Callable[[Page | None, BaseException | None], None]:
+        def ended(page: Page | None, error: BaseException | None) -> None:
+            if page is None:
+                self._ended(call, None, error)
+            elif call.ended:
+                # These rows are lost, so the rest is of no use.
+                self.cursors.close(page.cursor)
+            else:
+                self._ended(call, Answer(page.body, page.index, page.age_ms, page.cursor), None)
+
+        return ended
 
     def _ended(self, call: Call, answer: Answer | None, error: BaseException | None) -> None:
         if error is None or isinstance(error, Error):
@@ -241,11 +282,17 @@ class Reading:
 class _Read:
     """One read on its way."""
 
-    __slots__ = ("call", "max_age_s", "rows_max", "statements")
+    __slots__ = ("call", "max_age_s", "page_rows", "rows_max", "statements")
 
     def __init__(
-        self, statements: tuple[Statement, ...], rows_max: int, call: Call, max_age_s: float
+        self,
+        statements: tuple[Statement, ...],
+        rows_max: int,
+        call: Call,
+        max_age_s: float,
+        page_rows: int,
     ) -> None:
+        self.page_rows = page_rows
         self.statements = statements
         self.rows_max = rows_max
         self.call = call

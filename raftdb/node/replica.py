@@ -198,10 +198,12 @@ class Replica:
         *,
         token: str = "",
         max_age_s: float = 0.0,
+        page_rows: int = 0,
     ) -> Cancellable | None:
         """Read at a level, all statements against one snapshot. The answer's body is an encoded
         reply. `token`: of SESSION, what the answer has to reflect; `max_age_s`: of BOUNDED. What
-        comes back can be cancelled; None when it was refused."""
+        comes back can be cancelled; None when it was refused. `page_rows`: of one statement, only
+        so many rows, and a cursor for the rest."""
         try:
             refused = self._refusal(local=level == LOCAL)
             if refused is not None:
@@ -214,8 +216,18 @@ class Replica:
         self._reads_waiting += 1
         call = self.call(timeout_s, done, _read_deadline)
         call.is_read = True
-        self._reading.begin(level, statements, rows_max, seen, max_age_s, call)
+        self._reading.begin(level, statements, rows_max, seen, max_age_s, call, page_rows)
         return call
+
+    def fetch(self, cursor: int, rows: int, timeout_s: float, done: Done) -> Cancellable:
+        """The next rows of a cursor. The answer's body is an encoded reply."""
+        call = self.call(timeout_s, done, _read_deadline)
+        self._executor.call_soon(self._reading.fetch, cursor, rows, call)
+        return call
+
+    def close_cursor(self, cursor: int) -> None:
+        """Let go of a cursor; harmless when it is closed."""
+        self._reading.cursors.close(cursor)
 
     def content_hash(self, index: int | None, timeout_s: float, done: Done) -> None:
         """The content hash, once `index` is applied here. The answer's body is a dict."""

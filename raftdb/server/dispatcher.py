@@ -12,7 +12,7 @@ import raftdb.wire as wire
 from raftdb.base.errors import AuthError, Error, InterfaceError, SessionError
 from raftdb.base.ids import NodeId
 from raftdb.command import Failed, Opened, SessionId, decode_reply
-from raftdb.node import Answer, Cancellable, Replica, Transaction
+from raftdb.node import Answer, Cancellable, Replica, Transaction, cursor_gone
 
 Send = Callable[[Any], None]
 Describe = Callable[[], dict[str, Any]]
@@ -32,6 +32,8 @@ class Dispatcher:
         self._closed = False
         self._reads: dict[int, Cancellable] = {}
         """Under way, by request id."""
+        self._cursors: set[int] = set()
+        """Open ones of this client."""
         self._handlers: dict[type, Callable[[Any], None]] = {
             wire.Execute: self._on_execute,
             wire.Query: self._on_query,
@@ -41,6 +43,9 @@ class Dispatcher:
             wire.Commit: self._on_commit,
             wire.Rollback: self._on_rollback,
             wire.Outcome: self._on_outcome,
+            wire.OpenCursor: self._on_open_cursor,
+            wire.FetchCursor: self._on_fetch,
+            wire.CloseCursor: self._on_close_cursor,
             wire.OpenSession: self._on_open,
             wire.AttachSession: self._on_attach,
             wire.CloseSession: self._on_close,
@@ -64,6 +69,8 @@ class Dispatcher:
         if self._transaction is not None:
             self._transaction.give_up(InterfaceError("the connection was closed"))
             self._transaction = None
+        for cursor in self._cursors:
+            self._replica.close_cursor(cursor)
 
     def handle(self, message: wire.Message) -> None:
         """Take one request. Its answer comes by `send`, at once or later."""
@@ -158,6 +165,37 @@ class Dispatcher:
         if read is not None:
             self._reads[message.request_id] = read
 
+    def _on_open_cursor(self, message: wire.OpenCursor) -> None:
+        read = self._replica.query(
+            message.level,
+            (message.statement,),
+            0,
+            message.timeout_ms / 1000,
+            self._answer(message.request_id, self._send_page),
+            token=message.token,
+            max_age_s=message.max_age_ms / 1000,
+            page_rows=message.rows,
+        )
+        if read is not None:
+            self._reads[message.request_id] = read
+
+    def _on_fetch(self, message: wire.FetchCursor) -> None:
+        if message.cursor not in self._cursors:
+            self._refuse(message.request_id, cursor_gone())
+            return
+        self._reads[message.request_id] = self._replica.fetch(
+            message.cursor,
+            message.rows,
+            message.timeout_ms / 1000,
+            self._answer(message.request_id, self._send_page),
+        )
+
+    def _on_close_cursor(self, message: wire.CloseCursor) -> None:
+        if message.cursor in self._cursors:
+            self._cursors.discard(message.cursor)
+            self._replica.close_cursor(message.cursor)
+        self._send(wire.Done(message.request_id))
+
     def _on_cancel(self, message: wire.Cancel) -> None:
         """A read is stopped; a write is never taken back."""
         read = self._reads.get(message.request_id)
@@ -228,6 +266,8 @@ class Dispatcher:
             self._under_way -= 1
             self._reads.pop(request_id, None)
             if self._closed:
+                if answer is not None and answer.cursor:
+                    self._replica.close_cursor(answer.cursor)
                 return
             if answer is None:
                 self._refuse(request_id, error or InterfaceError("no answer"))
@@ -259,6 +299,14 @@ class Dispatcher:
 
     def _send_rows(self, request_id: int, answer: Answer) -> None:
         for rows in wire.rows_messages(request_id, answer.index, answer.body, age_ms=answer.age_ms):
+            self._send(rows)
+
+    def _send_page(self, request_id: int, answer: Answer) -> None:
+        if answer.cursor:
+            self._cursors.add(answer.cursor)
+        for rows in wire.page_messages(
+            request_id, answer.cursor, answer.index, answer.body, answer.age_ms
+        ):
             self._send(rows)
 
     def _send_done(self, request_id: int, _answer: Answer) -> None:

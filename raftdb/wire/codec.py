@@ -129,6 +129,20 @@ _ENCODERS: dict[type, tuple[int, Callable[[Any], tuple[Any, ...]]]] = {
     m.Ping: (8, lambda v: (v.request_id,)),
     m.Transfer: (9, lambda v: (v.request_id, v.target, v.timeout_ms)),
     m.ContentHash: (10, lambda v: (v.request_id, v.index, v.timeout_ms)),
+    m.OpenCursor: (
+        12,
+        lambda v: (
+            v.request_id,
+            v.level,
+            v.timeout_ms,
+            v.rows,
+            v.token,
+            v.max_age_ms,
+            _statements((v.statement,)),
+        ),
+    ),
+    m.FetchCursor: (13, lambda v: (v.request_id, v.cursor, v.timeout_ms, v.rows)),
+    m.CloseCursor: (14, lambda v: (v.request_id, v.cursor)),
     m.Cancel: (11, lambda v: (v.request_id,)),
     m.Begin: (20, lambda v: (v.request_id, v.timeout_ms, v.foreign_keys)),
     m.Transact: (21, lambda v: (v.request_id, v.timeout_ms, pack_statement(v.statement))),
@@ -149,6 +163,10 @@ _ENCODERS: dict[type, tuple[int, Callable[[Any], tuple[Any, ...]]]] = {
     m.ErrorMessage: (69, lambda v: (v.request_id, v.error)),
     m.Goodbye: (70, lambda v: (0, v.reason)),
     m.Done: (71, lambda v: (v.request_id,)),
+    m.CursorRows: (
+        72,
+        lambda v: (v.request_id, v.cursor, v.index, v.chunk, v.last, v.age_ms),
+    ),
 }
 
 
@@ -465,6 +483,46 @@ def _read_query(
     )
 
 
+def _read_open_cursor(
+    rid: Any,
+    level: Any,
+    timeout_ms: Any,
+    rows: Any,
+    token: Any,
+    max_age_ms: Any,
+    statements: Any,
+) -> m.OpenCursor:
+    query = _read_query(rid, level, timeout_ms, 0, token, max_age_ms, statements)
+    if len(query.statements) != 1 or len(query.statements[0].parameter_sets) != 1:
+        raise ValueError("a cursor is of one statement with one parameter set")
+    return m.OpenCursor(
+        query.request_id,
+        query.level,
+        query.timeout_ms,
+        _integer(rows, "rows", 1),
+        query.statements[0],
+        query.token,
+        query.max_age_ms,
+    )
+
+
+def _read_fetch_cursor(rid: Any, cursor: Any, timeout_ms: Any, rows: Any) -> m.FetchCursor:
+    cursor = _integer(cursor, "the cursor", 1)
+    return m.FetchCursor(_rid(rid), cursor, _timeout(timeout_ms), _integer(rows, "rows", 1))
+
+
+def _read_close_cursor(rid: Any, cursor: Any) -> m.CloseCursor:
+    return m.CloseCursor(_rid(rid), _integer(cursor, "the cursor", 1))
+
+
+def _read_cursor_rows(
+    rid: Any, cursor: Any, index: Any, chunk: Any, last: Any, age_ms: Any
+) -> m.CursorRows:
+    rows = _read_rows(rid, index, chunk, last, age_ms)
+    cursor = _integer(cursor, "the cursor", 0)
+    return m.CursorRows(rows.request_id, cursor, rows.index, rows.chunk, rows.last, rows.age_ms)
+
+
 def _read_status(rid: Any) -> m.Status:
     return m.Status(_rid(rid))
 
@@ -579,6 +637,9 @@ _DECODERS: dict[int, Callable[..., m.Message]] = {
     9: _read_transfer,
     10: _read_content_hash,
     11: _read_cancel,
+    12: _read_open_cursor,
+    13: _read_fetch_cursor,
+    14: _read_close_cursor,
     20: _read_begin,
     21: _read_transact,
     22: _read_commit,
@@ -592,4 +653,5 @@ _DECODERS: dict[int, Callable[..., m.Message]] = {
     69: _read_error,
     70: _read_goodbye,
     71: _read_done,
+    72: _read_cursor_rows,
 }

@@ -58,12 +58,15 @@ _REQUESTS = (
     m.Rollback,
     m.Outcome,
     m.Query,
+    m.OpenCursor,
+    m.FetchCursor,
+    m.CloseCursor,
     m.Status,
     m.Ping,
     m.Transfer,
     m.ContentHash,
 )
-_REPLIES = (m.Result, m.Rows, m.Info, m.Pong, m.Done, m.ErrorMessage)
+_REPLIES = (m.Result, m.Rows, m.CursorRows, m.Info, m.Pong, m.Done, m.ErrorMessage)
 _WHILE_OPEN = (*_REQUESTS, *_REPLIES, m.Cancel)
 
 TRANSITIONS: Mapping[State, Mapping[type, State]] = {
@@ -190,7 +193,7 @@ class _Side:
             request_id = message.request_id
             if request_id not in self._open:
                 raise blame(f"{kind.__name__} for request {request_id}, which is not open")
-            if kind is not m.Rows or message.last:
+            if kind not in _IN_PIECES or message.last:
                 self._open.discard(request_id)
         elif kind is m.Welcome:
             self._welcomed(message)
@@ -212,6 +215,7 @@ class _Side:
         raise NotImplementedError
 
 
+_IN_PIECES = frozenset((m.Rows, m.CursorRows))
 _REQUEST_TYPES = frozenset(_REQUESTS)
 _REPLY_TYPES = frozenset(_REPLIES)
 _CLIENT_TYPES = frozenset((m.Hello, *_REQUESTS, m.Cancel))

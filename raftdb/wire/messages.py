@@ -9,6 +9,9 @@ are open on its connection; each reply repeats it. Replies may come in any order
     CloseSession     Result
     Execute          Result (command.Results, Failed or ResultDropped)
     Query            Rows, the last one with `last`; joined they are command.encode_reply bytes
+    OpenCursor       CursorRows, as Rows: one page
+    FetchCursor      CursorRows
+    CloseCursor      Done
     Status           Info
     Ping             Pong
     Transfer         Done
@@ -181,6 +184,40 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenCursor:
+    """A read of one statement, whose rows are taken a page at a time from one snapshot."""
+
+    request_id: int
+    level: str
+    timeout_ms: int
+    """Of the first page."""
+    rows: int
+    """Rows of the first page at most."""
+    statement: Statement
+    """With one parameter set."""
+    token: str = ""
+    max_age_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FetchCursor:
+    """The next page of a cursor that this connection opened."""
+
+    request_id: int
+    cursor: int
+    timeout_ms: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class CloseCursor:
+    """Let go of a cursor of this connection; harmless when it is closed."""
+
+    request_id: int
+    cursor: int
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """How is this node, and what does it know of the cluster?"""
 
@@ -268,6 +305,22 @@ class Rows:
 
 
 @dataclass(frozen=True, slots=True)
+class CursorRows:
+    """A piece of a page, in order."""
+
+    request_id: int
+    cursor: int
+    """0: the page is the last one, and the cursor is closed."""
+    index: int
+    """Log index that the cursor's snapshot holds at least."""
+    chunk: bytes
+    last: bool
+    """The last piece of this page."""
+    age_ms: int = -1
+    """As in Rows; of the moment when the cursor was opened."""
+
+
+@dataclass(frozen=True, slots=True)
 class Info:
     """Named facts. Keys that a reader does not know are to be ignored."""
 
@@ -325,14 +378,17 @@ Request = (
     | Rollback
     | Outcome
     | Query
+    | OpenCursor
+    | FetchCursor
+    | CloseCursor
     | Status
     | Ping
     | Transfer
     | ContentHash
 )
-"""What gets exactly one reply (Rows count as one)."""
+"""What gets exactly one reply (Rows, and CursorRows, count as one)."""
 
-Reply = Result | Rows | Info | Pong | Done | ErrorMessage
+Reply = Result | Rows | CursorRows | Info | Pong | Done | ErrorMessage
 
 ClientMessage = Hello | Request | Cancel
 ServerMessage = Welcome | Reply | Goodbye
@@ -364,3 +420,16 @@ def rows_messages(
     for start in range(0, max(len(encoded), 1), chunk_bytes):
         end = start + chunk_bytes
         yield Rows(request_id, index, bytes(view[start:end]), end >= len(encoded), age_ms)
+
+
+def page_messages(
+    request_id: int,
+    cursor: int,
+    index: int,
+    encoded: bytes,
+    age_ms: int = -1,
+    chunk_bytes: int = ROWS_CHUNK_BYTES,
+) -> Iterator[CursorRows]:
+    """The same for a page of a cursor."""
+    for rows in rows_messages(request_id, index, encoded, chunk_bytes):
+        yield CursorRows(request_id, cursor, index, rows.chunk, rows.last, age_ms)

@@ -192,3 +192,79 @@ def test_every_level_at_every_member(members: Members, level: str) -> None:
                         assert cursor.age_s is not None
                         assert cursor.age_s <= 5
                 assert reader.token >= writer.token or level == "local"
+
+
+def open_cursors(members: Members) -> int:
+    found = 0
+    for node in members.running():
+        assert node._assembly is not None
+        found += len(node._assembly.replica._reading.cursors)
+    return found
+
+
+@pytest.mark.parametrize("read", ["linearizable", "local"])
+def test_a_stream_is_one_snapshot_and_comes_in_pages(members: Members, read: str) -> None:
+    leader = members.leader()
+    with leader.connect(timeout=20.0) as db, leader.connect(prefer="n2") as reader:
+        db.executescript("DROP TABLE IF EXISTS many; CREATE TABLE many (a)")
+        db.executemany("INSERT INTO many VALUES (?)", [(n,) for n in range(15_000)])
+        reader.see(db.token)
+        if read == "local":
+            reader.execute("SELECT 1", read="session")
+        cursor = reader.execute("SELECT a FROM many ORDER BY rowid", stream=True, read=read)
+        assert cursor.description is not None
+        assert cursor.index > 0
+        seen = [cursor.fetchone()[0] for _ in range(3_000)]
+        db.execute("DELETE FROM many")
+        seen += [row[0] for row in cursor.fetchmany(4_500)]
+        assert len(cursor._rows) <= 2_000
+        assert open_cursors(members) == 1
+        # The connection is free for other things meanwhile.
+        assert reader.execute("SELECT count(*) FROM many").fetchone() == (0,)
+        seen += [row[0] for row in cursor]
+        assert seen == list(range(15_000))
+        assert open_cursors(members) == 0
+        assert cursor.fetchall() == []
+        empty = reader.execute("SELECT a FROM many", stream=True)
+        assert empty.fetchall() == []
+        assert empty.description is not None
+
+
+def test_a_stream_that_is_left_or_cut_or_wrong(members: Members) -> None:
+    leader = members.leader()
+    many = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT x FROM c"
+
+    def until_closed() -> None:
+        deadline = time.monotonic() + 10
+        while open_cursors(members):
+            assert time.monotonic() < deadline
+
+    with leader.connect() as db:
+        cursor = db.execute(many, stream=True)
+        assert cursor.fetchmany(2) == [(1,), (2,)]
+        cursor.execute("SELECT 7")
+        assert cursor.fetchall() == [(7,)]
+        until_closed()
+        cursor = db.execute(many, stream=True)
+        db.close()
+    until_closed()
+    with leader.connect() as db:
+        for sql in ("DELETE FROM nowhere", "WITH x AS (SELECT 1) DELETE FROM warm"):
+            with pytest.raises(ProgrammingError, match="only queries"):
+                db.execute(sql, stream=True)
+        with pytest.raises(ProgrammingError, match="nonsense"):
+            db.execute("SELECT nonsense", stream=True)
+        with pytest.raises(raftdb.DeadlineError):
+            db.execute(ENDLESS, stream=True, timeout=0.3)
+        until_closed()
+        cursor = db.execute(many, stream=True)
+        assert leader._assembly is not None
+        cursors = leader._assembly.replica._reading.cursors
+        assert leader._loop is not None
+        for number in list(cursors._open):
+            leader._loop.call_soon_threadsafe(cursors.close, number)
+        until_closed()
+        with pytest.raises(raftdb.OperationalError) as caught:
+            cursor.fetchall()
+        assert caught.value.code == "cursor_gone"
+        assert db.execute("SELECT 1").fetchone() == (1,)

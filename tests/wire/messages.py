@@ -54,6 +54,9 @@ REQUESTS: tuple[Any, ...] = (
     wire.Outcome(18, 5000, bytes(range(40)), 9),
     wire.Outcome(19, 5000, b"", 0, Key("order-42")),
     wire.Execute(20, 9, 8, 5000, (STATEMENT, Statement("x", ({"a": 1},))), False),
+    wire.OpenCursor(21, "bounded", 100, 50, Statement("SELECT ?", ((1,),)), "r1.x", 250),
+    wire.FetchCursor(22, 3, 100, 50),
+    wire.CloseCursor(23, 3),
 )
 REPLIES: tuple[Any, ...] = (
     wire.Result(1, 77, b"reply"),
@@ -77,6 +80,10 @@ REPLIES: tuple[Any, ...] = (
     wire.Result(18, 5, b""),
     wire.Result(19, 5, b""),
     wire.Result(20, 5, b""),
+    wire.CursorRows(21, 3, 7, b"ab", False),
+    wire.CursorRows(21, 3, 7, b"c", True, 4),
+    wire.CursorRows(22, 0, 7, b"", True),
+    wire.Done(23),
 )
 
 
@@ -139,6 +146,18 @@ requests = st.one_of(
         statements,
         st.integers(0, 1000),
     ),
+    st.builds(
+        wire.OpenCursor,
+        request_ids,
+        st.sampled_from(wire.LEVELS),
+        timeouts,
+        st.integers(1, 1000),
+        st.builds(Statement, names, st.tuples(parameters)),
+        st.text(max_size=64).filter(lambda text: text.isprintable()),
+        st.integers(0, 1000),
+    ),
+    st.builds(wire.FetchCursor, request_ids, st.integers(1, 1000), timeouts, st.integers(1, 9)),
+    st.builds(wire.CloseCursor, request_ids, st.integers(1, 1000)),
     st.builds(wire.Status, request_ids),
     st.builds(wire.Ping, request_ids),
     st.builds(wire.Transfer, request_ids, st.none() | names, timeouts),
@@ -163,6 +182,15 @@ replies = st.one_of(
         st.integers(0, 1 << 60),
         st.binary(max_size=50),
         st.booleans(),
+    ),
+    st.builds(
+        wire.CursorRows,
+        request_ids,
+        st.integers(0, 1000),
+        st.integers(0, 1 << 60),
+        st.binary(max_size=50),
+        st.booleans(),
+        st.integers(-1, 1000),
     ),
     st.builds(wire.Info, request_ids, st.dictionaries(names, plain, max_size=4)),
     st.builds(wire.Pong, request_ids),

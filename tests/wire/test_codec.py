@@ -57,6 +57,9 @@ def test_kinds_are_numbers_that_never_change() -> None:
         "Transfer": 9,
         "ContentHash": 10,
         "Cancel": 11,
+        "OpenCursor": 12,
+        "FetchCursor": 13,
+        "CloseCursor": 14,
         "Welcome": 64,
         "Begin": 20,
         "Transact": 21,
@@ -70,6 +73,7 @@ def test_kinds_are_numbers_that_never_change() -> None:
         "ErrorMessage": 69,
         "Goodbye": 70,
         "Done": 71,
+        "CursorRows": 72,
     }
 
 
