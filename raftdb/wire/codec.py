@@ -24,6 +24,7 @@ from raftdb.command.codec import pack_key, pack_statement, unpack_key, unpack_re
 from raftdb.command.token import TOKEN_CHARACTERS_MAX
 from raftdb.wire import messages as m
 from raftdb.wire.errors import LocalProtocolError, RemoteProtocolError
+from raftdb.wire.shape import SKIP_BYTES, check_shape
 
 MAGIC = "raftdb"
 INTEGER_MAX = (1 << 63) - 1
@@ -37,8 +38,6 @@ VERSIONS_MAX = 16
 MEMBERS_MAX = 64
 INFO_DEPTH_MAX = 8
 
-SKIP_BYTES = 1_024
-COUNT_BYTES = 256 * 1_024
 
 _VALUE_TYPES = frozenset((type(None), int, float, str, bytes))
 _ROLES = ("leader", "follower", "candidate", "stopped")
@@ -191,69 +190,6 @@ def decode(body: bytes | memoryview, values_max: int) -> m.Message:
             f"a message does not decode: {error}",
             hint="the other side speaks another protocol or a newer version of this one",
         ) from error
-
-
-def check_shape(body: bytes | memoryview, values_max: int) -> None:
-    """Walk msgpack without building it. Raises ValueError when more is claimed than is there, or
-    when there are more than `values_max` values."""
-    if len(body) > COUNT_BYTES:
-        _count_values(body, values_max)
-        return
-    walker = msgpack.Unpacker(max_buffer_size=len(body), read_size=min(len(body), 4_096))
-    walker.feed(body)
-    try:
-        walker.skip()
-    except msgpack.OutOfData:
-        raise ValueError("it ends early") from None
-
-
-def _count_values(body: bytes | memoryview, values_max: int) -> None:
-    sizes, position, end, pending, count = _SIZES, 0, len(body), 1, 0
-    while pending:
-        if position >= end or count >= values_max:
-            break
-        head = body[position]
-        pending -= 1
-        count += 1
-        if head < 0x80 or head >= 0xE0:
-            position += 1
-        elif head < 0x90:
-            pending += 2 * (head & 15)
-            position += 1
-        elif head < 0xA0:
-            pending += head & 15
-            position += 1
-        elif head < 0xC0:
-            position += 1 + (head & 31)
-        else:
-            fixed, length_bytes, per_length = sizes[head - 0xC0]
-            position += 1
-            if length_bytes:
-                length = int.from_bytes(body[position : position + length_bytes], "big")
-                position += length_bytes
-                if per_length:
-                    pending += per_length * length
-                else:
-                    position += length
-            position += fixed
-        if pending > end - position:
-            raise ValueError("it claims more elements than it has bytes")
-    if pending and count >= values_max:
-        raise ValueError(f"it has more than {values_max} values")
-    if pending or position != end:
-        raise ValueError("it ends early or has bytes to spare")
-
-
-# Of the heads 0xC0 to 0xDF: bytes of a fixed size; bytes of the length field; elements per unit of
-# length (0: the length counts bytes).
-# fmt: off
-_FIXED = (0, 0, 0, 0,  0, 0, 0,  1, 1, 1,  4, 8,  1, 2, 4, 8,  1, 2, 4, 8,
-          2, 3, 5, 9, 17,  0, 0, 0,  0, 0, 0, 0)
-_LENGTH = (0, 0, 0, 0,  1, 2, 4,  1, 2, 4,  0, 0,  0, 0, 0, 0,  0, 0, 0, 0,
-           0, 0, 0, 0, 0,  1, 2, 4,  2, 4, 2, 4)
-_ELEMENTS = (0,) * 28 + (1, 1, 2, 2)
-# fmt: on
-_SIZES = tuple(zip(_FIXED, _LENGTH, _ELEMENTS, strict=True))
 
 
 def _shown(value: Any) -> str:

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from raftdb import wire
 from raftdb.base.errors import DataError
 from raftdb.command import Statement
-from raftdb.wire.codec import COUNT_BYTES, check_shape, decode, encode
+from raftdb.wire.codec import decode, encode
+from raftdb.wire.shape import COUNT_BYTES, check_shape
 from tests.wire.messages import (
     CLUSTER,
     HELLO,
