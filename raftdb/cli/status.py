@@ -46,6 +46,8 @@ def status(url: str | None, directory: Path | None, timeout: float, as_json: boo
 
 def status_dict(state: ClusterState) -> dict[str, Any]:
     """For --json."""
+    from raftdb.ops.status import archives_of
+
     return {
         "cluster_id": state.cluster_id,
         "healthy": state.healthy,
@@ -53,6 +55,7 @@ def status_dict(state: ClusterState) -> dict[str, Any]:
         "members": len(state.nodes),
         "with_leader": state.with_leader,
         "quorum": state.quorum,
+        "archive": archives_of(state),
         "problems": state.problems,
         "nodes": [
             {
@@ -111,4 +114,19 @@ def status_lines(state: ClusterState) -> list[str]:
         f"with the leader ({state.leader or 'none'})",
         "",
         *(line.rstrip() for line in table.splitlines()),
+        *_archive_lines(state),
     ]
+
+
+def _archive_lines(state: ClusterState) -> list[str]:
+    from raftdb.ops.status import archives_of
+
+    lines = []
+    for one in archives_of(state):
+        age_s = one["verified_age_s"]
+        verified = "never verified" if age_s is None else f"verified {age_s / 3600:.1f} h ago"
+        lines.append(
+            f"archive {one['url']}: up to entry {one['archived_index']}, "
+            f"{one['lag_s']:.1f} s behind, {verified}{', ALARM' if one['alarm'] else ''}"
+        )
+    return ["", *lines] if lines else []

@@ -202,6 +202,18 @@ def _state_of(answer: Mapping[str, Any], address: str) -> NodeState:
     )
 
 
+def archives_of(state: ClusterState) -> list[dict[str, Any]]:
+    """Each destination of the archive, by the node that knows it to be furthest."""
+    best: dict[str, dict[str, Any]] = {}
+    for node in state.nodes:
+        for one in node.facts.get("archive", ()):
+            facts = {**one, "node_id": node.node_id}
+            known = best.get(one["url"])
+            if known is None or one["archived_index"] > known["archived_index"]:
+                best[one["url"]] = facts
+    return list(best.values())
+
+
 def _problems(state: ClusterState) -> list[str]:
     found = []
     if state.leader is None:
@@ -218,6 +230,12 @@ def _problems(state: ClusterState) -> list[str]:
         days = node.certificate_days_left
         if days is not None and days < 30:
             found.append(f"the certificate of {node.node_id} expires in {days:.0f} days")
+    for one in archives_of(state):
+        if one["alarm"]:
+            found.append(
+                f"the archive {one['url']} is {one['lag_s']:.0f} s behind"
+                + (f": {one['error']}" if one["error"] else "")
+            )
     versions = sorted({node.version for node in state.nodes if node.version})
     if len(versions) > 1:
         found.append("nodes run different versions: " + ", ".join(versions))

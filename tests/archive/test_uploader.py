@@ -15,8 +15,11 @@ import pytest
 import raftdb
 from raftdb.archive import Archive, Keyring, Point, Sealer, Sources, load_timeline, open_store
 from raftdb.base.config import ArchiveConfig, load_config
+from raftdb.cli.status import status_lines
 from raftdb.consensus.entry import decode_payloads
 from raftdb.ops.found import found_local
+from raftdb.ops.status import cluster_status
+from raftdb.ops.target import Target
 from raftdb.runtime import RealClock
 from tests.archive.support import restored
 
@@ -140,6 +143,10 @@ def test_an_outage_raises_an_alarm_and_the_backlog_drains_by_itself(tmp_path: Pa
             connection.execute("INSERT INTO t VALUES (1)")
             connection.commit()
             wait_for("the alarm", lambda: archives(node)[0]["alarm"])
+            state = cluster_status(Target(f"raftdb://{node.config.client_listen}/?insecure=1"))
+            [line] = [line for line in status_lines(state) if line.startswith("archive file://")]
+            assert line.endswith("never verified, ALARM")
+            assert any("behind: cannot" in problem for problem in state.problems)
             assert "cannot" in archives(node)[0]["error"]
             for number in range(20):
                 connection.execute("INSERT INTO t VALUES (?)", (number,))
