@@ -77,9 +77,11 @@ class _Comparison:
         self._build = base.link.manifest.note
         self._object = ""
 
-    def expect(self, source: Source, entries: Sequence[ArchiveEntry]) -> None:
+    def expect(self, source: Source, entries: Sequence[ArchiveEntry], *, more: bool) -> None:
+        """Of these entries, and with `more` of those before, which are not all applied yet."""
         self._object = source.link.manifest.object
-        self.expected = {
+        known = self.expected if more else {}
+        self.expected = known | {
             (entry.index, place): entry.hash_at(place)
             for entry in entries
             for place in range(len(entry.hashes) // 16)
@@ -311,50 +313,69 @@ class _Restore:
             if way is None:
                 self._sources.plan(target)
                 raise ArchiveDamagedError(f"entry {at + 1}", "is in no readable object")
+            waiting: list[_Entry] = []
             for source, found in each(read_segment, way):
                 if isinstance(found, ArchiveDamagedError | ArchiveUnavailableError):
                     self._reject(source, found)
                     break
                 if isinstance(found, Exception):
                     raise found
-                at = int(machine.applied()[0])
+                at = int(machine.applied()[0]) + len(waiting)
                 entries = [one for one in found if at < one.index <= needed]
-                compare.expect(source, entries)
-                requests += self._apply(machine, entries, target)
+                compare.expect(source, entries, more=bool(waiting))
+                fresh = [self._decoded(one, target) for one in entries]
+                requests += sum(len(one.payloads) for one in fresh)
+                waiting = _apply_all_of(machine, waiting, fresh)
                 self._progress("log", int(machine.applied()[0]) - start, needed - start)
+            else:
+                self._apply_held(machine, waiting, needed)
         return requests
+
+    def _apply_held(self, machine: Machine, waiting: list[_Entry], needed: int) -> None:
+        """The last entries wait for the verdict on a request that ran long: it stands in the log
+        behind them, and is looked up there without being applied."""
+        if not waiting:
+            return
+        for entry in self._sources.entries(needed + 1, self._sources.last().index):
+            later = _Entry(Index(entry.index), Term(entry.term), self._decode(entry.data))
+            if machine.look_ahead([later]):
+                waiting = _apply(machine, waiting)
+                break
+        if waiting:
+            index, position = machine.held() or (needed, 0)
+            raise ConfigError(
+                f"request {position} of entry {index} ran long, and the archive ends before what "
+                "became of it",
+                code="not_restorable",
+                hint="name a moment before it",
+            )
 
     def _reject(self, source: Source, error: Error) -> None:
         if not isinstance(error, ArchiveDamagedError):
             error = ArchiveDamagedError(source.link.manifest.object, error.message)
         self._sources.reject(source, error)
 
-    def _apply(self, machine: Machine, entries: Sequence[ArchiveEntry], target: Point) -> int:
-        batch: list[_Entry] = []
-        requests = 0
-        for entry in entries:
-            payloads = self._decode(entry.data)
-            if entry.index > target.index:
-                if target.position > len(payloads):
-                    raise ConfigError(
-                        f"entry {entry.index} has {len(payloads)} requests",
-                        hint=f"{target} names one that there is not",
-                    )
-                payloads = payloads[: target.position]
-            batch.append(_Entry(Index(entry.index), Term(entry.term), payloads))
-            requests += len(payloads)
-            if len(batch) % APPLY_ENTRIES == 0:
-                batch = _apply(machine, batch)
-                if machine.wal_bytes() > 64 << 20:
-                    machine.checkpoint()
-        if batch and _apply(machine, batch):
-            index = machine.held() or (0, 0)
-            raise ConfigError(
-                f"request {index[1]} of entry {index[0]} ran long, and what became of it stands in "
-                "the log behind the point that was asked for",
-                hint="name a point before it, or a later one",
-            )
-        return requests
+    def _decoded(self, entry: ArchiveEntry, target: Point) -> _Entry:
+        payloads = self._decode(entry.data)
+        if entry.index > target.index:
+            if target.position > len(payloads):
+                raise ConfigError(
+                    f"entry {entry.index} has {len(payloads)} requests",
+                    hint=f"{target} names one that there is not",
+                )
+            payloads = payloads[: target.position]
+        return _Entry(Index(entry.index), Term(entry.term), payloads)
+
+
+def _apply_all_of(machine: Machine, waiting: list[_Entry], fresh: Sequence[_Entry]) -> list[_Entry]:
+    """Apply what waits and what is new, some at a time; what is left waits for a verdict."""
+    for entry in fresh:
+        waiting.append(entry)
+        if len(waiting) % APPLY_ENTRIES == 0:
+            waiting = _apply(machine, waiting)
+            if machine.wal_bytes() > 64 << 20:
+                machine.checkpoint()
+    return _apply(machine, waiting)
 
 
 def _apply(machine: Machine, batch: list[_Entry]) -> list[_Entry]:

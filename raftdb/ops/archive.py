@@ -33,7 +33,7 @@ from raftdb.base.config import ArchiveConfig
 from raftdb.base.errors import ConfigError
 from raftdb.base.ports import Clock, Files
 from raftdb.base.startup import time_text
-from raftdb.command import Execute, decode_request
+from raftdb.command import Commit, Execute, decode_request
 from raftdb.machine import fingerprint
 
 __all__ = [
@@ -272,9 +272,13 @@ def archive_log(
         payloads = decode(entry.data)
         for position, payload in enumerate(payloads):
             request = decode_request(payload)
-            if not isinstance(request, Execute):
+            if isinstance(request, Commit):
+                texts = [one.statement.sql for one in request.statements]
+            elif isinstance(request, Execute):
+                texts = [one.sql for one in request.statements]
+            else:
                 continue
-            sql = "; ".join(statement.sql for statement in request.statements)
+            sql = "; ".join(texts)
             if wanted is not None and wanted not in _plain(sql):
                 continue
             is_last = position == len(payloads) - 1
@@ -285,7 +289,7 @@ def archive_log(
                 digest=hashlib.blake2b(sql.encode(), digest_size=8).hexdigest(),
                 tables=_tables(sql),
                 sql=sql if len(sql) <= SQL_SHOWN else sql[:SQL_SHOWN] + "…",
-                statements=len(request.statements),
+                statements=len(texts),
             )
 
 

@@ -18,9 +18,13 @@ from raftdb.archive import (
 )
 from raftdb.archive.records import Claim
 from raftdb.base.errors import ConfigError
+from raftdb.base.ids import Index, Term
+from raftdb.command import Verdict, encode_request
 from raftdb.consensus.entry import decode_payloads
+from raftdb.machine import patience
 from tests.archive.support import KEYS, Live, filled, restored, sources
-from tests.machine.support import HISTORY
+from tests.machine.support import HISTORY, Entry, stamp
+from tests.machine.test_patience import LONG
 
 
 def test_every_request_is_a_restore_point_with_the_hash_recorded_live(tmp_path: Path) -> None:
@@ -189,4 +193,92 @@ def test_nothing_readable_is_in_an_encrypted_archive(tmp_path: Path) -> None:
         path.read_bytes() for path in (tmp_path / "archive").rglob("*") if path.is_file()
     )
     assert b"secret" not in stored
+    live.close()
+
+
+def test_a_replay_that_differs_from_what_was_recorded_is_an_error(tmp_path: Path) -> None:
+    """As with a release whose SQLite computes otherwise."""
+    live = Live(tmp_path, open_store(f"file://{tmp_path}/archive"))
+    live.run(("CREATE TABLE t(id INTEGER PRIMARY KEY, x)",))
+    live.base()
+    live.run(("INSERT INTO t(x) VALUES (1)",))
+    index = live.run(("INSERT INTO t(x) VALUES (2)",), ("INSERT INTO t(x) VALUES (3)",))
+    live.hashes[index, 1] = bytes(16)
+    live.segment()
+    found = sources(live.store)
+    with pytest.raises(ArchiveDamagedError, match=f"request 1 of entry {index} gave content hash"):
+        restored(found, tmp_path / "work")
+    _plan, done = restored(found, tmp_path / "before", Point(index - 1, 1))
+    assert done.content == live.hashes[index, 0]
+    live.close()
+
+
+def test_a_moment_without_a_recorded_hash_is_restored_and_said_not_to_be_proven(
+    tmp_path: Path,
+) -> None:
+    live = Live(tmp_path, open_store(f"file://{tmp_path}/archive"))
+    live.run(("CREATE TABLE t(id INTEGER PRIMARY KEY, x)",))
+    live.base()
+    index = live.run(("INSERT INTO t(x) VALUES (1)",))
+    del live.hashes[index, 0]
+    live.segment()
+    _plan, done = restored(sources(live.store), tmp_path / "work")
+    assert not done.proven
+    assert done.compared == 0
+    assert done.content == live.machine.content_hash().total
+    live.close()
+
+
+def test_a_gap_is_named_and_the_next_base_goes_on(tmp_path: Path) -> None:
+    live = filled(tmp_path)
+    before = live.index
+    for number in range(4):
+        live.run((f"INSERT INTO t(x) VALUES ({number})",))
+    live.tail = live.writer.gap(live.tail, 1, live.index - 1, "the journal's bound was reached")
+    assert not live.tail.has_base
+    live.base()
+    live.run(("INSERT INTO t(x) VALUES (9)",))
+    live.segment()
+    found = sources(live.store)
+    assert found.problems == []
+    with pytest.raises(NotRestorableError, match="never archived: the journal's bound"):
+        found.plan(Point(before + 2))
+    for number, index in enumerate((before, live.index)):
+        _plan, done = restored(found, tmp_path / f"work-{number}", Point(index))
+        assert done.proven
+    live.close()
+
+
+def test_a_request_that_ran_long_and_its_verdict_in_a_later_segment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "HOLD_STEPS", 20_000)
+    live = Live(tmp_path, open_store(f"file://{tmp_path}/archive"))
+    live.run(("CREATE TABLE t(a)",))
+    live.base()
+    first = live.database.next_index
+    long = Entry(
+        Index(first),
+        Term(1),
+        tuple(
+            encode_request(live.database.request(sql))
+            for sql in ("INSERT INTO t VALUES (1)", LONG, "INSERT INTO t VALUES (3)")
+        ),
+    )
+    other = encode_request(live.database.request("INSERT INTO t VALUES (4)"))
+    between = Entry(Index(first + 1), Term(1), (other,))
+    verdict = Verdict(stamp(90), first, 1, True)
+    said = Entry(Index(first + 2), Term(1), (encode_request(verdict),))
+    assert live.machine.apply([long]) == []
+    assert live.machine.look_ahead([between, said])
+    live.database.apply_entries(long, between, said)
+    for entry in (long, between, said):
+        one = live.entries(int(entry.index), int(entry.index))
+        live.tail = live.writer.segment(live.tail, 1, one, live.times[int(entry.index)])
+    found = sources(live.store)
+    for number, point in enumerate((Point(first + 2), Point(first), Point(first, 1))):
+        _plan, done = restored(found, tmp_path / f"work-{number}", point)
+        assert done.proven
+    _plan, done = restored(found, tmp_path / "before", Point(first - 1, 1))
+    assert done.content == live.hashes[first, 0]
     live.close()
