@@ -20,6 +20,7 @@ from bench import embedded_read as embedded_module
 from bench import host, report
 from bench import profile as profile_module
 from bench import timeline as timeline_module
+from bench import transactions as transactions_module
 from bench.errors import BenchError
 from bench.targets import ALL, Options
 
@@ -271,6 +272,46 @@ def embedded_read(
         path = output or RESULTS / host.file_name(results)
         commits_module.save(results, path)
         embedded_module.show(found, console)
+        console.print(f"results in {path}", highlight=False)
+
+    _guarded(work)
+
+
+@main.command("transactions")
+@click.option("--rounds", default=5, type=click.IntRange(1, 100), help="Interleaved rounds.")
+@click.option("--seconds", default=3.0, type=click.FloatRange(0.2, 600), help="Of one run.")
+@click.option("--directory", help="As in commits.")
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The JSON file of results.  [default: bench/results/transactions-DATE.json]",
+)
+@click.option("--quick", is_flag=True, help="Only see that it runs: 1 round of 1 s.")
+def transactions(
+    rounds: int, seconds: float, directory: str | None, output: Path | None, quick: bool
+) -> None:
+    """An interactive transaction of three statements, beside a single write."""
+    console = _console()
+
+    def work() -> None:
+        place, disk = host.work_directory(directory)
+        try:
+            found = transactions_module.run(
+                1 if quick else rounds,
+                1.0 if quick else seconds,
+                place,
+                lambda line: console.print(line, highlight=False),
+            )
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+        results = {
+            **host.record("transactions", disk),
+            "versions": ALL["raftdb"](Options()).prepare(),
+            "runs": [asdict(item) for item in found],
+        }
+        path = output or RESULTS / host.file_name(results)
+        commits_module.save(results, path)
+        transactions_module.show(found, console)
         console.print(f"results in {path}", highlight=False)
 
     _guarded(work)

@@ -124,7 +124,7 @@ _LOCAL_TABLES = frozenset(
     ("bytecode", "dbstat", "sqlite_dbpage", "sqlite_memstat", "sqlite_stmt", "tables_used")
 )
 
-_TRANSACTION = "transactions come as a batch: give all statements in one request"
+_TRANSACTION = "a request is a transaction of its own: send a batch, or begin() one"
 _TEMPORARY = "temporary objects belong to one node; use an ordinary table"
 OWN_NAMES = f"names that begin with {PREFIX} belong to raftdb"
 

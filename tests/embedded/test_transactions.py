@@ -10,6 +10,7 @@ import pytest
 
 import raftdb
 from raftdb.client import Connection
+from raftdb.client.actions import Await, LinkError, Transmit
 from tests.embedded.conftest import Members
 
 
@@ -291,3 +292,32 @@ def test_what_became_of_a_request(members: Members, db: Connection) -> None:
         assert other.outcome(session=unknown.hex(), sequence=1).state == "unknown"
     with pytest.raises(raftdb.InterfaceError):
         db.outcome(session=session)
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+def test_a_commit_whose_reply_is_lost_is_asked_for(members: Members, arrives: bool) -> None:
+    with raftdb.connect(members.founded.url) as db:
+        db.begin()
+        db.execute("UPDATE account SET money = money - 1 WHERE id = 1")
+        do = db._driver._do
+        kind = Await if arrives else Transmit
+        carry_out = do[kind]
+
+        def lose(action: Any) -> Any:
+            do[kind] = carry_out
+            if arrives:
+                carry_out(action)
+            raise LinkError("was reset")
+
+        do[kind] = lose
+        if arrives:
+            db.commit()
+        else:
+            with pytest.raises(raftdb.OperationalError) as lost:
+                db.commit()
+            assert (lost.value.code, lost.value.outcome) == ("transaction_lost", "not_applied")
+        assert not db.unsettled
+        assert not db.in_transaction
+        assert money(db) == (99 if arrives else 100)
+        db.execute("UPDATE account SET money = 5")
+        assert money(db) == 5

@@ -42,13 +42,22 @@ def test_it_sees_its_own_writes_and_nobody_elses(database: Database) -> None:
 
 
 def test_an_idle_transaction_delays_nobody_and_keeps_its_snapshot(database: Database) -> None:
+    database.run("CREATE TABLE big (a INTEGER PRIMARY KEY, b)")
+    database.run(*(("INSERT INTO big VALUES (?, zeroblob(3000))", (n,)) for n in range(50)))
     idle = Transaction(database)
     assert idle.rows("SELECT count(*) FROM t") == [(2,)]
     idle.run("UPDATE t SET b = 'idle' WHERE id = 1")
     for number in range(100, 200):
         database.run(("INSERT INTO t VALUES (?, ?, randomblob(3000))", (number, number)))
+        database.run(("UPDATE big SET b = 'new' WHERE a = ?", (number % 50,)))
         if number % 20 == 0:
             database.machine.checkpoint()
+        if number % 30 == 0:
+            # Learns where the log has what was committed meanwhile.
+            other = Transaction(database)
+            assert other.rows("SELECT max(id) FROM t") == [(number,)]
+            other.end()
+    assert idle.rows("SELECT count(*) FROM big WHERE b = 'new'") == [(0,)]
     assert idle.rows("SELECT count(*), max(id) FROM t") == [(2, 2)]
     assert idle.rows("SELECT b FROM t WHERE id = 1") == [("idle",)]
     idle.end()
