@@ -14,13 +14,43 @@ import apsw
 
 from raftdb.base.errors import FatalError, OperationalError
 from raftdb.base.ids import Index
-from raftdb.base.ports import Log
+from raftdb.base.ports import Files, Log
 from raftdb.machine import failures
 from raftdb.machine.format import PAGE_BYTES
 
 HOLD_PAGES = 16_384
 """From this length of the log on (64 MiB), a checkpoint ends with the writer held back, so that
 the log can start again from its beginning under steady writing."""
+
+_CHUNK_BYTES = 1 << 20
+
+
+def rewrite_log(path: str, files: Files) -> None:
+    """Write the database's write-ahead log again with its own bytes, and sync it: before the
+    database is opened, by whoever opens it first.
+
+    What a start reads there may lie in the page cache alone, and marked as written: after a failed
+    sync Linux calls the lost pages clean, so that the next checkpoint's sync would not write them,
+    and a power cut in its midst would leave a file half of the new state and no log to mend it
+    (the same as rule J1 of the journal). Raises FatalError.
+    """
+    name = path + "-wal"
+    try:
+        if not files.exists(name):
+            return
+        file = files.open(name)
+        try:
+            size = file.size()
+            for offset in range(0, size, _CHUNK_BYTES):
+                file.write_at(offset, file.read_at(offset, min(_CHUNK_BYTES, size - offset)))
+            if size:
+                file.sync()
+        finally:
+            file.close()
+    except OSError as error:
+        raise failures.at(failures.fatal(error, "making its write-ahead log durable"), path) from (
+            error
+        )
 
 
 class Checkpointer:

@@ -24,7 +24,7 @@ from raftdb.command.results import Results
 from raftdb.machine import captures, failures, generations, stored
 from raftdb.machine.applier import Applier, Recorder
 from raftdb.machine.captures import Capture, CaptureJob
-from raftdb.machine.checkpoints import Checkpointer
+from raftdb.machine.checkpoints import Checkpointer, rewrite_log
 from raftdb.machine.connections import open_checkpointer, open_reader, open_writer
 from raftdb.machine.determinism import RequestClock, use_utc
 from raftdb.machine.format import (
@@ -160,6 +160,7 @@ class Machine:
         generations.remove_others(files, directory)
         use_utc(log)
         path = os.path.join(generation, DATABASE_FILE)
+        rewrite_log(path, files)
         vfs = open_vfs(vfs_base)
         try:
             writer = open_writer(path, vfs.name)

@@ -7,6 +7,7 @@ import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
@@ -14,7 +15,8 @@ import pytest
 from raftdb.base.errors import FatalError
 from raftdb.base.limits import Limits
 from raftdb.command import Statement
-from raftdb.machine import checkpoints
+from raftdb.machine import Machine, checkpoints
+from raftdb.runtime.files import RealFiles
 from tests.machine.support import (
     FILES,
     HISTORY,
@@ -298,3 +300,48 @@ def test_a_checkpoint_that_was_waiting_when_the_machine_closed_does_nothing(
     durable = database.machine.checkpoint()
     database.machine.close()
     assert database.machine.checkpoint() == durable
+
+
+class _NotedFiles(RealFiles):
+    """Notes writes and syncs by name."""
+
+    def __init__(self) -> None:
+        self.done: list[tuple[str, str, int]] = []
+
+    def open(self, path: str, *, create: bool = False, exclusive: bool = False) -> Any:
+        file = super().open(path, create=create, exclusive=exclusive)
+        name, done = os.path.basename(path), self.done
+
+        class Noted:
+            def __getattr__(self, attribute: str) -> Any:
+                return getattr(file, attribute)
+
+            def write_at(self, offset: int, data: bytes) -> None:
+                file.write_at(offset, data)
+                done.append(("write", name, len(data)))
+
+            def sync(self) -> None:
+                file.sync()
+                done.append(("sync", name, 0))
+
+        return Noted()
+
+
+def test_a_start_makes_the_write_ahead_log_durable_before_it_trusts_it(tmp_path: Path) -> None:
+    """After a failed sync its pages are marked clean: only writing them again helps."""
+    database = Database(tmp_path / "first")
+    database.apply(database.request(Statement("CREATE TABLE t(a)")))
+    shutil.copytree(tmp_path / "first", tmp_path / "killed")
+    [wal] = (tmp_path / "killed").rglob("*-wal")
+    before = wal.read_bytes()
+    assert before
+    files = _NotedFiles()
+    machine = Machine.open(
+        str(tmp_path / "killed"), history=HISTORY, files=files, limits=Limits(), log=database.log
+    )
+    named = [entry for entry in files.done if entry[1].endswith("-wal")]
+    assert sum(size for _kind, _name, size in named) == len(before)
+    assert named[-1][0] == "sync"
+    assert machine.applied() == database.machine.applied()
+    machine.close()
+    database.machine.close()
