@@ -86,8 +86,8 @@ def rot(n: Nemesis, draw: random.Random, number: int) -> None:
     """The device changes what was durable: a flipped bit, a zeroed block, a block that was meant
     for another place. The node may never come back, and must never say anything wrong.
 
-    Not where the design says that rot cannot be told from a torn write: in the last batch.
-    Not in the database's own files: their pages carry no checksums yet.
+    Not where rot cannot be told from a torn write: in the journal's last batch, and in SQLite's
+    write-ahead log.
     """
     host = n.some_host(draw)
     if not n.may_damage(host):
@@ -115,7 +115,7 @@ def rot(n: Nemesis, draw: random.Random, number: int) -> None:
 
 def _rottable(path: str, content: bytes) -> int:
     """How many bytes from a file's beginning on the node is able to vouch for."""
-    if ".sqlite" in path:
+    if path.endswith("-wal"):
         return 0
     if path.endswith(".segment"):
         # Behind its beginning the last batch may look torn. In a sealed segment that is too

@@ -23,8 +23,8 @@ from tests.sim.checkers import Broken, Checker
 from tests.sim.disk import SimFiles
 from tests.sim.network import Fabric, SimNetwork, Weather
 from tests.sim.node import WholeNode
-from tests.sim.ports import CpuClock, SimClock, SimExecutor, SimLog, SimRandom
-from tests.sim.vfs import LockDirectory, SimVfs
+from tests.sim.ports import WALL_START_MS, CpuClock, SimClock, SimExecutor, SimLog, SimRandom
+from tests.sim.vfs import LockDirectory, Route, simulated
 from tests.sim.world import Life, World
 
 CLUSTER = ClusterId("5" * 32)
@@ -138,11 +138,10 @@ class Cluster:
         Journal.create(
             files, journal_path(config.data_dir), SimRandom(f"{world.seed} found {name}")
         )
-        vfs = SimVfs(files, self._locks)
-        try:
-            Machine.create(database_path(config.data_dir), HISTORY, files=files, vfs_base=vfs.name)
-        finally:
-            vfs.unregister()
+        vfs = simulated()
+        vfs.now_ms = lambda: WALL_START_MS + int(world.now_s * 1000)
+        vfs.routes[name] = Route(files, self._locks.new_prefix())
+        Machine.create(database_path(config.data_dir), HISTORY, files=files, vfs_base=vfs.name)
         self.fabric.places[name] = member.location
         self.hosts[name] = Host(
             name, files, SimClock(world), config, random.Random(f"{world.seed} host {name}")
@@ -182,7 +181,8 @@ class Cluster:
         )
         self.note("start", name, life=host.lives)
         between = executor.between if executor.between_chance else None
-        vfs = SimVfs(host.files, self._locks, between)
+        vfs = simulated()
+        vfs.routes[name] = Route(host.files, self._locks.new_prefix(), between)
 
         def stopped(error: BaseException | None) -> None:
             self._on_stopped(host, life, error)
@@ -193,12 +193,11 @@ class Cluster:
                 ports,
                 stopped,
                 wall=self._wall,
-                vfs=vfs,
+                vfs_base=vfs.name,
                 cpu_clock=cpu_clock,
                 checkers=self.checkers,
             )
         except Exception as error:
-            vfs.unregister()
             self._on_stopped(host, life, error)
             return
         host.node = node

@@ -16,7 +16,6 @@ from raftdb.embedded.assembly import Assembly
 from raftdb.journal import Journal, LogEntry
 from raftdb.machine import Machine
 from tests.sim.checkers import Checker
-from tests.sim.vfs import SimVfs
 
 
 class WatchedJournal(Journal):
@@ -94,15 +93,14 @@ class WholeNode:
         stopped: Callable[[BaseException | None], None],
         *,
         wall: Wall,
-        vfs: SimVfs,
+        vfs_base: str,
         cpu_clock: Clock,
         checkers: Sequence[Checker],
     ) -> None:
         self.name = str(config.node_id)
         self._checkers = checkers
-        self._vfs = vfs
         self.assembly = assembly = SimAssembly(
-            config, ports, stopped, wall=wall, vfs_base=vfs.name, cpu_clock=cpu_clock
+            config, ports, stopped, wall=wall, vfs_base=vfs_base, cpu_clock=cpu_clock
         )
         self.machine = assembly.machine
         self.journal = assembly.journal
@@ -177,5 +175,3 @@ class WholeNode:
         self.unpin()
         with contextlib.suppress(Exception):
             self.machine.close()
-        with contextlib.suppress(Exception):
-            self._vfs.unregister()

@@ -1,9 +1,10 @@
 """SQLite on the simulated disk: a VFS whose data methods go to a SimFiles.
 
 Locks and shared memory are those of SQLite's own unix VFS, on empty files of a memory file system,
-so that writer, readers and checkpoints live beside each other as they do on a real disk. Each run
-of a process has a VFS of its own, and files of its own for the locks: what a killed process leaves
-open disturbs nobody.
+so that writer, readers and checkpoints live beside each other as they do on a real disk. There is
+one VFS for all machines (the machine's own layers above it are made once for each VFS, and for
+good): the first part of a path names the simulated machine. Each run of a process has files of its
+own for the locks, so that what a killed process leaves open disturbs nobody.
 
 As the unix VFS does: the first sync of a write-ahead log or journal that was opened to be created
 also syncs its directory (os_unix.c, UNIXFILE_DIRSYNC).
@@ -12,16 +13,19 @@ also syncs its directory (os_unix.c, UNIXFILE_DIRSYNC).
 from __future__ import annotations
 
 import errno
+import functools
 import itertools
 import os
 import posixpath
 import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import apsw
 
+from raftdb.machine.format import JULIAN_EPOCH_MS
 from tests.sim.disk import SimFile, SimFiles
 
 _MEMORY = "/dev/shm"
@@ -50,7 +54,7 @@ class SimVfsFile(apsw.VFSFile):  # type: ignore[misc]
     """One file that SQLite has open: locks on the memory file system, data on the disk."""
 
     def __init__(
-        self, vfs: SimVfs, file: SimFile, directory: str, lock_path: str, flags: list[int]
+        self, route: Route, file: SimFile, directory: str, lock_path: str, flags: list[int]
     ) -> None:
         asked = flags[0]
         flags[0] = (asked & ~_ACCESS_FLAGS) | apsw.SQLITE_OPEN_READWRITE | _CREATE
@@ -58,7 +62,7 @@ class SimVfsFile(apsw.VFSFile):  # type: ignore[misc]
         flags[0] = asked
         if asked & apsw.SQLITE_OPEN_READONLY:
             flags[1] = asked
-        self._between = vfs.between
+        self._between = route.between
         self._file = file
         self._new_name_in = directory if asked & _CREATE and asked & _LOGS else ""
         self._read = file.read_at
@@ -108,46 +112,64 @@ class SimVfsFile(apsw.VFSFile):  # type: ignore[misc]
         """SQLite got its error code; nothing is to be printed."""
 
 
-class SimVfs(apsw.VFS):  # type: ignore[misc]
-    """The VFS of one process on one simulated machine."""
+@dataclass(frozen=True)
+class Route:
+    """Where the files of one machine are, as of one life of its process."""
 
-    def __init__(
-        self, files: SimFiles, locks: LockDirectory, between: Callable[[], None] | None = None
-    ) -> None:
-        """`between` is called at each call for data."""
-        self.between = between
-        self.name = f"simulated-{next(_numbers)}"
-        self._files = files
-        self._prefix = locks.new_prefix()
+    files: SimFiles
+    prefix: str
+    """Of the paths of the files for locks."""
+    between: Callable[[], None] | None = None
+    """Called at each call for data."""
+
+
+class SimVfs(apsw.VFS):  # type: ignore[misc]
+    """The VFS of all simulated machines of this process."""
+
+    name = "simulated"
+
+    def __init__(self) -> None:
+        self.routes: dict[str, Route] = {}
+        """By machine. A file stays where it was when it was opened."""
+        self.now_ms: Callable[[], int] = _no_time
+        """Unix time, of whoever asks outside a request."""
         super().__init__(self.name, "unix", maxpathname=512)
+
+    def _route(self, path: str) -> Route:
+        return self.routes[path.split("/", 2)[1]]
 
     def xOpen(self, name: Any, flags: list[int]) -> Any:
         path = name.filename() if isinstance(name, apsw.URIFilename) else name
         if path is None or flags[0] & _TRANSIENT:
             # Sorting and statement journals: they don't outlive the process.
             return apsw.VFSFile("unix", path, flags)
+        route = self._route(path)
         try:
-            file = self._files.open(path, create=bool(flags[0] & _CREATE))
+            file = route.files.open(path, create=bool(flags[0] & _CREATE))
         except OSError as error:
             raise apsw.CantOpenError(str(error)) from error
-        lock_path = self._prefix + path.replace("/", "_")
-        return SimVfsFile(self, file, posixpath.dirname(path), lock_path, flags)
+        lock_path = route.prefix + path.replace("/", "_")
+        return SimVfsFile(route, file, posixpath.dirname(path), lock_path, flags)
 
     def xDelete(self, path: str, sync_directory: bool) -> None:
+        files = self._route(path).files
         try:
-            self._files.remove(path)
+            files.remove(path)
             if sync_directory:
-                self._files.sync_directory(posixpath.dirname(path))
+                files.sync_directory(posixpath.dirname(path))
         except FileNotFoundError as error:
             raise _failed(error, apsw.SQLITE_IOERR_DELETE_NOENT) from error
         except OSError as error:
             raise _failed(error, apsw.SQLITE_IOERR_DELETE) from error
 
     def xAccess(self, path: str, flags: int) -> bool:
-        return self._files.exists(path)
+        return self._route(path).files.exists(path)
 
     def xFullPathname(self, path: str) -> str:
         return path
+
+    def xCurrentTimeInt64(self) -> int:
+        return JULIAN_EPOCH_MS + self.now_ms()
 
     def xSleep(self, microseconds: int) -> int:
         """Nobody else runs meanwhile, so waiting would bring nothing."""
@@ -155,6 +177,16 @@ class SimVfs(apsw.VFS):  # type: ignore[misc]
 
     def excepthook(self, kind: type[BaseException], error: BaseException, trace: Any) -> None:
         """SQLite got its error code; nothing is to be printed."""
+
+
+def _no_time() -> int:
+    return 0
+
+
+@functools.cache
+def simulated() -> SimVfs:
+    """The one of this process."""
+    return SimVfs()
 
 
 class LockDirectory:
