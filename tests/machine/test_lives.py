@@ -117,8 +117,7 @@ def make_log(
     return [Entry(index, 1, group) for index, group in enumerate(groups, 1)]  # type: ignore[arg-type]
 
 
-@SETTINGS
-@given(
+LIVES = given(
     bodies=requests(),
     per_entry=st.integers(1, 5),
     foreign_keys_off=st.integers(0, 12),
@@ -129,13 +128,16 @@ def make_log(
         max_size=6,
     ),
 )
-def test_all_lives_end_equal(
+
+
+def live(
     bodies: list[tuple[Statement, ...]],
     per_entry: int,
     foreign_keys_off: int,
     cuts: list[int],
     turns: list[str],
 ) -> None:
+    """Two lives of the same log; equal after every step, and equal at the end."""
     log = make_log(bodies, per_entry, foreign_keys_off)
     quiet = Life()
     for entry in log:
@@ -157,6 +159,12 @@ def test_all_lives_end_equal(
         turn += 1
     assert busy.replies == quiet.replies
     assert busy.end() == quiet.end()
+
+
+@SETTINGS
+@LIVES
+def test_all_lives_end_equal(**drawn: Any) -> None:
+    live(**drawn)
 
 
 def test_readers_and_checkpoints_beside_the_writer(tmp_path: Path) -> None:

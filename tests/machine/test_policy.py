@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from raftdb.base.errors import Error, NotSupportedError
@@ -235,3 +238,18 @@ def test_reads_told_by_their_text(database: Database, sql: str, reads: bool) -> 
 )
 def test_what_may_follow_a_statement(text: str, blank: bool) -> None:
     assert sqltext.is_blank(text) is blank
+
+
+def test_every_pragma_of_the_lists_is_documented() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "sql.md").read_text()
+    rows: dict[str, list[str]] = {}
+    for line in text.partition("## PRAGMA")[2].splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        for name in re.findall(r"`(\w+)`", cells[0]) if len(cells) == 4 else []:
+            rows[name] = cells
+    none = chr(0x2013)
+    assert rows.keys() == READ_PRAGMAS | LOGGED_PRAGMAS
+    for name, (_names, in_request, in_read, _effect) in rows.items():
+        assert (in_request != none) == (name in LOGGED_PRAGMAS), name
+        assert (in_read != none) == (name in READ_PRAGMAS), name
+        assert ("sets" in in_request) == (name in ASSIGNED_PRAGMAS), name
