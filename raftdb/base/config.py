@@ -149,6 +149,10 @@ class JournalConfig:
             INTEGER, "Log beyond it that stays while a copy of the database is on its way."
         ),
     )
+    stall_ms: int = field(
+        default=1000,
+        metadata=_about(INTEGER, "A leader whose disk takes longer for a write steps down."),
+    )
 
 
 DESTINATIONS_MAX = 4
@@ -286,7 +290,7 @@ class NodeConfig:
             raise ConfigError(f"checkpoint.wal_bytes is {self.checkpoint.wal_bytes}, below 1")
         if self.copy.rate_bytes_per_s < 1:
             raise ConfigError(f"copy.rate_bytes_per_s is {self.copy.rate_bytes_per_s}, below 1")
-        for name in ("keep_bytes", "pinned_bytes_max"):
+        for name in ("keep_bytes", "pinned_bytes_max", "stall_ms"):
             if getattr(self.journal, name) < 0:
                 raise ConfigError(f"journal.{name} is {getattr(self.journal, name)}, below 0")
 

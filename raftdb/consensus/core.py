@@ -84,6 +84,7 @@ class Core:
         self._on_copy_needed = on_copy_needed
         self._campaigning = False
         self._forced = False
+        self._stand_downs: dict[str, str] = {}
         self.may_lead = True
         """Otherwise it votes and follows only."""
         self._heard_at_s = float("-inf")
@@ -366,6 +367,13 @@ class Core:
         """The leader's log does not reach down to ours any more (row 13)."""
         if self._accept_leader(peer, message.term) and self._on_copy_needed is not None:
             self._on_copy_needed(peer, message.first_index)
+
+    def stand_down(self, cause: str, reason: str) -> None:
+        """Causes add up: only when none is left this member may lead again."""
+        self._stand_downs.pop(cause, None)
+        if reason:
+            self._stand_downs[cause] = reason
+        self.may_lead = not self._stand_downs
 
     # -- deadlines -------------------------------------------------------------------------------
 

@@ -263,10 +263,15 @@ class Engine:
             for peer in self._core.peers:
                 self._transport.send(peer, note)
 
-    def stand_down(self, reason: str) -> None:
+    def stand_down(self, reason: str, *, cause: str = "content") -> None:
         """Never lead from now on; with `` the way is free again. See EnginePort."""
-        self._core.may_lead = not reason
-        self._ports.log.info("stand_down", reason=reason)
+        self._core.stand_down(cause, reason)
+        self._ports.log.info("stand_down", reason=reason, cause=cause)
+
+    def step_down(self) -> None:
+        """Lead no longer, without waiting for anything; harmless when it does not lead."""
+        if not self._stopped and self._core.library.role == LEADER:
+            self._event(self._core.library.step_down)
 
     def status(self) -> EngineStatus:
         """As of now."""

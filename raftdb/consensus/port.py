@@ -242,7 +242,10 @@ class EnginePort(Protocol):
         """Say something (at most NOTE_BYTES_MAX bytes) to all members that are connected now;
         lost when a connection is. Nothing of it is logged."""
 
-    def stand_down(self, reason: str) -> None:
+    def step_down(self) -> None:
+        """Lead no longer, at once: open proposals end as unknown, and others elect."""
+
+    def stand_down(self, reason: str, *, cause: str = "content") -> None:
         """Never lead from now on: no campaign, no take-over. With `` the way is free again. A
         leader leads on until it hands over. Voting and replicating go on."""
 

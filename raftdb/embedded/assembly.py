@@ -23,7 +23,15 @@ from raftdb.consensus import CopySettings, Engine
 from raftdb.consensus.port import EngineEvents, EngineStatus, Member, Timing
 from raftdb.journal import Journal, RetentionBounds
 from raftdb.machine import Machine, fingerprint
-from raftdb.node import Comparison, Housekeeping, Identity, MachineCopies, Replica, Verdicts
+from raftdb.node import (
+    Comparison,
+    DiskWatch,
+    Housekeeping,
+    Identity,
+    MachineCopies,
+    Replica,
+    Verdicts,
+)
 from raftdb.server import ClientListener
 
 Stopped = Callable[[BaseException | None], None]
@@ -95,6 +103,8 @@ class Assembly:
             limits=config.limits,
             refusal=self.comparison.refusal,
         )
+        stall_s = config.journal.stall_ms / 1000
+        self.disk = DiskWatch(self.engine, self.journal, ports, stall_s, len(config.members))
         self._housekeeping = Housekeeping(
             self.replica, self.machine, self.journal, ports, config.checkpoint.wal_bytes
         )
@@ -183,6 +193,7 @@ class Assembly:
 
         self.engine.start()
         self._housekeeping.start()
+        self.disk.start()
         if self._archive is not None:
             self._archive.start()
         self.comparison.start()
@@ -195,6 +206,7 @@ class Assembly:
         self._stopping = True
         self._ports.log.info("stopping")
         self._housekeeping.stop()
+        self.disk.stop()
         if self._archive is not None:
             self._archive.stop()
         self.comparison.stop()
@@ -224,6 +236,7 @@ class Assembly:
         self._ports.log.error("node_stops", reason=str(error))
         self._ports.executor.call_later(CLOSE_S, self._end)
         self._housekeeping.stop()
+        self.disk.stop()
         if self._archive is not None:
             self._archive.stop()
         self.comparison.stop()
@@ -372,6 +385,7 @@ class Assembly:
             "horizon": self.machine.horizon(),
             "wal_pages": self.machine.wal_pages,
             "journal_bytes": self.journal.bytes,
+            "disk_stalled": self.disk.stalled,
             "archive": [] if self._archive is None else self._archive.status(),
             **self.comparison.facts(),
             "copy": self.engine.copies.status() if self.engine.copies is not None else None,

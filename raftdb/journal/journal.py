@@ -177,6 +177,11 @@ class Journal:
         """Everything that was queued up to this number is on disk."""
         return self._durable_sequence
 
+    @property
+    def batch_under_way(self) -> int:
+        """Number of the batch that the disk has not returned yet; 0 when there is none."""
+        return self._next_batch if self._plan is not None else 0
+
     def sequence(self) -> int:
         """Number of everything queued so far."""
         return self._queue.sequence

@@ -13,6 +13,7 @@ from raftdb.node.admission import Admission
 from raftdb.node.calls import Answer
 from raftdb.node.comparison import Comparison
 from raftdb.node.copying import MachineCopies
+from raftdb.node.diskwatch import DiskWatch
 from raftdb.node.housekeeping import Housekeeping
 from raftdb.node.identity import Identity
 from raftdb.node.replica import Cancellable, Replica
@@ -24,6 +25,7 @@ __all__ = [
     "Answer",
     "Cancellable",
     "Comparison",
+    "DiskWatch",
     "Housekeeping",
     "Identity",
     "MachineCopies",
