@@ -90,7 +90,8 @@ class Player:
             return
         reads.on_rounds(self.core.rounds_acked(), library.commit_index)
         if reads.wants_round() and self._wall.may_read(library.commit_index, library.noop_index):
-            reads.begin_round(self.core.send_heartbeats(), library.commit_index)
+            begun_s = self._stage.clock.now_s
+            reads.begin_round(self.core.send_heartbeats(), library.commit_index, begun_s)
 
 
 class Stage:

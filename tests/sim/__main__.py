@@ -7,6 +7,8 @@ python -m tests.sim --seed 17 --trace          one seed, its story as text
 python -m tests.sim --seed 17 --shrink         which faults matter
 python -m tests.sim --seed 17 --without 0,3,4  the same seed without these faults
 python -m tests.sim --seed 17 --history h.json one JSON line per client operation
+python -m tests.sim planted                    find every planted bug, and tell how
+python -m tests.sim planted --only fsync       those with `fsync` in their names
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    found.add_argument("what", nargs="?", choices=("run", "soak"), default="run")
+    found.add_argument("what", nargs="?", choices=("run", "soak", "planted"), default="run")
     found.add_argument("--seeds", default="", help="FIRST:LAST, the last one excluded")
     found.add_argument("--minutes", type=float, help="fresh seeds for so long")
     found.add_argument("--seed", type=int, help="one seed")
@@ -38,6 +40,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--shrink", action="store_true", help="with --seed: drop idle faults")
     found.add_argument("--without", default="", help="with --seed: numbers of faults to leave out")
     found.add_argument("--history", type=Path, help="with --seed: write the clients' history")
+    found.add_argument("--only", default="", help="with planted: a part of the bugs' names")
     found.add_argument("--nodes", type=int, choices=(3, 4, 5, 7), help="drawn otherwise")
     found.add_argument("--profile", choices=tuple(ROUND_TRIPS_S), help="drawn otherwise")
     found.add_argument("--jobs", type=int, default=2, help="processes (default 2)")
@@ -57,6 +60,10 @@ def main(arguments: list[str] | None = None) -> int:
     choice = {"nodes": options.nodes, "profile": options.profile}
     if options.seed is not None:
         return _one(options, choice)
+    if options.what == "planted":
+        from tests.sim.planted.hunt import report as hunt_all
+
+        return hunt_all(options.jobs, options.only)
     if options.what == "soak":
         return run_fresh(None, choice, options.jobs, options.failures)
     if options.minutes is not None:

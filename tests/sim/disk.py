@@ -40,10 +40,14 @@ class _Inode:
     cached: bytearray = field(default_factory=bytearray)
     pending: list[tuple[str, int, bytes]] = field(default_factory=list)
     """Since the last sync: ("write", offset, data) or ("truncate", size, b"")."""
+    dropped: bool = False
+    """A failed sync made pages clean that the device never got."""
 
     def copy(self) -> _Inode:
         """The same content, nothing shared that can change."""
-        return _Inode(self.number, self.durable[:], self.cached[:], list(self.pending))
+        return _Inode(
+            self.number, self.durable[:], self.cached[:], list(self.pending), self.dropped
+        )
 
     def write(self, offset: int, data: bytes) -> None:
         if offset > len(self.cached):
@@ -350,6 +354,20 @@ class SimFiles:
             raise FileNotFoundError(errno.ENOENT, "no such durable file", path)
         return bytes(self._inodes[self._durable_names[path]].durable)
 
+    def unsynced(self, directory: str) -> list[str]:
+        """What a power cut could still take of the files in a directory: bytes and names."""
+        found = [
+            f"{operation.kind} {operation.path}"
+            for operation in self._name_operations
+            if directory in operation.directories and not operation.path.endswith("/lock")
+        ]
+        for path, number in self._names.items():
+            if posixpath.dirname(path) == directory:
+                inode = self._inodes[number]
+                if inode.pending or (inode.dropped and inode.cached != inode.durable):
+                    found.append(f"bytes of {path}")
+        return found
+
     # -- bookkeeping -------------------------------------------------------------------------
 
     def step(self, kind: str, path: str) -> Fault | None:
@@ -380,6 +398,7 @@ class SimFiles:
         inode.lose(self._random)
         if keep:
             inode.cached = shown
+            inode.dropped = True
 
     def _forget_nameless(self) -> None:
         """Free the content of files that no name can come back to."""

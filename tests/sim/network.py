@@ -123,6 +123,11 @@ class Stream:
             for kind, data in held:
                 self._transmit(kind, data)
 
+    def forget_held(self) -> None:
+        """What was not on the wire yet is lost with its sender."""
+        self._held.clear()
+        self.held_bytes = 0
+
     def _transmit(self, kind: str, data: bytes) -> None:
         fabric = self.fabric
         world, weather = fabric.world, fabric.weather
@@ -206,7 +211,10 @@ class SimConnection:
         if self.open:
             self.open = False
             self._incoming.end()
-            if not silently:
+            if silently:
+                # A machine without power sends nothing again.
+                self.outgoing.forget_held()
+            else:
                 self.outgoing.push("rst", b"")
 
     def arrive(self, kind: str, data: bytes) -> None:

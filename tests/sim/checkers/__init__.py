@@ -9,8 +9,12 @@ from tests.sim.checkers.applied_equal import AppliedEqual
 from tests.sim.checkers.base import Broken, Checker, NodeView
 from tests.sim.checkers.committed_stays import CommittedStays
 from tests.sim.checkers.hash_equal import HashEqual
+from tests.sim.checkers.indexes_forward import IndexesForward
+from tests.sim.checkers.leader_completeness import LeaderCompleteness
 from tests.sim.checkers.linearizable_reads import LinearizableReads
 from tests.sim.checkers.log_matching import LogMatching
+from tests.sim.checkers.nothing_again import NothingAgain
+from tests.sim.checkers.on_the_device import OnTheDevice
 from tests.sim.checkers.one_leader import OneLeader
 from tests.sim.checkers.promise_durable import PromiseDurable
 
@@ -21,9 +25,13 @@ __all__ = [
     "Checker",
     "CommittedStays",
     "HashEqual",
+    "IndexesForward",
+    "LeaderCompleteness",
     "LinearizableReads",
     "LogMatching",
     "NodeView",
+    "NothingAgain",
+    "OnTheDevice",
     "OneLeader",
     "PromiseDurable",
     "all_checkers",
@@ -37,6 +45,7 @@ def all_checkers(*, without: type[Checker] | None = None) -> list[Checker]:
         OneLeader,
         LogMatching,
         CommittedStays,
+        LeaderCompleteness,
         AppliedEqual,
         PromiseDurable,
         AcknowledgedKept,
@@ -45,7 +54,18 @@ def all_checkers(*, without: type[Checker] | None = None) -> list[Checker]:
     return [kind() for kind in kinds if kind is not without]
 
 
-WHOLE = (OneLeader, LogMatching, CommittedStays, AppliedEqual, PromiseDurable, HashEqual)
+WHOLE = (
+    OneLeader,
+    LogMatching,
+    CommittedStays,
+    LeaderCompleteness,
+    IndexesForward,
+    AppliedEqual,
+    PromiseDurable,
+    OnTheDevice,
+    NothingAgain,
+    HashEqual,
+)
 """What watches whole nodes; the workloads judge their histories themselves."""
 
 

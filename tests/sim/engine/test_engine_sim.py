@@ -1,6 +1,6 @@
 """The simulation itself: seeds pass, one seed is one run, and planted bugs are noticed.
 
-`python -m tests.sim.engine --seeds 0:2000` runs more; `python -m tests.sim planted` runs them all.
+`python -m tests.sim.engine --seeds 0:2000` runs more; `… planted` looks for the planted bugs.
 """
 
 from __future__ import annotations

@@ -1,0 +1,24 @@
+"""What a promise rests on is on the device: no file of the journal has bytes or a name that a power
+cut could still take when an acknowledgement, a vote or a request for votes leaves. It asks the
+simulated disk, not the journal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from raftdb.consensus.messages import Ack, RequestVote, Vote
+from tests.sim.checkers.base import Broken, Checker
+
+
+class OnTheDevice(Checker):
+    def on_send(self, node: Any, message: Any) -> None:
+        if isinstance(message, Vote | RequestVote) or (
+            isinstance(message, Ack) and message.success
+        ):
+            journal = node.journal
+            dirty = journal._files.unsynced(journal._directory)
+            if dirty:
+                raise Broken(
+                    "promise on the device",
+                    f"{node.name} sends {message}, a power cut could still take {dirty[0]}",
+                )

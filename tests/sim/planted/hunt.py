@@ -1,0 +1,132 @@
+"""Finds every planted bug: by ordinary seeds, or by its script, which must pass without it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from raftdb.consensus.wall import Wall
+from tests.sim.engine.run import run_seed as run_engine_seed
+from tests.sim.planted.bug import Bug
+from tests.sim.planted.catalogue import BUGS, ELSEWHERE, NOT_YET
+from tests.sim.planted.scenarios import PLAYS
+from tests.sim.planted.script import Script
+from tests.sim.run import NO_BUG, Result, run_seed
+from tests.sim.run import Bug as RunBug
+from tests.sim.settings import draw_settings
+
+SEEDS_MAX = 12
+"""Of whole nodes; about a second of processor time each."""
+ENGINE_SEEDS_MAX = 60
+SWARM_MIN = 20
+"""So many must fall to ordinary seeds."""
+
+
+@dataclass
+class Found:
+    """How a bug was found; `invariant` is empty when it was not."""
+
+    bug: str
+    by: str
+    """`seeds`, or the script's name."""
+    runs: int = 0
+    seed: int = -1
+    simulated_s: float = 0.0
+    cpu_s: float = 0.0
+    invariant: str = ""
+    what: str = ""
+    engine: bool = False
+    """By a seed of tests.sim.engine: engine and journal without machine and server."""
+
+
+def hunt(bug: Bug, seeds: Iterable[int] | None = None) -> Found:
+    """Look for one bug. A scripted one is looked for in its script alone."""
+    started_s = time.process_time()
+    found = Found(bug.name, bug.scenario or "seeds")
+    planted = RunBug(bug.name, bug.wall, bug.planted)
+    if bug.scenario:
+        _take(found, play(bug.scenario, planted))
+        if found.invariant:
+            sound = play(bug.scenario)
+            if sound.broken:
+                found.invariant, found.what = "", f"fails without the bug too: {sound.broken}"
+    else:
+        for seed in ordinary_seeds() if seeds is None else seeds:
+            if _take(found, run_seed(seed, bug=planted)):
+                break
+        if bug.wall is not Wall and not found.invariant:
+            _hunt_engine(bug, found)
+    found.cpu_s = time.process_time() - started_s
+    return found
+
+
+def _hunt_engine(bug: Bug, found: Found) -> None:
+    """The engine's own simulation is many times faster: what needs rare orders falls there."""
+    for seed in range(ENGINE_SEEDS_MAX):
+        result = run_engine_seed(seed, wall=bug.wall())
+        found.runs += 1
+        found.simulated_s += result.simulated_s
+        if result.broken:
+            found.engine, found.seed = True, seed
+            found.invariant, found.what = result.invariant, result.broken
+            return
+
+
+def ordinary_seeds() -> list[int]:
+    """The first ones, those of near clusters first: their runs are short."""
+    seeds = range(2 * SEEDS_MAX)
+    far = [seed for seed in seeds if draw_settings(seed).profile in ("continent", "globe")]
+    return ([seed for seed in seeds if seed not in far] + far)[:SEEDS_MAX]
+
+
+def play(name: str, bug: RunBug = NO_BUG) -> Result:
+    """One script."""
+    scene, options = PLAYS[name]
+    return Script(scene, bug=bug, **options).run()
+
+
+def _take(found: Found, result: Result) -> bool:
+    found.runs += 1
+    found.simulated_s += result.simulated_s
+    if result.broken:
+        found.seed, found.invariant, found.what = result.seed, result.invariant, result.broken
+    return bool(result.broken)
+
+
+def _by_name(name: str) -> Found:
+    return hunt(next(bug for bug in BUGS if bug.name == name))
+
+
+def report(jobs: int = 2, only: str = "") -> int:
+    """Hunt all (or those with `only` in their names); print the table; 1 when one was missed."""
+    names = [bug.name for bug in BUGS if only in bug.name]
+    rules = {bug.name: bug.rule for bug in BUGS}
+    print(f"{'bug':34} {'rule':22} {'by':22} {'runs':>4} {'sim. s':>7} {'cpu s':>6}  checker")
+    started_s = time.perf_counter()
+    found = []
+    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
+        for one in pool.imap(_by_name, names, chunksize=1):
+            found.append(one)
+            by = one.by
+            if by == "seeds" and one.invariant:
+                by = f"{'engine ' if one.engine else ''}seed {one.seed}"
+            print(
+                f"{one.bug:34} {rules[one.bug][:22]:22} {by:22} {one.runs:>4} "
+                f"{one.simulated_s:>7.0f} {one.cpu_s:>6.1f}  {one.invariant or 'NOT FOUND'}"
+                + (f" ({one.what})" if one.what and not one.invariant else ""),
+                flush=True,
+            )
+    for title, rows in (("not planted yet", NOT_YET), ("shown elsewhere", ELSEWHERE)):
+        print(f"\n{title}:")
+        for rule, why in rows.items():
+            print(f"  {rule}: {why}")
+    missed = [one.bug for one in found if not one.invariant]
+    swarm = sum(one.by == "seeds" and bool(one.invariant) for one in found)
+    took_s = time.perf_counter() - started_s
+    print(
+        f"\n{len(found) - len(missed)} of {len(found)} found, {swarm} of them by ordinary seeds, "
+        f"in {took_s:.0f} s{'; missed: ' + ', '.join(missed) if missed else ''}"
+    )
+    return 1 if missed or (not only and swarm < SWARM_MIN) else 0
