@@ -72,8 +72,9 @@ def draw_settings(seed: int, nodes: int | None = None, profile: str | None = Non
     low, high = DURATIONS_S[profile]
     duration_s = draw.uniform(low, high)
     pause_s = draw.choice((0.05, 0.2, 0.5)) * scale
-    if draw.random() < CALM_CHANCE:
-        # Long and calm: few faults, few clients, much that only time brings about.
+    if draw.random() < CALM_CHANCE and scale > 1:
+        # Long and calm: few faults, few clients, much that only time brings about. Only where
+        # heartbeats are rare: they are what such a run costs.
         duration_s *= CALM
         plan.every_s *= CALM
         pause_s *= CALM
