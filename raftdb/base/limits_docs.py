@@ -36,7 +36,7 @@ LIMIT_DOCS = {
     "transaction_pages_bytes_max": "Bytes of database pages that one open transaction wrote.",
     "sessions_max": "Client sessions, of the whole cluster.",
     "reader_age_ms_max": "How long one read may run, in milliseconds.",
-    "write_ms_max": "How long a request may run before it is given up on all nodes, in milliseconds.",
+    "write_ms_max": "How long a request may run before all nodes give it up, in milliseconds.",
     "readers_max": "Reads that run at the same time.",
     "cursors_max": "Cursors (streamed queries) that are open at the same time.",
     "cursor_age_ms_max": "How long a cursor may be open, in milliseconds.",
