@@ -252,6 +252,8 @@ class SimFiles:
         self._on_power_off: Callable[[], None] | None = None
         self.life = 0
         """Grows with every crash and kill; files and locks of an earlier life are dead."""
+        self.dropped = False
+        """A sync failed since this was last reset: the page cache is not what was written."""
         self.counts: dict[str, int] = {}
         """Calls so far, by kind."""
         self.mutations = 0
@@ -393,6 +395,7 @@ class SimFiles:
 
     def fail_sync(self, inode: _Inode, fault: Fault) -> None:
         """The dirty pages become clean without being written, all or some of them."""
+        self.dropped = True
         keep = self._random.random() < 0.5 if fault.keep_cache is None else fault.keep_cache
         shown = bytearray(inode.cached)
         inode.lose(self._random)

@@ -179,6 +179,7 @@ class Cluster:
             network=host.network,
             log=SimLog(life),
         )
+        host.files.dropped = False
         self.note("start", name, life=host.lives)
         between = executor.between if executor.between_chance else None
         vfs = simulated()
@@ -309,6 +310,10 @@ class Cluster:
 
     def note(self, kind: str, name: str, **facts: Any) -> None:
         """Something happened to a machine or its process: into the story, and to checkers."""
+        host = self.hosts.get(name)
+        if host is not None and host.files.dropped:
+            # A failed sync lost what was not on the device, as a power cut does.
+            facts["dropped"] = True
         text = " ".join(f"{key}={value}" for key, value in facts.items())
         self.world.note(f"{name} {kind} {text}")
         for checker in self.checkers:

@@ -41,7 +41,7 @@ class IndexesForward(Checker):
         node = self._nodes.get(name)
         if node is None:
             return
-        if kind in CUTS:
+        if kind in CUTS or (kind in KILLS and facts.get("dropped")):
             # Also when the process was gone already: its page cache was not.
             self._floors[name] = (int(node.machine.durable_index), "had on disk")
         elif kind in KILLS and node is not self._ended.get(name):
