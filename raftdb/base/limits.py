@@ -59,7 +59,6 @@ class Limits:
     """What its statements took, all together: its COMMIT takes every replica about as long."""
     transaction_pages_bytes_max: int = 64 * MIB
     """Pages that it wrote, in the leader's memory."""
-    sessions_max: int = 10_000
     reader_age_ms_max: int = 60_000
     readers_max: int = 8
     write_ms_max: int = 10_000

@@ -34,7 +34,6 @@ LIMIT_DOCS = {
     "transaction_idle_ms_max": "Between two statements of a transaction, in milliseconds.",
     "transaction_work_ms_max": "What a transaction's statements take together, in milliseconds.",
     "transaction_pages_bytes_max": "Bytes of database pages that one open transaction wrote.",
-    "sessions_max": "Client sessions, of the whole cluster.",
     "reader_age_ms_max": "How long one read may run, in milliseconds.",
     "write_ms_max": "How long a request may run before all nodes give it up, in milliseconds.",
     "readers_max": "Reads that run at the same time.",

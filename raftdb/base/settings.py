@@ -61,7 +61,7 @@ class Setting:
 
     @property
     def variable(self) -> str:
-        """Its environment variable: RAFTDB_LIMITS__SESSIONS_MAX for limits.sessions_max."""
+        """Its environment variable: RAFTDB_LIMITS__CURSORS_MAX for limits.cursors_max."""
         return _VARIABLES.get(self.key, "RAFTDB_" + self.key.replace(".", "__").upper())
 
 

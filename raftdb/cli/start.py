@@ -18,7 +18,7 @@ Example:
   raftdb start --config cluster/n1/raftdb.toml
   raftdb start --config raftdb.toml --log-level debug
   RAFTDB_LOG__FORMAT=json raftdb start --config raftdb.toml
-  raftdb start --config raftdb.toml --set limits.sessions_max=500 --print-config"""
+  raftdb start --config raftdb.toml --set limits.cursors_max=500 --print-config"""
 )
 @click.option(
     "--config",

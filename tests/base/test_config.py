@@ -96,10 +96,10 @@ def test_timing_has_the_engines_defaults() -> None:
 
 
 def test_flags_win_over_environment_over_file_over_defaults(write: Any) -> None:
-    path = write("[limits]\nsessions_max = 1\nreaders_max = 1\n[log]\nlevel = 'warning'\n")
-    environ = {"RAFTDB_LIMITS__SESSIONS_MAX": "2", "RAFTDB_LOG__LEVEL": "error", "HOME": "/"}
+    path = write("[limits]\ncursors_max = 1\nreaders_max = 1\n[log]\nlevel = 'warning'\n")
+    environ = {"RAFTDB_LIMITS__CURSORS_MAX": "2", "RAFTDB_LOG__LEVEL": "error", "HOME": "/"}
     config = load_config(path, environ, {"log.level": "debug", "node_id": None})
-    assert (config.limits.readers_max, config.limits.sessions_max) == (1, 2)
+    assert (config.limits.readers_max, config.limits.cursors_max) == (1, 2)
     assert config.log.level == "debug"
     assert config.limits.append_bytes_max == Limits().append_bytes_max
 
@@ -140,11 +140,11 @@ def test_relative_paths_belong_to_the_file(write: Any, tmp_path: Path, monkeypat
     ("body", "named", "nearest"),
     [
         ("clinet_listen = 'x:1'\n", "'clinet_listen'", "client_listen"),
-        ("sessions_max = 5\n", "'sessions_max'", "limits.sessions_max"),
-        ("[limits]\nsession_max = 5\n", "'limits.session_max'", "limits.sessions_max"),
+        ("cursors_max = 5\n", "'cursors_max'", "limits.cursors_max"),
+        ("[limits]\ncursor_max = 5\n", "'limits.cursor_max'", "limits.cursors_max"),
         ("[limit]\nx = 5\n", "'limit'", ""),
         ("[tls]\ncert = 'x'\n", "'tls.cert'", ""),
-        ('"limits.sessions_max" = 5\n', "'limits.sessions_max'", ""),
+        ('"limits.cursors_max" = 5\n', "'limits.cursors_max'", ""),
     ],
 )
 def test_unknown_keys_in_the_file(write: Any, body: str, named: str, nearest: str) -> None:
@@ -167,7 +167,7 @@ def test_unknown_keys_of_a_member(write: Any) -> None:
     ("variable", "nearest"),
     [
         ("RAFTDB_CLIENT_LISTENS", "RAFTDB_CLIENT_LISTEN"),
-        ("RAFTDB_SESSIONS_MAX", "RAFTDB_LIMITS__SESSIONS_MAX"),
+        ("RAFTDB_CURSORS_MAX", "RAFTDB_LIMITS__CURSORS_MAX"),
         ("RAFTDB_", ""),
         ("RAFTDB_client_listen", ""),
     ],
@@ -200,18 +200,18 @@ def test_variables_that_are_not_meant_for_a_node(write: Any, variable: str) -> N
 
 def test_unknown_flags(write: Any) -> None:
     path = write()
-    error = refused(lambda: load_config(path, {}, {"limits.session_max": 3}))
+    error = refused(lambda: load_config(path, {}, {"limits.cursor_max": 3}))
     assert "command line" in error.message
-    assert "limits.sessions_max" in error.hint
+    assert "limits.cursors_max" in error.hint
 
 
 @pytest.mark.parametrize(
     ("body", "wanted"),
     [
-        ("[limits]\nsessions_max = '5'\n", "a whole number"),
-        ("[limits]\nsessions_max = 5.0\n", "a whole number"),
-        ("[limits]\nsessions_max = true\n", "a whole number"),
-        ("[limits]\nsessions_max = 9223372036854775808\n", ""),
+        ("[limits]\ncursors_max = '5'\n", "a whole number"),
+        ("[limits]\ncursors_max = 5.0\n", "a whole number"),
+        ("[limits]\ncursors_max = true\n", "a whole number"),
+        ("[limits]\ncursors_max = 9223372036854775808\n", ""),
         ("[timing]\nheartbeat_ms = '50'\n", "a number"),
         ("[timing]\nheartbeat_ms = nan\n", "a number"),
         ("[timing]\nheartbeat_ms = inf\n", "a number"),
@@ -240,10 +240,10 @@ def test_wrong_types_in_the_file(write: Any, body: str, wanted: str) -> None:
 @pytest.mark.parametrize(
     ("variable", "value"),
     [
-        ("RAFTDB_LIMITS__SESSIONS_MAX", "many"),
-        ("RAFTDB_LIMITS__SESSIONS_MAX", "1e3"),
-        ("RAFTDB_LIMITS__SESSIONS_MAX", "0x10"),
-        ("RAFTDB_LIMITS__SESSIONS_MAX", "1" * 5000),
+        ("RAFTDB_LIMITS__CURSORS_MAX", "many"),
+        ("RAFTDB_LIMITS__CURSORS_MAX", "1e3"),
+        ("RAFTDB_LIMITS__CURSORS_MAX", "0x10"),
+        ("RAFTDB_LIMITS__CURSORS_MAX", "1" * 5000),
         ("RAFTDB_TIMING__HEARTBEAT_MS", "nan"),
         ("RAFTDB_INSECURE", "yes"),
         ("RAFTDB_MEMBERS", "n1,eu,a:1"),
@@ -280,7 +280,7 @@ def test_missing_keys(write: Any, missing: str) -> None:
         ({"timing.leader_timeout_ms": 100.0}, "leader_timeout_ms"),
         ({"timing.reconnect_ms": 0.0}, "reconnect_ms"),
         ({"timing.connect_timeout_ms": 1e9}, "connect_timeout_ms"),
-        ({"limits.sessions_max": 0}, "sessions_max"),
+        ({"limits.cursors_max": 0}, "cursors_max"),
         ({"checkpoint.wal_bytes": 0}, "wal_bytes"),
         ({"members": []}, "0 members"),
         ({"members": "n1,eu,a:1,a:1"}, "a:1 is used twice"),
@@ -321,7 +321,7 @@ def test_the_configuration_cannot_be_changed(write: Any) -> None:
 @pytest.mark.parametrize("insecure", [False, True])
 def test_round_trip(write: Any, tmp_path: Path, only_changed: bool, insecure: bool) -> None:
     changes = {
-        "limits.sessions_max": 77,
+        "limits.cursors_max": 77,
         "timing.heartbeat_ms": 33.25,
         "log.format": "json",
         "client_listen": "[::]:7001",
@@ -334,7 +334,7 @@ def test_round_trip(write: Any, tmp_path: Path, only_changed: bool, insecure: bo
     target.write_text(text)
     assert load_config(str(target)) == config
     assert str(tmp_path) not in text
-    assert ("# sessions_max" not in text) == ("sessions_max = 77" in text)
+    assert ("# cursors_max" not in text) == ("cursors_max = 77" in text)
     assert ("\n# readers_max = 8\n" in text) == only_changed
     assert ("[tls]" in text) == (not insecure)
 

@@ -114,7 +114,7 @@ def test_print_config_goes_by_flags_then_environment_then_file(
     monkeypatch.setenv("RAFTDB_LOG__LEVEL", "warning")
     monkeypatch.setenv("RAFTDB_LOG__FORMAT", "json")
     config = founded / "n1" / "raftdb.toml"
-    arguments = ("--log-level", "debug", "--set", "limits.sessions_max=77", "--print-config")
+    arguments = ("--log-level", "debug", "--set", "limits.cursors_max=77", "--print-config")
     done = raftdb("start", "--config", config, *arguments)
     assert done.code == 0, done
     path = tmp_path / "printed.toml"
@@ -123,7 +123,7 @@ def test_print_config_goes_by_flags_then_environment_then_file(
     monkeypatch.delenv("RAFTDB_LOG__FORMAT")
     printed = load_config(str(path))
     assert (printed.log.level, printed.log.format) == ("debug", "json")
-    assert printed.limits.sessions_max == 77
+    assert printed.limits.cursors_max == 77
     assert printed.data_dir == str(founded / "n1" / "data")
     assert raftdb("start", "--config", config, "--print-config", "--json").json()["node_id"] == "n1"
 
