@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tests.sim.planted import journal, machine, node, wall
+from tests.sim.planted import journal, machine, node, requests, scenarios_requests, wall
 from tests.sim.planted.bug import Bug
 
 SCRIPTED = {
@@ -33,21 +33,23 @@ SCRIPTED = {
     "corruption-taken-for-a-torn-tail": "rot",
     "entries-not-verified": "rot-of-sealed",
     "empty-directory-is-a-member": "empty-disk",
+    **scenarios_requests.SCRIPTED,
 }
 """Bugs that ordinary seeds reach too seldom, and the script that reaches them."""
 
 BUGS: tuple[Bug, ...] = tuple(
     replace(bug, scenario=SCRIPTED.get(bug.name, ""))
-    for bug in (*wall.BUGS, *journal.BUGS, *machine.BUGS, *node.BUGS)
+    for bug in (*wall.BUGS, *journal.BUGS, *machine.BUGS, *node.BUGS, *requests.BUGS)
 )
 
 NOT_YET = {
     "row 19": "membership is fixed: no code yet",
     "C3, L1": "no durability levels, no locations in quorums yet",
-    "M4's verdicts, M9, R1, S3": "new, and not part of the simulated workloads yet",
+    "M4's verdicts": "held requests are not part of the simulated workloads yet",
     "rows 11 to 13, M3, D2": "copies between nodes are new: bugs still to be planted",
     "D1": "comparing content is new: bugs still to be planted (tests/node/test_comparison.py)",
-    "A1 to A7, S4": "archive and restore are not simulated",
+    "A1 to A7": "archive and restore are not simulated",
+    "S3's horizon, S4's lineage": "nothing in a run is as old as what is kept, or restored",
 }
 """Rules without a planted bug, and why."""
 
@@ -61,7 +63,6 @@ ELSEWHERE = {
     "row 21": "one seed is one run: tests/sim/test_sim.py",
     "a torn tail taken for data": "python -m tests.powerloss planted",
     "a vote or a term forgotten": "transcript row01_two_votes; tests/powerloss",
-    "S1's gaps, S2's late requests": "tests/machine/test_sessions.py, tests/client",
     "J4": "a start reads the last segment only: tests/journal",
     "M5, M6, M8": "planner state, arithmetic, page checks: tests/machine",
     "T1 to T3": "rules of the simulation itself",
