@@ -14,6 +14,7 @@ python -m tests.sim planted --only fsync       those with `fsync` in their names
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from tests.sim.many import run_fresh, run_seeds
 from tests.sim.run import Simulation
 from tests.sim.settings import ROUND_TRIPS_S
 from tests.sim.shrink import shrink
+from tests.sim.words import plain
 from tests.workloads import write_history
 
 
@@ -46,6 +48,9 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--jobs", type=int, default=2, help="processes (default 2)")
     found.add_argument("--keep-going", action="store_true", help="do not stop at a failure")
     found.add_argument(
+        "--every", type=float, default=60.0, help="fresh seeds: seconds between lines (default 60)"
+    )
+    found.add_argument(
         "--failures",
         type=Path,
         default=Path("sim-failures.txt"),
@@ -65,9 +70,12 @@ def main(arguments: list[str] | None = None) -> int:
 
         return hunt_all(options.jobs, options.only)
     if options.what == "soak":
-        return run_fresh(None, choice, options.jobs, options.failures)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            # Both end it in order; a shell's background job would be deaf to the first.
+            signal.signal(number, signal.default_int_handler)
+        return run_fresh(None, choice, options.jobs, options.failures, options.every)
     if options.minutes is not None:
-        return run_fresh(options.minutes * 60, choice, options.jobs, None)
+        return run_fresh(options.minutes * 60, choice, options.jobs, None, options.every)
     first, _, last = (options.seeds or "0:50").partition(":")
     seeds = range(int(first), int(last or int(first) + 1))
     return run_seeds(seeds, choice, options.jobs, keep_going=options.keep_going)
@@ -79,14 +87,18 @@ def _one(options: argparse.Namespace, choice: dict[str, object]) -> int:
         return shrink(options.seed, choice)
     simulation = Simulation(options.seed, without=without, **choice)  # type: ignore[arg-type]
     if options.trace:
-        simulation.world.trace = print
+        simulation.world.trace = _tell
     result = simulation.run()
     if options.history:
         write_history(simulation.history.records, options.history)
+    report.table([result], result.cpu_s)
     if result.broken:
         report.explain(result, choice, without, told=options.trace)
-    report.table([result], result.cpu_s)
     return 1 if result.broken else 0
+
+
+def _tell(line: str) -> None:
+    print(plain(line))
 
 
 if __name__ == "__main__":

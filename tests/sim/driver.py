@@ -21,6 +21,7 @@ from raftdb.wire import ClientSide, LocalProtocolError, Message, RemoteProtocolE
 from tests.sim.hosts import CLUSTER, Cluster
 from tests.sim.network import SILENCE, SimNetwork
 from tests.sim.ports import SimClock, SimRandom, SimTimer
+from tests.sim.words import answered
 from tests.sim.world import Life
 from tests.workloads import (
     OK,
@@ -327,6 +328,7 @@ class Client:
         self._open = None
         self._history.end(record, outcome, self._world.now_s)
         self._world.mark(f"{record}")
+        self._world.answer(record, answered)
         for checker in self._cluster.checkers:
             checker.on_return(record)
         workload.took(self.number, operation, outcome)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import os
+import queue
+import signal
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -15,56 +17,82 @@ from tests.sim.run import Result, run_seed
 
 SPAN = 1 << 40
 """Fresh seeds come from a place of their own each time."""
-TELL_EVERY_S = 60.0
+ENDLESS_S = 300.0
+"""No run takes so long, on the slowest machine."""
 
 
 def _work(task: tuple[int, Mapping[str, Any]]) -> Result:
     seed, choice = task
-    result = run_seed(seed, **choice)
-    if not result.broken:
-        result.notes = []
-    return result
+    return run_seed(seed, **choice)
 
 
 def results(seeds: Iterable[int], choice: Mapping[str, Any], jobs: int) -> Iterator[Result]:
-    """Run seeds; results in any order."""
-    tasks = ((seed, choice) for seed in seeds)
-    if jobs <= 1:
-        yield from map(_work, tasks)
-        return
+    """Run seeds; results in the order in which they end. Only as many seeds are taken as keep the
+    processes busy. A run that does not end, or whose process died, is told as broken, and ends
+    all."""
+    seeds = iter(seeds)
+    done: queue.SimpleQueue[Result | BaseException] = queue.SimpleQueue()
+    under_way: set[int] = set()
     # A fresh interpreter per process, replaced after some seeds: nothing is inherited.
     context = multiprocessing.get_context("spawn")
-    with context.Pool(jobs, maxtasksperchild=200) as pool:
-        yield from pool.imap_unordered(_work, _bounded(tasks), chunksize=1)
+    with context.Pool(jobs, _ignore_interrupts, maxtasksperchild=200) as pool:
+
+        def hand_out(count: int) -> None:
+            for seed in itertools.islice(seeds, count):
+                under_way.add(seed)
+                pool.apply_async(
+                    _work, ((seed, choice),), callback=done.put, error_callback=done.put
+                )
+
+        hand_out(2 * jobs)
+        while under_way:
+            try:
+                result = done.get(timeout=ENDLESS_S)
+            except queue.Empty:
+                yield from map(_endless, sorted(under_way))
+                return
+            if isinstance(result, BaseException):
+                raise result
+            under_way.discard(result.seed)
+            hand_out(1)
+            yield result
 
 
-def _bounded(tasks: Iterator[Any]) -> Iterator[Any]:
-    """imap takes all it can get: without end only for those who stop it."""
-    yield from tasks
+def _ignore_interrupts() -> None:
+    """Ctrl-C goes to every process of the terminal; the first one ends the others."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _endless(seed: int) -> Result:
+    what = f"no result within {ENDLESS_S:g} s: it does not end, or its process died"
+    return Result(seed, "", broken=what, invariant="endless")
 
 
 def run_seeds(seeds: range, choice: Mapping[str, Any], jobs: int, *, keep_going: bool) -> int:
     """These seeds; 1 when one of them broke."""
     started_s, found = time.perf_counter(), []
-    for result in results(seeds, choice, min(jobs, len(seeds))):
+    runs = results(seeds, choice, jobs) if jobs > 1 else (_work((seed, choice)) for seed in seeds)
+    for result in runs:
         found.append(result)
-        if result.broken:
-            report.explain(result, choice)
-            if not keep_going:
-                break
+        if result.broken and not keep_going:
+            break
     report.table(found, time.perf_counter() - started_s)
-    return 1 if any(result.broken for result in found) else 0
+    return report.failures(found, choice)
 
 
 def run_fresh(
-    seconds: float | None, choice: Mapping[str, Any], jobs: int, failures: Path | None
+    seconds: float | None,
+    choice: Mapping[str, Any],
+    jobs: int,
+    failures: Path | None,
+    tell_every_s: float,
 ) -> int:
-    """Seeds that nobody has run before, for so long (None: until Ctrl-C); 1 when one broke."""
+    """Seeds that nobody has run before, for so long (None: until Ctrl-C or SIGTERM); 1 when one
+    broke. The commands of those that did go to the end of the file `failures` at once."""
     first = int.from_bytes(os.urandom(5), "big") % SPAN
     print(f"fresh seeds from {first} on", flush=True)
-    started_s = time.perf_counter()
+    started_s = told_s = time.perf_counter()
     found: list[Result] = []
-    told_s = started_s
 
     def seeds() -> Iterator[int]:
         for seed in itertools.count(first):
@@ -73,14 +101,12 @@ def run_fresh(
             yield seed
 
     try:
-        for result in _steady(seeds(), choice, jobs):
+        for result in results(seeds(), choice, jobs):
             found.append(result)
             if result.broken:
                 report.explain(result, choice)
-                if failures is not None:
-                    with failures.open("a", encoding="utf-8") as file:
-                        file.write(f"{report.command(result, choice)}  # {result.broken}\n")
-            if time.perf_counter() - told_s > TELL_EVERY_S:
+                _remember(result, choice, failures)
+            if time.perf_counter() - told_s >= tell_every_s:
                 told_s = time.perf_counter()
                 broken = sum(bool(one.broken) for one in found)
                 print(
@@ -89,17 +115,10 @@ def run_fresh(
     except KeyboardInterrupt:
         print("stopped")
     report.table(found, time.perf_counter() - started_s)
-    return 1 if any(result.broken for result in found) else 0
+    return report.failures(found, choice)
 
 
-def _steady(seeds: Iterator[int], choice: Mapping[str, Any], jobs: int) -> Iterator[Result]:
-    """As `results`, for seeds without end: a few at a time are handed out."""
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(jobs, maxtasksperchild=200) as pool:
-        waiting = [
-            pool.apply_async(_work, ((seed, choice),)) for seed in itertools.islice(seeds, 2 * jobs)
-        ]
-        while waiting:
-            yield waiting.pop(0).get()
-            for seed in itertools.islice(seeds, 1):
-                waiting.append(pool.apply_async(_work, ((seed, choice),)))
+def _remember(result: Result, choice: Mapping[str, Any], failures: Path | None) -> None:
+    if failures is not None:
+        with failures.open("a", encoding="utf-8") as file:
+            file.write(f"{report.command(result, choice)}  # {result.broken}\n")

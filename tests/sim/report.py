@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from tests.sim.run import Result
+from tests.sim.words import plain
 
-LAST_NOTES = 25
+LAST_NOTES = 30
+TOLD_MAX = 3
+"""So many failures are told in full at the end of many runs; the others with their command."""
 
 
 def command(result: Result, choice: Mapping[str, object], without: Sequence[int] = ()) -> str:
@@ -24,12 +27,26 @@ def explain(
     *,
     told: bool = False,
 ) -> None:
-    """One failure: seed, invariant, last events, and how to see it again."""
-    print(f"seed {result.seed} ({result.nodes} nodes, {result.profile}): BROKEN {result.broken}")
-    if not told:
+    """One failure: last events, seed, invariant, and how to see it again."""
+    where = f"{result.nodes} nodes, {result.profile}, {result.simulated_s:.1f} simulated seconds"
+    if not told and result.notes:
+        print(f"last events of seed {result.seed} ({where}):")
         for line in result.notes[-LAST_NOTES:]:
-            print("   ", line)
+            print("   ", plain(line))
+    if result.traceback:
+        print(result.traceback.rstrip())
+    print(f"seed {result.seed} ({where}): BROKEN {result.broken}")
     print(f"reproduce: {command(result, choice, without)}", flush=True)
+
+
+def failures(results: Sequence[Result], choice: Mapping[str, object]) -> int:
+    """The end of many runs: what broke, the first ones in full. 1 when something did."""
+    broken = [result for result in results if result.broken]
+    for result in broken[TOLD_MAX:]:
+        print(f"seed {result.seed}: BROKEN {result.broken}: {command(result, choice)}")
+    for result in broken[:TOLD_MAX]:
+        explain(result, choice)
+    return 1 if broken else 0
 
 
 def percentile(values: Sequence[float], share: float) -> float:

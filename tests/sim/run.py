@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import time
+import traceback
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ RECOVERY_TIMEOUTS = 10
 """After healing, a write is acknowledged within this many election timeouts."""
 SETTLE_TIMEOUTS = 40
 """And all nodes are equal within this many."""
+ANSWERS = 12
+"""Of clients, in the story of a run that broke: the last ones."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,9 @@ class Result:
     cpu_s: float = 0.0
     faults: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    """The story; its last lines when something broke. Empty when nothing did."""
+    traceback: str = ""
+    """Of an exception that no invariant foresaw."""
 
 
 class Setup(Workload):
@@ -138,7 +144,7 @@ class Simulation:
 
     def run(self) -> Result:
         """Everything; never raises for a broken invariant."""
-        broken = invariant = ""
+        broken = invariant = trace = ""
         try:
             with self.bug.patch():
                 self._run()
@@ -146,8 +152,7 @@ class Simulation:
             broken, invariant = str(error), error.invariant
         except Exception as error:
             broken, invariant = f"{type(error).__name__}: {error}", type(error).__name__
-            if self.world.trace is not None:
-                raise
+            trace = traceback.format_exc()
         finally:
             terms = max((node.term for node in self.cluster.live()), default=0)
             self.cluster.close()
@@ -170,7 +175,8 @@ class Simulation:
             recovered=self.recovered_s / self.settings.election_timeout_s,
             cpu_s=time.process_time() - self._begun_cpu_s,
             faults=self.nemesis.counts,
-            notes=list(self.world.notes),
+            notes=self.world.story(ANSWERS) if broken else [],
+            traceback=trace,
         )
 
     def _run(self) -> None:

@@ -6,7 +6,7 @@ then smaller pieces. A run counts as failing when the same invariant breaks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tests.sim import report
@@ -15,9 +15,12 @@ from tests.sim.run import Result, Simulation
 RUNS_MAX = 200
 
 
-def shrink(seed: int, choice: Mapping[str, Any]) -> int:
-    """Print what remains, and the command that runs just that; 1 when the seed fails at all."""
-    simulation = Simulation(seed, **choice)
+def shrink(
+    seed: int, choice: Mapping[str, Any], simulate: Callable[..., Simulation] = Simulation
+) -> int:
+    """Print what remains, its last events, and the command that runs just that; 1 when the seed
+    fails at all. `simulate` makes each run anew: with a planted bug, or with other checkers."""
+    simulation = simulate(seed, **choice)
     events = simulation.nemesis.events
     first = simulation.run()
     if not first.broken:
@@ -34,24 +37,28 @@ def shrink(seed: int, choice: Mapping[str, Any]) -> int:
         runs += 1
         left = set(kept)
         without = [number for number in every if number not in left]
-        result = Simulation(seed, without=without, **choice).run()
-        if result.invariant == first.invariant:
-            last = result
-            return True
-        return False
+        result = simulate(seed, without=without, **choice).run()
+        if result.invariant != first.invariant:
+            return False
+        last = result
+        print(f"  {runs} runs: {len(kept)} faults are enough", flush=True)
+        return True
 
     kept = _minimal(every, fails, lambda: runs < RUNS_MAX)
     without = tuple(number for number in every if number not in set(kept))
     _print(last, [event for event in events if event.number in set(kept)], runs)
-    print(f"reproduce: {report.command(last, choice, without)}")
+    report.explain(last, choice, without)
     return 1
 
 
-def _minimal(every: list[int], fails: Any, may_go_on: Any) -> list[int]:
+def _minimal(
+    every: list[int], fails: Callable[[Sequence[int]], bool], may_go_on: Callable[[], bool]
+) -> list[int]:
+    """The faults without any one of which it fails no more (unless the runs are used up)."""
     kept, pieces = list(every), 2
     if not kept or fails([]):
         return []
-    while len(kept) >= 1 and may_go_on():
+    while len(kept) > 1 and may_go_on():
         size = max(1, len(kept) // pieces)
         for start in range(0, len(kept), size):
             rest = kept[:start] + kept[start + size :]

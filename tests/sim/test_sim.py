@@ -6,18 +6,23 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.sim import report
+from tests.sim import many, report
 from tests.sim.__main__ import main
 from tests.sim.checkers import Broken, Checker, whole_checkers
 from tests.sim.faults import kinds
-from tests.sim.run import Simulation, run_seed
+from tests.sim.run import Result, Simulation, run_seed
 from tests.sim.settings import draw_settings
+from tests.sim.shrink import shrink
 from tests.workloads import OK, read_history
 
 ROOT = Path(__file__).parents[2]
@@ -87,10 +92,120 @@ def test_a_broken_invariant_ends_the_run_and_is_told(capsys: pytest.CaptureFixtu
     result = Simulation(7, checkers=[*whole_checkers(), Trip()]).run()
     assert result.invariant == "trip"
     report.explain(result, {"nodes": 3})
+    lines = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"seed 7 \(5 nodes, metro, .*\): BROKEN trip: on purpose", lines[-2])
+    assert lines[-1] == "reproduce: python -m tests.sim --seed 7 --nodes 3 --trace"
+    assert len(lines) == report.LAST_NOTES + 3
+    assert lines[0].startswith("last events of seed 7 ")
+    assert any(" follows n" in line for line in lines)
+    assert re.search(r"c\d+ \w+ \w+ \{.*\}, begun at \d", lines[-3])
+
+
+class Raises(Checker):
+    """A checker with a defect of its own."""
+
+    def on_return(self, record: object) -> None:
+        raise ZeroDivisionError("of a checker")
+
+
+def test_an_exception_nobody_foresaw_is_told_with_its_place(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    result = Simulation(7, checkers=[Raises()]).run()
+    report.failures([result] * (report.TOLD_MAX + 1), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == (
+        "seed 7: BROKEN ZeroDivisionError: of a checker: python -m tests.sim --seed 7 --trace"
+    )
+    assert any("in on_return" in line for line in lines)
+    assert lines[-1] == "reproduce: python -m tests.sim --seed 7 --trace"
+
+
+class NeedsFaults(Checker):
+    """Breaks in a run that has each of these faults."""
+
+    def __init__(self, *numbers: str) -> None:
+        self.missing = set(numbers)
+
+    def on_event(self, kind: str, name: str, facts: dict[str, object]) -> None:
+        if kind == "fault":
+            self.missing.discard(name)
+            if not self.missing:
+                raise Broken("needs faults", "all of them")
+
+
+def test_shrinking_finds_the_faults_that_matter(capsys: pytest.CaptureFixture[str]) -> None:
+    def simulate(seed: int, **options: Any) -> Simulation:
+        return Simulation(seed, checkers=[NeedsFaults("1", "4")], **options)
+
+    assert shrink(SHORT[0], {}, simulate) == 1
     told = capsys.readouterr().out
-    assert "trip: on purpose" in told
-    assert "python -m tests.sim --seed 7 --nodes 3 --trace" in told
-    assert len(told.splitlines()) > 10
+    kept = re.findall(r"^ +(\d+) at .* s  [\w-]+$", told, re.MULTILINE)
+    assert kept == ["1", "4"]
+    last = told.splitlines()[-1]
+    without = re.fullmatch(r"reproduce: .* --without ([\d,]+) --trace", last)
+    assert without
+    left_out = {int(number) for number in without[1].split(",")}
+    assert left_out.isdisjoint({1, 4})
+    again = simulate(SHORT[0], without=left_out)
+    assert [event.number for event in again.nemesis.events] == [1, 4]
+    assert again.run().invariant == "needs faults"
+
+
+def test_what_breaks_nothing_is_not_shrunk(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--seed", str(SHORT[0]), "--shrink"]) == 0
+    assert "breaks nothing" in capsys.readouterr().out
+
+
+def test_a_soak_runs_until_it_is_told_to_stop(tmp_path: Path) -> None:
+    failures = tmp_path / "failures.txt"
+    options = ["--nodes", "3", "--profile", "rack", "--jobs", "1", "--every", "0"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.sim", "soak", *options, "--failures", str(failures)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        for line in process.stdout:
+            if " 2 seeds, 0 broken" in line:
+                process.send_signal(signal.SIGTERM)
+                break
+        told, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 0
+    assert told.startswith("stopped\n")
+    assert "cluster-hours" in told
+    assert not errors
+    assert not failures.exists()
+
+
+def test_a_soak_remembers_what_failed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def some(seeds: Iterator[int], choice: object, jobs: int) -> Iterator[Result]:
+        yield Result(next(seeds), "", nodes=3)
+        yield Result(5, "", nodes=3, broken="trip: on purpose", invariant="trip")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(many, "results", some)
+    path = tmp_path / "failures.txt"
+    assert many.run_fresh(None, {"nodes": 3}, 1, path, 60.0) == 1
+    command = "python -m tests.sim --seed 5 --nodes 3 --trace"
+    assert path.read_text() == f"{command}  # trip: on purpose\n"
+    lines = capsys.readouterr().out.splitlines()
+    assert "BROKEN trip: on purpose" in lines[-2]
+    assert lines[-1] == f"reproduce: {command}"
+
+
+def test_a_run_without_end_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(many, "ENDLESS_S", 0.01)
+    [result] = many.results([SHORT[0]], {}, 1)
+    assert result.seed == SHORT[0]
+    assert result.invariant == "endless"
 
 
 def test_leaving_a_fault_out_leaves_the_others_as_they_are() -> None:

@@ -28,6 +28,7 @@ class World:
         self.notes: deque[str] = deque(maxlen=4000)
         self.failure: BaseException | None = None
         self.trace: Callable[[str], None] | None = None
+        self._answers: deque[tuple[float, Any, Callable[[float, Any], str]]] = deque(maxlen=200)
 
     def at(self, delay_s: float, call: Callable[..., None], *arguments: Any) -> None:
         """Run after `delay_s`."""
@@ -67,6 +68,18 @@ class World:
     def mark(self, text: str) -> None:
         """Into the digest only."""
         self._digest.update(f"{self.now_s!r} {text}\n".encode())
+
+    def answer(self, record: Any, words: Callable[[float, Any], str]) -> None:
+        """What a client was told: `words(now_s, record)` is made when somebody reads the story."""
+        self._answers.append((self.now_s, record, words))
+        if self.trace is not None:
+            self.trace(words(self.now_s, record))
+
+    def story(self, answers: int) -> list[str]:
+        """The notes, and that many of the last answers that clients had, in order of time."""
+        last = list(self._answers)[-answers:]
+        lines = [*self.notes, *(words(at_s, record) for at_s, record, words in last)]
+        return sorted(lines, key=lambda line: float(line.split(maxsplit=1)[0]))
 
     def digest(self) -> str:
         """Of everything that happened."""
