@@ -363,8 +363,9 @@ class SimFiles:
             for operation in self._name_operations
             if directory in operation.directories and not operation.path.endswith("/lock")
         ]
+        inside = directory + "/"
         for path, number in self._names.items():
-            if posixpath.dirname(path) == directory:
+            if path.startswith(inside) and "/" not in path[len(inside) :]:
                 inode = self._inodes[number]
                 if inode.pending or (inode.dropped and inode.cached != inode.durable):
                     found.append(f"bytes of {path}")

@@ -19,7 +19,7 @@ from raftdb.consensus.wall import Wall
 from raftdb.embedded.assembly import StartAgain
 from raftdb.journal import Journal
 from raftdb.machine import Machine
-from tests.sim.checkers import Broken, Checker
+from tests.sim.checkers import Broken, Checker, told
 from tests.sim.disk import SimFiles
 from tests.sim.network import Fabric, SimNetwork, Weather
 from tests.sim.node import WholeNode
@@ -93,6 +93,7 @@ class Cluster:
         self.sizes = sizes
         self.fabric = Fabric(world, sizes.weather)
         self.checkers = checkers
+        self._after_event = told(checkers, "after_event")
         self._wall = wall
         self._locks = LockDirectory()
         self._nodes: list[WholeNode] = []
@@ -325,8 +326,8 @@ class Cluster:
         if self._seen.get(node) == seen:
             return
         self._seen[node] = seen
-        for checker in self.checkers:
-            checker.after_event(node)
+        for after_event in self._after_event:
+            after_event(node)
 
     def _lane_latency_s(self, host: Host, lane: str) -> float:
         draw = host.random

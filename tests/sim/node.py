@@ -15,7 +15,7 @@ from raftdb.consensus.wall import Wall
 from raftdb.embedded.assembly import Assembly
 from raftdb.journal import Journal, LogEntry
 from raftdb.machine import Machine
-from tests.sim.checkers import Checker
+from tests.sim.checkers import Checker, told
 
 
 class WatchedJournal(Journal):
@@ -55,10 +55,11 @@ class WatchedMachine(Machine):
 
     def _tell(self, entries: Sequence[Any]) -> None:
         progress = self._applier.progress
-        for watcher in self.watchers:
+        for on_applied in told(self.watchers, "on_applied"):
             for entry in entries:
-                watcher.on_applied(self.node.name, entry)
-            watcher.on_progress(self.node, int(progress.index), progress.results)
+                on_applied(self.node.name, entry)
+        for on_progress in told(self.watchers, "on_progress"):
+            on_progress(self.node, int(progress.index), progress.results)
 
 
 class SimAssembly(Assembly):
@@ -115,10 +116,11 @@ class WholeNode:
     def _watch_sends(self) -> None:
         transport = self.engine._transport
         send = transport.send
+        watching = told(self._checkers, "on_send")
 
         def watched_send(peer: str, message: Message) -> None:
-            for checker in self._checkers:
-                checker.on_send(self, message)
+            for on_send in watching:
+                on_send(self, message)
             send(peer, message)
 
         transport.send = watched_send  # type: ignore[method-assign]

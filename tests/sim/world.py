@@ -13,6 +13,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+MARKS = 1000
+"""So many go into the digest at once."""
+
 
 class World:
     """The queue. Events at the same time run in the order of scheduling."""
@@ -24,6 +27,7 @@ class World:
         self.events = 0
         self._queue: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._count = 0
+        self._marks: list[str] = []
         self._digest = hashlib.blake2b(digest_size=16)
         self.notes: deque[str] = deque(maxlen=4000)
         self.failure: BaseException | None = None
@@ -61,13 +65,20 @@ class World:
         """One line of the run's story; it goes into the digest."""
         line = f"{self.now_s - 1000:9.4f} {text}"
         self.notes.append(line)
-        self._digest.update(line.encode())
+        self._marks.append(line)
         if self.trace is not None:
             self.trace(line)
 
     def mark(self, text: str) -> None:
         """Into the digest only."""
-        self._digest.update(f"{self.now_s!r} {text}\n".encode())
+        marks = self._marks
+        marks.append(f"{self.now_s!r} {text}\n")
+        if len(marks) >= MARKS:
+            self._digest_marks()
+
+    def _digest_marks(self) -> None:
+        self._digest.update("".join(self._marks).encode())
+        self._marks.clear()
 
     def answer(self, record: Any, words: Callable[[float, Any], str]) -> None:
         """What a client was told: `words(now_s, record)` is made when somebody reads the story."""
@@ -84,6 +95,7 @@ class World:
     def digest(self) -> str:
         """Of everything that happened."""
         self.mark(f"end {self.events}")
+        self._digest_marks()
         return self._digest.hexdigest()
 
 

@@ -6,7 +6,7 @@ does not hold. It sees the nodes from outside and trusts none of them.
 
 from tests.sim.checkers.acknowledged_kept import AcknowledgedKept
 from tests.sim.checkers.applied_equal import AppliedEqual
-from tests.sim.checkers.base import Broken, Checker, NodeView
+from tests.sim.checkers.base import Broken, Checker, NodeView, told
 from tests.sim.checkers.committed_stays import CommittedStays
 from tests.sim.checkers.hash_equal import HashEqual
 from tests.sim.checkers.indexes_forward import IndexesForward
@@ -35,6 +35,7 @@ __all__ = [
     "OneLeader",
     "PromiseDurable",
     "all_checkers",
+    "told",
     "whole_checkers",
 ]
 

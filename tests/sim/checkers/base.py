@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from raftdb.consensus import CommittedEntry
@@ -85,3 +86,10 @@ class Checker:
 
     def at_end(self, histories: dict[str, list[tuple[int, int]]]) -> None:
         """All healed and converged: every node's history of (client, sequence)."""
+
+
+def told(checkers: Sequence[Checker], what: str) -> list[Callable[..., None]]:
+    """That method of those checkers that have one of their own: most hear little, and events are
+    many."""
+    common = getattr(Checker, what)
+    return [getattr(one, what) for one in checkers if getattr(type(one), what) is not common]
