@@ -9,6 +9,7 @@ acknowledged row once.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import subprocess
 import sys
@@ -27,6 +28,8 @@ from tests.powerloss import strace
 SYNCS = "fdatasync,fsync"
 END_S = 60.0
 ROWS_MAX = 400
+BESIDE_S = 20.0
+"""For a call that lies beside the writes: they go on until it comes, so long at most."""
 WRITE_S = 2.5
 """How long the client tries to get a row in, once the node is gone."""
 IDLE_S = 3.0
@@ -170,7 +173,12 @@ def _write(cluster: LocalCluster, fault: Fault, seen: Seen, node: NodeProcess) -
         if not fault.name.startswith("first"):
             first.execute("CREATE TABLE t(id INTEGER, body TEXT)")
     with contextlib.suppress(Error), connect(cluster.url, timeout=WRITE_S) as connection:
-        for row in range(1, 4 if fault.idle else ROWS_MAX):
+        until_s = time.monotonic() + BESIDE_S
+        for row in itertools.count(1):
+            if row >= (4 if fault.idle else ROWS_MAX) and not (
+                fault.beside and time.monotonic() < until_s
+            ):
+                break
             connection.execute("INSERT INTO t VALUES (?, ?)", (row, "x" * 200))
             seen.acked[row] = time.time()
             if not node.running:
