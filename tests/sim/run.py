@@ -128,6 +128,7 @@ class Simulation:
             self.world, self.cluster, self.clients, settings.plan, events, without
         )
         self.recovered_s = self.settled_s = 0.0
+        self._is_set_up = False
         self._begun_cpu_s = time.process_time()
 
     def _client(self, number: int, workload: Workload, place: str) -> Client:
@@ -192,12 +193,14 @@ class Simulation:
         self.world.note("all faults end")
         self.nemesis.stop()
         self._recover()
+        self._until(lambda: self._is_set_up)
         for client in self.clients:
             client.stop()
         self._settle()
         self._judge()
 
     def _begin(self) -> None:
+        self._is_set_up = True
         for client in self.clients:
             client.begin()
 

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +207,18 @@ def test_a_run_without_end_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     [result] = many.results([SHORT[0]], {}, 1)
     assert result.seed == SHORT[0]
     assert result.invariant == "endless"
+
+
+def test_clients_that_could_not_begin_before_the_faults_ended_begin_nothing_later() -> None:
+    """Or they would write behind the last reads, which then miss what was acknowledged (seed
+    414653316282)."""
+    settings = draw_settings(SHORT[0])
+    simulation = Simulation(SHORT[0], settings=replace(settings, duration_s=0.1))
+    result = simulation.run()
+    assert not result.broken
+    records = simulation.history.records
+    first = next(n for n, record in enumerate(records) if record.arguments.get("final"))
+    assert {record.client for record in records[first:]} == {simulation.operator.number}
 
 
 def test_leaving_a_fault_out_leaves_the_others_as_they_are() -> None:
