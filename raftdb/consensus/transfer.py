@@ -18,6 +18,8 @@ class Transfer:
         self._resume = resume
         self._done: Callable[[str], None] | None = None
         self._target = ""
+        self._anyone = False
+        """Whoever leads next will do."""
         self._term = 0
         self._asked = False
         self._timer: Timer | None = None
@@ -37,7 +39,7 @@ class Transfer:
             self._executor.call_soon(done, reason)
             return
         self._done = done
-        self._target = chosen
+        self._target, self._anyone = chosen, target is None
         self._term = self._core.library.term
         self._asked = False
         self._timer = self._executor.call_later(
@@ -51,6 +53,9 @@ class Transfer:
             if drained and not self._asked and library.transfer(self._target):
                 self._asked = True
         elif library.leader == self._target:
+            self._finish("")
+        elif self._anyone and library.leader not in (None, self._core.node_id):
+            # Another follower stood at the same moment: leadership moved, as it was asked to.
             self._finish("")
         elif library.leader is not None:
             self._finish(f"{library.leader} became leader instead")
