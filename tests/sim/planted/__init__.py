@@ -2,7 +2,7 @@
 patch or a subclass; production code has no such switch.
 
     bug.py          what a bug is
-    wall.py, journal.py, machine.py, node.py, requests.py    the bugs
+    wall.py, journal.py, machine.py, node.py, requests.py, copies.py    the bugs
     script.py, scenarios*.py    runs for those that ordinary seeds reach too seldom
     hunt.py         finds every one, and prints the table
 """

@@ -216,32 +216,36 @@ def other_forks_token(s: Script) -> None:
             raise Broken("tokens of other data", f"a read honours {seen}")
 
 
-def _far_follower(s: Script) -> tuple[str, Any]:
-    """A follower to which the leader's messages take long, and a client that has only this one."""
-    leader = s.leader()
-    s.written()
-    follower = s.others(leader)[0]
+def client_of(s: Script, name: str) -> Any:
+    """A client that knows this node alone."""
     client = s.new_client()
-    [address] = [one.client_address for one in s.cluster.members if one.node_id == follower]
+    [address] = [one.client_address for one in s.cluster.members if one.node_id == name]
     options = dataclasses.replace(client._core.courier.options, addresses=(address,))
     limits = s.settings.sizes.limits
     client._core = Core(options, SimClock(s.world), SimRandom(client.name), limits)
-    s.cluster.fabric.slow[leader, follower] = 0.7
-    return follower, client
+    return client
 
 
-def _reader(client: Any, level: str, age_ms: int = 0) -> Callable[[], Any]:
+def reader(client: Any, level: str, age_ms: int = 0) -> Callable[[], Any]:
+    """Makes reads of the register."""
     statement = (Statement(READ, ((0,),)),)
     return lambda: client._core.query(
         statement, level=level, max_age_ms=age_ms, timeout_s=TIMEOUT_S
     )
 
 
-def bounded_reads(s: Script) -> None:
-    """Bounded reads at a follower that gets everything late, while somebody writes."""
-    _follower, client = _far_follower(s)
-    acknowledged: list[tuple[float, int]] = []
-    writer, running = s.new_client(), True
+def register_in(value: Outcome) -> int:
+    """What a read of the register showed; 0 when it was not there."""
+    rows = value.results.statements[0].rows
+    return int(rows[0][0]) if rows else 0
+
+
+def keep_writing(
+    s: Script, acknowledged: list[tuple[float, int]], every_s: float = 0.02, key: int = 0
+) -> Callable[[], None]:
+    """Somebody writes, one value after the other, until what is returned is called."""
+    writer = s.new_client()
+    running = [True]
 
     def write_next() -> None:
         s._value += 1
@@ -251,15 +255,32 @@ def bounded_reads(s: Script) -> None:
             if outcome.status == "ok":
                 acknowledged.append((s.world.now_s, value))
             if running:
-                writer.life.later(0.02, write_next)
+                writer.life.later(every_s, write_next)
 
-        statement = Statement(WRITE, ((0, value),))
-        arguments = {"key": 0, "value": value}
+        statement = Statement(WRITE, ((key, value),))
+        arguments = {"key": key, "value": value}
         writer.execute(Operation("register", "write", arguments, (statement,)), ended)
 
     writer.life.run(write_next)
+    return running.clear
+
+
+def _far_follower(s: Script) -> Any:
+    """A client that has only a follower to which the leader's messages take long."""
+    leader = s.leader()
+    s.written()
+    follower = s.others(leader)[0]
+    s.cluster.fabric.slow[leader, follower] = 0.7
+    return client_of(s, follower)
+
+
+def bounded_reads(s: Script) -> None:
+    """Bounded reads at a follower that gets everything late, while somebody writes."""
+    client = _far_follower(s)
+    acknowledged: list[tuple[float, int]] = []
+    stop = keep_writing(s, acknowledged)
     s.run_for(1.0)
-    begin, max_age_s, answers = _reader(client, BOUNDED, 400), 0.4, 0
+    begin, max_age_s, answers = reader(client, BOUNDED, 400), 0.4, 0
     for _ in range(20):
         s.run_for(0.02)
         begun_s = s.world.now_s
@@ -268,12 +289,12 @@ def bounded_reads(s: Script) -> None:
             continue
         answers += 1
         least = max((one for at_s, one in acknowledged if at_s <= begun_s - max_age_s), default=0)
-        if _register(value) < least:
+        if register_in(value) < least:
             raise Broken(
                 "bounded staleness",
-                f"{_register(value)} is read, {least} was acknowledged {max_age_s} s before",
+                f"{register_in(value)} is read, {least} was acknowledged {max_age_s} s before",
             )
-    running = False
+    stop()
     s.cluster.fabric.slow.clear()
     if not answers:
         # A follower that is near enough must answer some.
@@ -283,21 +304,15 @@ def bounded_reads(s: Script) -> None:
 
 def session_reads(s: Script) -> None:
     """A client reads its own write at a follower that gets everything late."""
-    _follower, client = _far_follower(s)
+    client = _far_follower(s)
     writer = s.new_client()
     found = s.write(0, writer)
     s.until(lambda: bool(found))
     client._core.seen = writer._core.seen
-    value, error = run(s, client, _reader(client, SESSION)())
-    if error is None and _register(value) < s._value:
+    value, error = run(s, client, reader(client, SESSION)())
+    if error is None and register_in(value) < s._value:
         raise Broken("reads its own writes", f"{value.results} is older than what was seen")
     s.cluster.fabric.slow.clear()
-
-
-def _register(value: Outcome) -> int:
-    """What a read of the register showed; 0 when it was not there."""
-    rows = value.results.statements[0].rows
-    return int(rows[0][0]) if rows else 0
 
 
 PLAYS: dict[str, tuple[Callable[[Script], None], dict[str, Any]]] = {
