@@ -8,7 +8,6 @@ ROLLBACK, RAISE(ROLLBACK)) takes none of its neighbours with it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import astuple
 
 import apsw
 
@@ -357,8 +356,9 @@ class Applier:
         else:
             index, term = Index(last.index - 1), last.term_before
             position = last.position + 1
-        progress = Progress(index, term, position, self._time_ms, self._session_ms, self._results)
-        self._control(_PROGRESS, astuple(progress))
+        values = (index, term, position, self._time_ms, self._session_ms, self._results)
+        progress = Progress(*values)
+        self._control(_PROGRESS, values)
         if self._recorded and self.recorder is not None:
             self.recorder(self._time_ms, self._recorded)
         if self._schema_changed:

@@ -89,7 +89,8 @@ class Machine:
         self._copied: tuple[Index, Term] | None = None
         self._trial_cancelled = False
         self.wal_pages = 0
-        """Pages in the write-ahead log after the last commit: when to call `checkpoint`."""
+        """Pages in the write-ahead log after the last commit, 0 once all of them are in the file:
+        when to call `checkpoint`."""
         history = bytes.fromhex(meta.history)
         self._request_clock = RequestClock()
         self._applier = Applier(writer, run_on(writer), self._request_clock, history, meta.hash_key)
@@ -475,9 +476,14 @@ class Machine:
         if self._before_checkpoint is not None:
             self._before_checkpoint()
         try:
-            return self._checkpointer.run()
+            durable = self._checkpointer.run()
         except FatalError as error:
             raise failures.at(error, self._path) from error
+        if durable == self._applier.progress.index:
+            # All of it is in the file. The hook tells only of commits, and an idle database has
+            # none; one that comes at this very moment is counted with the next.
+            self.wal_pages = 0
+        return durable
 
     # Copies
 

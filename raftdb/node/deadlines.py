@@ -2,7 +2,7 @@
 
 Nearly every call ends long before its deadline, so setting and cancelling a timer for each would be
 work for nothing on the path of every commit. Calls that are due at about the same time share one:
-a deadline is met up to a sixteenth of its time-out late, never early.
+a deadline is met up to a sixteenth of its time-out late, and early by no more than a timer may be.
 """
 
 from __future__ import annotations

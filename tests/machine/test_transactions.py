@@ -66,10 +66,10 @@ def test_an_idle_transaction_delays_nobody_and_keeps_its_snapshot(database: Data
 def test_the_log_starts_again_under_a_snapshot(database: Database) -> None:
     """What was moved into the file before a transaction began may be overwritten in the log."""
     database.run(*(("INSERT INTO t VALUES (?, ?, 'a')", (n, n)) for n in range(1000, 2000)))
+    pages = database.machine.wal_pages
     database.machine.checkpoint()
     one = Transaction(database)
     before = one.rows("SELECT count(*) FROM t")
-    pages = database.machine.wal_pages
     database.run("UPDATE t SET b = 'b'")
     assert database.machine.wal_pages < pages, "the log did not start again"
     for number in range(20):
