@@ -28,6 +28,7 @@ from raftdb.base.settings import (
     NUMBER,
     OPTIONAL_PATH,
     PATH,
+    ROUTES,
     TEXTS,
     Kind,
     MemberConfig,
@@ -259,6 +260,12 @@ class NodeConfig:
     )
     members: tuple[MemberConfig, ...] = field(
         metadata=_about(MEMBERS, "The members of the cluster; the same list on all nodes.")
+    )
+    routes: tuple[tuple[NodeId, Address], ...] = field(
+        default=(),
+        metadata=_about(
+            ROUTES, "Other ways of this node to other nodes: a proxy, a tunnel (`n2=HOST:PORT`)."
+        ),
     )
     insecure: bool = field(
         default=False,

@@ -242,6 +242,29 @@ def _members_to_toml(members: tuple[MemberConfig, ...]) -> str:
     return "\n\n".join(blocks)
 
 
+def _routes(value: Any) -> tuple[tuple[NodeId, Address], ...]:
+    """From texts ID=HOST:PORT, or what was read from them before."""
+    if not isinstance(value, list | tuple):
+        raise ValueError
+    routes: dict[NodeId, Address] = {}
+    for one in value:
+        if isinstance(one, str):
+            name, _, address = one.partition("=")
+            node_id, to = parse_node_id(name), parse_address(address)
+        elif isinstance(one, tuple) and len(one) == 2 and isinstance(one[1], Address):
+            node_id, to = one
+        else:
+            raise ValueError
+        if node_id in routes:
+            raise ConfigError(f"there are two routes to {node_id}", hint="give one")
+        routes[node_id] = to
+    return tuple(routes.items())
+
+
+def _routes_to_toml(routes: tuple[tuple[NodeId, Address], ...]) -> str:
+    return _texts_to_toml(tuple(f"{node_id}={address}" for node_id, address in routes))
+
+
 INTEGER = Kind("a whole number", _integer, _integer_from_text, str)
 NUMBER = Kind("a number", _number, _number_from_text, repr)
 BOOLEAN = Kind("true or false", _boolean, _boolean_from_text, lambda value: str(value).lower())
@@ -262,4 +285,10 @@ MEMBERS = Kind(
     _members,
     _members_from_text,
     _members_to_toml,
+)
+ROUTES = Kind(
+    "a list of node=host:port (as text: separated by blanks)",
+    _routes,
+    lambda text: _routes(text.split()),
+    _routes_to_toml,
 )

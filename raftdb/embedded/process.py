@@ -51,6 +51,7 @@ def ports_of(
         credentials=credentials,
         insecure=config.insecure,
         limits=config.limits,
+        routes=dict(config.routes),
     )
 
     def facts() -> dict[str, Any]:

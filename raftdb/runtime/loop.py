@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from raftdb.base.ids import Address, NodeId
 from raftdb.base.limits import DEFAULT_LIMITS, Limits
 from raftdb.base.ports import Files, Log, Ports
 from raftdb.runtime.clock import RealClock
@@ -61,11 +62,18 @@ def real_ports(
     credentials: Credentials | None,
     insecure: bool = False,
     limits: Limits = DEFAULT_LIMITS,
+    routes: Mapping[NodeId, Address] | None = None,
 ) -> tuple[Ports, LoopExecutor, RealNetwork]:
     """All ports of one node on `loop`, and the two of them that must be closed after use."""
     executor = LoopExecutor(loop, on_crash)
     network = RealNetwork(
-        loop, executor, log, credentials=credentials, insecure=insecure, limits=limits
+        loop,
+        executor,
+        log,
+        credentials=credentials,
+        insecure=insecure,
+        limits=limits,
+        routes=routes,
     )
     ports = Ports(
         clock=RealClock(),

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from raftdb.base.errors import AuthError, ConfigError, InterfaceError
-from raftdb.base.ids import Address
+from raftdb.base.ids import Address, NodeId
 from raftdb.base.limits import DEFAULT_LIMITS, Limits
 from raftdb.base.ports import ExpectedPeer, Handler, Listener, Log, Peer
 from raftdb.runtime.connection import RealConnection
@@ -41,8 +41,10 @@ class RealNetwork:
         insecure: bool = False,
         limits: Limits = DEFAULT_LIMITS,
         reload_interval_s: float = RELOAD_INTERVAL_S,
+        routes: Mapping[NodeId, Address] | None = None,
     ) -> None:
-        """Without `credentials`, `insecure` must say that plain TCP for everybody is meant."""
+        """Without `credentials`, `insecure` must say that plain TCP for everybody is meant.
+        `routes`: nodes that are dialled at another address than the one they are known by."""
         if (credentials is None) != insecure:
             raise InterfaceError("give either credentials or insecure=True")
         self.loop = loop
@@ -51,6 +53,7 @@ class RealNetwork:
         self.handshake_timeout_s = limits.handshake_timeout_ms / 1000
         self._executor = executor
         self._log = log
+        self._routes = dict(routes or {})
         self._credentials = credentials
         self._connections: set[RealConnection] = set()
         self._listeners: list[RealListener] = []
@@ -84,6 +87,8 @@ class RealNetwork:
         (TLS 1.3 lets the dialler finish first): `connection_made`, then `connection_lost`."""
         if purpose not in PURPOSES:
             raise InterfaceError(f"{purpose!r} is no purpose of a connection")
+        if purpose == "peer" and expect.node_id is not None:
+            address = self._routes.get(expect.node_id, address)
         dialled = _Dialled(self, expect)
         connection = RealConnection(dialled, str(address), lambda: handler)
 

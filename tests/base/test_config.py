@@ -282,6 +282,7 @@ def test_missing_keys(write: Any, missing: str) -> None:
         ({"timing.connect_timeout_ms": 1e9}, "connect_timeout_ms"),
         ({"limits.cursors_max": 0}, "cursors_max"),
         ({"checkpoint.wal_bytes": 0}, "wal_bytes"),
+        ({"routes": ["n2=a:1", "n2=b:1"]}, "two routes to n2"),
         ({"members": []}, "0 members"),
         ({"members": "n1,eu,a:1,a:1"}, "a:1 is used twice"),
         ({"members": "n1,eu,a:1,a:2;n1,eu,b:1,b:2"}, "n1 is used twice"),
@@ -327,8 +328,10 @@ def test_round_trip(write: Any, tmp_path: Path, only_changed: bool, insecure: bo
         "client_listen": "[::]:7001",
         "data_dir": 'we"ird \\ dir\u00e4\t\x7f',
         "insecure": insecure,
+        "routes": "n2=127.0.0.1:2002 n3=[::1]:2003",
     }
     config = load_config(write(), {}, changes)
+    assert config.routes[0] == ("n2", Address("127.0.0.1", 2002))
     text = render_toml(config, relative_to=str(tmp_path), only_changed=only_changed)
     target = tmp_path / "again.toml"
     target.write_text(text)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from raftdb.base.errors import ConfigError, InterfaceError
-from raftdb.base.ids import Address
+from raftdb.base.ids import Address, NodeId
 from raftdb.base.ports import Peer
 from raftdb.runtime.connection import CLOSED
 from raftdb.runtime.network import RealNetwork
@@ -37,6 +37,15 @@ def test_both_ends_know_each_other(both: Bench, made_pki: Pki) -> None:
     assert (served.link.peer.role, served.link.peer.name) == ("node", "n2")
     assert dialled.link.peer.cluster_id == served.link.peer.cluster_id == CLUSTER
     assert served.link.peer.remote.startswith("127.0.0.1:")
+
+
+def test_a_node_with_a_route_is_dialled_there(both: Bench, made_pki: Pki) -> None:
+    listener, _ends = both.listen(node(both, made_pki, "n1"))
+    routed = node(both, made_pki, "n2", routes={NodeId("n1"): listener.address})
+    nobody = Address(LOCAL, free_port())
+    assert both.dial(routed, nobody, "n1").made
+    assert both.dial(routed, nobody, "n3").failed
+    assert both.dial(routed, nobody).failed
 
 
 def test_bytes_arrive_whole_and_in_order_both_ways(both: Bench, made_pki: Pki) -> None:
