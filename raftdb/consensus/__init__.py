@@ -16,6 +16,7 @@ from raftdb.consensus.port import (
     CopyJob,
     CopySettings,
     CopyStore,
+    DurabilityLevel,
     EngineEvents,
     EnginePort,
     EngineStatus,
@@ -28,6 +29,7 @@ from raftdb.consensus.port import (
     ReadReady,
     StateMachine,
     Timing,
+    Waiting,
 )
 
 __all__ = [
@@ -37,6 +39,7 @@ __all__ = [
     "CopyJob",
     "CopySettings",
     "CopyStore",
+    "DurabilityLevel",
     "Engine",
     "EngineEvents",
     "EnginePort",
@@ -50,4 +53,5 @@ __all__ = [
     "ReadReady",
     "StateMachine",
     "Timing",
+    "Waiting",
 ]

@@ -487,6 +487,13 @@ class Core:
         """Per peer, the newest heartbeat round that it answered in this term."""
         return [self._rounds_acked[peer] for peer in self.peers]
 
+    def durable(self) -> dict[str, int]:
+        """Up to which index each member is known to have this leader's log on disk: an ack leaves
+        a member only when what it says is synced there (row 1), and counts in its term (row 6)."""
+        durable = {peer: self.library.match_index(peer) for peer in self.peers}
+        durable[self.node_id] = self.log.durable_index
+        return durable
+
     def best_successor(self) -> str | None:
         """The connected follower with the most entries."""
         best: str | None = None
@@ -500,13 +507,17 @@ class Core:
     def peer_status(self) -> tuple[PeerStatus, ...]:
         """One per other member; what only a leader knows is 0 or None elsewhere."""
         leads = self.library.role == LEADER
+        now_s = self._clock.monotonic_s()
         found = []
         for peer in self.peers:
             trip_s = self._round_trip_s.get(peer) if leads else None
+            connected = self._links.connected(peer)
+            silent_s = now_s - self.library.last_response_s(peer) if leads else 0.0
             found.append(
                 PeerStatus(
                     node_id=NodeId(peer),
-                    connected=self._links.connected(peer),
+                    connected=connected,
+                    answers=leads and connected and silent_s <= self._timing.leader_timeout_s,
                     match_index=Index(self.library.match_index(peer) if leads else 0),
                     round_trip_ms=None if trip_s is None else round(trip_s * 1000, 3),
                 )

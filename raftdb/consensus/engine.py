@@ -8,10 +8,10 @@ transfer's end.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from raftdb.base.errors import ConfigError, InternalError, ProtocolError
+from raftdb.base.errors import InternalError, ProtocolError
 from raftdb.base.ids import ClusterId, Index, NodeId, Term
 from raftdb.base.limits import DEFAULT_LIMITS, Limits
 from raftdb.base.ports import Ports, Timer
@@ -34,6 +34,7 @@ from raftdb.consensus.messages import (
 from raftdb.consensus.port import (
     CommittedEntry,
     CopySettings,
+    DurabilityLevel,
     EngineEvents,
     EngineStatus,
     Member,
@@ -47,9 +48,10 @@ from raftdb.consensus.port import (
 from raftdb.consensus.proposals import Proposals
 from raftdb.consensus.reads import Reads
 from raftdb.consensus.seams import PINNED_VERSION
+from raftdb.consensus.timing import check_timing
 from raftdb.consensus.transfer import Transfer
-from raftdb.consensus.transport import Transport, check_members
-from raftdb.consensus.waits import AppliedWaits
+from raftdb.consensus.transport import Transport, check_members, own_member
+from raftdb.consensus.waits import AppliedWaits, DurableWait, DurableWaits
 from raftdb.consensus.wall import LEADER, Wall
 
 FOLLOWER_BEHIND_ENTRIES = 32
@@ -135,6 +137,7 @@ class Engine:
         self._transfer = Transfer(self._core, ports.executor, self._resume_after_transfer)
 
     def _make_waits(self) -> tuple[AppliedWaits, FollowersReads]:
+        self._durable_waits = DurableWaits()
         waits = AppliedWaits(lambda: self._applier.applied)
         reads = FollowersReads(
             self._transport.send, self._ports.clock.monotonic_s, waits, self._resolve
@@ -221,6 +224,28 @@ class Engine:
             self._ports.executor.call_soon(self._resolve, done, reason)
             return
         self._waits.add(index, lambda reason: self._resolve(done, reason))
+
+    def when_durable(
+        self, index: int, level: DurabilityLevel, done: Callable[[str], None]
+    ) -> DurableWait | None:
+        """Call `done` with `` once `level` holds up to `index`. See EnginePort."""
+        reason = self._why_not(0)
+        if not reason and self._durable_waits.count >= self._limits.proposals_waiting_max:
+            reason = "overloaded"
+        if reason:
+            self._ports.executor.call_soon(self._resolve, done, reason)
+            return None
+        self._pump_soon()
+        return self._durable_waits.add(index, level, lambda reason: self._resolve(done, reason))
+
+    def durability_moved(self) -> None:
+        """Something else that a level looks at has changed."""
+        if self._durable_waits.count:
+            self._pump_soon()
+
+    def durable_indexes(self) -> Mapping[str, int]:
+        """Leader: up to which index each member has the log on disk, as known here."""
+        return self._core.durable()
 
     @property
     def applied_index(self) -> Index:
@@ -364,6 +389,8 @@ class Engine:
             self._make_entry()
             core.advance_commit()
             self._begin_read_round()
+            if self._durable_waits.count:
+                self._durable_waits.look(core.durable())
         elif self._followers_reads.count:
             self._followers_reads.step(core.library.leader, self._transport.connected)
         upto = self._wall.may_apply(core.library.commit_index, journal.durable_index)
@@ -395,6 +422,7 @@ class Engine:
             self._led_term = 0
             self._proposals.fail("not_leader", "leadership_lost")
             self._reads.fail("not_leader")
+            self._durable_waits.fail("not_leader")
         if role == LEADER and not self._led_term:
             self._led_term = term
             self._followers_reads.fail("not_leader")
@@ -555,6 +583,7 @@ class Engine:
         self._reads.fail("stopping")
         self._followers_reads.fail("stopping")
         self._waits.fail("stopping")
+        self._durable_waits.fail("stopping")
 
     def _resolve(self, done: Callable[[Any], None], outcome: Any) -> None:
         self._call(done, outcome)
@@ -565,33 +594,6 @@ class Engine:
             call(*arguments)
         except Exception as error:
             self._ports.log.error("consensus_callback_failed", error=repr(error))
-
-
-def own_member(node_id: NodeId, members: Sequence[Member]) -> Member:
-    """This node among the members. Raises ConfigError."""
-    for member in members:
-        if member.node_id == node_id:
-            return member
-    raise ConfigError(
-        f"{node_id} is not in the list of members",
-        hint="each node's configuration lists all members, itself included",
-    )
-
-
-def check_timing(timing: Timing) -> None:
-    """Raises ConfigError when elections could not work with it."""
-    if not 0 < timing.heartbeat_s <= timing.election_min_s / 2:
-        raise ConfigError(
-            f"a heartbeat of {timing.heartbeat_s} s does not fit elections after "
-            f"{timing.election_min_s} s",
-            hint="make the heartbeat at most half of the minimum election timeout",
-        )
-    if not timing.election_min_s < timing.election_max_s:
-        raise ConfigError("the minimum election timeout must be below the maximum")
-    if timing.leader_timeout_s < timing.election_min_s:
-        raise ConfigError("the leader's timeout must not be below the minimum election timeout")
-    if timing.connect_timeout_s <= 0 or timing.reconnect_s <= 0:
-        raise ConfigError("connect and reconnect times must be above 0")
 
 
 def _nothing() -> None:

@@ -6,7 +6,7 @@ The engine carries bytes. An entry of the log holds a tuple of payloads, one per
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -133,6 +133,23 @@ class ReadReady:
 ReadOutcome = ReadReady | NotApplied
 
 
+class DurabilityLevel(Protocol):
+    """What a success reply waits for, beyond the quorum (rule C3). Hashable: replies of equal
+    levels wait together."""
+
+    def upto(self, durable: Mapping[str, int]) -> int:
+        """Up to which index of the log it holds. `durable` says per member, this leader included,
+        up to which index that member has this leader's log on disk, as acknowledged in this term.
+        A level may look elsewhere too, and then calls `durability_moved` when that has changed."""
+
+
+class Waiting(Protocol):
+    """A wait under way."""
+
+    def cancel(self) -> None:
+        """Nobody waits any more; harmless when it has ended."""
+
+
 @dataclass(frozen=True, slots=True)
 class PeerStatus:
     """What the leader knows of one other member."""
@@ -141,6 +158,8 @@ class PeerStatus:
     connected: bool
     match_index: Index
     round_trip_ms: float | None
+    answers: bool = False
+    """It is connected, and answered this leader within the leader's own time-out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +253,19 @@ class EnginePort(Protocol):
     def when_applied(self, index: int, done: Callable[[str], None]) -> None:
         """Call `done` with `` once the machine has applied `index`, or with the reason why this
         node will not. There is no bound of time: the caller has one."""
+
+    def when_durable(
+        self, index: int, level: DurabilityLevel, done: Callable[[str], None]
+    ) -> Waiting | None:
+        """Leader: call `done` with `` once `level` holds up to `index`, which is applied here; or
+        with the reason why this node will not know. Not before this returns; None: `done` is
+        called soon, with a reason. There is no bound of time: the caller has one."""
+
+    def durability_moved(self) -> None:
+        """Something that a DurabilityLevel looks at, other than the members' disks, has changed."""
+
+    def durable_indexes(self) -> Mapping[str, int]:
+        """Leader: what a DurabilityLevel is given."""
 
     def transfer_leadership(self, target: NodeId | None, done: Callable[[str], None]) -> None:
         """Hand over to `target` (None: the most advanced). `done` gets `` or the reason why not."""

@@ -404,3 +404,14 @@ def check_members(me: Member, members: Sequence[Member]) -> list[Member]:
             hint="each node's configuration lists all members, itself included",
         )
     return [member for member in members if member.node_id != me.node_id]
+
+
+def own_member(node_id: NodeId, members: Sequence[Member]) -> Member:
+    """This node among the members. Raises ConfigError."""
+    for member in members:
+        if member.node_id == node_id:
+            return member
+    raise ConfigError(
+        f"{node_id} is not in the list of members",
+        hint="each node's configuration lists all members, itself included",
+    )
