@@ -169,6 +169,8 @@ class Applier:
             interrupted = isinstance(error.__cause__ or error, apsw.InterruptError)
             if not interrupted or self.progress is not before:
                 raise
+            # What is read anew now takes its time: the idempotency keys may be many.
+            self._connection.set_progress_handler(None, id=_BRIEF)
             self._revert()
             return None
         finally:

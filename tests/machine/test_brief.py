@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from raftdb.base.errors import FatalError
-from raftdb.command import Failed, decode_reply
+from raftdb.command import Failed, Key, decode_reply
 from raftdb.machine.machine import BRIEF_REQUESTS_MAX
 from tests.machine.support import Database, ManualClock
 
@@ -60,6 +60,22 @@ def test_one_that_takes_too_long_leaves_no_trace_and_ends_on_the_lane(
     assert timed.machine.applied() == before
     assert timed.machine.content_hash() == content
     assert timed.rows("SELECT count(*) FROM t") == [(0,)]
+    timed.machine.apply([entry])
+    assert timed.rows("SELECT count(*) FROM t") == [(5_001,)]
+    timed.check_hash()
+
+
+def test_giving_up_takes_its_time_where_there_are_many_keys(
+    timed: Database, clock: RacingClock
+) -> None:
+    keyed = [timed.request("SELECT 1", key=Key(f"k{number}")) for number in range(600)]
+    timed.machine.apply([timed.entry(*keyed)])
+    entry = timed.entry(
+        timed.request("INSERT INTO t VALUES (1)", key=Key("new")),
+        timed.request(MANY.format(5_000)),
+    )
+    clock.step_s = 0.0015
+    assert timed.machine.apply_briefly([entry]) is None
     timed.machine.apply([entry])
     assert timed.rows("SELECT count(*) FROM t") == [(5_001,)]
     timed.check_hash()
