@@ -54,7 +54,7 @@ class Claim:
     belong to this epoch's past."""
     fork_position: int
     mode: str
-    """`first` or `replace`."""
+    """`first`, `replace` or `recover`."""
     claimed_ms: int
     claimed_by: str
 

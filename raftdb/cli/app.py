@@ -25,6 +25,8 @@ COMMANDS = {
     "inspect": ("raftdb.cli.inspect", "inspect"),
     "archive": ("raftdb.cli.archive", "archive"),
     "restore": ("raftdb.cli.restore", "restore"),
+    "recover": ("raftdb.cli.recover", "recover"),
+    "rejoin": ("raftdb.cli.recover", "rejoin"),
     "undelete": ("raftdb.cli.restore", "undelete"),
     "leader": ("raftdb.cli.leader", "leader"),
     "outcome": ("raftdb.cli.outcome", "outcome"),

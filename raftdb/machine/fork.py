@@ -34,7 +34,8 @@ def begin_history(
     """Make the closed database in `directory` the beginning of a new history.
 
     `lineage` has the histories that it continues, each with where it was left: (history, index,
-    requests of the next entry). Sessions stay then, and those that were opened before are good.
+    requests of the next entry); those that the database knows of already stay. Sessions stay
+    then, and those that were opened before are good.
     Without any it is a line of its own, and all sessions are forgotten. Raises ConfigError and
     FatalError.
     """
@@ -45,15 +46,15 @@ def begin_history(
     connection = _open(path)
     try:
         run = run_on(connection)
-        stored.read_meta(run, path)
-        known = [
-            (name, session_number(index + 1, position) - 1) for name, index, position in lineage
-        ]
+        before = dict(stored.read_meta(run, path).lineage) if lineage else {}
+        known = before | {
+            name: session_number(index + 1, position) - 1 for name, index, position in lineage
+        }
         with connection:
             if not known:
                 for table in ("session", "reply", "key", "horizon"):
                     run(f"DELETE FROM {PREFIX}{table}")
-            for key, value in (("history", history), ("lineage", json.dumps(known))):
+            for key, value in (("history", history), ("lineage", json.dumps(list(known.items())))):
                 run(f"INSERT OR REPLACE INTO {PREFIX}meta VALUES (?, ?)", (key, value))
         connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
     except apsw.Error as error:

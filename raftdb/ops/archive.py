@@ -42,6 +42,7 @@ __all__ = [
     "add_mark",
     "archive_log",
     "find_point",
+    "open_archives",
     "open_destinations",
     "points",
     "request_times",
@@ -83,6 +84,12 @@ def keys_of(key_file: str | None, environ: Mapping[str, str], files: Files) -> K
     """Keys from a file or the environment; none: an archive without encryption."""
     config = ArchiveConfig(key_file=os.path.abspath(key_file) if key_file else "")
     return load_keys(config, files, environ)
+
+
+def open_archives(urls: Sequence[str], keyring: Keyring) -> list[Archive]:
+    """All of them. Raises ArchiveUnavailableError when one does not answer."""
+    sealer = Sealer(keyring, os.urandom)
+    return [Archive.open(open_store(url), sealer) for url in urls]
 
 
 def open_destinations(urls: Sequence[str], keyring: Keyring) -> Destinations:

@@ -1,0 +1,291 @@
+"""What is left of a cluster that has lost its majority: whose log is the newest, and what counts.
+
+Looking changes nothing. The newest log is the one with the highest (last term, last index), as in
+an election: an entry that a majority had, and one survivor still has, is in it (Raft thesis, 3.6).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from raftdb.base.config import NodeConfig, load_config
+from raftdb.base.errors import ConfigError
+from raftdb.base.layout import quarantine_path
+from raftdb.base.ports import Files
+from raftdb.base.settings import MemberConfig
+from raftdb.command import decode_request
+from raftdb.journal import inspect_journal, read_entries
+from raftdb.machine import inspect_database
+from raftdb.ops.inspect import CONFIG_FILE, NodeDirectory, Payloads, find_node
+
+__all__ = [
+    "Account",
+    "Kept",
+    "Survivor",
+    "choose",
+    "look_at",
+    "merge",
+    "parse_account",
+    "voters_of",
+]
+
+ACCOUNT_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What one survivor has, as plain values: they travel between machines as JSON."""
+
+    node_id: str
+    cluster_id: str
+    history: str
+    voters: tuple[str, ...]
+    first_index: int
+    last_index: int
+    last_term: int
+    applied_index: int
+    """Of the database; its journal has what follows."""
+    time_ms: int
+    """Logged time of the last request in the log."""
+    journal_damage: tuple[str, ...] = ()
+    database_damage: tuple[str, ...] = ()
+    format: int = ACCOUNT_FORMAT
+
+    @property
+    def newest(self) -> tuple[int, int]:
+        """By which logs are compared."""
+        return self.last_term, self.last_index
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Survivor:
+    """A survivor whose directory is here."""
+
+    account: Account
+    directory: Path
+    node: NodeDirectory
+    config: NodeConfig
+
+
+def parse_account(value: object, where: str) -> Account:
+    """Read what `to_json` gave; `where` is its file. Raises ConfigError."""
+    try:
+        if not isinstance(value, Mapping) or value.get("format") != ACCOUNT_FORMAT:
+            raise ValueError("its format is another")
+        found: dict[str, Any] = {}
+        for one in fields(Account):
+            item = value[one.name]
+            if one.name in ("voters", "journal_damage", "database_damage"):
+                item = tuple(str(part) for part in item)
+            elif not isinstance(item, str if "_id" in one.name or one.name == "history" else int):
+                raise ValueError(f"{one.name} is {item!r}")
+            found[one.name] = item
+        return Account(**found)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{where} is not an account of a survivor: {error}",
+            hint="it is what `raftdb recover DIR --json` prints on the other machine",
+        ) from error
+
+
+def voters_of(config: NodeConfig) -> tuple[MemberConfig, ...]:
+    """Whose votes count in the cluster that this node was a member of."""
+    return config.members
+
+
+def look_at(directory: Path, files: Files, payloads: Payloads) -> Survivor:
+    """Read a stopped node's journal and database, all of both. Raises ConfigError."""
+    path = directory / CONFIG_FILE
+    if not path.is_file():
+        raise ConfigError(
+            f"{directory} has no {CONFIG_FILE}",
+            hint="give the node's directory, as `raftdb init` made it: with configuration and data",
+        )
+    config, node = load_config(str(path)), find_node(directory, files)
+    if node.identity.history != config.history:
+        raise ConfigError(
+            f"{node.data_dir} follows history {node.identity.history}, and {path} says "
+            f"{config.history}",
+            hint="a recovery that was interrupted is finished by `raftdb rejoin BUNDLE DIR`",
+        )
+    journal = inspect_journal(files, node.journal)
+    time_ms = 0
+    for entry in read_entries(files, node.journal):
+        if not journal.damage:
+            time_ms = max([time_ms, *_times(payloads, entry.data)])
+    damage = tuple(f"{one.file}, offset {one.offset}: {one.text}" for one in journal.damage)
+    (applied, applied_term), database_damage, applied_ms = _database(node, files)
+    last = int(journal.last_index), int(journal.last_term)
+    if last[0] < applied and not database_damage:
+        # A copy was installed, and nothing has come since: all below is committed.
+        last = applied, applied_term
+    account = Account(
+        node_id=config.node_id,
+        cluster_id=config.cluster_id,
+        history=config.history,
+        voters=tuple(one.node_id for one in voters_of(config)),
+        first_index=int(journal.first_index),
+        last_index=last[0],
+        last_term=last[1],
+        applied_index=applied,
+        time_ms=max(time_ms, applied_ms),
+        journal_damage=damage,
+        database_damage=database_damage,
+    )
+    return Survivor(account, directory.absolute(), node, config)
+
+
+def _times(payloads: Payloads, data: bytes) -> list[int]:
+    return [decode_request(payload).stamp.time_ms for payload in payloads(data)]
+
+
+def _database(node: NodeDirectory, files: Files) -> tuple[tuple[int, int], tuple[str, ...], int]:
+    """(applied index and term, damage, logged time)."""
+    try:
+        report = inspect_database(node.database, files=files)
+    except ConfigError as error:
+        return (0, 0), (error.message,), 0
+    damage = list(report.integrity)
+    if report.content_matches is False:
+        damage.append("the rows do not have the content hash that was kept for them")
+    if report.history != node.identity.history:
+        damage.append(f"it belongs to history {report.history}")
+    if files.exists(quarantine_path(node.data_dir)):
+        damage.append("the node was quarantined: its content differed from the majority's")
+    return (int(report.index), int(report.term)), tuple(damage), report.time_ms
+
+
+def choose(here: Sequence[Survivor], elsewhere: Sequence[Account]) -> tuple[Survivor, Survivor]:
+    """Whose log counts, and whose database it is applied to. Raises ConfigError."""
+    accounts = [*(one.account for one in here), *elsewhere]
+    _check_together(accounts)
+    sound = [one for one in accounts if not one.journal_damage]
+    if not sound:
+        raise ConfigError(
+            "no survivor has a journal that is whole",
+            code="nothing_to_recover",
+            hint="`raftdb restore --replace` makes a cluster from the archive; `raftdb inspect` "
+            "shows the damage",
+        )
+    best = max(sound, key=lambda one: (one.newest, one.applied_index))
+    at_hand = [one for one in here if one.account.newest == best.newest]
+    at_hand = [one for one in at_hand if not one.account.journal_damage]
+    if not at_hand:
+        raise ConfigError(
+            f"the newest log is that of {best.node_id}: term {best.last_term}, entry "
+            f"{best.last_index}; its directory is not here",
+            code="survivor_elsewhere",
+            hint=f"run the command where {best.node_id} is, with accounts of the others",
+        )
+    source = max(at_hand, key=lambda one: (not one.account.database_damage, one.account.node_id))
+    donors = [
+        one
+        for one in [source, *here]
+        if not one.account.database_damage
+        and source.account.first_index <= one.account.applied_index + 1
+        and one.account.applied_index <= source.account.last_index
+    ]
+    if not donors:
+        raise ConfigError(
+            "no survivor has a database that is whole and that the newest log continues",
+            code="nothing_to_recover",
+            hint="`raftdb restore --replace` makes a cluster from the archive; `raftdb inspect` "
+            "shows the damage",
+        )
+    return source, donors[0]
+
+
+def _check_together(accounts: Sequence[Account]) -> None:
+    first = accounts[0]
+    names = [one.node_id for one in accounts]
+    if len(set(names)) < len(names):
+        raise ConfigError("a node is given twice", hint="one directory or account for each")
+    for one in accounts[1:]:
+        if one.cluster_id != first.cluster_id:
+            raise ConfigError(
+                f"{first.node_id} and {one.node_id} are of different clusters",
+                hint="give survivors of one cluster",
+            )
+        if one.history != first.history:
+            raise ConfigError(
+                f"{first.node_id} follows history {first.history}, {one.node_id} {one.history}",
+                hint="one of them was recovered or restored already: bring the other one back by "
+                "`raftdb rejoin`",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Which entries make the recovered log."""
+
+    log_to: int
+    """The survivor's log counts up to here."""
+    archive_to: int
+    """Entries after it and up to here come from the archive; equal: none do."""
+    dropped: int
+    """Entries of the survivor's log after `log_to`: no majority ever had them."""
+
+
+def merge(log: Mapping[int, int], archive: Mapping[int, int]) -> Kept:
+    """Join a survivor's log and the archive's; both map indexes to terms without gaps, the log from
+    what the database has applied on, the archive from behind that.
+
+    What is archived was committed. So where the two differ, the survivor's entries from there on
+    never were; that is possible only if its last term is not above the archive's. Raises
+    ConfigError when it is: then the two are not of one history.
+    """
+    applied, last = min(log), max(log)
+    if not archive:
+        return Kept(last, last, 0)
+    first, newest = min(archive), max(archive)
+    if first > last + 1 or (first == last + 1 and applied < last):
+        raise _apart(f"the archive's entries begin at {first}, the log ends at {last}")
+    if newest <= last and log[newest] == archive[newest]:
+        return Kept(last, last, 0)
+    if newest > last and (first == last + 1 or log[last] == archive[last]):
+        return Kept(last, newest, 0)
+    if log[last] > archive[newest]:
+        raise _apart(
+            f"entry {newest} is of term {archive[newest]} in the archive, and the log, which has "
+            f"term {log[last]} later, has it otherwise"
+        )
+    keep = max((one for one in archive if log.get(one) == archive[one]), default=first - 1)
+    if keep < first and keep > applied:
+        raise _apart(f"they have nothing in common between {applied} and {first}")
+    return Kept(keep, newest, last - keep)
+
+
+def _apart(what: str) -> ConfigError:
+    return ConfigError(
+        f"the survivor's log and the archive do not belong together: {what}",
+        code="archive_apart",
+        hint="check the archive's URL; `raftdb restore --replace` uses the archive alone, "
+        "--ignore-archive the survivors alone",
+    )
+
+
+def lost_voters(accounts: Sequence[Account], running: Sequence[str]) -> list[str]:
+    """Voters that nobody looked at."""
+    seen = {one.node_id for one in accounts}
+    known = {name for one in accounts for name in one.voters}
+    return sorted((known | set(running)) - seen)
+
+
+def may_lack(accounts: Sequence[Account]) -> bool:
+    """Whether a majority of voters was not looked at: it may have acknowledged more."""
+    voters = {name for one in accounts for name in one.voters}
+    sound = {one.node_id for one in accounts if not one.journal_damage}
+    return len(voters - sound) >= len(voters) // 2 + 1
+
+
+def data_set_aside(data_dir: str, history: str) -> str:
+    """Where a node's former data go."""
+    return f"{os.path.normpath(data_dir)}.before-{history[:8]}"
