@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from raftdb.base.config import NodeConfig
 from raftdb.base.errors import Error
-from raftdb.base.settings import MemberConfig
 from raftdb.client import connect
+from raftdb.ops.status import gather
 
 __all__ = ["running_members"]
 
@@ -19,32 +18,16 @@ ASK_S = 2.0
 def running_members(config: NodeConfig, seen: Collection[str]) -> dict[str, str]:
     """Members beside `seen` that answer a client with this node's certificate: each with the leader
     that it follows, `` without one."""
-    others = [one for one in config.members if one.node_id not in seen]
-    if not others:
+    addresses = [str(one.client_address) for one in config.members if one.node_id not in seen]
+    if not addresses:
         return {}
-    with ThreadPoolExecutor(len(others)) as pool:
-        answers = list(pool.map(lambda one: _ask(config, one), others))
-    found = zip(others, answers, strict=True)
-    return {one.node_id: answer for one, answer in found if answer is not None}
-
-
-def _ask(config: NodeConfig, member: MemberConfig) -> str | None:
     options: dict[str, Any] = {"insecure": True}
     if config.tls is not None:
         tls = config.tls
         options = {"ca": tls.ca, "cert": tls.certificate, "key": tls.key}
+    options |= {"cluster": config.cluster_id, "pin": True, "read": "local", "timeout": ASK_S}
     try:
-        connection = connect(
-            f"raftdb://{member.client_address}/",
-            cluster=config.cluster_id,
-            pin=True,
-            read="local",
-            timeout=ASK_S,
-            **options,
-        )
-        try:
-            return str(connection.status().get("leader") or "")
-        finally:
-            connection.close()
+        found = gather(addresses, lambda address: connect(f"raftdb://{address}/", **options))
     except Error:
-        return None
+        return {}
+    return {one.node_id: one.leader or "" for one in found.nodes if one.answers}
