@@ -26,7 +26,7 @@ demo: $(VENV)/ready
 	@$(BIN)/raftdb demo $(if $(KEEP),--keep) $(DEMO_ARGS)
 
 test: $(VENV)/ready-dev
-	@$(BIN)/python -m pytest $(TEST_ARGS)
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(TEST_ARGS)
 
 lint: $(VENV)/ready-dev
 	$(BIN)/ruff check .

@@ -32,6 +32,7 @@ COMMANDS = {
     "outcome": ("raftdb.cli.outcome", "outcome"),
     "cert": ("raftdb.cli.cert", "cert"),
     "demo": ("raftdb.cli.demo", "demo"),
+    "chaos": ("raftdb.cli.chaos", "chaos"),
     "completion": ("raftdb.cli.completion", "completion"),
 }
 """Name of a command to the module and function that hold it: imported when it is asked for, so

@@ -1,0 +1,1 @@
+"""docker-compose.yml, tried for real: `python -m tests.compose`."""
