@@ -81,6 +81,7 @@ BANS = [
             # Asking all nodes at once: blocking connections, one thread each.
             "raftdb/ops/status.py",
             "raftdb/ops/check.py",
+            "raftdb/ops/wan.py",
             # Fetching many objects at once, for commands.
             "raftdb/archive/parallel.py",
         ),
