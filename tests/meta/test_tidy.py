@@ -176,7 +176,8 @@ def test_no_path_of_one_machine_is_written_down() -> None:
     found = []
     for name in listed:
         path = ROOT / name
-        if not name or name.startswith("tests/meta/") or not path.is_file():
+        # .ci/run may bring up a docker by what lies beside the checkout; nothing that users run does.
+        if not name or name.startswith(("tests/meta/", ".ci/")) or not path.is_file():
             continue
         for number, line in enumerate(path.read_text("utf-8", "replace").splitlines(), start=1):
             if words.search(line):
