@@ -176,7 +176,7 @@ def test_no_path_of_one_machine_is_written_down() -> None:
     found = []
     for name in listed:
         path = ROOT / name
-        # .ci/run may bring up a docker by what lies beside the checkout; nothing that users run does.
+        # .ci/run may bring docker up by what lies beside the checkout; what users run may not.
         if not name or name.startswith(("tests/meta/", ".ci/")) or not path.is_file():
             continue
         for number, line in enumerate(path.read_text("utf-8", "replace").splitlines(), start=1):
