@@ -18,6 +18,7 @@ from rich.console import Console
 from bench import commits as commits_module
 from bench import embedded_read as embedded_module
 from bench import host, report
+from bench import overload as overload_module
 from bench import profile as profile_module
 from bench import timeline as timeline_module
 from bench import transactions as transactions_module
@@ -315,6 +316,73 @@ def transactions(
         console.print(f"results in {path}", highlight=False)
 
     _guarded(work)
+
+
+@main.command("overload")
+@click.option("--kind", default="write", type=click.Choice(["write", "read"]))
+@click.option("--levels", default="1,2,5,10", help="Multiples of the peak, separated by commas.")
+@click.option("--seconds", default=4.0, type=click.FloatRange(0.5, 600), help="Of one level.")
+@click.option(
+    "--work",
+    default=3_000,
+    type=click.IntRange(1, 1_000_000),
+    help="Rows that one statement makes for itself; with 1 the generator is the bottleneck.",
+)
+@click.option("--connections", default=256, type=click.IntRange(64, 1_000))
+@click.option("--insecure", is_flag=True, help="Without TLS.")
+@click.option("--directory", help="As in commits.")
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON, no table.")
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The JSON file of results.  [default: bench/results/overload-DATE.json]",
+)
+def overload(
+    kind: str,
+    levels: str,
+    seconds: float,
+    work: int,
+    connections: int,
+    insecure: bool,
+    directory: str | None,
+    as_json: bool,
+    output: Path | None,
+) -> None:
+    """More requests than the cluster can do, at fixed rates from a process of its own."""
+    settings = overload_module.Settings(
+        kind=kind,
+        levels=tuple(float(number) for number in _numbers(levels)),
+        seconds=seconds,
+        work=work,
+        connections=connections,
+    )
+    console = Console(stderr=True) if as_json else _console()
+
+    def run() -> None:
+        place, disk = host.work_directory(directory)
+        options = Options(insecure=insecure)
+        try:
+            found = overload_module.Overload(settings, options, place).run(
+                lambda line: console.print(line, highlight=False)
+            )
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+        results = {
+            **host.record("overload", disk),
+            "versions": ALL["raftdb"](options).prepare(),
+            "settings": asdict(settings),
+            **found,
+            "verdict": overload_module.verdict(found, kind),
+        }
+        path = output or RESULTS / host.file_name(results)
+        commits_module.save(results, path)
+        if as_json:
+            click.echo(json.dumps(results))
+        else:
+            overload_module.show(results, console)
+            console.print(f"results in {path}", highlight=False)
+
+    _guarded(run)
 
 
 @main.command("show")

@@ -28,10 +28,10 @@ def cpu_s() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def specification() -> dict[str, Any]:
+def specification(workload: str = "insert") -> dict[str, Any]:
     """What the harness asks for."""
     found: dict[str, Any] = json.load(sys.stdin)
-    if found["workload"] != "insert":
+    if found["workload"] != workload:
         fail(f"unknown workload {found['workload']!r}")
     return found
 

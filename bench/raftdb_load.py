@@ -154,11 +154,12 @@ class EventLoad:
     """All connections of one process."""
 
     window: loadkit.Window
+    connection_class: type[EventConnection] = EventConnection
 
     def __init__(self, specification: dict[str, Any]) -> None:
         self.specification = specification
-        self.prefix: str = specification["prefix"]
-        self.value = loadkit.value(specification["value_bytes"])
+        self.prefix: str = specification.get("prefix", "")
+        self.value = loadkit.value(specification.get("value_bytes", 0))
         self.tls = client_tls(specification)
         self.finished = False
         self._active: set[int] = set()
@@ -218,7 +219,7 @@ class EventLoad:
         host, _, port = address.rpartition(":")
         options: dict[str, Any] = {"ssl": self.tls, "server_hostname": ""} if self.tls else {}
         _, connection = await asyncio.get_running_loop().create_connection(
-            lambda: EventConnection(self, number), host, int(port), **options
+            lambda: self.connection_class(self, number), host, int(port), **options
         )
         welcome = await connection.ask(wire.Hello(wire.VERSIONS, "bench"))
         assert isinstance(welcome, wire.Welcome)

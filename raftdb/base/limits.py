@@ -38,6 +38,9 @@ class Limits:
     requests_per_connection_max: int = 1_024
     proposals_waiting_max: int = 8_192
     proposals_waiting_bytes_max: int = 64 * MIB
+    queue_age_ms_max: int = 500
+    """A request that would wait for longer is refused early. More than twice the round trip to a
+    quorum, which every write waits for."""
     reads_waiting_max: int = 8_192
     """Reads of all clients that wait for their index, or for their turn."""
     entry_bytes_max: int = 4 * MIB

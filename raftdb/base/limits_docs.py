@@ -21,6 +21,7 @@ LIMIT_DOCS = {
     "requests_per_connection_max": "Requests of one connection that wait for their answer.",
     "proposals_waiting_max": "Requests that wait for the log, of all clients together.",
     "proposals_waiting_bytes_max": "Their bytes.",
+    "queue_age_ms_max": "What would wait for about this long is refused early, in milliseconds.",
     "reads_waiting_max": "Reads that wait for their turn, of all clients together.",
     "entry_bytes_max": "Requests share one log entry up to this size.",
     "entry_requests_max": "Requests that share one log entry.",

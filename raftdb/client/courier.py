@@ -167,8 +167,8 @@ class Courier:
                 # It could have been answered by any node: let another one try.
                 until_s = self._clock.monotonic_s() + self._backoff_s()
                 self.routes.rest(peer.address, until_s, error.message)
-            elif not isinstance(error, NotLeaderError):
-                yield from self.pause(call, error)
+            elif not isinstance(error, NotLeaderError) and not (yield from self.pause(call, error)):
+                return answered
 
     def lost(self, peer: Peer, lost: LinkError) -> Steps[None]:
         """A connection is of no use any more."""
@@ -471,14 +471,19 @@ class Courier:
     def _backoff_s(self) -> float:
         return BACKOFF_MIN_S + (BACKOFF_MAX_S - BACKOFF_MIN_S) * self._random.random()
 
-    def pause(self, call: Call, error: Error | None = None) -> Steps[None]:
-        """Wait a moment before the next attempt, as long as the error asks for."""
+    def pause(self, call: Call, error: Error | None = None) -> Steps[bool]:
+        """Wait a moment before the next attempt, as long as the error asks for: about, so that
+        not all come again at the same time. False at once when the deadline is sooner than a node
+        that is busy asks to be spared."""
         wait_s = self._backoff_s()
         asked_ms = error.detail.get("retry_after_ms") if error is not None else None
         if isinstance(asked_ms, int) and asked_ms > 0:
             wait_s = max(wait_s, min(asked_ms, 1_000) / 1000 * (0.5 + self._random.random()))
-        now_s = self._clock.monotonic_s()
-        yield Pause(min(now_s + wait_s, call.deadline_s))
+        until_s = self._clock.monotonic_s() + wait_s
+        if isinstance(error, OverloadedError) and until_s >= call.deadline_s:
+            return False
+        yield Pause(min(until_s, call.deadline_s))
+        return True
 
     def _pause_until_awake(self, call: Call, now_s: float) -> Steps[None]:
         awake_s = max(self.routes.awake_at_s(), now_s + 0.001)

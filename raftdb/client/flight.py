@@ -193,8 +193,8 @@ class Flight:
         """A session, and a connection to the leader that is fit to be written to."""
         core = self._core
         refused, self._refused = self._refused, None
-        if refused is not None:
-            yield from self._courier.pause(call, refused)
+        if refused is not None and not (yield from self._courier.pause(call, refused)):
+            raise refused
         yield from core.settle(call)
         if core.session is None:
             yield from core.open(call)

@@ -382,6 +382,7 @@ class Assembly:
             "durable_database_index": int(self.machine.durable_index),
             "sessions": self.machine.sessions_open(),
             "transactions": len(self.replica.transactions),
+            "load": self.replica.load(),
             "horizon": self.machine.horizon(),
             "wal_pages": self.machine.wal_pages,
             "journal_bytes": self.journal.bytes,

@@ -16,11 +16,13 @@ from raftdb.node.copying import MachineCopies
 from raftdb.node.diskwatch import DiskWatch
 from raftdb.node.housekeeping import Housekeeping
 from raftdb.node.identity import Identity
+from raftdb.node.reading import RETRY_AFTER_MS, busy_error
 from raftdb.node.replica import Cancellable, Replica
 from raftdb.node.transactions import Transaction
 from raftdb.node.verdicts import Verdicts
 
 __all__ = [
+    "RETRY_AFTER_MS",
     "Admission",
     "Answer",
     "Cancellable",
@@ -32,5 +34,6 @@ __all__ = [
     "Replica",
     "Transaction",
     "Verdicts",
+    "busy_error",
     "cursor_gone",
 ]

@@ -23,6 +23,7 @@ from raftdb.command import ReadToken, Statement, encode_reply
 from raftdb.consensus.port import EnginePort, NotApplied, ReadOutcome
 from raftdb.machine import Machine, QueryStop
 from raftdb.node.calls import Answer
+from raftdb.node.congestion import Congestion
 from raftdb.node.cursors import Cursors, Page
 from raftdb.node.identity import Identity
 
@@ -37,6 +38,8 @@ PATIENCE_S = 1.0
 TURN_S = 0.004
 """Short reads are done on the loop for so long in one go; then others have their turn."""
 RETRY_AFTER_MS = 50
+LANE_QUEUE = 4
+"""So many long reads for each lane may always wait."""
 
 
 class Call(Protocol):
@@ -75,6 +78,12 @@ class Reading:
         """Reads on each lane. The first idle one is taken, so that a long read delays nobody, and
         quiet nodes keep one thread."""
         self.cursors = Cursors(machine, ports, limits, self.lane)
+        self.turns = Congestion(ports.clock.monotonic_s, limits.queue_age_ms_max)
+        """Reads that may be done and wait for their turn on the loop."""
+        self.queries = Congestion(
+            ports.clock.monotonic_s, limits.queue_age_ms_max, LANE_QUEUE * limits.readers_max
+        )
+        """Work for the lanes, begun or not."""
         self._ready: deque[_Read] = deque()
         self._draining = False
 
@@ -85,11 +94,10 @@ class Reading:
                 f"unknown read level {level!r}", hint=f"one of {', '.join(LEVELS)}"
             )
         if waiting >= self._limits.reads_waiting_max:
-            raise OverloadedError(
-                f"{waiting} reads wait already",
-                hint="try again a little later",
-                detail={"retry_after_ms": RETRY_AFTER_MS},
-            )
+            raise busy_error(RETRY_AFTER_MS, "reads")
+        retry_ms = self.turns.refusal_ms()
+        if retry_ms:
+            raise busy_error(retry_ms, "reads")
         if not token:
             return None
         seen = ReadToken.from_text(token)
@@ -180,6 +188,7 @@ class Reading:
 
     def _soon(self, read: _Read) -> None:
         self._ready.append(read)
+        self.turns.entered(read)
         if not self._draining:
             self._draining = True
             self._executor.call_soon(self._drain)
@@ -193,6 +202,7 @@ class Reading:
         end_s = now_s() + TURN_S
         while ready:
             read = ready.popleft()
+            self.turns.left(read)
             if read.call.ended:
                 continue
             index = int(self._engine.applied_index)
@@ -235,13 +245,20 @@ class Reading:
         work: Callable[[QueryStop], Any],
         done: Callable[[Any, BaseException | None], None],
     ) -> QueryStop:
-        """Run `work` on the lane that has least to do, then `done` on the loop; what stops it."""
+        """Run `work` on the lane that has least to do, then `done` on the loop; what stops it.
+        With so much to do already that it would wait for long, `done` gets an OverloadedError."""
+        stop = QueryStop()
+        retry_ms = self.queries.refusal_ms()
+        if retry_ms:
+            self._executor.call_soon(done, None, busy_error(retry_ms, "long reads"))
+            return stop
+        self.queries.entered(stop)
         lane = self._lanes.index(min(self._lanes))
         self._lanes[lane] += 1
-        stop = QueryStop()
 
         def ended(result: Any, error: BaseException | None) -> None:
             self._lanes[lane] -= 1
+            self.queries.left(stop)
             done(result, error)
 
         self._executor.submit(f"read-{lane}", lambda: work(stop), ended)
@@ -277,6 +294,15 @@ class Reading:
             # A damaged page: this node's copy can't be trusted any more. What a callback
             # raises stops the node.
             raise error
+
+
+def busy_error(retry_after_ms: int, what: str) -> OverloadedError:
+    """Refused early: more of them wait than can be answered soon."""
+    return OverloadedError(
+        f"busy, retry after {retry_after_ms} ms",
+        hint=f"too many {what} wait already",
+        detail={"retry_after_ms": retry_after_ms},
+    )
 
 
 class _Read:

@@ -46,9 +46,10 @@ from raftdb.consensus.port import (
 from raftdb.machine import ContentHash, Machine, QueryStop
 from raftdb.node.admission import Admission
 from raftdb.node.calls import Answer, Done
+from raftdb.node.congestion import Congestion
 from raftdb.node.deadlines import Deadlines, Slot
 from raftdb.node.identity import Identity
-from raftdb.node.reading import LOCAL, RETRY_AFTER_MS, Reading
+from raftdb.node.reading import LOCAL, RETRY_AFTER_MS, Reading, busy_error
 from raftdb.node.transactions import Transactions
 
 _VERIFIED_SESSIONS_MAX = 4_096
@@ -102,6 +103,7 @@ class Replica:
             not_applied=self._not_applied,
         )
         self._reads_waiting = 0
+        self._writes = Congestion(ports.clock.monotonic_s, limits.queue_age_ms_max)
         self._refusal = refusal or _none
         self._draining = False
         self._under_way = 0
@@ -122,6 +124,28 @@ class Replica:
     def status(self) -> EngineStatus:
         """The engine's view, as of now."""
         return self._engine.status()
+
+    def busy(self) -> OverloadedError | None:
+        """Why one more write is not taken now, if it is not: those that wait are so many that it
+        would wait for longer than `limits.queue_age_ms_max`. To be asked before `execute` and
+        `open_session`, while little has been done for the request; what ends something that is
+        under way (a COMMIT, an outcome) is taken all the same, up to the queue's hard bounds."""
+        retry_ms = self._writes.refusal_ms()
+        return busy_error(retry_ms, "writes") if retry_ms else None
+
+    def load(self) -> dict[str, Any]:
+        """What waits here, and what was refused because too much did."""
+        reading = self._reading
+        return {
+            "writes_waiting": self._writes.count,
+            "writes_refused": self._writes.refused,
+            "reads_waiting": self._reads_waiting,
+            "reads_refused": reading.turns.refused + reading.queries.refused,
+        }
+
+    def now_s(self) -> float:
+        """The monotonic clock."""
+        return self._clock.monotonic_s()
 
     def open_session(self, label: str, timeout_s: float, done: Done) -> None:
         """Open a session through the log (rule S2). The answer's body is an encoded Opened."""
@@ -314,9 +338,11 @@ class Replica:
             self._executor.call_soon(done, None, refused)
             return
         call = self.call(timeout_s, done, _write_deadline)
+        self._writes.entered(call)
         self._engine.propose(payload, lambda outcome: self._on_outcome(outcome, call))
 
     def _on_outcome(self, outcome: ProposalOutcome, call: _Call) -> None:
+        self._writes.left(call)
         if isinstance(outcome, Applied):
             call.end(Answer(outcome.reply, int(outcome.index)), None)
         elif isinstance(outcome, OutcomeUnknown):
@@ -335,11 +361,7 @@ class Replica:
 
     def _not_applied(self, outcome: NotApplied) -> Error:
         if outcome.reason == "overloaded":
-            return OverloadedError(
-                "the leader's queue is full",
-                hint="try again a little later",
-                detail={"retry_after_ms": RETRY_AFTER_MS},
-            )
+            return busy_error(RETRY_AFTER_MS, "requests")
         if outcome.reason == "not_leader":
             return self._not_leader()
         return UnavailableError(f"not applied: {outcome.reason}", hint="try another node")

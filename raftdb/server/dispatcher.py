@@ -12,7 +12,15 @@ import raftdb.wire as wire
 from raftdb.base.errors import AuthError, Error, InterfaceError, SessionError
 from raftdb.base.ids import NodeId
 from raftdb.command import Failed, Opened, SessionId, decode_reply
-from raftdb.node import Answer, Cancellable, Replica, Transaction, cursor_gone
+from raftdb.node import (
+    RETRY_AFTER_MS,
+    Answer,
+    Cancellable,
+    Replica,
+    Transaction,
+    busy_error,
+    cursor_gone,
+)
 
 Send = Callable[[Any], None]
 Describe = Callable[[], dict[str, Any]]
@@ -21,7 +29,16 @@ Describe = Callable[[], dict[str, Any]]
 class Dispatcher:
     """One client's side of the replica: its session, and its requests under way."""
 
-    def __init__(self, replica: Replica, describe: Describe, send: Send, administer: bool) -> None:
+    def __init__(
+        self,
+        replica: Replica,
+        describe: Describe,
+        send: Send,
+        administer: bool,
+        hold: Callable[[float], None] | None = None,
+    ) -> None:
+        """`hold`: take no more from this client for so many seconds."""
+        self._hold = hold
         self._replica = replica
         self._describe = describe
         self._send = send
@@ -32,6 +49,10 @@ class Dispatcher:
         self._closed = False
         self._reads: dict[int, Cancellable] = {}
         """Under way, by request id."""
+        self._refused = 0
+        """The sequence that was refused because too much waits; 0: none was, or it came again."""
+        self._again_s = 0.0
+        """Until then a client that was refused was asked to wait, at least."""
         self._cursors: set[int] = set()
         """Open ones of this client."""
         self._handlers: dict[type, Callable[[Any], None]] = {
@@ -84,6 +105,10 @@ class Dispatcher:
         if self._session is None:
             self._refuse(message.request_id, _no_session())
             return
+        busy = self._busy(message.sequence)
+        if busy is not None:
+            self._refuse(message.request_id, busy)
+            return
         self._replica.execute(
             self._session,
             message.sequence,
@@ -94,6 +119,28 @@ class Dispatcher:
             done=self._answer(message.request_id, self._send_result),
             key=message.key,
         )
+
+    def _busy(self, sequence: int) -> Error | None:
+        """Why a write is not taken now. What stands behind a refused one in its session isn't
+        either: without that one it would be a gap, for the price of a log entry."""
+        behind = 0 < self._refused < sequence
+        busy = busy_error(RETRY_AFTER_MS, "writes") if behind else self._replica.busy()
+        if busy is None:
+            self._refused = 0
+            return None
+        if not behind:
+            self._refused = sequence
+        self._come_later(busy.detail["retry_after_ms"])
+        return busy
+
+    def _come_later(self, retry_ms: int) -> None:
+        """Refusing costs work as well: who does not wait as it was asked to is not read from
+        for that time."""
+        now_s = self._replica.now_s()
+        if now_s < self._again_s and self._hold is not None:
+            self._hold(self._again_s - now_s)
+        # Clients wait half of what they are asked to, or more: so they don't come all at once.
+        self._again_s = max(self._again_s, now_s + retry_ms / 2000)
 
     def _on_begin(self, message: wire.Begin) -> None:
         if self._transaction is not None:
@@ -203,6 +250,11 @@ class Dispatcher:
             read.cancel()
 
     def _on_open(self, message: wire.OpenSession) -> None:
+        busy = self._replica.busy()
+        if busy is not None:
+            self._come_later(busy.detail["retry_after_ms"])
+            self._refuse(message.request_id, busy)
+            return
         self._replica.open_session(
             message.label,
             message.timeout_ms / 1000,
@@ -218,7 +270,7 @@ class Dispatcher:
         if refused is not None:
             self._refuse(message.request_id, refused)
             return
-        self._session = session
+        self._session, self._refused = session, 0
         self._send(wire.Done(message.request_id))
 
     def _on_close(self, message: wire.CloseSession) -> None:
@@ -294,7 +346,7 @@ class Dispatcher:
             self._refuse(request_id, reply.error)
             return
         if isinstance(reply, Opened):
-            self._session = reply.session
+            self._session, self._refused = reply.session, 0
         self._send_result(request_id, answer)
 
     def _send_rows(self, request_id: int, answer: Answer) -> None:

@@ -17,6 +17,8 @@ UNSENT_PAUSE_BYTES = 1 << 20
 """A client that does not read its answers is not read from either."""
 
 DRAIN_CHECK_S = 0.01
+HOLD_S_MAX = 0.5
+"""So long, at most, a client is not read from that asks again and again while the node is busy."""
 
 
 class ClientListener:
@@ -92,6 +94,9 @@ class ClientConnection:
         self._timer: Timer | None = None
         self._out: list[bytes] = []
         self._paused = False
+        """Answers wait to be read."""
+        self._held = False
+        """It does not wait as it was asked to."""
 
     # ---- Handler
 
@@ -132,7 +137,9 @@ class ClientConnection:
         except Error as error:
             self._end_with(error)
             return
-        self._dispatcher = Dispatcher(owner.replica, owner.describe, self.send, administer=True)
+        self._dispatcher = Dispatcher(
+            owner.replica, owner.describe, self.send, administer=True, hold=self.hold
+        )
         self.send(welcome)
 
     def send(self, message: wire.ServerMessage) -> None:
@@ -170,7 +177,20 @@ class ClientConnection:
             self._owner.ports.executor.call_later(DRAIN_CHECK_S, self._maybe_resume)
             return
         self._paused = False
-        connection.resume_reading()
+        if not self._held:
+            connection.resume_reading()
+
+    def hold(self, seconds: float) -> None:
+        """Take nothing from this client for so long."""
+        if self._connection is not None and not self._held:
+            self._held = True
+            self._connection.pause_reading()
+            self._owner.ports.executor.call_later(min(seconds, HOLD_S_MAX), self._let_go)
+
+    def _let_go(self) -> None:
+        self._held = False
+        if self._connection is not None and not self._paused:
+            self._connection.resume_reading()
 
     def say_goodbye(self, reason: str) -> None:
         """Tell the client that this node is going."""

@@ -265,6 +265,21 @@ def test_overloaded_waits_and_tries_again() -> None:
     assert world.effects == ["a", "b"]
 
 
+def test_overloaded_for_longer_than_the_deadline_is_said_at_once() -> None:
+    world = World()
+    core = world.core()
+    write(world, core, "a")
+    world.nodes["n1"].refuse = [OverloadedError("busy", detail={"retry_after_ms": 1_000})] * 3
+    start_s = world.now_s
+    with pytest.raises(OverloadedError) as caught:
+        world.run(core.execute((Statement("add b"),), timeout_s=0.4))
+    assert world.now_s - start_s < 0.3
+    assert caught.value.outcome == NOT_APPLIED
+    world.nodes["n1"].refuse = []
+    write(world, core, "c")
+    assert world.effects == ["a", "c"]
+
+
 def test_outcome_unknown_from_the_node_is_tried_again() -> None:
     world = World()
     core = world.core()

@@ -15,7 +15,7 @@ from raftdb.base.errors import (
 from raftdb.base.ids import Index
 from raftdb.command import ReadToken, Statement
 from raftdb.consensus.port import NotApplied, ReadReady
-from raftdb.node import reading
+from raftdb.node import congestion, reading
 from tests.node.fakes import HISTORY, Bench
 
 
@@ -198,3 +198,48 @@ def test_an_error_of_one_short_read_is_not_the_others(bench: Bench) -> None:
         bench.replica.query("local", (Statement("SELECT 1"),), 0, 5.0, bench.done)
     bench.loop.run()
     assert [str(error) for error in bench.answers] == ["no"] * 3
+
+
+# ---- more than can be done
+
+
+def test_reads_that_would_wait_long_for_their_turn_are_refused(bench: Bench) -> None:
+    waiting: list[Any] = []
+    for _ in range(congestion.FLOOR):
+        bench.replica.query(
+            "local", (Statement("SELECT 1"),), 0, 5.0, lambda *found: waiting.append(found)
+        )
+    bench.loop.now_s += 1.0
+    bench.query("local")
+    (error,) = [one for one in bench.answers if isinstance(one, OverloadedError)]
+    assert error.detail["retry_after_ms"] == congestion.RETRY_MIN_MS
+    assert len(waiting) == congestion.FLOOR, "those that waited are answered"
+    bench.query("local")
+    assert bench.answers[-1].index == 50
+
+
+def test_reads_that_wait_for_an_index_are_no_queue(bench: Bench) -> None:
+    """A node that lags refuses no local read because others wait for what it lacks."""
+    for _ in range(2 * congestion.FLOOR):
+        bench.query("session", token=token(60))
+    bench.loop.now_s += 0.9
+    bench.query("local")
+    assert bench.answers[-1].index == 50
+
+
+def test_long_reads_that_would_wait_long_for_a_lane_are_refused(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running: list[Any] = []
+    monkeypatch.setattr(bench.loop, "submit", lambda *work: running.append(work))
+    for _ in range(reading.LANE_QUEUE * bench.limits.readers_max):
+        bench.query("local")
+    bench.loop.now_s += 1.0
+    bench.query("local")
+    (error,) = bench.answers
+    assert isinstance(error, OverloadedError)
+    assert bench.replica.load()["reads_refused"] == 1
+    for _lane, work, done in running:
+        done(work(), None)
+    bench.query("local")
+    assert len(running) == reading.LANE_QUEUE * bench.limits.readers_max + 1

@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 
 import raftdb.wire as wire
+from raftdb.base.errors import OverloadedError
 from raftdb.base.ids import Address, Index
 from raftdb.base.limits import Limits
 from raftdb.base.ports import Peer
-from raftdb.command import Opened, SessionId, Statement, decode_reply, encode_reply
+from raftdb.command import Opened, Results, SessionId, Statement, decode_reply, encode_reply
 from raftdb.consensus.port import Applied
+from raftdb.node import congestion
 from raftdb.server import ClientListener
-from raftdb.server.listener import UNSENT_PAUSE_BYTES
+from raftdb.server.listener import HOLD_S_MAX, UNSENT_PAUSE_BYTES
 from tests.node.fakes import HISTORY, SESSION, Bench
 
 
@@ -220,3 +222,84 @@ def test_outcomes_for_a_client_that_left_go_nowhere(client: Client) -> None:
 def test_goodbye_reaches_every_client(client: Client) -> None:
     client.listener.say_goodbye("stopping")
     assert client.heard() == [wire.Goodbye("stopping")]
+
+
+# ---- more than can be done
+
+
+def execute(client: Client, sequence: int) -> wire.Message | None:
+    """What is said at once to the write of that sequence."""
+    client._next += 1
+    heard = client.say(wire.Execute(client._next, sequence, 0, 5000, (Statement("x"),)))
+    return heard[0] if heard else None
+
+
+def busy_client() -> Client:
+    """One whose node has let as many writes wait as it may, for half a second."""
+    client = Client()
+    client.hello()
+    client.attach()
+    for sequence in range(1, congestion.FLOOR + 1):
+        assert execute(client, sequence) is None
+    client.bench.loop.pass_time(0.5)
+    return client
+
+
+def refused_ms(message: wire.Message | None) -> int:
+    assert isinstance(message, wire.ErrorMessage)
+    error = message.exception()
+    assert isinstance(error, OverloadedError)
+    assert (error.retryable, error.outcome) == (True, "not_applied")
+    retry_ms = error.detail["retry_after_ms"]
+    assert error.message == f"busy, retry after {retry_ms} ms"
+    assert isinstance(retry_ms, int)
+    return retry_ms
+
+
+def test_what_would_wait_for_long_is_refused_early() -> None:
+    client = busy_client()
+    proposals = client.bench.engine.proposals
+    retry_ms = refused_ms(execute(client, congestion.FLOOR + 1))
+    assert retry_ms >= congestion.RETRY_MIN_MS
+    client.bench.loop.pass_time(retry_ms / 1000)
+    (refused,) = client.say(wire.OpenSession(800, "another", 5000))
+    refused_ms(refused)
+    assert len(proposals) == congestion.FLOOR, "nothing of it reached the log"
+    for index, (_payload, done) in enumerate(proposals):
+        done(Applied(Index(index), 0, encode_reply(Results(()))))
+    client.heard()
+    assert execute(client, congestion.FLOOR + 1) is None
+    assert client.bench.replica.load() == {
+        "writes_waiting": 1,
+        "writes_refused": 2,
+        "reads_waiting": 0,
+        "reads_refused": 0,
+    }
+
+
+def test_what_stands_behind_a_refused_write_is_refused_too() -> None:
+    """It would be a gap in its session, for the price of a log entry."""
+    client = busy_client()
+    proposals = client.bench.engine.proposals
+    refused_ms(execute(client, congestion.FLOOR + 1))
+    for _payload, done in proposals:
+        done(Applied(Index(9), 0, encode_reply(Results(()))))
+    client.heard()
+    refused_ms(execute(client, congestion.FLOOR + 2))
+    assert len(proposals) == congestion.FLOOR
+    client.bench.loop.pass_time(1.0)
+    assert execute(client, congestion.FLOOR + 1) is None
+    assert execute(client, congestion.FLOOR + 2) is None
+    assert len(proposals) == congestion.FLOOR + 2
+
+
+def test_who_does_not_wait_as_asked_is_not_read_from_for_a_while() -> None:
+    client = busy_client()
+    retry_ms = refused_ms(execute(client, congestion.FLOOR + 1))
+    client.bench.loop.pass_time(0.6 * retry_ms / 1000)
+    refused_ms(execute(client, congestion.FLOOR + 1))
+    assert not client.connection.paused, "half of the time is what clients wait at least"
+    refused_ms(execute(client, congestion.FLOOR + 1))
+    assert client.connection.paused
+    client.bench.loop.pass_time(HOLD_S_MAX)
+    assert not client.connection.paused
