@@ -33,7 +33,7 @@ from raftdb.client.cursor import (
 )
 from raftdb.client.flight import Flight, Item, resume_all
 from raftdb.client.levels import parse_level
-from raftdb.client.options import Options, make_options, with_timeout
+from raftdb.client.options import Options, level_of, make_options, with_timeout
 from raftdb.client.pipeline import PipelineBase, Reply, pipeline_is_open
 from raftdb.client.sqltext import BLANK, READ, classify, split
 from raftdb.client.values import BatchItem, adapt_parameters, adapt_sets, batch_items
@@ -100,14 +100,18 @@ class AsyncConnection:
         return await self.cursor().executescript(script, **options)
 
     async def batch(
-        self, statements: Iterable[BatchItem], *, timeout: float | None = None
+        self,
+        statements: Iterable[BatchItem],
+        *,
+        timeout: float | None = None,
+        durability: str | None = None,
     ) -> list[ResultSet]:
         """Run statements as one request, all or nothing; the result of each."""
         items = batch_items(statements)
         if not items:
             return []
         reads = all(classify(item.sql).kind == READ for item in items)
-        outcome = await self._request(items, reads, None, timeout)
+        outcome = await self._request(items, reads, None, timeout, durability)
         return result_sets(items, outcome.results)
 
     @asynccontextmanager
@@ -178,6 +182,19 @@ class AsyncConnection:
         """The id of the node that answered."""
         return await self._run(lambda left_s: self._core.ping(timeout_s=left_s), timeout)
 
+    async def await_durable(
+        self,
+        error: Error | None = None,
+        *,
+        durability: str | None = None,
+        timeout: float | None = None,
+    ) -> int:
+        """As Connection.await_durable."""
+        level = level_of(durability)
+        return await self._run(
+            lambda left_s: self._core.await_durable(error, level, timeout_s=left_s), timeout
+        )
+
     # ---- closing
 
     async def close(self) -> None:
@@ -208,13 +225,16 @@ class AsyncConnection:
         reads: bool,
         level: str | None,
         timeout: float | None,
+        durability: str | None = None,
     ) -> Outcome:
         wanted, max_age_ms = parse_level(self.options.read if level is None else level)
-        keys = self.foreign_keys
+        keys, durable = self.foreign_keys, level_of(durability)
 
         def steps(left_s: float) -> Steps[Outcome]:
             if not reads:
-                return self._core.execute(statements, foreign_keys=keys, timeout_s=left_s)
+                return self._core.execute(
+                    statements, foreign_keys=keys, timeout_s=left_s, durability=durable
+                )
             return self._core.query(
                 statements,
                 level=wanted,
@@ -281,6 +301,7 @@ class AsyncCursor:
         *,
         read: str | None = None,
         timeout: float | None = None,
+        durability: str | None = None,
     ) -> AsyncCursor:
         """Run one statement; as Cursor.execute."""
         cursor = self._cursor
@@ -291,7 +312,7 @@ class AsyncCursor:
             return self
         statement = Statement(sql, (adapt_parameters(parameters),))
         reads = kind.kind == READ
-        outcome = await self._connection._request((statement,), reads, read, timeout)
+        outcome = await self._connection._request((statement,), reads, read, timeout, durability)
         cursor._take(kind, outcome.results.statements[0])
         cursor._read_index, cursor._age_ms = outcome.index, outcome.age_ms
         if kind.inserts:
@@ -299,7 +320,13 @@ class AsyncCursor:
         return self
 
     async def executemany(
-        self, sql: str, parameter_sets: Iterable[Any], /, *, timeout: float | None = None
+        self,
+        sql: str,
+        parameter_sets: Iterable[Any],
+        /,
+        *,
+        timeout: float | None = None,
+        durability: str | None = None,
     ) -> AsyncCursor:
         """Run one statement for each of the parameter sets: one request, all or nothing."""
         cursor = self._cursor
@@ -310,11 +337,14 @@ class AsyncCursor:
         if not sets or kind.kind == BLANK:
             cursor._rowcount = 0
             return self
-        outcome = await self._connection._request((Statement(sql, sets),), False, None, timeout)
+        statements = (Statement(sql, sets),)
+        outcome = await self._connection._request(statements, False, None, timeout, durability)
         cursor._take(kind, outcome.results.statements[0])
         return self
 
-    async def executescript(self, script: str, /, *, timeout: float | None = None) -> AsyncCursor:
+    async def executescript(
+        self, script: str, /, *, timeout: float | None = None, durability: str | None = None
+    ) -> AsyncCursor:
         """Run the statements of a script: one request, all or nothing."""
         cursor = self._cursor
         cursor._check_open()
@@ -323,7 +353,7 @@ class AsyncCursor:
         cursor._forget()
         statements = tuple(Statement(text) for text in without_begin(split(script)))
         if statements:
-            await self._connection._request(statements, False, None, timeout)
+            await self._connection._request(statements, False, None, timeout, durability)
         return self
 
     @property

@@ -69,6 +69,8 @@ class Call:
     unsure: bool = False
     """An attempt was sent and its fate is not known: the write may have taken effect, or will."""
     attempts: int = 0
+    refused: Error | None = None
+    """Why the leader would not take it the last time, when it says more than a time-out."""
 
     def too_late(self, why: str) -> Error:
         """The error at the deadline."""

@@ -15,7 +15,7 @@ from raftdb.client.driver import BlockingDriver, Cancelled
 from raftdb.client.flight import resume_all
 from raftdb.client.levels import parse_level
 from raftdb.client.link import IN_PROCESS, Dialler, InProcessLink, own_cluster
-from raftdb.client.options import Options, make_options, with_timeout
+from raftdb.client.options import Options, level_of, make_options, with_timeout
 from raftdb.client.pipeline import Pipeline, pipeline_is_open
 from raftdb.client.sqltext import READ, classify
 from raftdb.client.stream import Stream, open_stream
@@ -113,6 +113,7 @@ class Connection(Transactions):
         timeout: float | None = None,
         idempotency_key: str | None = None,
         horizon: int | None = None,
+        durability: str | None = None,
     ) -> list[ResultSet]:
         """Run statements as one request, all or nothing; the result of each.
 
@@ -126,7 +127,7 @@ class Connection(Transactions):
             return []
         reads = all(classify(item.sql).kind == READ for item in items)
         key = None if idempotency_key is None else key_of(idempotency_key, horizon)
-        return result_sets(items, self._request(items, reads, None, timeout, key))
+        return result_sets(items, self._request(items, reads, None, timeout, key, durability))
 
     # ---- several writes at once
 
@@ -194,6 +195,28 @@ class Connection(Transactions):
         timeout_s = with_timeout(self.options, timeout)
         return self._run(self._core.content_hash(index, timeout_s=timeout_s))
 
+    def ask(
+        self, what: str, /, *, timeout: float | None = None, **arguments: Any
+    ) -> dict[str, Any]:
+        """A question or an order about the cluster by its name in docs/protocol.md, to the leader;
+        what it answers."""
+        timeout_s = with_timeout(self.options, timeout)
+        return self._run(self._core.ask(what, arguments, timeout_s=timeout_s))
+
+    def await_durable(
+        self,
+        error: errors.Error | None = None,
+        *,
+        durability: str | None = None,
+        timeout: float | None = None,
+    ) -> int:
+        """After an error of code `durability_pending`: wait until that write is as durable as it
+        was to be. Without an error: until all that this connection has seen is (`durability`, or
+        the connection's own). Gives the log index. Raises the error anew when it is not by then."""
+        timeout_s = with_timeout(self.options, timeout)
+        level = level_of(durability)
+        return self._run(self._core.await_durable(error, level, timeout_s=timeout_s))
+
     def transfer_leadership(self, target: str | None = None, *, timeout: float = 5.0) -> None:
         """Have the leader hand over to the node `target`, or to the most advanced one."""
         self._run(self._core.transfer_leadership(target, timeout_s=timeout))
@@ -237,14 +260,23 @@ class Connection(Transactions):
         level: str | None,
         timeout: float | None,
         key: Key | None = None,
+        durability: str | None = None,
     ) -> Results:
         timeout_s = with_timeout(self.options, timeout)
         if not self._plain or (not reads and self._work.is_step(statements)):
+            if durability is not None:
+                raise InterfaceError(
+                    "a transaction is durable as a whole", hint="give `durability` to commit()"
+                )
             return self._transact(statements, level, timeout_s, key)
         level, max_age_ms = parse_level(self.options.read if level is None else level)
         if not reads or key is not None:
             steps = self._core.execute(
-                statements, foreign_keys=self.foreign_keys, timeout_s=timeout_s, key=key
+                statements,
+                foreign_keys=self.foreign_keys,
+                timeout_s=timeout_s,
+                key=key,
+                durability=durability if durability is None else level_of(durability),
             )
         else:
             if level == LOCAL and self._link is not None:

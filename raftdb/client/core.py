@@ -55,6 +55,7 @@ from raftdb.wire import (
     LINEARIZABLE,
     LOCAL,
     SESSION,
+    Ask,
     AttachSession,
     CloseSession,
     ContentHash,
@@ -76,6 +77,8 @@ NOT_READS = ("not_a_query", "not_a_read")
 BURNED = "burned"
 """The code of an outcome that was asked for before the request was seen: it never takes effect."""
 LOST = "transaction_lost"
+PENDING = "durability_pending"
+"""The code of a write that is committed, and not yet in as many locations as were asked for."""
 GAP = "sequence_gap"
 """The code of a sequence that came too early: the session goes on, unlike with other errors."""
 
@@ -98,6 +101,7 @@ class Write:
     statements: tuple[Statement, ...]
     foreign_keys: bool
     key: Key | None = None
+    durability: str = ""
     is_commit: bool = False
     """The COMMIT of a transaction: it cannot be sent again, only asked for."""
 
@@ -131,6 +135,8 @@ class Core:
         self.courier = Courier(options, clock, random, limits)
         self.random = random.random
         self._label = options.name[:128]
+        self.durability = options.durability
+        """What writes wait for that say nothing of their own."""
         self.seen: ReadToken | None = None
         """What this client has seen: reads of level `session` reflect that at least."""
         self.session: Session | None = None
@@ -162,15 +168,18 @@ class Core:
         foreign_keys: bool = True,
         timeout_s: float,
         key: Key | None = None,
+        durability: str | None = None,
     ) -> Steps[Outcome]:
-        """Apply the statements in one transaction, exactly once."""
+        """Apply the statements in one transaction, exactly once. `durability`: None for the
+        connection's own."""
+        level = self.durability if durability is None else durability
         call = self.courier.call(timeout_s, writes=True)
         yield from self.settle(call)
         for _ in range(NEW_SESSIONS_MAX):
             session = self.session
             if session is None:
                 session = yield from self.open(call)
-            write = Write(session, session.settled + 1, statements, foreign_keys, key)
+            write = Write(session, session.settled + 1, statements, foreign_keys, key, level)
             try:
                 return (yield from self._write(write, call))
             except _SessionGone as gone:
@@ -218,6 +227,7 @@ class Core:
                 write.statements,
                 write.foreign_keys,
                 write.key,
+                write.durability,
             )
             return self.attached(peer, write.session, execute)
 
@@ -240,7 +250,7 @@ class Core:
             answered.peer.attached = b""
             return _SessionGone(error, answered.unsure)
         if error.outcome == APPLIED:
-            self._take(write)
+            self.take(write)
             return error
         if isinstance(error, DeadlineError):
             error = call.too_late(error.message)
@@ -265,7 +275,7 @@ class Core:
                 )
             answered.peer.attached = b""
             raise _SessionGone(reply.error, answered.unsure)
-        self._take(write)
+        self.take(write)
         self.note_seen(answered.peer, answered.index)
         return Outcome(results_of(reply), answered.index)
 
@@ -276,27 +286,32 @@ class Core:
     ) -> Steps[Answered]:
         """What became of a request: the answer of a log entry, so it is final."""
         call = self.courier.call(timeout_s)
-        return (yield from self._ask_outcome(session_id, sequence, key, call))
+        return (yield from self._ask_outcome(session_id, sequence, key, self.durability, call))
 
     def _ask_outcome(
-        self, session_id: bytes, sequence: int, key: Key | None, call: Call
+        self, session_id: bytes, sequence: int, key: Key | None, durability: str, call: Call
     ) -> Steps[Answered]:
         def make(peer: Peer, timeout_ms: int) -> Sequence[Request]:
-            return (AskOutcome(peer.request_id(), timeout_ms, session_id, sequence, key),)
+            ask = AskOutcome(peer.request_id(), timeout_ms, session_id, sequence, key, durability)
+            return (ask,)
 
         return (yield from self.courier.ask_leader(make, call))
 
     def resolve(self, write: Write, call: Call) -> Steps[int]:
         """The log index of a COMMIT whose reply was lost. Raises what it failed with."""
         answered = yield from self._ask_outcome(
-            write.session.session_id, write.sequence, None, call
+            write.session.session_id, write.sequence, None, write.durability, call
         )
+        if answered.error is not None and answered.error.code == PENDING:
+            # Committed, or the answer would not have to wait; not yet everywhere.
+            self.take(write)
+            raise answered.error
         if answered.error is not None:
             raise still_unknown(answered.error, "the COMMIT was sent")
         reply = decode_answer(answered.encoded)
         if isinstance(reply, Failed):
             if reply.error.code == BURNED:
-                self._take(write)
+                self.take(write)
                 raise transaction_lost("its COMMIT did not reach the log")
             if isinstance(reply.error, SessionError):
                 self.session, self._unsettled = None, ()
@@ -311,11 +326,12 @@ class Core:
             answered.peer.attached = b""
             self.session, self._unsettled = None, ()
             raise transaction_lost(reply.error.message)
-        self._take(write)
+        self.take(write)
         results_of(reply)
         return answered.index
 
-    def _take(self, write: Write) -> None:
+    def take(self, write: Write) -> None:
+        """Its outcome is known."""
         write.session.settled = write.sequence
         self._unsettled = ()
 
@@ -463,6 +479,36 @@ class Core:
             lambda peer, timeout_ms: (ContentHash(peer.request_id(), index, timeout_ms),), call
         )
         return _info(answered)
+
+    def ask(
+        self, what: str, arguments: dict[str, Any], *, timeout_s: float
+    ) -> Steps[dict[str, Any]]:
+        """A question or an order about the cluster, to the leader."""
+        call = self.courier.call(timeout_s)
+        answered = yield from self.courier.ask_leader(
+            lambda peer, timeout_ms: (Ask(peer.request_id(), what, arguments, timeout_ms),), call
+        )
+        return _info(answered)
+
+    def await_durable(
+        self, error: Error | None, durability: str | None, *, timeout_s: float
+    ) -> Steps[int]:
+        """Wait until a write is as durable as it was to be, by the error that said it is not; None:
+        until all that this client has seen is. Gives the log index."""
+        if error is None:
+            token = self.seen.to_text() if self.seen is not None else ""
+            level = self.durability if durability is None else durability
+        elif error.code == PENDING:
+            token = str(error.detail.get("token", ""))
+            level = durability or str(error.detail.get("durability", ""))
+        else:
+            raise InterfaceError(
+                "that error does not say that a write is committed",
+                hint=f"give one of code {PENDING}, or none",
+            )
+        arguments = {"token": token, "durability": level}
+        info = yield from self.ask("await_durable", arguments, timeout_s=timeout_s)
+        return int(info["index"])
 
     def transfer_leadership(self, target: str | None, *, timeout_s: float) -> Steps[None]:
         """Have the leader hand over."""

@@ -59,6 +59,9 @@ FAREWELL_S = 0.2
 STALL_S = 1.0
 """A node that takes nothing of what we send for so long has stopped."""
 QUARANTINE_REST_S = 5.0
+TOO_FEW = "too_few_locations"
+"""The code of a write that is refused while fewer locations can be reached than it is to wait for:
+tried until the deadline, and then it is the error."""
 
 _PERMANENT_CODES = frozenset(("wrong_cluster", "wrong_history", "version"))
 
@@ -161,6 +164,7 @@ class Courier:
                 call.unsure = was_unsure
             if not self._try_again(peer, error):
                 return answered
+            call.refused = error if error.code == TOO_FEW else None
             if choose is not self._choose_leader and isinstance(
                 error, NotLeaderError | UnavailableError
             ):
@@ -460,6 +464,9 @@ class Courier:
         address = self.routes.next(self._clock.monotonic_s(), avoid=peer.address)
         if address is None:
             return False
+        # Asking many others must not close the one connection whose answer is waited for.
+        self._uses += 1
+        peer.used = self._uses
         other = yield from self._connect(address, call)
         if other is None:
             return False
@@ -494,6 +501,8 @@ class Courier:
         hopeless = self.routes.hopeless()
         if hopeless is not None and not call.unsure:
             return hopeless
+        if call.refused is not None and not call.unsure:
+            return call.refused
         return call.too_late(self.routes.problems())
 
     # ---- closing

@@ -139,6 +139,7 @@ class Cursor:
         idempotency_key: str | None = None,
         horizon: int | None = None,
         stream: bool = False,
+        durability: str | None = None,
     ) -> Cursor:
         """Run one statement.
 
@@ -146,6 +147,7 @@ class Cursor:
         (`linearizable`, `session`, `bounded(seconds)`, `local`). `timeout`: seconds.
         `idempotency_key`: your own name for this write, which takes effect once under it, whoever
         sends it; `horizon`: see Connection.horizon.
+        `durability`: what this write waits for (`quorum`, `locations=3`, `locations=2@zone`).
         `stream`: a query's rows come a page at a time, from one snapshot, as they are fetched;
         `timeout` holds for each page. Raises raftdb.Error.
         """
@@ -170,7 +172,8 @@ class Cursor:
             self._begin_stream(kind, statement, read, timeout)
             return self
         key = None if idempotency_key is None else key_of(idempotency_key, horizon)
-        results = self._connection._request((statement,), kind.kind == READ, read, timeout, key)
+        reads = kind.kind == READ
+        results = connection._request((statement,), reads, read, timeout, key, durability)
         self._take(kind, results.statements[0])
         self._read_index, self._age_ms = connection._last_index, connection._last_age_ms
         if kind.inserts:
@@ -259,6 +262,7 @@ class Cursor:
         timeout: float | None = None,
         idempotency_key: str | None = None,
         horizon: int | None = None,
+        durability: str | None = None,
     ) -> Cursor:
         """Run one statement for each of the parameter sets: one request, all or nothing."""
         self._check_open()
@@ -275,11 +279,14 @@ class Cursor:
             self._rowcount = 0
             return self
         key = None if idempotency_key is None else key_of(idempotency_key, horizon)
-        results = self._connection._request((Statement(sql, sets),), False, None, timeout, key)
+        statements = (Statement(sql, sets),)
+        results = self._connection._request(statements, False, None, timeout, key, durability)
         self._take(kind, results.statements[0])
         return self
 
-    def executescript(self, script: str, /, *, timeout: float | None = None) -> Cursor:
+    def executescript(
+        self, script: str, /, *, timeout: float | None = None, durability: str | None = None
+    ) -> Cursor:
         """Run the statements of a script: one request, all or nothing. BEGIN at the start and
         COMMIT at the end are taken for what the request is anyway."""
         self._check_open()
@@ -289,7 +296,7 @@ class Cursor:
         texts = without_begin(split(script))
         if texts:
             statements = tuple(Statement(text) for text in texts)
-            self._connection._request(statements, False, None, timeout)
+            self._connection._request(statements, False, None, timeout, None, durability)
         return self
 
     def _take(self, kind: Kind, result: StatementResult) -> None:

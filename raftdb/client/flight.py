@@ -228,6 +228,8 @@ class Flight:
                         max(1, int(left_s * 1000)),
                         item.statements,
                         item.foreign_keys,
+                        None,
+                        self._core.durability,
                     )
                 )
                 sent.append(item)
@@ -391,7 +393,10 @@ class Flight:
         session = self._core.session
         for item in self._queue:
             if item.unsure and session is not None:
-                write = Write(session, item.sequence, item.statements, item.foreign_keys)
+                level = self._core.durability
+                write = Write(
+                    session, item.sequence, item.statements, item.foreign_keys, None, level
+                )
                 unsettled.append(write)
                 item.end(None, still_unknown(error, "the write was sent"))
             else:

@@ -1,7 +1,8 @@
 """What `connect` takes: a URL, keywords, or both; checked once, into one frozen value.
 
 raftdb://host:port,host:port,[ipv6]:port/?ca=FILE&cert=FILE&key=FILE&cluster=ID&timeout=5
-    &read=linearizable|local&prefer=NODE_OR_ADDRESS&pin=1&insecure=1&name=TEXT
+    &read=linearizable|local&durability=locations=3&prefer=NODE_OR_ADDRESS&pin=1&insecure=1
+    &name=TEXT
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
+from raftdb.base.durability import parse_durability
 from raftdb.base.errors import ConfigError, InterfaceError
 from raftdb.base.ids import Address, parse_address, parse_cluster_id
 from raftdb.client.levels import parse_level
@@ -39,6 +41,9 @@ class Options:
     """Seconds until a request ends, one way or the other."""
     read: str = LINEARIZABLE
     """Read level unless a call says otherwise."""
+    durability: str = ""
+    """What writes wait for unless a call says otherwise: `quorum`, `locations=N` or
+    `locations=N@zone`; `` for the database's own."""
     prefer: str = ""
     """Node id or address that answers local reads and questions about a node."""
     pin: bool = False
@@ -109,7 +114,7 @@ def make_options(url: str | None, keywords: Mapping[str, Any]) -> Options:
     for name in ("insecure", "pin"):
         if name in found:
             found[name] = _boolean(name, found[name])
-    for name in ("ca", "cert", "key", "cluster", "read", "prefer", "name"):
+    for name in ("ca", "cert", "key", "cluster", "read", "durability", "prefer", "name"):
         if name in found:
             found[name] = str(found[name])
     return Options(**found)
@@ -168,6 +173,8 @@ def _check(options: Options) -> None:
         parse_level(options.read)
     except InterfaceError as error:
         raise ConfigError(f"read: {error.message}", hint=error.hint) from None
+    if options.durability:
+        parse_durability(options.durability)
     for name in ("timeout", "hedge", "dial_timeout"):
         seconds = getattr(options, name)
         if not 0 < seconds <= TIMEOUT_S_MAX:
@@ -180,3 +187,13 @@ def _check(options: Options) -> None:
             "insecure is given together with certificates",
             hint="leave out insecure to use TLS, or the files to do without",
         )
+
+
+def level_of(durability: str | None) -> str | None:
+    """A call's own durability level, checked. Raises InterfaceError."""
+    if durability is not None:
+        try:
+            parse_durability(durability)
+        except (ConfigError, TypeError) as error:
+            raise InterfaceError(f"durability: {error}") from None
+    return durability

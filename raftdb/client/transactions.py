@@ -12,7 +12,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 
-from raftdb.base.errors import UNKNOWN, DeadlineError, Error, OperationalError, SessionError
+from raftdb.base.errors import (
+    APPLIED,
+    UNKNOWN,
+    DeadlineError,
+    Error,
+    OperationalError,
+    SessionError,
+)
 from raftdb.client.actions import LinkError, Steps
 from raftdb.client.calls import Answered, Call, Make, Peer
 from raftdb.client.core import (
@@ -71,7 +78,9 @@ class OpenTransaction:
             raise reply.error
         return Outcome(results_of(reply), answered.index)
 
-    def commit(self, key: Key | None, *, timeout_s: float) -> Steps[int]:
+    def commit(
+        self, key: Key | None, *, timeout_s: float, durability: str | None = None
+    ) -> Steps[int]:
         """Commit; the log index, 0 when nothing was done. Raises what it fails with: outcome
         `unknown` only if no majority could be asked before the deadline."""
         peer, session = self._peer, self._session
@@ -79,11 +88,13 @@ class OpenTransaction:
             self.over = True
             return 0
         call = self._core.courier.call(timeout_s, writes=True)
-        write = Write(session, session.settled + 1, (), self._foreign_keys, key, is_commit=True)
+        level = self._core.durability if durability is None else durability
+        number = session.settled + 1
+        write = Write(session, number, (), self._foreign_keys, key, level, is_commit=True)
 
         def make(peer: Peer, timeout_ms: int) -> Sequence[Request]:
             floor = write.sequence - 1
-            return (Commit(peer.request_id(), write.sequence, floor, timeout_ms, key),)
+            return (Commit(peer.request_id(), write.sequence, floor, timeout_ms, key, level),)
 
         self._core.leave_unsettled((write,))
         self._core.last_write = (session.session_id, write.sequence)
@@ -105,6 +116,8 @@ class OpenTransaction:
             return (yield from self._core.resolve(write, call))
         self._core.leave_unsettled(())
         if refused is not None:
+            if refused.outcome == APPLIED:
+                self._core.take(write)
             raise self._refused(refused)
         self.over = True
         if not answered.encoded:

@@ -24,7 +24,7 @@ from raftdb.base.errors import (
 from raftdb.client.actions import Pause, Steps
 from raftdb.client.calls import Answered
 from raftdb.client.core import BURNED, Core, decode_answer, results_of
-from raftdb.client.options import with_timeout
+from raftdb.client.options import level_of, with_timeout
 from raftdb.client.sqltext import (
     BEGIN,
     BEGIN_NOW,
@@ -123,7 +123,9 @@ class Work:
                 self.forget()
                 raise
 
-    def commit(self, key: Key | None, timeout_s: float) -> Steps[None]:
+    def commit(
+        self, key: Key | None, timeout_s: float, durability: str | None = None
+    ) -> Steps[None]:
         """Commit what is open; nothing happens when nothing is."""
         transaction = self.open
         if transaction is None:
@@ -133,7 +135,9 @@ class Work:
             self.forget()
             raise error
         try:
-            self.index = yield from transaction.commit(key, timeout_s=timeout_s)
+            self.index = yield from transaction.commit(
+                key, timeout_s=timeout_s, durability=durability
+            )
         finally:
             if transaction.over:
                 self.forget()
@@ -313,8 +317,10 @@ class Transactions:
         idempotency_key: str | None = None,
         horizon: int | None = None,
         timeout: float | None = None,
+        durability: str | None = None,
     ) -> None:
-        """Commit the transaction that is open; harmless when none is.
+        """Commit the transaction that is open; harmless when none is. `durability`: what it waits
+        for, such as `locations=3`; None for the connection's own.
 
         Raises OperationalError with code `transaction_conflict` or `transaction_lost` when nothing
         was applied and the transaction may be tried again (`run_transaction` does), IntegrityError
@@ -322,7 +328,8 @@ class Transactions:
         self._check_open()
         if self._work.open is not None:
             key = None if idempotency_key is None else key_of(idempotency_key, horizon)
-            self._do_work(self._work.commit(key, with_timeout(self.options, timeout)))
+            timeout_s, level = with_timeout(self.options, timeout), level_of(durability)
+            self._do_work(self._work.commit(key, timeout_s, level))
 
     def rollback(self, *, timeout: float | None = None) -> None:
         """Roll back the transaction that is open; harmless when none is."""

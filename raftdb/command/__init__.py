@@ -14,6 +14,7 @@ from raftdb.command.codec import (
     decode_verdict,
     encode_reply,
     encode_request,
+    is_failure,
 )
 from raftdb.command.references import resolved
 from raftdb.command.requests import (
@@ -70,5 +71,6 @@ __all__ = [
     "decode_verdict",
     "encode_reply",
     "encode_request",
+    "is_failure",
     "resolved",
 ]

@@ -374,6 +374,10 @@ class Machine:
         """The 16 bytes that attach to an open session; None without one. From any thread."""
         return self._applier.sessions.token(number)
 
+    def was_applied(self, session: int, sequence: int) -> bool:
+        """Whether a session's request seems to be applied here already: a hint, from any thread."""
+        return 0 < sequence <= self._applier.sessions.last_sequence(session)
+
     @property
     def lineage(self) -> tuple[tuple[HistoryId, int], ...]:
         """Histories that this one continues, each with the highest number of its sessions that

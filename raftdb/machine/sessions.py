@@ -103,6 +103,12 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._sessions)
 
+    def last_sequence(self, number: int) -> int:
+        """The last sequence of a session that was applied; 0 for one that is not open. From any
+        thread, and a hint then."""
+        session = self._sessions.get(number)
+        return session.sequence if session is not None else 0
+
     def token(self, number: int) -> bytes | None:
         """The 16 bytes that attach to the session, or None when there is no such session."""
         session = self._sessions.get(number)

@@ -10,7 +10,7 @@ Never: a socket, a thread, a clock of its own; SQL; the client protocol.
 
 from raftdb.machine import cursor_gone
 from raftdb.node.admission import Admission
-from raftdb.node.calls import Answer
+from raftdb.node.calls import Answer, Done
 from raftdb.node.comparison import Comparison
 from raftdb.node.copying import MachineCopies
 from raftdb.node.diskwatch import DiskWatch
@@ -28,6 +28,7 @@ __all__ = [
     "Cancellable",
     "Comparison",
     "DiskWatch",
+    "Done",
     "Housekeeping",
     "Identity",
     "MachineCopies",

@@ -28,6 +28,7 @@ from raftdb.command import (
     Key,
     OpenSession,
     Outcome,
+    ReadToken,
     SessionId,
     Statement,
     Tick,
@@ -42,14 +43,16 @@ from raftdb.consensus.port import (
     OutcomeUnknown,
     ProposalOutcome,
     ReadOutcome,
+    Waiting,
 )
 from raftdb.machine import ContentHash, Machine, QueryStop
 from raftdb.node.admission import Admission
 from raftdb.node.calls import Answer, Done
 from raftdb.node.congestion import Congestion
 from raftdb.node.deadlines import Deadlines, Slot
+from raftdb.node.durable import Durable, earlier
 from raftdb.node.identity import Identity
-from raftdb.node.reading import LOCAL, RETRY_AFTER_MS, Reading, busy_error
+from raftdb.node.reading import LOCAL, RETRY_AFTER_MS, SESSION, Reading, busy_error
 from raftdb.node.transactions import Transactions
 
 _VERIFIED_SESSIONS_MAX = 4_096
@@ -86,6 +89,10 @@ class Replica:
         self._limits = limits
         self._admission = Admission(limits)
         self._deadlines = Deadlines(ports.clock, ports.executor)
+        self.durable = Durable(
+            engine, lambda: self._identity.members, identity.node_id, self._token_at
+        )
+        """What replies wait for, beyond the quorum."""
         self.transactions = Transactions(
             self, machine, self._admission, limits, ports.clock, ports.random, ports.executor
         )
@@ -173,8 +180,10 @@ class Replica:
         timeout_s: float,
         done: Done,
         key: Key | None = None,
+        durability: str = "",
     ) -> None:
-        """Execute once, whatever is retried. The answer's body is an encoded reply."""
+        """Execute once, whatever is retried. The answer's body is an encoded reply. `durability`:
+        what it waits for (base.durability), `` for the database's default."""
         refused = self._refuse() or self.refuse_session(session)
         if refused is not None:
             self._executor.call_soon(done, None, refused)
@@ -189,7 +198,10 @@ class Replica:
             # It takes no place in the sequence: a corrected request may use the number again.
             self._executor.call_soon(done, None, error)
             return
-        self.propose(payload, timeout_s, done)
+        plain = not durability and self.durable.default.is_plain
+        # A retry of what is applied is told so, however few can be reached.
+        refuse = plain or not self._machine.was_applied(session.number, sequence)
+        self.propose_durably(payload, timeout_s, done, durability, refuse)
 
     def outcome(
         self,
@@ -198,6 +210,7 @@ class Replica:
         key: Key | None,
         timeout_s: float,
         done: Done,
+        durability: str = "",
     ) -> None:
         """What became of a request (rule S3). The answer's body is an encoded reply."""
         refused = self._refuse() or (self.refuse_session(session) if session is not None else None)
@@ -206,7 +219,37 @@ class Replica:
             return
         number = session.number if session is not None else 0
         request = Outcome(self._stamp(), number, sequence, key)
-        self.propose(encode_request(request), timeout_s, done)
+        payload = encode_request(request)
+        # A question is answered however few can be reached; a success only when it is durable.
+        self.propose_durably(payload, timeout_s, done, durability, refuse=False)
+
+    def await_durable(self, token: str, durability: str, timeout_s: float, done: Done) -> None:
+        """Wait until what `token` stands for is as durable as wanted. The answer's body is a dict.
+        Only the leader knows."""
+        try:
+            wanted = self.durable.wanted(durability)
+            seen = self._reading.check(SESSION, token, 0)
+            refused = self.refuse()
+            if refused is not None:
+                raise refused
+        except Error as error:
+            self._executor.call_soon(done, None, error)
+            return
+        index = seen.index if seen is not None else 0
+        call = self.call(earlier(timeout_s), done, _read_deadline)
+
+        def applied(reason: str) -> None:
+            # Applied here and committed: so what stands at that index is what the token means.
+            if reason:
+                call.end(None, self._not_applied(NotApplied(reason)))
+            elif not call.ended:
+                answer = Answer({"index": index}, index)
+                if wanted is None:
+                    call.end(answer, None)
+                else:
+                    self.durable.wait(wanted, answer, call)
+
+        self._engine.when_applied(index, applied)
 
     def tick(self) -> None:
         """Move logged time (leader only), so that idle sessions end everywhere alike."""
@@ -341,6 +384,43 @@ class Replica:
         self._writes.entered(call)
         self._engine.propose(payload, lambda outcome: self._on_outcome(outcome, call))
 
+    def propose_durably(
+        self, payload: bytes, timeout_s: float, done: Done, durability: str, refuse: bool = True
+    ) -> None:
+        """`propose`, with a success reply only when it is as durable as is wanted (rule C3). With
+        `refuse` it is not even begun while that cannot be reached."""
+        durable = self.durable
+        if not durability and durable.default.is_plain:
+            self.propose(payload, timeout_s, done)
+            return
+        try:
+            wanted = durable.wanted(durability)
+            refused = self.refuse() if wanted is not None else None
+            if wanted is not None and refused is None and refuse:
+                refused = durable.refusal(wanted)
+        except Error as error:
+            refused = error
+        if refused is not None:
+            self._executor.call_soon(done, None, refused)
+        elif wanted is None:
+            self.propose(payload, timeout_s, done)
+        else:
+            level = wanted
+            call = self.call(earlier(timeout_s), done, _write_deadline)
+            self._writes.entered(call)
+
+            def on_outcome(outcome: ProposalOutcome) -> None:
+                if isinstance(outcome, Applied):
+                    self._writes.left(call)
+                    durable.hold(level, Answer(outcome.reply, int(outcome.index)), call)
+                else:
+                    self._on_outcome(outcome, call)
+
+            self._engine.propose(payload, on_outcome)
+
+    def _token_at(self, index: int) -> str:
+        return ReadToken(self._history, self._identity.fork, index).to_text()
+
     def _on_outcome(self, outcome: ProposalOutcome, call: _Call) -> None:
         self._writes.left(call)
         if isinstance(outcome, Applied):
@@ -452,7 +532,17 @@ class Replica:
 class _Call:
     """One call under way: ends once, by its outcome or by its deadline."""
 
-    __slots__ = ("_done", "_late", "_over", "_timeout_s", "ended", "is_read", "slot", "stop")
+    __slots__ = (
+        "_done",
+        "_over",
+        "_timeout_s",
+        "ended",
+        "is_read",
+        "late",
+        "slot",
+        "stop",
+        "wait",
+    )
 
     def __init__(
         self,
@@ -463,12 +553,15 @@ class _Call:
     ) -> None:
         self._over = over
         self._done = done
-        self._late = late
+        self.late = late
+        """Makes the error at its deadline."""
         self._timeout_s = timeout_s
         self.ended = False
         self.is_read = False
         self.stop: QueryStop | None = None
         """Of a read that runs on a lane: past its deadline nobody waits for it."""
+        self.wait: Waiting | None = None
+        """Of a write that is applied, and waits to be in more places."""
         self.slot: Slot = {}
         """Where its deadline is kept."""
 
@@ -477,13 +570,15 @@ class _Call:
             return
         self.ended = True
         self.slot.pop(self, None)
+        if self.wait is not None:
+            self.wait.cancel()
         self._over(self)
         self._done(answer, error)
 
     def expire(self) -> None:
         if self.stop is not None:
             self.stop.stop()
-        self.end(None, self._late(self._timeout_s))
+        self.end(None, self.late(self._timeout_s))
 
     def cancel(self) -> None:
         """Nobody waits for it any more. (A read: nothing took effect.)"""

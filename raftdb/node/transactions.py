@@ -58,8 +58,10 @@ class Host(Protocol):
     def call(self, timeout_s: float, done: Done, late: Callable[[float], Error]) -> Call:
         """Begin a call with a deadline."""
 
-    def propose(self, payload: bytes, timeout_s: float, done: Done) -> None:
-        """Into the log; `done` gets the outcome."""
+    def propose_durably(
+        self, payload: bytes, timeout_s: float, done: Done, durability: str
+    ) -> None:
+        """Into the log; `done` gets the outcome, when it is as durable as wanted."""
 
     def applied_index(self) -> int:
         """As of now."""
@@ -175,12 +177,13 @@ class Transaction:
         key: Key | None,
         timeout_s: float,
         done: Done,
+        durability: str = "",
     ) -> None:
         """Commit. The answer's body is an encoded reply, or None when nothing had to be logged:
-        then the sequence is not taken."""
+        then the sequence is not taken. `durability`: as in Replica.execute."""
 
         def start(call: Call) -> None:
-            self._commit(session, sequence, floor, key, timeout_s, call)
+            self._commit(session, sequence, floor, key, timeout_s, durability, call)
 
         self._add(timeout_s, done, start)
 
@@ -326,6 +329,7 @@ class Transaction:
         floor: int,
         key: Key | None,
         timeout_s: float,
+        durability: str,
         call: Call,
     ) -> None:
         owner, workspace = self._owner, self._workspace
@@ -362,7 +366,9 @@ class Transaction:
             self._finish(call, None, error)
             return
         self._proposed = True
-        owner.host.propose(payload, timeout_s, lambda a, e: self._committed(call, a, e))
+        owner.host.propose_durably(
+            payload, timeout_s, lambda a, e: self._committed(call, a, e), durability
+        )
 
     def _committed(self, call: Call, answer: Answer | None, error: Error | None) -> None:
         if isinstance(error, OverloadedError):

@@ -9,7 +9,13 @@ from collections.abc import Callable
 from typing import Any
 
 import raftdb.wire as wire
-from raftdb.base.errors import AuthError, Error, InterfaceError, SessionError
+from raftdb.base.errors import (
+    AuthError,
+    Error,
+    InterfaceError,
+    NotSupportedError,
+    SessionError,
+)
 from raftdb.base.ids import NodeId
 from raftdb.command import Failed, Opened, SessionId, decode_reply
 from raftdb.node import (
@@ -21,6 +27,7 @@ from raftdb.node import (
     busy_error,
     cursor_gone,
 )
+from raftdb.server.asks import ASKS
 
 Send = Callable[[Any], None]
 Describe = Callable[[], dict[str, Any]]
@@ -74,6 +81,7 @@ class Dispatcher:
             wire.Status: self._on_status,
             wire.Transfer: self._on_transfer,
             wire.ContentHash: self._on_content_hash,
+            wire.Ask: self._on_ask,
         }
 
     @property
@@ -118,6 +126,7 @@ class Dispatcher:
             timeout_s=message.timeout_ms / 1000,
             done=self._answer(message.request_id, self._send_result),
             key=message.key,
+            durability=message.durability,
         )
 
     def _busy(self, sequence: int) -> Error | None:
@@ -175,6 +184,7 @@ class Dispatcher:
                 message.key,
                 message.timeout_ms / 1000,
                 self._answer(message.request_id, self._send_commit),
+                message.durability,
             )
 
     def _on_rollback(self, message: wire.Rollback) -> None:
@@ -197,6 +207,7 @@ class Dispatcher:
             message.key,
             message.timeout_ms / 1000,
             self._answer(message.request_id, self._send_result),
+            message.durability,
         )
 
     def _on_query(self, message: wire.Query) -> None:
@@ -306,6 +317,28 @@ class Dispatcher:
             message.timeout_ms / 1000,
             self._answer(message.request_id, self._send_info),
         )
+
+    def _on_ask(self, message: wire.Ask) -> None:
+        """By name: ASKS has who may ask, and what is done."""
+        ask = ASKS.get(message.what)
+        if ask is None:
+            known = ", ".join(sorted(ASKS))
+            self._refuse(
+                message.request_id,
+                NotSupportedError(
+                    f"{message.what!r} cannot be asked of this node",
+                    code="unknown_question",
+                    hint=f"it knows: {known}; a newer release may know more",
+                ),
+            )
+        elif ask.administers and not self._administer:
+            self._refuse(message.request_id, AuthError(f"this link may not ask for {message.what}"))
+        else:
+            done = self._answer(message.request_id, self._send_info)
+            try:
+                ask.call(self._replica, message.arguments, message.timeout_ms / 1000, done)
+            except Error as error:
+                done(None, error)
 
     # ---- answers
 

@@ -11,7 +11,6 @@ can take 64 once it is built.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -23,25 +22,36 @@ from raftdb.command import Statement
 from raftdb.command.codec import pack_key, pack_statement, unpack_key, unpack_references
 from raftdb.command.token import TOKEN_CHARACTERS_MAX
 from raftdb.wire import messages as m
+from raftdb.wire.checks import (
+    INTEGER_MAX,
+    VALUE_TYPES,
+    a_boolean,
+    a_hex_id,
+    a_rid,
+    a_text,
+    a_timeout,
+    an_array,
+    an_integer,
+    check_plain,
+    no_rid,
+    shown,
+    some_bytes,
+)
 from raftdb.wire.errors import LocalProtocolError, RemoteProtocolError
 from raftdb.wire.shape import SKIP_BYTES, check_shape
 
 MAGIC = "raftdb"
-INTEGER_MAX = (1 << 63) - 1
 INTEGER_MIN = -(1 << 63)
-TIMEOUT_MS_MAX = 24 * 3_600_000
 SESSION_ID_BYTES = 40
 NAME_CHARACTERS_MAX = 256
 LABEL_CHARACTERS_MAX = 128
 REASON_CHARACTERS_MAX = 4_096
 VERSIONS_MAX = 16
+LEVEL_CHARACTERS_MAX = 64
 MEMBERS_MAX = 64
-INFO_DEPTH_MAX = 8
 
 
-_VALUE_TYPES = frozenset((type(None), int, float, str, bytes))
 _ROLES = ("leader", "follower", "candidate", "stopped")
-_HEX_ID = re.compile(r"[0-9a-f]{32}")
 _Built = TypeVar("_Built", bound=m.Message)
 
 
@@ -75,8 +85,13 @@ def _hello_fields(v: m.Hello) -> tuple[Any, ...]:
     return (0, MAGIC, v.versions, v.client_name, v.cluster_id, v.history)
 
 
+def _level(durability: str) -> tuple[str, ...]:
+    """The last field, left out by those who ask for nothing of their own."""
+    return (durability,) if durability else ()
+
+
 def _execute_fields(v: m.Execute) -> tuple[Any, ...]:
-    key = () if v.key is None else pack_key(v.key)
+    key = () if v.key is None and not v.durability else pack_key(v.key)
     return (
         v.request_id,
         v.sequence,
@@ -85,6 +100,7 @@ def _execute_fields(v: m.Execute) -> tuple[Any, ...]:
         v.foreign_keys,
         _statements(v.statements),
         *key,
+        *_level(v.durability),
     )
 
 
@@ -143,16 +159,31 @@ _ENCODERS: dict[type, tuple[int, Callable[[Any], tuple[Any, ...]]]] = {
     m.FetchCursor: (13, lambda v: (v.request_id, v.cursor, v.timeout_ms, v.rows)),
     m.CloseCursor: (14, lambda v: (v.request_id, v.cursor)),
     m.Cancel: (11, lambda v: (v.request_id,)),
+    m.Ask: (15, lambda v: (v.request_id, v.what, v.arguments, v.timeout_ms)),
     m.Begin: (20, lambda v: (v.request_id, v.timeout_ms, v.foreign_keys)),
     m.Transact: (21, lambda v: (v.request_id, v.timeout_ms, pack_statement(v.statement))),
     m.Commit: (
         22,
-        lambda v: (v.request_id, v.sequence, v.floor, v.timeout_ms, *pack_key(v.key)),
+        lambda v: (
+            v.request_id,
+            v.sequence,
+            v.floor,
+            v.timeout_ms,
+            *pack_key(v.key),
+            *_level(v.durability),
+        ),
     ),
     m.Rollback: (23, lambda v: (v.request_id,)),
     m.Outcome: (
         24,
-        lambda v: (v.request_id, v.timeout_ms, v.session_id, v.sequence, *pack_key(v.key)),
+        lambda v: (
+            v.request_id,
+            v.timeout_ms,
+            v.session_id,
+            v.sequence,
+            *pack_key(v.key),
+            *_level(v.durability),
+        ),
     ),
     m.Welcome: (64, _welcome_fields),
     m.Result: (65, lambda v: (v.request_id, v.index, v.reply)),
@@ -183,7 +214,7 @@ def decode(body: bytes | memoryview, values_max: int) -> m.Message:
         kind = value[0]
         decoder = _DECODERS.get(kind) if type(kind) is int else None
         if decoder is None:
-            raise ValueError(f"kind {_shown(kind)} is unknown")
+            raise ValueError(f"kind {shown(kind)} is unknown")
         return decoder(*value[1:])
     except (ValueError, TypeError, OverflowError) as error:
         raise RemoteProtocolError(
@@ -192,81 +223,29 @@ def decode(body: bytes | memoryview, values_max: int) -> m.Message:
         ) from error
 
 
-def _shown(value: Any) -> str:
-    return repr(value)[:40]
-
-
-def _integer(value: Any, what: str, low: int, high: int = INTEGER_MAX) -> int:
-    if type(value) is not int or not low <= value <= high:
-        raise ValueError(f"{what} is {_shown(value)}, not an integer from {low} to {high}")
-    return value
-
-
-def _rid(value: Any) -> int:
-    return _integer(value, "the request id", 1)
-
-
-def _no_rid(value: Any) -> int:
-    return _integer(value, "the request id", 0, 0)
-
-
-def _timeout(value: Any) -> int:
-    return _integer(value, "timeout_ms", 1, TIMEOUT_MS_MAX)
-
-
-def _text(value: Any, what: str, characters_max: int) -> str:
-    if type(value) is not str or len(value) > characters_max:
-        raise ValueError(f"{what} is not text of at most {characters_max} characters")
-    return value
-
-
-def _hex_id(value: Any, what: str) -> str:
-    if type(value) is not str or not _HEX_ID.fullmatch(value):
-        raise ValueError(f"{what} is {_shown(value)}, not 32 hexadecimal digits")
-    return value
-
-
-def _bytes(value: Any, what: str) -> bytes:
-    if type(value) is not bytes:
-        raise ValueError(f"{what} is not bytes")
-    return value
-
-
-def _boolean(value: Any, what: str) -> bool:
-    if type(value) is not bool:
-        raise ValueError(f"{what} is {_shown(value)}, not a boolean")
-    return value
-
-
-def _array(value: Any, what: str, low: int, high: int) -> tuple[Any, ...]:
-    if type(value) is not tuple or not low <= len(value) <= high:
-        raise ValueError(f"{what} is not an array of {low} to {high} elements")
-    return value
-
-
 def _endpoint(value: Any) -> m.Endpoint:
-    node_id, address = _array(value, "an end point", 2, 2)
+    node_id, address = an_array(value, "an end point", 2, 2)
     return m.Endpoint(
-        _text(node_id, "a node id", NAME_CHARACTERS_MAX),
-        _text(address, "an address", NAME_CHARACTERS_MAX + 8),
+        a_text(node_id, "a node id", NAME_CHARACTERS_MAX),
+        a_text(address, "an address", NAME_CHARACTERS_MAX + 8),
     )
 
 
 def _read_statements(value: Any) -> tuple[Statement, ...]:
     statements = []
-    for item in _array(value, "the statements", 1, INTEGER_MAX):
+    for item in an_array(value, "the statements", 1, INTEGER_MAX):
         statements.append(_read_statement(item))
     return tuple(statements)
 
 
 def _read_statement(item: Any) -> Statement:
-    sql, sets, *references = _array(item, "a statement", 2, 3)
-    _array(sets, "parameter sets", 1, INTEGER_MAX)
+    sql, sets, *references = an_array(item, "a statement", 2, 3)
+    an_array(sets, "parameter sets", 1, INTEGER_MAX)
     for parameters in sets:
         _check_parameters(parameters)
     if references:
-        return Statement(_text(sql, "SQL", INTEGER_MAX), sets, unpack_references(references[0]))
-    return Statement(_text(sql, "SQL", INTEGER_MAX), sets)
+        return Statement(a_text(sql, "SQL", INTEGER_MAX), sets, unpack_references(references[0]))
+    return Statement(a_text(sql, "SQL", INTEGER_MAX), sets)
 
 
 def _check_parameters(parameters: Any) -> None:
@@ -279,7 +258,7 @@ def _check_parameters(parameters: Any) -> None:
     else:
         raise ValueError("parameters are neither an array nor a map")
     types = set(map(type, values))
-    if not types <= _VALUE_TYPES:
+    if not types <= VALUE_TYPES:
         raise ValueError("a parameter is not null, integer, float, text or bytes")
     if int in types and not all(type(v) is not int or v <= INTEGER_MAX for v in values):
         raise ValueError("a parameter is an integer beyond 64 bits")
@@ -287,51 +266,36 @@ def _check_parameters(parameters: Any) -> None:
         raise ValueError("a parameter is not a number (NaN)")
 
 
-def _check_plain(value: Any, depth: int = 0) -> None:
-    """Info and errors may hold any plain value, nested a little."""
-    if depth > INFO_DEPTH_MAX:
-        raise ValueError(f"it is nested deeper than {INFO_DEPTH_MAX}")
-    if type(value) is dict:
-        if not all(type(key) is str for key in value):
-            raise ValueError("a key is not text")
-        value = tuple(value.values())
-    if type(value) is tuple:
-        for item in value:
-            _check_plain(item, depth + 1)
-    elif type(value) not in _VALUE_TYPES and type(value) is not bool:
-        raise ValueError(f"{type(value).__name__} is not a plain value")
-
-
 def _read_hello(
     rid: Any, magic: Any, versions: Any, name: Any, cluster: Any, history: Any
 ) -> m.Hello:
-    _no_rid(rid)
+    no_rid(rid)
     if magic != MAGIC:
         raise ValueError("a hello starts with the word raftdb")
-    for version in _array(versions, "versions", 1, VERSIONS_MAX):
-        _integer(version, "a version", 1, 65_535)
+    for version in an_array(versions, "versions", 1, VERSIONS_MAX):
+        an_integer(version, "a version", 1, 65_535)
     return m.Hello(
         versions,
-        _text(name, "the client's name", LABEL_CHARACTERS_MAX),
-        None if cluster is None else _hex_id(cluster, "the cluster id"),
-        None if history is None else _hex_id(history, "the history id"),
+        a_text(name, "the client's name", LABEL_CHARACTERS_MAX),
+        None if cluster is None else a_hex_id(cluster, "the cluster id"),
+        None if history is None else a_hex_id(history, "the history id"),
     )
 
 
 def _read_open(rid: Any, label: Any, timeout_ms: Any) -> m.OpenSession:
     return m.OpenSession(
-        _rid(rid), _text(label, "the label", LABEL_CHARACTERS_MAX), _timeout(timeout_ms)
+        a_rid(rid), a_text(label, "the label", LABEL_CHARACTERS_MAX), a_timeout(timeout_ms)
     )
 
 
 def _read_attach(rid: Any, session_id: Any) -> m.AttachSession:
-    if len(_bytes(session_id, "the session id")) != SESSION_ID_BYTES:
+    if len(some_bytes(session_id, "the session id")) != SESSION_ID_BYTES:
         raise ValueError(f"a session id has {SESSION_ID_BYTES} bytes")
-    return m.AttachSession(_rid(rid), session_id)
+    return m.AttachSession(a_rid(rid), session_id)
 
 
 def _read_close(rid: Any, timeout_ms: Any) -> m.CloseSession:
-    return m.CloseSession(_rid(rid), _timeout(timeout_ms))
+    return m.CloseSession(a_rid(rid), a_timeout(timeout_ms))
 
 
 def _read_execute(
@@ -343,57 +307,87 @@ def _read_execute(
     statements: Any,
     key: Any = None,
     horizon: Any = 0,
+    durability: Any = "",
 ) -> m.Execute:
-    _integer(sequence, "the sequence", 1)
+    an_integer(sequence, "the sequence", 1)
     return m.Execute(
-        _rid(rid),
+        a_rid(rid),
         sequence,
-        _integer(floor, "the floor", 0, sequence - 1),
-        _timeout(timeout_ms),
+        an_integer(floor, "the floor", 0, sequence - 1),
+        a_timeout(timeout_ms),
         _read_statements(statements),
-        _boolean(foreign_keys, "foreign_keys"),
+        a_boolean(foreign_keys, "foreign_keys"),
         None if key is None else unpack_key(key, horizon),
+        durability if durability == "" else _read_level(durability),
     )
 
 
+def _read_level(durability: Any) -> str:
+    return a_text(durability, "the durability level", LEVEL_CHARACTERS_MAX)
+
+
+def _read_ask(rid: Any, what: Any, arguments: Any, timeout_ms: Any) -> m.Ask:
+    if type(arguments) is not dict:
+        raise ValueError("the arguments are not a map")
+    check_plain(arguments)
+    what = a_text(what, "the question", LABEL_CHARACTERS_MAX)
+    return m.Ask(a_rid(rid), what, arguments, a_timeout(timeout_ms))
+
+
 def _read_begin(rid: Any, timeout_ms: Any, foreign_keys: Any) -> m.Begin:
-    return m.Begin(_rid(rid), _timeout(timeout_ms), _boolean(foreign_keys, "foreign_keys"))
+    return m.Begin(a_rid(rid), a_timeout(timeout_ms), a_boolean(foreign_keys, "foreign_keys"))
 
 
 def _read_transact(rid: Any, timeout_ms: Any, statement: Any) -> m.Transact:
-    return m.Transact(_rid(rid), _timeout(timeout_ms), _read_statement(statement))
+    return m.Transact(a_rid(rid), a_timeout(timeout_ms), _read_statement(statement))
 
 
 def _read_commit(
-    rid: Any, sequence: Any, floor: Any, timeout_ms: Any, key: Any, horizon: Any
+    rid: Any,
+    sequence: Any,
+    floor: Any,
+    timeout_ms: Any,
+    key: Any,
+    horizon: Any,
+    durability: Any = "",
 ) -> m.Commit:
-    _integer(sequence, "the sequence", 1)
+    an_integer(sequence, "the sequence", 1)
     return m.Commit(
-        _rid(rid),
+        a_rid(rid),
         sequence,
-        _integer(floor, "the floor", 0, sequence - 1),
-        _timeout(timeout_ms),
+        an_integer(floor, "the floor", 0, sequence - 1),
+        a_timeout(timeout_ms),
         unpack_key(key, horizon),
+        _read_level(durability),
     )
 
 
 def _read_rollback(rid: Any) -> m.Rollback:
-    return m.Rollback(_rid(rid))
+    return m.Rollback(a_rid(rid))
 
 
 def _read_outcome(
-    rid: Any, timeout_ms: Any, session_id: Any, sequence: Any, key: Any, horizon: Any
+    rid: Any,
+    timeout_ms: Any,
+    session_id: Any,
+    sequence: Any,
+    key: Any,
+    horizon: Any,
+    durability: Any = "",
 ) -> m.Outcome:
     read_key = unpack_key(key, horizon)
-    if len(_bytes(session_id, "the session id")) != (SESSION_ID_BYTES if read_key is None else 0):
+    if len(some_bytes(session_id, "the session id")) != (
+        SESSION_ID_BYTES if read_key is None else 0
+    ):
         raise ValueError(f"it names a session by {SESSION_ID_BYTES} bytes, or a key")
     low = 1 if read_key is None else 0
     return m.Outcome(
-        _rid(rid),
-        _timeout(timeout_ms),
+        a_rid(rid),
+        a_timeout(timeout_ms),
         session_id,
-        _integer(sequence, "the sequence", low),
+        an_integer(sequence, "the sequence", low),
         read_key,
+        _read_level(durability),
     )
 
 
@@ -407,15 +401,15 @@ def _read_query(
     statements: Any,
 ) -> m.Query:
     if level not in m.LEVELS:
-        raise ValueError(f"read level {_shown(level)} is unknown")
+        raise ValueError(f"read level {shown(level)} is unknown")
     return m.Query(
-        _rid(rid),
+        a_rid(rid),
         level,
-        _timeout(timeout_ms),
+        a_timeout(timeout_ms),
         _read_statements(statements),
-        _integer(max_rows, "max_rows", 0),
-        _text(token, "the token", TOKEN_CHARACTERS_MAX),
-        _integer(max_age_ms, "max_age_ms", 0),
+        an_integer(max_rows, "max_rows", 0),
+        a_text(token, "the token", TOKEN_CHARACTERS_MAX),
+        an_integer(max_age_ms, "max_age_ms", 0),
     )
 
 
@@ -435,7 +429,7 @@ def _read_open_cursor(
         query.request_id,
         query.level,
         query.timeout_ms,
-        _integer(rows, "rows", 1),
+        an_integer(rows, "rows", 1),
         query.statements[0],
         query.token,
         query.max_age_ms,
@@ -443,44 +437,44 @@ def _read_open_cursor(
 
 
 def _read_fetch_cursor(rid: Any, cursor: Any, timeout_ms: Any, rows: Any) -> m.FetchCursor:
-    cursor = _integer(cursor, "the cursor", 1)
-    return m.FetchCursor(_rid(rid), cursor, _timeout(timeout_ms), _integer(rows, "rows", 1))
+    cursor = an_integer(cursor, "the cursor", 1)
+    return m.FetchCursor(a_rid(rid), cursor, a_timeout(timeout_ms), an_integer(rows, "rows", 1))
 
 
 def _read_close_cursor(rid: Any, cursor: Any) -> m.CloseCursor:
-    return m.CloseCursor(_rid(rid), _integer(cursor, "the cursor", 1))
+    return m.CloseCursor(a_rid(rid), an_integer(cursor, "the cursor", 1))
 
 
 def _read_cursor_rows(
     rid: Any, cursor: Any, index: Any, chunk: Any, last: Any, age_ms: Any
 ) -> m.CursorRows:
     rows = _read_rows(rid, index, chunk, last, age_ms)
-    cursor = _integer(cursor, "the cursor", 0)
+    cursor = an_integer(cursor, "the cursor", 0)
     return m.CursorRows(rows.request_id, cursor, rows.index, rows.chunk, rows.last, rows.age_ms)
 
 
 def _read_status(rid: Any) -> m.Status:
-    return m.Status(_rid(rid))
+    return m.Status(a_rid(rid))
 
 
 def _read_ping(rid: Any) -> m.Ping:
-    return m.Ping(_rid(rid))
+    return m.Ping(a_rid(rid))
 
 
 def _read_transfer(rid: Any, target: Any, timeout_ms: Any) -> m.Transfer:
     if target is not None:
-        _text(target, "the target", NAME_CHARACTERS_MAX)
-    return m.Transfer(_rid(rid), target, _timeout(timeout_ms))
+        a_text(target, "the target", NAME_CHARACTERS_MAX)
+    return m.Transfer(a_rid(rid), target, a_timeout(timeout_ms))
 
 
 def _read_content_hash(rid: Any, index: Any, timeout_ms: Any) -> m.ContentHash:
     if index is not None:
-        _integer(index, "the index", 0)
-    return m.ContentHash(_rid(rid), index, _timeout(timeout_ms))
+        an_integer(index, "the index", 0)
+    return m.ContentHash(a_rid(rid), index, a_timeout(timeout_ms))
 
 
 def _read_cancel(rid: Any) -> m.Cancel:
-    return m.Cancel(_rid(rid))
+    return m.Cancel(a_rid(rid))
 
 
 def _read_welcome(
@@ -497,68 +491,68 @@ def _read_welcome(
     requests_max: Any,
     server_version: Any,
 ) -> m.Welcome:
-    _no_rid(rid)
+    no_rid(rid)
     if role not in _ROLES:
-        raise ValueError(f"role {_shown(role)} is unknown")
+        raise ValueError(f"role {shown(role)} is unknown")
     return m.Welcome(
-        _integer(version, "the version", 1, 65_535),
-        _hex_id(cluster, "the cluster id"),
-        _hex_id(history, "the history id"),
-        _text(node_id, "the node id", NAME_CHARACTERS_MAX),
+        an_integer(version, "the version", 1, 65_535),
+        a_hex_id(cluster, "the cluster id"),
+        a_hex_id(history, "the history id"),
+        a_text(node_id, "the node id", NAME_CHARACTERS_MAX),
         role,
-        _integer(term, "the term", 0),
+        an_integer(term, "the term", 0),
         None if leader is None else _endpoint(leader),
-        tuple(map(_endpoint, _array(members, "members", 0, MEMBERS_MAX))),
-        _integer(frame_bytes_max, "frame_bytes_max", 1, (1 << 32) - 1),
-        _integer(requests_max, "requests_max", 1),
-        _text(server_version, "the server's version", LABEL_CHARACTERS_MAX),
+        tuple(map(_endpoint, an_array(members, "members", 0, MEMBERS_MAX))),
+        an_integer(frame_bytes_max, "frame_bytes_max", 1, (1 << 32) - 1),
+        an_integer(requests_max, "requests_max", 1),
+        a_text(server_version, "the server's version", LABEL_CHARACTERS_MAX),
     )
 
 
 def _read_result(rid: Any, index: Any, reply: Any) -> m.Result:
-    return m.Result(_rid(rid), _integer(index, "the index", 0), _bytes(reply, "the reply"))
+    return m.Result(a_rid(rid), an_integer(index, "the index", 0), some_bytes(reply, "the reply"))
 
 
 def _read_rows(rid: Any, index: Any, chunk: Any, last: Any, age_ms: Any) -> m.Rows:
     return m.Rows(
-        _rid(rid),
-        _integer(index, "the index", 0),
-        _bytes(chunk, "a chunk"),
-        _boolean(last, "last"),
-        _integer(age_ms, "the age", -1),
+        a_rid(rid),
+        an_integer(index, "the index", 0),
+        some_bytes(chunk, "a chunk"),
+        a_boolean(last, "last"),
+        an_integer(age_ms, "the age", -1),
     )
 
 
 def _read_info(rid: Any, info: Any) -> m.Info:
     if type(info) is not dict:
         raise ValueError("info is not a map")
-    _check_plain(info)
-    return m.Info(_rid(rid), info)
+    check_plain(info)
+    return m.Info(a_rid(rid), info)
 
 
 def _read_pong(rid: Any) -> m.Pong:
-    return m.Pong(_rid(rid))
+    return m.Pong(a_rid(rid))
 
 
 def _read_done(rid: Any) -> m.Done:
-    return m.Done(_rid(rid))
+    return m.Done(a_rid(rid))
 
 
 def _read_error(rid: Any, error: Any) -> m.ErrorMessage:
     if type(error) is not dict:
         raise ValueError("an error is not a map")
-    _check_plain(error)
+    check_plain(error)
     for key in ("class", "code", "message", "hint"):
-        _text(error.get(key), f"an error's {key}", INTEGER_MAX)
-    _boolean(error.get("retryable"), "an error's retryable")
+        a_text(error.get(key), f"an error's {key}", INTEGER_MAX)
+    a_boolean(error.get("retryable"), "an error's retryable")
     if error.get("outcome") not in OUTCOMES:
-        raise ValueError(f"an error's outcome is {_shown(error.get('outcome'))}")
-    return m.ErrorMessage(_integer(rid, "the request id", 0), error)
+        raise ValueError(f"an error's outcome is {shown(error.get('outcome'))}")
+    return m.ErrorMessage(an_integer(rid, "the request id", 0), error)
 
 
 def _read_goodbye(rid: Any, reason: Any) -> m.Goodbye:
-    _no_rid(rid)
-    return m.Goodbye(_text(reason, "the reason", REASON_CHARACTERS_MAX))
+    no_rid(rid)
+    return m.Goodbye(a_text(reason, "the reason", REASON_CHARACTERS_MAX))
 
 
 _DECODERS: dict[int, Callable[..., m.Message]] = {
@@ -576,6 +570,7 @@ _DECODERS: dict[int, Callable[..., m.Message]] = {
     12: _read_open_cursor,
     13: _read_fetch_cursor,
     14: _read_close_cursor,
+    15: _read_ask,
     20: _read_begin,
     21: _read_transact,
     22: _read_commit,

@@ -65,6 +65,7 @@ _REQUESTS = (
     m.Ping,
     m.Transfer,
     m.ContentHash,
+    m.Ask,
 )
 _REPLIES = (m.Result, m.Rows, m.CursorRows, m.Info, m.Pong, m.Done, m.ErrorMessage)
 _WHILE_OPEN = (*_REQUESTS, *_REPLIES, m.Cancel)

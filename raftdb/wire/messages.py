@@ -16,6 +16,7 @@ are open on its connection; each reply repeats it. Replies may come in any order
     Ping             Pong
     Transfer         Done
     ContentHash      Info
+    Ask              Info
     Begin            Done; a transaction is open on the connection
     Transact         Result (command.Results or Failed); not a log entry's outcome
     Commit           Result (command.Results or Failed); Done when it only read: nothing is logged
@@ -114,6 +115,8 @@ class Execute:
     foreign_keys: bool = True
     key: Key | None = None
     """An idempotency key: across sessions too it takes effect once."""
+    durability: str = ""
+    """What the reply waits for (base.durability), up to 64 characters; `` for the database's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +147,8 @@ class Commit:
     floor: int
     timeout_ms: int
     key: Key | None = None
+    durability: str = ""
+    """As in Execute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +169,8 @@ class Outcome:
     """40 bytes, or none to ask by the key."""
     sequence: int
     key: Key | None = None
+    durability: str = ""
+    """As in Execute: the answer waits for it too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +245,18 @@ class Transfer:
     request_id: int
     target: str | None
     """Node id; None: the most advanced follower."""
+    timeout_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A question or an order about the cluster, by name. docs/protocol.md lists them."""
+
+    request_id: int
+    what: str
+    """Up to 128 characters."""
+    arguments: dict[str, Any]
+    """Plain values by name."""
     timeout_ms: int
 
 
@@ -377,6 +396,7 @@ Request = (
     | Commit
     | Rollback
     | Outcome
+    | Ask
     | Query
     | OpenCursor
     | FetchCursor

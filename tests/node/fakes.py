@@ -12,7 +12,8 @@ from raftdb.base.ids import Address, ClusterId, HistoryId, Index, NodeId, Term
 from raftdb.base.limits import Limits
 from raftdb.base.ports import Done
 from raftdb.command import Results, SessionId, Statement, StatementResult, encode_reply
-from raftdb.consensus.port import EngineStatus, Member
+from raftdb.consensus.port import EngineStatus, Member, PeerStatus
+from raftdb.consensus.waits import DurableWaits
 from raftdb.node import Answer, Identity, Replica
 
 HISTORY = HistoryId("ab" * 16)
@@ -20,7 +21,7 @@ SESSION = SessionId(bytes.fromhex(HISTORY), 7 << 16, b"t" * 16)
 FORGED = SessionId(bytes.fromhex(HISTORY), 7 << 16, b"f" * 16)
 MEMBERS = tuple(
     Member(
-        NodeId(f"n{i}"), f"here/{i}", Address("127.0.0.1", 100 + i), Address("10.0.0.1", 200 + i)
+        NodeId(f"n{i}"), f"r{i}/here", Address("127.0.0.1", 100 + i), Address("10.0.0.1", 200 + i)
     )
     for i in (1, 2, 3)
 )
@@ -99,6 +100,9 @@ class FakeEngine:
     reads: list[Callable[[Any], None]] = field(default_factory=list)
     waits: list[tuple[int, Callable[[str], None]]] = field(default_factory=list)
     transfers: list[tuple[Any, Callable[[str], None]]] = field(default_factory=list)
+    durable: dict[str, int] = field(default_factory=dict)
+    answering: tuple[str, ...] = ("n2", "n3")
+    durable_waits: DurableWaits = field(default_factory=DurableWaits)
 
     def propose(self, payload: bytes, done: Callable[[Any], None]) -> None:
         self.proposals.append((payload, done))
@@ -122,14 +126,29 @@ class FakeEngine:
         for done in ready:
             done("")
 
+    def when_durable(self, index: int, level: Any, done: Callable[[str], None]) -> Any:
+        return self.durable_waits.add(index, level, done)
+
+    def durable_indexes(self) -> dict[str, int]:
+        return self.durable
+
+    def acknowledge(self, **durable: int) -> None:
+        """Members have that much on disk."""
+        self.durable.update(durable)
+        self.durable_waits.look(self.durable)
+
     def transfer_leadership(self, target: Any, done: Callable[[str], None]) -> None:
         self.transfers.append((target, done))
 
     def status(self) -> EngineStatus:
         leader = NodeId(self.leader) if self.leader else None
         index = Index(self.applied)
+        peers = tuple(
+            PeerStatus(NodeId(name), True, Index(0), None, name in self.answering)
+            for name in ("n2", "n3")
+        )
         return EngineStatus(
-            NodeId("n1"), self.role, Term(3), leader, Index(1), index, index, index, index
+            NodeId("n1"), self.role, Term(3), leader, Index(1), index, index, index, index, peers
         )
 
 
@@ -144,6 +163,10 @@ class FakeMachine:
         self.asked: list[tuple[int | None, Any]] = []
         self.is_brief = False
         self.brief = 0
+        self.seen: set[int] = set()
+
+    def was_applied(self, session: int, sequence: int) -> bool:
+        return sequence in self.seen
 
     def session_token(self, number: int) -> bytes | None:
         return SESSION.token if number == SESSION.number else None
@@ -195,7 +218,13 @@ class Bench:
     def done(self, answer: Answer | None, error: Exception | None) -> None:
         self.answers.append(error if error is not None else answer)
 
-    def execute(self, sequence: int = 1, session: SessionId = SESSION, sql: str = "x") -> None:
+    def execute(
+        self,
+        sequence: int = 1,
+        session: SessionId = SESSION,
+        sql: str = "x",
+        durability: str = "",
+    ) -> None:
         self.replica.execute(
             session,
             sequence,
@@ -204,6 +233,7 @@ class Bench:
             foreign_keys=True,
             timeout_s=5.0,
             done=self.done,
+            durability=durability,
         )
         self.loop.run()
 

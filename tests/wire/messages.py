@@ -37,7 +37,9 @@ REQUESTS: tuple[Any, ...] = (
     wire.OpenSession(1, "label", 5000),
     wire.AttachSession(2, bytes(range(40))),
     wire.CloseSession(3, 1),
-    wire.Execute(4, 9, 8, 5000, (STATEMENT, REFERRING), True, Key("ä" * 200, 1)),
+    wire.Execute(
+        4, 9, 8, 5000, (STATEMENT, REFERRING), True, Key("ä" * 200, 1), "locations=2@zone"
+    ),
     wire.Query(5, "linearizable", 100, (Statement("SELECT 1"),), 10),
     wire.Query(6, "local", 100, (Statement("SELECT 1"),)),
     wire.Status(7),
@@ -57,6 +59,9 @@ REQUESTS: tuple[Any, ...] = (
     wire.OpenCursor(21, "bounded", 100, 50, Statement("SELECT ?", ((1,),)), "r1.x", 250),
     wire.FetchCursor(22, 3, 100, 50),
     wire.CloseCursor(23, 3),
+    wire.Ask(24, "await_durable", {"token": "r1.x", "levels": ("a", None)}, 5000),
+    wire.Commit(25, 10, 9, 5000, None, "locations=3"),
+    wire.Outcome(26, 5000, bytes(range(40)), 9, None, "locations=3"),
 )
 REPLIES: tuple[Any, ...] = (
     wire.Result(1, 77, b"reply"),
@@ -84,6 +89,9 @@ REPLIES: tuple[Any, ...] = (
     wire.CursorRows(21, 3, 7, b"c", True, 4),
     wire.CursorRows(22, 0, 7, b"", True),
     wire.Done(23),
+    wire.Info(24, {"index": 7}),
+    wire.Result(25, 5, b""),
+    wire.Result(26, 5, b""),
 )
 
 
@@ -117,12 +125,22 @@ request_ids = st.integers(1, (1 << 63) - 1)
 keys = st.none() | st.builds(Key, names.filter(bool), st.integers(0, 1 << 60))
 
 
+durabilities = st.sampled_from(("", "quorum", "locations=3", "locations=2@zone"))
+
+
 @st.composite
 def executes(draw: Any) -> wire.Execute:
     sequence = draw(st.integers(1, (1 << 63) - 1))
     floor = draw(st.integers(0, sequence - 1))
     return wire.Execute(
-        draw(request_ids), sequence, floor, draw(timeouts), draw(statements), draw(st.booleans())
+        draw(request_ids),
+        sequence,
+        floor,
+        draw(timeouts),
+        draw(statements),
+        draw(st.booleans()),
+        draw(keys),
+        draw(durabilities),
     )
 
 
@@ -164,7 +182,15 @@ requests = st.one_of(
     st.builds(wire.ContentHash, request_ids, st.none() | st.integers(0, 1 << 60), timeouts),
     st.builds(wire.Begin, request_ids, timeouts, st.booleans()),
     st.builds(wire.Transact, request_ids, timeouts, statements.map(lambda found: found[0])),
-    st.builds(wire.Commit, request_ids, st.integers(5, 9), st.integers(0, 4), timeouts, keys),
+    st.builds(
+        wire.Commit,
+        request_ids,
+        st.integers(5, 9),
+        st.integers(0, 4),
+        timeouts,
+        keys,
+        durabilities,
+    ),
     st.builds(wire.Rollback, request_ids),
     st.builds(
         wire.Outcome,
@@ -172,7 +198,10 @@ requests = st.one_of(
         timeouts,
         st.binary(min_size=40, max_size=40),
         st.integers(1, 1 << 60),
+        st.none(),
+        durabilities,
     ),
+    st.builds(wire.Ask, request_ids, names, st.dictionaries(names, plain, max_size=3), timeouts),
 )
 replies = st.one_of(
     st.builds(wire.Result, request_ids, st.integers(0, 1 << 60), st.binary(max_size=50)),

@@ -75,6 +75,7 @@ def test_kinds_are_numbers_that_never_change() -> None:
         "Goodbye": 70,
         "Done": 71,
         "CursorRows": 72,
+        "Ask": 15,
     }
 
 

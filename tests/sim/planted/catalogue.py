@@ -7,6 +7,7 @@ from dataclasses import replace
 from tests.sim.planted import (
     copies,
     journal,
+    locations,
     machine,
     node,
     requests,
@@ -44,17 +45,25 @@ SCRIPTED = {
     "empty-directory-is-a-member": "empty-disk",
     **scenarios_requests.SCRIPTED,
     **scenarios_copies.SCRIPTED,
+    **locations.SCRIPTED,
 }
 """Bugs that ordinary seeds reach too seldom, and the script that reaches them."""
 
 BUGS: tuple[Bug, ...] = tuple(
     replace(bug, scenario=SCRIPTED.get(bug.name, ""))
-    for bug in (*wall.BUGS, *journal.BUGS, *machine.BUGS, *node.BUGS, *requests.BUGS, *copies.BUGS)
+    for bug in (
+        *wall.BUGS,
+        *journal.BUGS,
+        *machine.BUGS,
+        *node.BUGS,
+        *requests.BUGS,
+        *copies.BUGS,
+        *locations.BUGS,
+    )
 )
 
 NOT_YET = {
     "row 19": "membership is fixed: no code yet",
-    "C3, L1": "no durability levels, no locations in quorums yet",
     "M4's verdicts": "held requests are not part of the simulated workloads yet",
     "row 12's log behind a copy": "tests/consensus/test_copies.py; no script of whole nodes yet",
     "D1": "comparing content is new: bugs still to be planted (tests/node/test_comparison.py)",

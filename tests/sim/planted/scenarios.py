@@ -10,7 +10,7 @@ from typing import Any
 from raftdb.base.ids import NodeId
 from tests.sim.checkers import Broken
 from tests.sim.disk import Fault, SimFiles
-from tests.sim.planted import scenarios_copies, scenarios_requests
+from tests.sim.planted import locations, scenarios_copies, scenarios_requests
 from tests.sim.planted.script import Script
 
 Play = Callable[[Script], None]
@@ -432,4 +432,5 @@ PLAYS: dict[str, tuple[Play, dict[str, Any]]] = {
     "late-acknowledgements": (late_acknowledgements, {"nodes": 5}),
     **scenarios_requests.PLAYS,
     **scenarios_copies.PLAYS,
+    **locations.PLAYS,
 }

@@ -35,6 +35,7 @@ class Script(Simulation):
         wal_bytes: int = 8 << 20,
         keep_bytes: int = 1 << 20,
         slow_apply_chance: float = 0.0,
+        places: tuple[str, ...] | None = None,
         **options: Any,
     ) -> None:
         self._play = play
@@ -48,6 +49,7 @@ class Script(Simulation):
                 wal_bytes=wal_bytes,
                 keep_bytes=keep_bytes,
                 slow_apply_chance=slow_apply_chance,
+                places=places or tuple(f"region{number}/a/r1" for number in range(nodes)),
             ),
             workload=Mix([(Registers(), 1.0)]),
             **options,
@@ -230,7 +232,6 @@ def _settings(seed: int, nodes: int, **sizes: Any) -> Settings:
     weather = dataclasses.replace(drawn.sizes.weather, jitter=0.1, slow_chance=0.0, bytes_per_s=0.0)
     made = dataclasses.replace(
         drawn.sizes,
-        places=tuple(f"region{number}/a/r1" for number in range(nodes)),
         weather=weather,
         **sizes,
     )

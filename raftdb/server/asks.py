@@ -1,0 +1,43 @@
+"""Questions and orders about the cluster, by name (wire.Ask): docs/protocol.md lists them.
+
+Each takes (replica, arguments, timeout_s, done), reads its arguments strictly, and answers a dict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from raftdb.base.errors import InterfaceError
+from raftdb.node import Done, Replica
+
+Handler = Callable[[Replica, Mapping[str, Any], float, Done], None]
+
+
+class Ask(NamedTuple):
+    """One of them."""
+
+    call: Handler
+    administers: bool
+    """Only who may administer the cluster may ask it."""
+
+
+def text_of(arguments: Mapping[str, Any], name: str) -> str:
+    """An argument that is text; `` when it is missing. Raises InterfaceError."""
+    value = arguments.get(name, "")
+    if not isinstance(value, str):
+        raise InterfaceError(f"{name} is {type(value).__name__}, not text")
+    return value
+
+
+def _await_durable(
+    replica: Replica, arguments: Mapping[str, Any], timeout_s: float, done: Done
+) -> None:
+    """`token`, `durability`: when what the token stands for is as durable as that."""
+    token, durability = text_of(arguments, "token"), text_of(arguments, "durability")
+    replica.await_durable(token, durability, timeout_s, done)
+
+
+ASKS: Mapping[str, Ask] = {
+    "await_durable": Ask(_await_durable, administers=False),
+}
