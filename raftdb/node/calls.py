@@ -6,7 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from raftdb.base.errors import Error
+from raftdb.base.errors import DeadlineError, Error, OperationalError
+from raftdb.consensus.port import Waiting
+from raftdb.machine import QueryStop
+from raftdb.node.deadlines import Slot
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,3 +35,77 @@ class Call(Protocol):
 
     def end(self, answer: Answer | None, error: Error | None) -> None:
         """Its outcome; nothing happens when it has ended."""
+
+
+class UnderWay:
+    """One call under way: ends once, by its outcome or by its deadline."""
+
+    __slots__ = (
+        "_done",
+        "_over",
+        "_timeout_s",
+        "ended",
+        "is_read",
+        "late",
+        "slot",
+        "stop",
+        "wait",
+    )
+
+    def __init__(
+        self,
+        over: Callable[[UnderWay], None],
+        done: Done,
+        late: Callable[[float], Error],
+        timeout_s: float,
+    ) -> None:
+        self._over = over
+        self._done = done
+        self.late = late
+        """Makes the error at its deadline."""
+        self._timeout_s = timeout_s
+        self.ended = False
+        self.is_read = False
+        self.stop: QueryStop | None = None
+        """Of a read that runs on a lane: past its deadline nobody waits for it."""
+        self.wait: Waiting | None = None
+        """Of a write that is applied, and waits to be in more places."""
+        self.slot: Slot = {}
+        """Where its deadline is kept."""
+
+    def end(self, answer: Answer | None, error: Error | None) -> None:
+        """Its outcome; nothing happens when it has ended."""
+        if self.ended:
+            return
+        self.ended = True
+        self.slot.pop(self, None)
+        if self.wait is not None:
+            self.wait.cancel()
+        self._over(self)
+        self._done(answer, error)
+
+    def expire(self) -> None:
+        """Its deadline has passed."""
+        if self.stop is not None:
+            self.stop.stop()
+        self.end(None, self.late(self._timeout_s))
+
+    def cancel(self) -> None:
+        """Nobody waits for it any more. (A read: nothing took effect.)"""
+        if self.stop is not None:
+            self.stop.stop()
+        self.end(None, OperationalError("cancelled", code="cancelled", outcome="not_applied"))
+
+
+def write_deadline(timeout_s: float) -> Error:
+    """The error of a write without an outcome."""
+    return DeadlineError(
+        f"no outcome within {timeout_s:g} s",
+        retryable=True,
+        hint="retry with the same session and sequence: it is applied at most once",
+    )
+
+
+def read_deadline(timeout_s: float) -> Error:
+    """The error of a read without an answer."""
+    return DeadlineError(f"no answer within {timeout_s:g} s", retryable=True, outcome="not_applied")

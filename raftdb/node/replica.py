@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from raftdb.base.errors import (
-    DeadlineError,
     Error,
     InternalError,
     NotLeaderError,
@@ -43,13 +42,12 @@ from raftdb.consensus.port import (
     OutcomeUnknown,
     ProposalOutcome,
     ReadOutcome,
-    Waiting,
 )
-from raftdb.machine import ContentHash, Machine, QueryStop
+from raftdb.machine import ContentHash, Machine
 from raftdb.node.admission import Admission
-from raftdb.node.calls import Answer, Done
+from raftdb.node.calls import Answer, Done, UnderWay, read_deadline, write_deadline
 from raftdb.node.congestion import Congestion
-from raftdb.node.deadlines import Deadlines, Slot
+from raftdb.node.deadlines import Deadlines
 from raftdb.node.durable import Durable, earlier
 from raftdb.node.identity import Identity
 from raftdb.node.reading import LOCAL, RETRY_AFTER_MS, SESSION, Reading, busy_error
@@ -236,7 +234,7 @@ class Replica:
             self._executor.call_soon(done, None, error)
             return
         index = seen.index if seen is not None else 0
-        call = self.call(earlier(timeout_s), done, _read_deadline)
+        call = self.call(earlier(timeout_s), done, read_deadline)
 
         def applied(reason: str) -> None:
             # Applied here and committed: so what stands at that index is what the token means.
@@ -281,14 +279,14 @@ class Replica:
             self._executor.call_soon(done, None, error)
             return None
         self._reads_waiting += 1
-        call = self.call(timeout_s, done, _read_deadline)
+        call = self.call(timeout_s, done, read_deadline)
         call.is_read = True
         self._reading.begin(level, statements, rows_max, seen, max_age_s, call, page_rows)
         return call
 
     def fetch(self, cursor: int, rows: int, timeout_s: float, done: Done) -> Cancellable:
         """The next rows of a cursor. The answer's body is an encoded reply."""
-        call = self.call(timeout_s, done, _read_deadline)
+        call = self.call(timeout_s, done, read_deadline)
         self._executor.call_soon(self._reading.fetch, cursor, rows, call)
         return call
 
@@ -298,10 +296,10 @@ class Replica:
 
     def content_hash(self, index: int | None, timeout_s: float, done: Done) -> None:
         """The content hash, once `index` is applied here. The answer's body is a dict."""
-        call = self.call(timeout_s, done, _read_deadline)
+        call = self.call(timeout_s, done, read_deadline)
         self._engine.when_applied(index or 0, lambda reason: self._content_hash_at(reason, call))
 
-    def _content_hash_at(self, reason: str, call: _Call) -> None:
+    def _content_hash_at(self, reason: str, call: UnderWay) -> None:
         if reason:
             call.end(None, self._not_applied(NotApplied(reason)))
         if call.ended:
@@ -315,10 +313,10 @@ class Replica:
 
     def transfer_leadership(self, target: NodeId | None, timeout_s: float, done: Done) -> None:
         """Hand leadership over to `target`, or to the most advanced follower."""
-        call = self.call(timeout_s, done, _read_deadline)
+        call = self.call(timeout_s, done, read_deadline)
         self._engine.transfer_leadership(target, lambda reason: self._transferred(reason, call))
 
-    def _transferred(self, reason: str, call: _Call) -> None:
+    def _transferred(self, reason: str, call: UnderWay) -> None:
         if not reason:
             call.end(Answer(None, int(self.status().applied_index)), None)
         elif reason == "not_leader":
@@ -380,7 +378,7 @@ class Replica:
         if refused is not None:
             self._executor.call_soon(done, None, refused)
             return
-        call = self.call(timeout_s, done, _write_deadline)
+        call = self.call(timeout_s, done, write_deadline)
         self._writes.entered(call)
         self._engine.propose(payload, lambda outcome: self._on_outcome(outcome, call))
 
@@ -406,7 +404,7 @@ class Replica:
             self.propose(payload, timeout_s, done)
         else:
             level = wanted
-            call = self.call(earlier(timeout_s), done, _write_deadline)
+            call = self.call(earlier(timeout_s), done, write_deadline)
             self._writes.entered(call)
 
             def on_outcome(outcome: ProposalOutcome) -> None:
@@ -421,7 +419,7 @@ class Replica:
     def _token_at(self, index: int) -> str:
         return ReadToken(self._history, self._identity.fork, index).to_text()
 
-    def _on_outcome(self, outcome: ProposalOutcome, call: _Call) -> None:
+    def _on_outcome(self, outcome: ProposalOutcome, call: UnderWay) -> None:
         self._writes.left(call)
         if isinstance(outcome, Applied):
             call.end(Answer(outcome.reply, int(outcome.index)), None)
@@ -500,15 +498,15 @@ class Replica:
 
     # ---- calls under way
 
-    def call(self, timeout_s: float, done: Done, late: Callable[[float], Error]) -> _Call:
+    def call(self, timeout_s: float, done: Done, late: Callable[[float], Error]) -> UnderWay:
         """Begin a call; `late` makes the error at its deadline."""
         bounded_s = min(max(timeout_s, 0.001), 3_600.0)
-        call = _Call(self._call_over, done, late, bounded_s)
+        call = UnderWay(self._call_over, done, late, bounded_s)
         call.slot = self._deadlines.add(call, bounded_s)
         self._under_way += 1
         return call
 
-    def _call_over(self, call: _Call) -> None:
+    def _call_over(self, call: UnderWay) -> None:
         self._under_way -= 1
         if call.is_read:
             self._reads_waiting -= 1
@@ -527,64 +525,6 @@ class Replica:
             self._on_idle = done
         else:
             done()
-
-
-class _Call:
-    """One call under way: ends once, by its outcome or by its deadline."""
-
-    __slots__ = (
-        "_done",
-        "_over",
-        "_timeout_s",
-        "ended",
-        "is_read",
-        "late",
-        "slot",
-        "stop",
-        "wait",
-    )
-
-    def __init__(
-        self,
-        over: Callable[[_Call], None],
-        done: Done,
-        late: Callable[[float], Error],
-        timeout_s: float,
-    ) -> None:
-        self._over = over
-        self._done = done
-        self.late = late
-        """Makes the error at its deadline."""
-        self._timeout_s = timeout_s
-        self.ended = False
-        self.is_read = False
-        self.stop: QueryStop | None = None
-        """Of a read that runs on a lane: past its deadline nobody waits for it."""
-        self.wait: Waiting | None = None
-        """Of a write that is applied, and waits to be in more places."""
-        self.slot: Slot = {}
-        """Where its deadline is kept."""
-
-    def end(self, answer: Answer | None, error: Error | None) -> None:
-        if self.ended:
-            return
-        self.ended = True
-        self.slot.pop(self, None)
-        if self.wait is not None:
-            self.wait.cancel()
-        self._over(self)
-        self._done(answer, error)
-
-    def expire(self) -> None:
-        if self.stop is not None:
-            self.stop.stop()
-        self.end(None, self.late(self._timeout_s))
-
-    def cancel(self) -> None:
-        """Nobody waits for it any more. (A read: nothing took effect.)"""
-        if self.stop is not None:
-            self.stop.stop()
-        self.end(None, OperationalError("cancelled", code="cancelled", outcome="not_applied"))
 
 
 def _answer(
@@ -612,18 +552,6 @@ def _hash_facts(content: ContentHash) -> dict[str, Any]:
 
 def _none(*, local: bool) -> Error | None:
     return None
-
-
-def _write_deadline(timeout_s: float) -> Error:
-    return DeadlineError(
-        f"no outcome within {timeout_s:g} s",
-        retryable=True,
-        hint="retry with the same session and sequence: it is applied at most once",
-    )
-
-
-def _read_deadline(timeout_s: float) -> Error:
-    return DeadlineError(f"no answer within {timeout_s:g} s", retryable=True, outcome="not_applied")
 
 
 def _ignore(_answer: Answer | None, _error: Error | None) -> None:

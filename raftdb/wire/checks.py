@@ -13,52 +13,62 @@ _HEX = re.compile(r"[0-9a-f]{32}")
 
 
 def shown(value: Any) -> str:
+    """A value in an error's message."""
     return repr(value)[:40]
 
 
 def an_integer(value: Any, what: str, low: int, high: int = INTEGER_MAX) -> int:
+    """An integer within bounds."""
     if type(value) is not int or not low <= value <= high:
         raise ValueError(f"{what} is {shown(value)}, not an integer from {low} to {high}")
     return value
 
 
 def a_rid(value: Any) -> int:
+    """The id of a request."""
     return an_integer(value, "the request id", 1)
 
 
 def no_rid(value: Any) -> int:
+    """The 0 that stands in its place."""
     return an_integer(value, "the request id", 0, 0)
 
 
 def a_timeout(value: Any) -> int:
+    """Milliseconds."""
     return an_integer(value, "timeout_ms", 1, TIMEOUT_MS_MAX)
 
 
 def a_text(value: Any, what: str, characters_max: int) -> str:
+    """Text of a bounded length."""
     if type(value) is not str or len(value) > characters_max:
         raise ValueError(f"{what} is not text of at most {characters_max} characters")
     return value
 
 
 def a_hex_id(value: Any, what: str) -> str:
+    """A cluster or history id."""
     if type(value) is not str or not _HEX.fullmatch(value):
         raise ValueError(f"{what} is {shown(value)}, not 32 hexadecimal digits")
     return value
 
 
 def some_bytes(value: Any, what: str) -> bytes:
+    """Bytes."""
     if type(value) is not bytes:
         raise ValueError(f"{what} is not bytes")
     return value
 
 
 def a_boolean(value: Any, what: str) -> bool:
+    """A boolean."""
     if type(value) is not bool:
         raise ValueError(f"{what} is {shown(value)}, not a boolean")
     return value
 
 
 def an_array(value: Any, what: str, low: int, high: int) -> tuple[Any, ...]:
+    """An array with a bounded number of elements."""
     if type(value) is not tuple or not low <= len(value) <= high:
         raise ValueError(f"{what} is not an array of {low} to {high} elements")
     return value
