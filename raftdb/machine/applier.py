@@ -11,12 +11,7 @@ from collections.abc import Callable, Sequence
 
 import apsw
 
-from raftdb.base.errors import (
-    APPLIED,
-    DataError,
-    Error,
-    FatalError,
-)
+from raftdb.base.errors import APPLIED, DataError, Error, FatalError
 from raftdb.base.ids import Index
 from raftdb.command import (
     CloseSession,
@@ -57,6 +52,7 @@ from raftdb.machine.sessions import BURNED, Sessions
 from raftdb.machine.sqltext import DML, leading_verb
 from raftdb.machine.statements import StatementRunner
 from raftdb.machine.stored import Progress, read_progress
+from raftdb.machine.switches import RecursiveTriggers
 from raftdb.machine.units import Entry, Unit, check_alone
 
 _BRIEF = "raftdb-brief"
@@ -117,6 +113,7 @@ class Applier:
         self.sessions = Sessions(run, self._control)
         self.keys = Keys(run)
         self._content = ContentHasher(connection, run, hash_key)
+        self.recursive_triggers = RecursiveTriggers(run)
         self._replay = Replay(
             connection, self._control, clock, self._statements, self._content, self
         )
@@ -135,6 +132,7 @@ class Applier:
 
     def _reload(self) -> None:
         self._take_progress()
+        self.recursive_triggers.take()
         self.sessions.load()
         self.keys.load()
         self._content.load()
@@ -400,6 +398,7 @@ class Applier:
         inside one a virtual table would lose what it keeps in memory."""
         self._schema_changed = False
         self._control(f"PRAGMA writable_schema = RESET {MARK}")
+        self.recursive_triggers.take()
         self._statements.forget_infos()
 
     # Requests
@@ -536,6 +535,7 @@ class Applier:
         """The statement may have changed the schema: what is known of it follows."""
         self._schema_changed = True
         self._statements.forget_infos()
+        self.recursive_triggers.store()
         try:
             self._content.schema_changed()
         except UnicodeError as error:

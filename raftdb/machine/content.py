@@ -20,6 +20,7 @@ from raftdb.machine.format import HASH_MASK, MARK, OWN_TABLES, PREFIX, ROWID_MAX
 from raftdb.machine.layout import Layout, Run, read_chunk, read_images, read_layout, with_reals
 from raftdb.machine.policy import OWN_NAMES
 from raftdb.machine.rowhash import RowHasher, from_bytes, to_bytes
+from raftdb.machine.switches import stored_switch
 
 _TOUCHED_MAX = 100_000
 """More changed rows than this in a table that is followed by rowid: read all of it again."""
@@ -566,11 +567,14 @@ def users_objects(rows: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
 
 
 def schema_sum(hasher: RowHasher, run: Run, rows: list[tuple[Any, ...]]) -> int:
-    """Over (type, name, tbl_name, sql) of the users' objects, user_version and application_id."""
+    """Over (type, name, tbl_name, sql) of the users' objects, user_version, application_id, and
+    recursive_triggers where it is on."""
     parts: list[tuple[Any, ...]] = [(kind, name, on, sql) for kind, name, on, _root, sql in rows]
     for pragma in ("user_version", "application_id"):
         [(value,)] = run(f"PRAGMA {pragma} {MARK}")
         parts.append(("pragma", pragma, None, value))
+    if stored_switch(run):
+        parts.append(("pragma", "recursive_triggers", None, 1))
     return hasher.sum(parts)
 
 

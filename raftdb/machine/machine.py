@@ -452,7 +452,8 @@ class Machine:
                 salt = log_salt(self._writer) if frames > 0 else b""
                 workspace.hold()
                 progress = self._applier.progress
-            workspace.begin(salt, frames, progress, seed, foreign_keys)
+                recursive = self._applier.recursive_triggers.on
+            workspace.begin(salt, frames, progress, seed, foreign_keys, recursive)
         except BaseException as error:
             workspace.broken = True
             self._workspaces.give_back(workspace)

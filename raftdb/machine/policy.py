@@ -40,7 +40,6 @@ READ_PRAGMAS = frozenset(
         "page_size",
         "pragma_list",
         "quick_check",
-        "recursive_triggers",
         "schema_version",
         "table_info",
         "table_list",
@@ -90,7 +89,9 @@ LOGGED_PRAGMAS = frozenset(
 """Allowed in a logged request: their answers are the same on every replica (FTS and R-Tree ask
 data_version and page_size for themselves)."""
 
-ASSIGNED_PRAGMAS = frozenset(("application_id", "defer_foreign_keys", "user_version"))
+ASSIGNED_PRAGMAS = frozenset(
+    ("application_id", "defer_foreign_keys", "recursive_triggers", "user_version")
+)
 """May be assigned in a logged request. defer_foreign_keys lasts until the request ends; the others
 are kept in the database, on every replica."""
 

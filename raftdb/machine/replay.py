@@ -24,6 +24,7 @@ from raftdb.machine.failures import StatementFailed
 from raftdb.machine.format import MARK
 from raftdb.machine.layout import Run
 from raftdb.machine.statements import StatementRunner
+from raftdb.machine.switches import RecursiveTriggers
 from raftdb.machine.transaction import TransactionRunner
 
 _SAVEPOINT = f"SAVEPOINT r {MARK}"
@@ -47,6 +48,8 @@ class TransactionLostError(Exception):
 
 class Checks(Protocol):
     """What the applier does at and after a statement."""
+
+    recursive_triggers: RecursiveTriggers
 
     def schema_touched(self) -> None: ...
     def check_foreign_keys(self) -> None: ...
@@ -76,6 +79,7 @@ class _Content:
 
     def reset(self, mark: Any) -> None:
         self._content.reset(mark)
+        self._checks.recursive_triggers.take()
 
     def settle_schema(self, is_dml: bool) -> None:
         if self._content.unknown_table or not is_dml:

@@ -21,6 +21,7 @@ from raftdb.machine.overlay import LogIndex, OverlayVfs
 from raftdb.machine.policy import WriteAuthorizer
 from raftdb.machine.statements import StatementRunner
 from raftdb.machine.stored import Progress
+from raftdb.machine.switches import RecursiveTriggers
 from raftdb.machine.transaction import NoContent, Step, TransactionRunner
 
 _STEPS = 50_000
@@ -41,14 +42,22 @@ class Executed:
 class _Content(NoContent):
     """Notices changes of the schema."""
 
-    def __init__(self) -> None:
+    def __init__(self, triggers: RecursiveTriggers) -> None:
         self.schema_changed = False
         self.forget: Callable[[], None] = lambda: None
+        self._triggers = triggers
+
+    def mark(self) -> bool:
+        return self._triggers.on
+
+    def reset(self, mark: bool) -> None:
+        self._triggers.set(mark)
 
     def settle_schema(self, is_dml: bool) -> None:
         if not is_dml:
             self.schema_changed = True
             self.forget()
+            self._triggers.look()
 
 
 class Workspace:
@@ -77,10 +86,16 @@ class Workspace:
         self._reader.execute(f"SELECT 1 FROM sqlite_schema LIMIT 1 {MARK}").fetchall()
 
     def begin(
-        self, salt: bytes, frames: int, progress: Progress, seed: bytes, foreign_keys: bool
+        self,
+        salt: bytes,
+        frames: int,
+        progress: Progress,
+        seed: bytes,
+        foreign_keys: bool,
+        recursive_triggers: bool,
     ) -> None:
         """Begin a transaction on the snapshot that is held: the log's first `frames` frames, which
-        have that salt, and the file."""
+        have that salt, and the file. The snapshot has `recursive_triggers` so."""
         [(pages,)] = self._reader.execute(f"PRAGMA page_count {MARK}")
         self._vfs.begin(salt, frames, pages, self._pages_max)
         connection = self._connection
@@ -89,6 +104,7 @@ class Workspace:
         if foreign_keys != self._foreign_keys:
             self._foreign_keys = foreign_keys
             self._control(f"PRAGMA foreign_keys = {int(foreign_keys)} {MARK}")
+        self._triggers.set(recursive_triggers)
         self._control(f"BEGIN IMMEDIATE {MARK}")
         self._renew_schema()
         self._time_ms = progress.time_ms
@@ -102,7 +118,8 @@ class Workspace:
         self._control = connection.cursor().execute
         self._authorizer = WriteAuthorizer()
         connection.authorizer = self._authorizer
-        self._content = _Content()
+        self._triggers = RecursiveTriggers(self._control)
+        self._content = _Content(self._triggers)
         self._statements = StatementRunner(
             connection, self._authorizer, RequestFunctions(connection)
         )

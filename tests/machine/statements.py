@@ -36,7 +36,34 @@ SCHEMA = (
     " INSERT INTO log(what, n) VALUES ('fail', new.a); SELECT RAISE(FAIL, 'three'); END",
     "CREATE TRIGGER nokey_rollback BEFORE DELETE ON nokey WHEN old.a = 7 BEGIN"
     " SELECT RAISE(ROLLBACK, 'seven'); END",
+    "CREATE TABLE tree(id INTEGER PRIMARY KEY, n UNIQUE, up REFERENCES tree(n)"
+    " DEFERRABLE INITIALLY DEFERRED)",
+    "CREATE TRIGGER tree_down AFTER INSERT ON tree WHEN new.n BETWEEN 1 AND 6 BEGIN"
+    " INSERT OR REPLACE INTO tree(n, up) VALUES (new.n - 1, new.n); END",
+    "CREATE TRIGGER counted_gone AFTER DELETE ON counted BEGIN"
+    " INSERT INTO log(what, n) VALUES ('gone', old.a); END",
+    "CREATE TRIGGER seen_update INSTEAD OF UPDATE ON seen BEGIN"
+    " UPDATE plain SET a = new.a WHERE id = old.id; END",
+    "CREATE TRIGGER seen_delete INSTEAD OF DELETE ON seen BEGIN"
+    " DELETE FROM plain WHERE id = old.id; END",
+    "CREATE TABLE docs(id INTEGER PRIMARY KEY, j BLOB CHECK (json_valid(j, 15) IS NOT 0),"
+    " k AS (CASE WHEN json_valid(j, 15) THEN j ->> '$.k' END) STORED)",
+    "CREATE INDEX docs_k ON docs(k) WHERE k IS NOT NULL",
+    "CREATE UNIQUE INDEX nokey_part ON nokey(b) WHERE a = 1",
+    "CREATE TABLE collated(a TEXT COLLATE RTRIM, b TEXT COLLATE NOCASE, c INT,"
+    " PRIMARY KEY (a, b)) STRICT, WITHOUT ROWID",
+    "CREATE VIRTUAL TABLE areas USING rtree_i32(id, x0, x1, +label)",
+    "CREATE VIRTUAL TABLE mirror USING fts5(c, content='plain', content_rowid='id')",
+    "CREATE TRIGGER mirror_in AFTER INSERT ON plain BEGIN"
+    " INSERT INTO mirror(rowid, c) VALUES (new.id, new.c); END",
 )
+
+HEAVY = (
+    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 30000)"
+    " INSERT INTO log(what, n) SELECT 'heavy', sum(i) FROM n"
+)
+"""Takes more than HEAVY_STEPS steps of SQLite's machine; all else takes less."""
+HEAVY_STEPS = 200_000
 
 VALUES: st.SearchStrategy[Any] = st.one_of(
     st.integers(0, 7),
@@ -62,6 +89,10 @@ _TABLES = {
     "words": ["rowid", "x", "y"],
     "boxes": ["id", "x0", "x1"],
     "seen": ["a"],
+    "tree": ["n", "up"],
+    "docs": ["id", "j"],
+    "collated": ["a", "b", "c"],
+    "areas": ["id", "x0", "x1", "label"],
 }
 _FREE = [
     "INSERT INTO nokey SELECT random(), randomblob(2), strftime('%f') FROM log LIMIT 3",
@@ -87,6 +118,26 @@ _FREE = [
     "INSERT INTO plain(id) VALUES (9223372036854775807)",
     "INSERT INTO nowhere VALUES (1)",
     "COMMIT",
+    "PRAGMA recursive_triggers = ON",
+    "PRAGMA recursive_triggers = ON",
+    "PRAGMA recursive_triggers = OFF",
+    "INSERT INTO tree(n) VALUES (5)",
+    "REPLACE INTO tree(n) VALUES (4), (5)",
+    "DELETE FROM tree",
+    "DELETE FROM seen WHERE id % 2",
+    "UPDATE seen SET a = a + 10",
+    "UPDATE plain SET b = log.n FROM log WHERE log.rowid = plain.id",
+    "INSERT INTO log(what, n) SELECT 'window', row_number() OVER (ORDER BY a, id) FROM plain",
+    "INSERT INTO docs(j) SELECT jsonb_object('k', a, 'at', unixepoch()) FROM plain"
+    " WHERE typeof(a) IN ('integer', 'text')",
+    "UPDATE docs SET j = jsonb_set(j, '$.k', 7, '$.r', random()) WHERE json_valid(j, 8)",
+    "INSERT INTO docs(id, j) SELECT 3, jsonb_group_array(n) FROM log WHERE typeof(n) <> 'blob'"
+    " ON CONFLICT(id) DO UPDATE SET j = jsonb_patch(j, '{\"k\":1}') WHERE json_valid(j, 8)",
+    "INSERT INTO nokey(a, b) VALUES (1, 5) ON CONFLICT(b) WHERE a = 1 DO NOTHING RETURNING c",
+    "INSERT INTO mirror(mirror) VALUES ('rebuild')",
+    "INSERT INTO mirror(mirror) VALUES ('integrity-check')",
+    "SELECT rowid FROM mirror('hello OR a') ORDER BY rowid",
+    "DELETE FROM words WHERE words MATCH 'hello'",
 ]
 SCHEMA_CHANGES = [
     "ALTER TABLE plain ADD COLUMN extra REAL DEFAULT 5",
@@ -109,6 +160,9 @@ SCHEMA_CHANGES = [
     "DROP INDEX IF EXISTS nokey_a",
     "ANALYZE",
     "REINDEX",
+    "REINDEX plain_c",
+    "ANALYZE plain",
+    "DROP TRIGGER IF EXISTS mirror_in",
     "PRAGMA user_version = 3",
     "PRAGMA defer_foreign_keys = ON",
     "PRAGMA table_info(plain)",
@@ -154,10 +208,14 @@ def statements() -> st.SearchStrategy[Statement]:
         _delete(),
         st.sampled_from(_FREE).map(Statement),
         st.sampled_from(SCHEMA_CHANGES).map(Statement),
+        st.sampled_from(_FREE).map(Statement),
     )
 
 
 def requests() -> st.SearchStrategy[list[tuple[Statement, ...]]]:
     """The statements of several requests; most have one."""
-    one = st.lists(statements(), min_size=1, max_size=3).map(tuple)
-    return st.lists(st.one_of(statements().map(lambda s: (s,)), one), min_size=12, max_size=40)
+    several = st.lists(statements(), min_size=1, max_size=3).map(tuple)
+    one = st.integers(0, 39).flatmap(
+        lambda kind: st.just((Statement(HEAVY),)) if kind == 0 else statements().map(lambda s: (s,))
+    )
+    return st.lists(st.one_of(one, several), min_size=12, max_size=40)

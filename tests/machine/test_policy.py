@@ -47,7 +47,6 @@ REFUSED = [
     ("PRAGMA writable_schema = ON", "writable_schema"),
     ("PRAGMA foreign_keys = OFF", "foreign_keys"),
     ("PRAGMA foreign_keys(0)", "foreign_keys"),
-    ("PRAGMA recursive_triggers = ON", "recursive_triggers"),
     ("PRAGMA case_sensitive_like = ON", "case_sensitive_like"),
     ("PRAGMA optimize", "ANALYZE"),
     ("PRAGMA wal_checkpoint", "wal_checkpoint"),
@@ -168,7 +167,7 @@ def test_allowed(database: Database) -> None:
 
 def test_the_lists_of_pragmas_fit_together() -> None:
     assert ASSIGNED_PRAGMAS <= LOGGED_PRAGMAS
-    assert {"defer_foreign_keys"} == LOGGED_PRAGMAS - READ_PRAGMAS
+    assert {"defer_foreign_keys", "recursive_triggers"} == LOGGED_PRAGMAS - READ_PRAGMAS
 
 
 @pytest.mark.parametrize("name", sorted(READ_PRAGMAS))
@@ -253,3 +252,41 @@ def test_every_pragma_of_the_lists_is_documented() -> None:
         assert (in_request != none) == (name in LOGGED_PRAGMAS), name
         assert (in_read != none) == (name in READ_PRAGMAS), name
         assert ("sets" in in_request) == (name in ASSIGNED_PRAGMAS), name
+
+
+# ---- PRAGMA recursive_triggers
+
+FALLING = (
+    "CREATE TABLE t(id INTEGER PRIMARY KEY, n UNIQUE)",
+    "CREATE TABLE log(what, n)",
+    "CREATE TRIGGER down AFTER INSERT ON t WHEN new.n > 0 BEGIN"
+    " INSERT INTO t(n) VALUES (new.n - 1); END",
+    "CREATE TRIGGER gone AFTER DELETE ON t BEGIN INSERT INTO log VALUES ('gone', old.n); END",
+)
+
+
+def test_recursive_triggers_are_a_property_of_the_database(database: Database) -> None:
+    database.run(*FALLING)
+    database.run("INSERT INTO t(n) VALUES (5)", "INSERT OR REPLACE INTO t(n) VALUES (5)")
+    assert database.rows("SELECT count(*), (SELECT count(*) FROM log) FROM t") == [(2, 0)]
+    off = database.machine.content_hash()
+    database.run("PRAGMA recursive_triggers = ON", "DELETE FROM t", "DELETE FROM log")
+    assert database.machine.content_hash().schema != off.schema
+    database.check_hash()
+    for _life in range(2):
+        [on] = database.run("PRAGMA recursive_triggers")
+        assert on.rows == ((1,),)
+        database.run("DELETE FROM t", "DELETE FROM log", "INSERT INTO t(n) VALUES (5)")
+        # REPLACE fires delete triggers now; the trigger's own REPLACE goes on down.
+        database.run("INSERT OR REPLACE INTO t(n) VALUES (5)")
+        assert database.rows("SELECT count(*) FROM t") == [(6,)]
+        assert database.rows("SELECT n FROM log ORDER BY n") == [(n,) for n in range(6)]
+        database.check_hash()
+        database.restart()
+    assert "too deep" in database.fail("INSERT INTO t(n) VALUES (5000)").message
+    # What fails leaves it as it was, and so does what is undone.
+    database.fail("PRAGMA recursive_triggers = OFF", "INSERT INTO nowhere VALUES (1)")
+    assert database.run("PRAGMA recursive_triggers")[0].rows == ((1,),)
+    database.run("PRAGMA recursive_triggers = 0", "PRAGMA recursive_triggers = no")
+    assert database.machine.content_hash().schema == off.schema
+    database.check_hash()

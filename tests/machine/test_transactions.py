@@ -349,3 +349,39 @@ def test_replicas_agree(database: Database, tmp_path: Path) -> None:
     other = replay(tmp_path / "other", database.entries)
     assert other.content_hash() == database.machine.content_hash()
     other.close()
+
+
+def test_recursive_triggers_within_a_transaction(database: Database) -> None:
+    """The PRAGMA is undone with what it stands in, first in the workspace and then at COMMIT."""
+    database.run(
+        "CREATE TABLE falls(n)",
+        "CREATE TRIGGER down AFTER INSERT ON falls WHEN new.n > 0 BEGIN"
+        " INSERT INTO falls VALUES (new.n - 1); END",
+    )
+    one = Transaction(database)
+    one.run("SAVEPOINT a")
+    one.run("PRAGMA recursive_triggers = ON")
+    one.run("INSERT INTO falls VALUES (3)")
+    assert one.rows("SELECT count(*) FROM falls") == [(4,)]
+    one.run("ROLLBACK TO a")
+    one.run("INSERT INTO falls VALUES (3)")
+    assert one.rows("SELECT count(*) FROM falls") == [(2,)]
+    assert committed(one.commit())
+    assert database.run("PRAGMA recursive_triggers")[0].rows == ((0,),)
+    two = Transaction(database)
+    two.run("PRAGMA recursive_triggers = ON")
+    two.run("INSERT INTO falls VALUES (3)")
+    three = Transaction(database)
+    three.run("INSERT INTO falls VALUES (3)")
+    assert three.rows("SELECT count(*) FROM falls") == [(4,)]
+    assert committed(two.commit())
+    database.check_hash()
+    # What three saw is not what it would see now, and one that begins now sees that.
+    assert not committed(three.commit())
+    four = Transaction(database)
+    four.run("DELETE FROM falls")
+    four.run("INSERT INTO falls VALUES (3)")
+    assert four.rows("SELECT count(*) FROM falls") == [(4,)]
+    assert committed(four.commit())
+    assert database.rows("SELECT count(*) FROM falls") == [(4,)]
+    database.check_hash()
