@@ -1,6 +1,7 @@
-"""Every form of time and randomness, in every place of SQL: one replica applies it, another one does
-so later, by another clock, after other random numbers, in other groups. Content hash and replies are
-equal, or the refusal is.
+"""Every form of time and randomness, in every place of SQL.
+
+One replica applies it, another one does so later, by another clock, after other random numbers, in
+other groups. Content hash and replies are equal, or the refusal is.
 """
 
 from __future__ import annotations
