@@ -316,7 +316,7 @@ class AsyncCursor:
         cursor._take(kind, outcome.results.statements[0])
         cursor._read_index, cursor._age_ms = outcome.index, outcome.age_ms
         if kind.inserts:
-            cursor._lastrowid = outcome.results.statements[0].last_insert_rowid
+            cursor._take_rowid(outcome.results.statements[0])
         return self
 
     async def executemany(

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 Column = tuple[str, None, None, None, None, None, None]
 RowFactory = Callable[["Cursor", tuple[Value, ...]], Any]
+_LOWER = {code: code + 32 for code in range(ord("A"), ord("Z") + 1)}
 _ODD = (None,)
 """Parameters that are no tuple are looked at closely."""
 
@@ -62,7 +63,7 @@ def result_sets(statements: Sequence[Statement], results: Results) -> list[Resul
 class Row(tuple[Value, ...]):
     """A row whose values can be reached by column name too: `connection.row_factory = raftdb.Row`.
 
-    Names are compared without case, as SQLite compares them.
+    Names are compared without case, as SQLite compares them: that of A to Z.
     """
 
     __slots__ = ()
@@ -85,9 +86,9 @@ class Row(tuple[Value, ...]):
     def __getitem__(self, key: slice) -> tuple[Value, ...]: ...
     def __getitem__(self, key: int | str | slice) -> Value | tuple[Value, ...]:
         if isinstance(key, str):
-            folded = key.casefold()
+            folded = key.translate(_LOWER)
             for position, name in enumerate(self._names):
-                if name.casefold() == folded:
+                if name.translate(_LOWER) == folded:
                     return tuple.__getitem__(self, position)
             raise IndexError(f"there is no column {key!r}")
         return tuple.__getitem__(self, key)
@@ -177,7 +178,7 @@ class Cursor:
         self._take(kind, results.statements[0])
         self._read_index, self._age_ms = connection._last_index, connection._last_age_ms
         if kind.inserts:
-            self._lastrowid = results.statements[0].last_insert_rowid
+            self._take_rowid(results.statements[0])
         return self
 
     def _begin_stream(
@@ -298,6 +299,11 @@ class Cursor:
             statements = tuple(Statement(text) for text in texts)
             self._connection._request(statements, False, None, timeout, None, durability)
         return self
+
+    def _take_rowid(self, result: StatementResult) -> None:
+        """Of an INSERT; one that put no row in leaves what was there, as in sqlite3."""
+        if result.changes or result.last_insert_rowid:
+            self._lastrowid = result.last_insert_rowid
 
     def _take(self, kind: Kind, result: StatementResult) -> None:
         self._columns = result.columns

@@ -13,7 +13,7 @@ from __future__ import annotations
 import datetime
 import decimal
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from raftdb.base.errors import DataError, InterfaceError
@@ -95,8 +95,15 @@ def adapt_parameters(given: Any) -> Parameters:
         return tuple([adapt(value, place) for place, value in enumerate(given, 1)])
     if isinstance(given, Mapping):
         return {_name(name): adapt(value, name) for name, value in given.items()}
-    if isinstance(given, Sequence) and not isinstance(given, str | bytes | bytearray | memoryview):
-        return tuple([adapt(value, place) for place, value in enumerate(given, 1)])
+    kind = type(given)
+    # As with sqlite3, whatever has a length and items is a sequence.
+    if (
+        hasattr(kind, "__len__")
+        and hasattr(kind, "__getitem__")
+        and not isinstance(given, str | bytes | bytearray | memoryview)
+    ):
+        found = [given[place] for place in range(len(given))]
+        return tuple([adapt(value, place) for place, value in enumerate(found, 1)])
     raise InterfaceError(
         f"parameters are given as {type(given).__name__}",
         hint="give a sequence such as (value,) for ?, or a mapping for :name",

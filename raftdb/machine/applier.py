@@ -339,6 +339,10 @@ class Applier:
                     total = self._content.request_total()
                     self._recorded.append((unit.index, unit.position, total))
         self._commit(units[-1])
+        for unit in units if self._verdicts else ():
+            if isinstance(unit.request, Verdict):
+                # Not before the commit: the request that it is on may have to be applied again.
+                self._verdicts.pop((unit.request.index, unit.request.position), None)
         if not foreign_keys:
             self._control(f"PRAGMA foreign_keys = ON {MARK}")
         if self._schema_changed or units[0].alone:
@@ -428,9 +432,6 @@ class Applier:
         else:
             if isinstance(request, CloseSession):
                 sessions.close(request.session)
-            elif isinstance(request, Verdict):
-                # It has done what it is for: the request comes before it in the log.
-                self._verdicts.pop((request.index, request.position), None)
             reply = _DONE
         if sessions.ended:
             for number in sessions.ended:

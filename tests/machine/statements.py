@@ -215,7 +215,6 @@ def statements() -> st.SearchStrategy[Statement]:
 def requests() -> st.SearchStrategy[list[tuple[Statement, ...]]]:
     """The statements of several requests; most have one."""
     several = st.lists(statements(), min_size=1, max_size=3).map(tuple)
-    one = st.integers(0, 39).flatmap(
-        lambda kind: st.just((Statement(HEAVY),)) if kind == 0 else statements().map(lambda s: (s,))
-    )
-    return st.lists(st.one_of(one, several), min_size=12, max_size=40)
+    one = statements().map(lambda statement: (statement,))
+    heavy = st.just((Statement(HEAVY),))
+    return st.lists(st.one_of(*[one, several] * 6, heavy), min_size=12, max_size=40)

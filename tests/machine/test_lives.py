@@ -35,7 +35,7 @@ EXAMPLES = int(os.environ.get("RAFTDB_LIVES", "0"))
 """Set it to search for longer, with other examples each time."""
 DROPPED = encode_reply(ResultDropped(0))
 SETTINGS = settings(
-    max_examples=EXAMPLES or 35,
+    max_examples=EXAMPLES or 20,
     deadline=None,
     derandomize=not EXAMPLES,
     database=None,
@@ -81,10 +81,12 @@ class Life:
 
     def read(self) -> None:
         """Begin a query and leave it there: its snapshot stays while others write."""
-        stream = self.machine.open_stream()
+        stream, stop = self.machine.open_stream(), QueryStop()
         self._streams.append(stream)
-        stream.begin("SELECT random(), * FROM log, plain, words", (), 60.0, QueryStop())
-        stream.fetch(1, 1 << 20, 60.0, QueryStop())
+        stream.begin(
+            "SELECT random(), * FROM sqlite_schema AS a, sqlite_schema AS b", (), 60.0, stop
+        )
+        stream.fetch(1, 1 << 20, 60.0, stop)
         if len(self._streams) > 2:
             self._streams.pop(0).close()
 

@@ -182,3 +182,16 @@ def test_many_small_statements_count_as_well(hasty: Database) -> None:
     statements = [f"SELECT {number}" for number in range(50)]
     assert hasty.machine.apply([hasty.entry(hasty.request(*statements))]) == []
     assert hasty.machine.held() is not None
+
+
+def test_a_verdict_outlives_a_transaction_that_is_given_up(hasty: Database, tmp_path: Path) -> None:
+    """A request that was aborted, its verdict, and another one that must be held, all in one
+    transaction: that is undone, and what comes before the other one is applied once more."""
+    first, second = long_entry(hasty), hasty.next_index + 2
+    said = verdict(hasty, first.index, False)
+    other = hasty.entry(hasty.request(LONG), index=second)
+    replies = hasty.machine.apply([first, said, other])
+    assert kinds(replies) == [[Results, Failed, Results], [Results]]
+    assert hasty.machine.held() == (second, 0)
+    assert hasty.rows("SELECT count(*) FROM t") == [(0,)]
+    hasty.check_hash()
