@@ -39,7 +39,7 @@ def main(
             assert address is not None
             failed = _dbapi(address, verbose)
         else:
-            failed = sum(_script(path, address) for path in files)
+            failed = sum(_script(path, address, sweep=cluster) for path in files)
     sys.exit(1 if failed else 0)
 
 
@@ -55,9 +55,11 @@ def _target(url: str | None, start: bool) -> Iterator[str | None]:
         yield made.url
 
 
-def _script(path: Path, url: str | None) -> int:
+def _script(path: Path, url: str | None, *, sweep: bool) -> int:
     plain, target = Plain(), Cluster(url) if url else OneMachine(check_every=2_000)
     try:
+        if sweep and isinstance(target, Cluster):
+            target.sweep()
         tally = run(path.read_text(encoding="utf-8"), plain, target)
     finally:
         plain.close()

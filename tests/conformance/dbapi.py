@@ -21,6 +21,7 @@ from typing import Any
 import raftdb
 from raftdb.client.connection import Connection
 from tests.conformance.otherwise import OTHERWISE
+from tests.conformance.targets import Cluster
 
 PACKAGE = "test.test_sqlite3"
 MODULES = (
@@ -55,7 +56,7 @@ class Stand:
     def __init__(self, url: str) -> None:
         self.url = url
         self.opened: list[Connection] = []
-        self._sweeper = raftdb.connect(url)
+        self._sweeper = Cluster(url)
 
     def connect(self, database: Any = "", *args: Any, **options: Any) -> Connection:
         """An empty database, as `:memory:` gives. Options of `sqlite3` are not raftdb's."""
@@ -77,17 +78,7 @@ class Stand:
         for one in self.opened:
             one.close()
         self.opened.clear()
-        found = self._sweeper.execute(
-            "SELECT type, name FROM sqlite_schema WHERE type IN ('table', 'view')"
-            " AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
-            " ORDER BY sql LIKE 'CREATE VIRTUAL%' DESC"
-        ).fetchall()
-        self._sweeper.foreign_keys = False
-        for kind, name in found:
-            if not name.startswith("_raftdb_"):
-                quoted = name.replace('"', '""')
-                self._sweeper.execute(f'DROP {kind} IF EXISTS "{quoted}"')
-        self._sweeper.execute("PRAGMA user_version = 0")
+        self._sweeper.sweep()
 
     def close(self) -> None:
         """Close all connections."""

@@ -96,6 +96,20 @@ class Cluster:
     def __init__(self, url: str) -> None:
         self._connection = raftdb.connect(url)
 
+    def sweep(self) -> None:
+        """Drop all tables and views."""
+        db = self._connection
+        db.foreign_keys = False
+        for kind, name in db.execute(
+            "SELECT type, name FROM sqlite_schema WHERE type IN ('table', 'view')"
+            " AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name NOT LIKE '\\_raftdb%' ESCAPE '\\'"
+            " ORDER BY sql LIKE 'CREATE VIRTUAL%' DESC"
+        ).fetchall():
+            quoted = name.replace('"', '""')
+            db.execute(f'DROP {kind} IF EXISTS "{quoted}"')
+        db.execute("PRAGMA user_version = 0")
+        db.foreign_keys = True
+
     def run(self, sql: str) -> Outcome:
         try:
             return [tuple(row) for row in self._connection.execute(sql).fetchall()]
