@@ -145,8 +145,7 @@ class Applier:
 
     def apply(self, entries: Sequence[Entry]) -> list[list[bytes]]:
         """See Machine.apply."""
-        units, skipped = self._units(entries)
-        return self._apply_units(entries, units, skipped)
+        return self._apply_units(entries, *self._units(entries))
 
     def apply_briefly(
         self, entries: Sequence[Entry], overrun: Callable[[], bool]
