@@ -49,6 +49,7 @@ RESERVED_VARIABLES = frozenset(
         "RAFTDB_JSON",
         "RAFTDB_HISTORY",
         "RAFTDB_ARCHIVE_KEYS",
+        "RAFTDB_DRILLS",
     }
 )
 """Variables of the commands, which are no settings of a node."""

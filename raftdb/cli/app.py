@@ -31,6 +31,7 @@ COMMANDS = {
     "leader": ("raftdb.cli.leader", "leader"),
     "outcome": ("raftdb.cli.outcome", "outcome"),
     "cert": ("raftdb.cli.cert", "cert"),
+    "drill": ("raftdb.cli.drill", "drill"),
     "demo": ("raftdb.cli.demo", "demo"),
     "chaos": ("raftdb.cli.chaos", "chaos"),
     "completion": ("raftdb.cli.completion", "completion"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,7 @@ def status(url: str | None, directory: Path | None, timeout: float, as_json: boo
     """Show every node: role, term, indexes, lag, certificate, version.
 
     Exit code 0 if there is a leader that a majority follows, else 3. Nodes that do not answer are
-    shown as unreachable.
+    shown as unreachable. The last recovery drills that were run from this machine are listed below.
     """
     from raftdb.ops.status import ASK_S, cluster_status
 
@@ -38,6 +39,8 @@ def status(url: str | None, directory: Path | None, timeout: float, as_json: boo
         print_json(status_dict(state))
     else:
         for line in status_lines(state):
+            click.echo(line)
+        for line in _drill_lines():
             click.echo(line)
         for problem in state.problems:
             click.echo(f"problem: {problem}", err=True)
@@ -56,6 +59,7 @@ def status_dict(state: ClusterState) -> dict[str, Any]:
         "with_leader": state.with_leader,
         "quorum": state.quorum,
         "archive": archives_of(state),
+        "drills": _drills(),
         "problems": state.problems,
         "nodes": [
             {
@@ -78,6 +82,22 @@ def status_dict(state: ClusterState) -> dict[str, Any]:
             for node in state.nodes
         ],
     }
+
+
+def _drills() -> list[dict[str, Any]]:
+    """The last drill of each kind that was run from here."""
+    from raftdb.drill.history import last_drills
+
+    return last_drills(os.environ)
+
+
+def _drill_lines() -> list[str]:
+    drills = _drills()
+    if not drills:
+        return []
+    from raftdb.drill.report import summary
+
+    return ["", *(f"drill {summary(one)}" for one in drills)]
 
 
 def status_lines(state: ClusterState) -> list[str]:

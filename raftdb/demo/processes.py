@@ -20,6 +20,10 @@ class NodeProcess:
     directory: Path
     process: subprocess.Popen[bytes] | None = None
     starts: int = 0
+    settings: tuple[str, ...] = ()
+    """KEY=VALUE, over its configuration file."""
+    environ: dict[str, str] | None = None
+    """None: as this process."""
 
     def start(self) -> None:
         """Run `raftdb start`; its log goes to `node.log` beside its configuration."""
@@ -32,12 +36,16 @@ class NodeProcess:
                     "start",
                     "--config",
                     str(self.directory / "raftdb.toml"),
+                    *(part for setting in self.settings for part in ("--set", setting)),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                env={
+                    **(os.environ if self.environ is None else self.environ),
+                    "PYTHONUNBUFFERED": "1",
+                },
             )
         self.starts += 1
 

@@ -74,6 +74,8 @@ BANS = [
             "raftdb/runtime/",
             "raftdb/client/",
             "raftdb/demo/",
+            # Load around real nodes, as the demo's: blocking clients, one thread each.
+            "raftdb/drill/",
             "raftdb/embedded/",
             "raftdb/machine/",
             # Something kept for each thread that calls; it starts none.

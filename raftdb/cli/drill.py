@@ -1,0 +1,230 @@
+"""`raftdb drill`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from raftdb.base.exits import ExitCode
+from raftdb.cli.output import json_option, print_json
+
+if TYPE_CHECKING:
+    from raftdb.drill import Result
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+ABOUT = {
+    "leader-kill": "Kill the leader's process under load, and measure until writes go on.",
+    "node-loss": "Kill a follower's process under load: nobody may notice.",
+    "region-loss": "Kill every node of the leader's region at once; it comes back later.",
+    "total-loss": "Kill every node, delete every disk, and restore a new cluster from the archive.",
+    "point-in-time": "Destroy a table by a statement, and bring it back as of the moment before.",
+    "archive-outage": "Take the archive away: writes go on, the alarm comes, the backlog drains.",
+    "all": "Run all of them, one after the other.",
+}
+
+
+@click.group()
+def drill() -> None:
+    """Rehearse recovery on a throw-away cluster, and measure RPO and RTO.
+
+    Real processes are killed and real directories deleted, but only those that the drill made
+    itself: no running cluster is touched. It recovers as the documents tell an operator to.
+    """
+
+
+def _options(function: _Function) -> _Function:
+    file = click.Path(path_type=Path, dir_okay=False)
+    for option in reversed(
+        (
+            click.option("--nodes", type=click.Choice(["3", "5"]), default="3", show_default=True),
+            click.option(
+                "--seconds",
+                type=click.FloatRange(0.1, 3600),
+                default=3.0,
+                show_default=True,
+                help="Of load before the disaster, and again after the recovery.",
+            ),
+            click.option(
+                "--repeat",
+                type=click.IntRange(1, 1000),
+                default=1,
+                show_default=True,
+                help="How often; the spread of the recovery times is shown then.",
+            ),
+            click.option(
+                "--archive",
+                metavar="URL",
+                default=None,
+                help="An empty place for the archive (s3://…). Default: a directory of its own.",
+            ),
+            click.option(
+                "--objectives",
+                type=click.Path(path_type=Path, exists=True, dir_okay=False),
+                default=None,
+                help="RPO and RTO to judge by. Default: those that come with raftdb.",
+            ),
+            click.option("--html", type=file, default=None, help="Write a page with timelines."),
+            click.option(
+                "--history",
+                type=file,
+                default=None,
+                help="Where to note the result. Default: RAFTDB_DRILLS, or the user's own file.",
+            ),
+            click.option(
+                "--dir",
+                "directory",
+                type=click.Path(path_type=Path, file_okay=False),
+                default=None,
+                help="Work here, and leave logs and data. Default: a temporary directory.",
+            ),
+            json_option,
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def _run(
+    names: tuple[str, ...],
+    nodes: str,
+    seconds: float,
+    repeat: int,
+    archive: str | None,
+    objectives: Path | None,
+    html: Path | None,
+    history: Path | None,
+    directory: Path | None,
+    as_json: bool,
+) -> int:
+    from raftdb.drill import SCENARIOS, History, Options, load_objectives, run
+    from raftdb.drill.history import default_path
+
+    wanted = names or tuple(SCENARIOS)
+    results = run(
+        wanted,
+        Options(int(nodes), seconds, repeat, directory, archive),
+        load_objectives(objectives, tuple(SCENARIOS)),
+        lambda text: click.echo(text, err=True),
+    )
+    if html is not None:
+        from raftdb.drill.page import render
+
+        html.parent.mkdir(parents=True, exist_ok=True)
+        html.write_text(render(results), "utf-8")
+    History(history or default_path(os.environ)).add(results)
+    _show(results, as_json)
+    if any(one.broken for one in results):
+        return int(ExitCode.BROKEN)
+    return int(ExitCode.FAILED if any(one.missed for one in results) else ExitCode.OK)
+
+
+def _show(results: list[Result], as_json: bool) -> None:
+    from raftdb.drill import report
+
+    if as_json:
+        print_json(
+            {
+                "verdict": "met" if all(one.verdict == "met" for one in results) else "not met",
+                "together": report.distribution(results),
+                "drills": [one.as_dict() for one in results],
+            }
+        )
+        return
+    report.show(report.make_console(), results)
+
+
+def _command(name: str) -> click.Command:
+    example = f"raftdb drill {name}"
+
+    @drill.command(
+        name,
+        help=f"{ABOUT[name]}\n\nExit code 0: every objective was met; 1: one was missed; 4: a "
+        "promise was broken, or the drill did not come to its end.",
+        epilog=f"\b\nExample:\n  {example}\n  {example} --nodes 5 --html report.html --json",
+    )
+    @_options
+    def one(**options: Any) -> int:
+        return _run(() if name == "all" else (name,), **options)
+
+    return one
+
+
+for _name in ABOUT:
+    _command(_name)
+
+
+@drill.command(
+    epilog="""\b
+Example:
+  raftdb drill history
+  raftdb drill history --file drills.jsonl --json"""
+)
+@click.option(
+    "--file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=None,
+    help="Default: RAFTDB_DRILLS, or the user's own file.",
+)
+@click.option("--last", type=click.IntRange(1), default=20, show_default=True, help="So many.")
+@json_option
+def history(file: Path | None, last: int, as_json: bool) -> None:
+    """Show the drills that were run from here, oldest first."""
+    from raftdb.drill import History
+    from raftdb.drill.history import default_path
+
+    drills = History(file or default_path(os.environ)).read()[-last:]
+    if as_json:
+        print_json(drills)
+        return
+    from raftdb.drill.report import make_console, show_history
+
+    show_history(make_console(), drills)
+
+
+@drill.command(
+    epilog="""\b
+Example:
+  raftdb drill schedule
+  raftdb drill schedule --every weekly --at 04:15 --drill total-loss --drill region-loss"""
+)
+@click.option(
+    "--every", type=click.Choice(["daily", "weekly", "monthly"]), default="daily", show_default=True
+)
+@click.option("--at", metavar="HH:MM", default="03:30", show_default=True, help="Local time.")
+@click.option(
+    "--drill",
+    "drills",
+    type=click.Choice([name for name in ABOUT if name != "all"]),
+    multiple=True,
+    help="Which; default: all. Repeatable.",
+)
+@json_option
+def schedule(every: str, at: str, drills: tuple[str, ...], as_json: bool) -> None:
+    """Print a systemd service and timer, and a line for cron, that run drills regularly.
+
+    Their results go to the history, whose newest entries `raftdb status` shows. Systemd and cron
+    report a drill that missed an objective by its exit code.
+    """
+    from raftdb.drill.history import default_path
+    from raftdb.drill.schedule import schedule as texts
+
+    program = sys.argv[0] if sys.argv[0].endswith("raftdb") else "raftdb"
+    environ = [("RAFTDB_DRILLS", str(default_path(os.environ)))]
+    names = drills or ("all",)
+    found = [texts((program, "drill", name), every, at, environ) for name in names]
+    if as_json:
+        print_json([{"drill": name, **one} for name, one in zip(names, found, strict=True)])
+        return
+    for name, one in zip(names, found, strict=True):
+        for suffix in ("service", "timer"):
+            click.echo(f"# /etc/systemd/system/raftdb-drill-{name}.{suffix}")
+            click.echo(one[suffix])
+        click.echo(f"# then: systemctl enable --now raftdb-drill-{name}.timer")
+        click.echo("# or, for cron:")
+        click.echo(one["cron"])

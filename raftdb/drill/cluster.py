@@ -1,0 +1,212 @@
+"""The cluster that a drill breaks: processes on this machine, seen as any client sees them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from raftdb.base.errors import ConfigError, Error, OperationalError
+from raftdb.base.ports import Clock
+from raftdb.client import Connection, connect
+from raftdb.demo.processes import NodeProcess, ProcessCluster
+from raftdb.ops.found import found_local
+from raftdb.ops.target import read_client_file
+
+POLL_S = 0.02
+ASK_S = 1.0
+START_S = 60.0
+COMMAND_S = 600.0
+LOCATIONS = {
+    1: ("eu/madrid",),
+    3: ("eu/madrid", "us/virginia", "ap/tokyo"),
+    5: ("eu/madrid", "eu/dublin", "us/virginia", "us/oregon", "ap/tokyo"),
+}
+
+
+def own_environ() -> dict[str, str]:
+    """Of the drill's processes: no setting that is meant for another cluster reaches them."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("RAFTDB_")}
+
+
+class DrillCluster:
+    """One directory of nodes. `settings`: keys of the configuration for every node."""
+
+    def __init__(
+        self,
+        directory: Path,
+        clock: Clock,
+        *,
+        settings: Sequence[str] = (),
+    ) -> None:
+        self.directory = directory
+        self._clock = clock
+        self._settings = tuple(settings)
+        self.processes = ProcessCluster(directory)
+        for node in self.processes.nodes.values():
+            node.settings = self._settings
+            node.environ = own_environ()
+
+    @classmethod
+    def found(
+        cls, directory: Path, clock: Clock, nodes: int, *, settings: Sequence[str] = ()
+    ) -> DrillCluster:
+        """Found a new one, each node in a place of its own. Raises ConfigError."""
+        if nodes not in LOCATIONS:
+            raise ConfigError(f"a drill with {nodes} nodes", hint="take 3 or 5")
+        found_local(directory, locations=LOCATIONS[nodes])
+        return cls(directory, clock, settings=settings)
+
+    # ---- nodes
+
+    @property
+    def node_ids(self) -> list[str]:
+        """n1, n2, …"""
+        return sorted(self.processes.nodes)
+
+    def node(self, node_id: str) -> NodeProcess:
+        """One node's process."""
+        return self.processes.nodes[node_id]
+
+    def running(self) -> list[str]:
+        """Nodes whose process lives."""
+        return [name for name in self.node_ids if self.node(name).running]
+
+    def location(self, node_id: str) -> str:
+        """Where a node stands."""
+        for member in self.status(self.running()[0])["members"]:
+            if member["node_id"] == node_id:
+                return str(member["location"])
+        raise ConfigError(f"{node_id} is no member")
+
+    def start(self, *node_ids: str) -> None:
+        """Start these nodes, or all; does not wait."""
+        for name in node_ids or self.node_ids:
+            self.node(name).start()
+
+    def kill(self, *node_ids: str) -> None:
+        """SIGKILL these nodes, or all: all signals first, then wait for their ends."""
+        nodes = [self.node(name) for name in node_ids or self.node_ids]
+        for node in nodes:
+            if node.process is not None:
+                node.process.kill()
+        for node in nodes:
+            node.kill()
+
+    def delete(self) -> None:
+        """Remove every node's directory, and everything else of the cluster."""
+        shutil.rmtree(self.directory)
+
+    # ---- clients
+
+    def connect(self, **options: Any) -> Connection:
+        """To the cluster."""
+        target = read_client_file(self.directory / "client" / "client.toml")
+        return connect(target.url, **{**target.options, "timeout": 5.0, **options})
+
+    def connect_to(self, node_id: str, **options: Any) -> Connection:
+        """To one node and no other; reads are local."""
+        target = read_client_file(self.directory / "client" / "client.toml")
+        hosts = target.url.partition("://")[2].partition("/")[0].split(",")
+        url = f"raftdb://{hosts[self._place(node_id)]}/"
+        settings = {"pin": True, "read": "local", "timeout": 5.0, **options}
+        return connect(url, **{**target.options, **settings})
+
+    def _place(self, node_id: str) -> int:
+        return self.node_ids.index(node_id)
+
+    def status(self, node_id: str) -> dict[str, Any]:
+        """What one node says of itself. Raises Error when it does not answer."""
+        with self.connect_to(node_id, timeout=ASK_S) as connection:
+            return dict(connection.status())
+
+    def statuses(self) -> dict[str, dict[str, Any]]:
+        """What the nodes that answer say."""
+        found = {}
+        for name in self.running():
+            try:
+                found[name] = self.status(name)
+            except Error:
+                continue
+        return found
+
+    def leader(self) -> str | None:
+        """Who leads, by its own word; the highest term counts."""
+        leaders = [one for one in self.statuses().values() if one["role"] == "leader"]
+        newest = max(leaders, key=lambda one: int(one["term"]), default=None)
+        return None if newest is None else str(newest["node_id"])
+
+    # ---- waiting
+
+    def wait_for(self, what: str, check: Callable[[], Any], timeout_s: float = START_S) -> Any:
+        """Until `check` gives something true; errors of raftdb count as not yet. Raises
+        OperationalError after `timeout_s`."""
+        deadline_s = self._clock.monotonic_s() + timeout_s
+        pause = threading.Event()
+        last: object = None
+        while self._clock.monotonic_s() < deadline_s:
+            try:
+                last = check()
+                if last:
+                    return last
+            except Error as error:
+                last = error
+            self.processes.require_running()
+            pause.wait(POLL_S)
+        raise OperationalError(f"{what} did not happen within {timeout_s:g} s (last: {last!r})")
+
+    def wait_for_leader(self, timeout_s: float = START_S) -> str:
+        """The node that leads, once it can commit."""
+
+        def leads() -> str | None:
+            name = self.leader()
+            if name is not None:
+                with self.connect_to(name, read="linearizable", timeout=ASK_S) as connection:
+                    connection.execute("SELECT 1").fetchall()
+            return name
+
+        return str(self.wait_for("a leader", leads, timeout_s))
+
+    def whole(self) -> bool:
+        """Every member answers, and has applied what the leader had committed just now."""
+        found = self.statuses()
+        leaders = [one for one in found.values() if one["role"] == "leader"]
+        if not leaders or len(found) < len(leaders[0]["members"]):
+            return False
+        behind = max(int(one["commit_index"]) for one in leaders)
+        missing = [name for name, one in found.items() if int(one["applied_index"]) < behind]
+        return all(int(self.status(name)["applied_index"]) >= behind for name in missing)
+
+    def logs(self) -> str:
+        """The ends of the nodes' logs."""
+        return "\n".join(
+            f"--- {node.node_id}\n{node.log_tail()}" for node in self.processes.nodes.values()
+        )
+
+
+def command(*arguments: str | Path) -> dict[str, Any]:
+    """Run `raftdb …  --json`, as an operator would, and give what it printed. Raises
+    OperationalError with its message when it fails."""
+    done = subprocess.run(
+        [sys.executable, "-m", "raftdb.cli", *map(str, arguments), "--json"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        env=own_environ(),
+        timeout=COMMAND_S,
+        check=False,
+    )
+    if done.returncode != 0:
+        shown = " ".join(map(str, arguments))
+        raise OperationalError(
+            f"`raftdb {shown}` ended with exit code {done.returncode}: {done.stderr.strip()[-500:]}"
+        )
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found

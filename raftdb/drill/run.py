@@ -1,0 +1,92 @@
+"""Runs drills one after the other, and judges them."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from raftdb.base.errors import ConfigError, Error
+from raftdb.base.startup import time_text
+from raftdb.drill.objectives import Objective
+from raftdb.drill.result import Result
+from raftdb.drill.scenarios import SCENARIOS
+from raftdb.drill.stage import Stage
+from raftdb.runtime.clock import RealClock
+
+SECONDS = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to run drills."""
+
+    nodes: int = 3
+    seconds: float = SECONDS
+    """Of load, before the disaster and after the recovery."""
+    repeat: int = 1
+    directory: Path | None = None
+    """Where to work, and to leave everything; None: a temporary directory."""
+    archive: str | None = None
+    """URL of an empty place for the archive; None: a directory of the drill's own."""
+
+
+def run(
+    names: Sequence[str],
+    options: Options,
+    objectives: dict[str, Objective],
+    say: Callable[[str], None] = lambda text: None,
+) -> list[Result]:
+    """Run these scenarios. Never raises for what a drill finds; raises ConfigError when it cannot
+    begin."""
+    for name in names:
+        if name not in SCENARIOS:
+            raise ConfigError(
+                f"there is no drill called {name!r}", hint="there are " + ", ".join(SCENARIOS)
+            )
+    if options.archive is not None and "archive-outage" in names:
+        raise ConfigError(
+            "archive-outage breaks an archive of its own",
+            hint="leave --archive out, or name the drills that are to use it",
+        )
+    results = []
+    for number in range(options.repeat):
+        for name in names:
+            label = f"{name}-{number + 1}"
+            say(f"{name}: {SCENARIOS[name].summary}")
+            results.append(_run_one(name, label, options, objectives[name], say))
+            say(f"{name}: {results[-1].verdict}")
+    return results
+
+
+def _run_one(
+    name: str, label: str, options: Options, objective: Objective, say: Callable[[str], None]
+) -> Result:
+    clock = RealClock()
+    result = Result(name, time_text(clock.wall_ms()), options.nodes, objective=objective)
+    kept = options.directory
+    if kept is None:
+        home = Path(tempfile.mkdtemp(prefix=f"raftdb-drill-{name}-"))
+    else:
+        home = kept.absolute() / label
+        if home.exists():
+            raise ConfigError(f"{home} is there already", hint="a drill begins in a new directory")
+        home.mkdir(parents=True)
+    archive = None if options.archive is None else f"{options.archive.rstrip('/')}/{label}"
+    stage = Stage(home, result, clock, say, seconds=options.seconds, archive=archive)
+    try:
+        SCENARIOS[name].run(stage)
+    except Error as error:
+        result.error = f"the drill did not come to its end: {error}"
+        for line in stage.logs().splitlines():
+            say(line)
+    except Exception:
+        result.error = f"the drill failed: {traceback.format_exc(limit=3)}"
+    finally:
+        stage.close()
+        if kept is None:
+            shutil.rmtree(home, ignore_errors=True)
+    return result
