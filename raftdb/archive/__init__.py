@@ -22,7 +22,9 @@ from raftdb.archive.errors import (
 )
 from raftdb.archive.keys import KEYS_VARIABLE, Keyring, new_key_line, parse_keys
 from raftdb.archive.plan import Plan, Point, Source, Sources
+from raftdb.archive.progress import NOTE_MARK, Progress
 from raftdb.archive.records import ArchiveEntry, BaseRecord, Claim, Manifest, Segment
+from raftdb.archive.rehearsal import Verified, Verifier
 from raftdb.archive.restore import Restored, restore
 from raftdb.archive.service import ArchiveService, Standing, load_keys
 from raftdb.archive.store import Listed, PruneStore, Store
@@ -31,6 +33,7 @@ from raftdb.archive.writer import ChainWriter, Tail
 
 __all__ = [
     "KEYS_VARIABLE",
+    "NOTE_MARK",
     "Archive",
     "ArchiveDamagedError",
     "ArchiveEntry",
@@ -49,6 +52,7 @@ __all__ = [
     "Plan",
     "Point",
     "Problem",
+    "Progress",
     "PruneStore",
     "Restored",
     "Sealer",
@@ -60,6 +64,8 @@ __all__ = [
     "SupersededError",
     "Tail",
     "Timeline",
+    "Verified",
+    "Verifier",
     "load_chain",
     "load_keys",
     "load_timeline",

@@ -13,6 +13,8 @@ from raftdb.archive.envelope import Sealer
 from raftdb.archive.errors import SupersededError
 from raftdb.archive.hashlog import HashLog
 from raftdb.archive.keys import KEYS_VARIABLE, Keyring, parse_keys
+from raftdb.archive.progress import Known, Progress, destination_id
+from raftdb.archive.rehearsal import Rehearsal, Verifier
 from raftdb.archive.store import Store
 from raftdb.archive.stores import open_store
 from raftdb.archive.uploader import Destination, View
@@ -69,6 +71,7 @@ class ArchiveService:
         superseded: Callable[[SupersededError], None],
         confirmed: Callable[[], int] | None = None,
         stores: OpenStore = open_store,
+        verifier: Verifier | None = None,
     ) -> None:
         """`confirmed` gives the highest index whose content hash a second replica has confirmed
         (rule A5); without it, what this node has applied counts. Raises ConfigError and OSError."""
@@ -81,10 +84,23 @@ class ArchiveService:
         self._hash_failure_told = False
         machine.record_hashes(self._hashes.record, self._hashes.sync)
         self._pin = journal.pin(int(journal.first_index))
+        ids = [destination_id(url) for url in config.archive.destinations]
+        self.progress = Progress(ids, self._known, ports)
+        """How far the destinations are, whoever uploads."""
+        self.progress.hurry = self._hurry
+        self.hurried: Callable[[int], None] = _ignore
+        """Called with an entry that somebody waits for, when it is not archived."""
         sealer = Sealer(keyring, ports.random.randbytes, config.archive.cipher)
-        self._destinations = [
+        self._destinations: list[Destination] = []
+        self._destinations += [
             self._destination(number, url, config, sealer, machine, stores, superseded)
             for number, url in enumerate(config.archive.destinations)
+        ]
+        self._verifier = verifier
+        minutes = config.archive.verify_minutes
+        self._rehearsals = [
+            Rehearsal(url, one.url, minutes, ports)
+            for url, one in zip(config.archive.destinations, self._destinations, strict=True)
         ]
         self._timer: Any = None
 
@@ -128,6 +144,7 @@ class ArchiveService:
             config=config.archive,
             ports=ports,
             superseded=superseded,
+            changed=self.progress.changed,
         )
 
     # ---- life
@@ -142,6 +159,8 @@ class ArchiveService:
         """Upload nothing more."""
         for destination in self._destinations:
             destination.stop()
+        if self._verifier is not None:
+            self._verifier.stop()
         if self._timer is not None:
             self._timer.cancel()
         self._pin.release()
@@ -152,9 +171,26 @@ class ArchiveService:
 
     def status(self) -> list[dict[str, Any]]:
         """One map per destination."""
-        return [one.status() for one in self._destinations]
+        both = zip(self._destinations, self._rehearsals, strict=True)
+        return [
+            one.status() | rehearsal.facts(one.verified_age_s() if self._verifier else 0.0)
+            for one, rehearsal in both
+        ]
+
+    def poke(self) -> None:
+        """More entries may be archived than before: the content of more is agreed upon."""
+        for one in self._destinations:
+            one.poke()
 
     # ---- inside
+
+    def _known(self) -> dict[str, Known]:
+        return {destination_id(one.url): one.known for one in self._destinations}
+
+    def _hurry(self, index: int) -> None:
+        self.hurried(index)
+        for one in self._destinations:
+            one.hurry(index)
 
     def _view(self) -> View:
         standing = self._standing()
@@ -163,12 +199,25 @@ class ArchiveService:
             upto = min(upto, self._confirmed())
         return View(standing.role, standing.term, upto, standing.applied_index, standing.members)
 
+    def _rehearse(self) -> None:
+        """One restore at a time; the uploader's own node does it."""
+        if self._verifier is None or any(one.running for one in self._rehearsals):
+            return
+        for one, rehearsal in zip(self._destinations, self._rehearsals, strict=True):
+            age_s = one.verified_age_s()
+            rehearsal.late(age_s)
+            if rehearsal.due(active=one.active, archived=one.known.archived, verified_age_s=age_s):
+                rehearsal.start(self._verifier, one.refresh)
+                return
+
     def _arm(self) -> None:
         self._timer = self._ports.executor.call_later(HOUSEKEEPING_S, self._tidy)
 
     def _tidy(self) -> None:
         """What every destination has, this node need not keep."""
         self._arm()
+        self.progress.changed()
+        self._rehearse()
         archived = min(one.archived for one in self._destinations)
         if self._pin.overrun:
             self._pin = self._journal.pin(int(self._journal.first_index))
@@ -181,3 +230,7 @@ class ArchiveService:
                 hint="content hashes cannot be written to the data directory; the log is archived "
                 "without them until this node is restarted",
             )
+
+
+def _ignore(_index: int) -> None:
+    pass

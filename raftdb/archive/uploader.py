@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from raftdb.archive.baseupload import BaseJob
 from raftdb.archive.errors import ArchiveDamagedError, ChainMovedError, SupersededError
 from raftdb.archive.hashlog import HashLog, HashReader
+from raftdb.archive.progress import Known, state_of
 from raftdb.archive.records import ArchiveEntry
 from raftdb.archive.writer import ChainWriter, Tail
 from raftdb.base.config import ArchiveConfig
@@ -79,7 +80,9 @@ class Destination:
         config: ArchiveConfig,
         ports: Ports,
         superseded: Callable[[SupersededError], None],
+        changed: Callable[[], None],
     ) -> None:
+        """`changed` is called after each event that may have moved what `known` tells."""
         self.url = url
         self._lane = lane
         self._connect = connect
@@ -90,6 +93,7 @@ class Destination:
         self._config = config
         self._ports = ports
         self._superseded = superseded
+        self._changed = changed
         self._writer: ChainWriter | None = None
         self._tail: Tail | None = None
         self._active = False
@@ -107,6 +111,10 @@ class Destination:
         self._alarm = False
         self._alarm_s = 0.0
         self._sent_bytes = 0
+        self._wanted = 0
+        """Somebody waits until this entry is archived."""
+        self._sent_s = float("-inf")
+        self._hurrying = False
         self._timer: Any = None
 
     # ---- life
@@ -126,6 +134,53 @@ class Destination:
     def archived(self) -> int:
         """Entries up to here are archived, as far as this node knows."""
         return 0 if self._tail is None else self._tail.archived
+
+    @property
+    def known(self) -> Known:
+        """For the other nodes. Without a base nothing can be restored, whatever is archived."""
+        tail = self._tail
+        restorable = 0 if tail is None or not tail.has_base else tail.archived
+        failing = self._failures > 0
+        return Known(
+            restorable, state_of(active=self._active, failing=failing, begun=tail is not None)
+        )
+
+    def hurry(self, index: int) -> None:
+        """Somebody waits for that entry: do not wait for the next turn of the clock."""
+        self._wanted = max(self._wanted, index)
+        self.poke()
+
+    def poke(self) -> None:
+        """More may be archived than before: begin at once if somebody waits for it, but not more
+        often than each `hurry_ms`, so that whoever waits meanwhile shares the next object."""
+        if self._stopped or self._hurrying or self._wanted <= self.archived:
+            return
+        due_s = self._sent_s + self._config.hurry_ms / 1000
+        pause_s = due_s - self._ports.clock.monotonic_s()
+        if pause_s > 0:
+            self._hurrying = True
+            self._ports.executor.call_later(pause_s, self._hurried)
+        else:
+            self._work()
+
+    def refresh(self) -> None:
+        """A command added to the chain: look."""
+        if self._tail is not None and not self._busy and not self._stopped:
+            self._submit(self._follow, self._moved)
+
+    def _hurried(self) -> None:
+        self._hurrying = False
+        self.poke()
+
+    @property
+    def active(self) -> bool:
+        """This node uploads there."""
+        return self._active
+
+    def verified_age_s(self) -> float | None:
+        """Since a restore was last done and proven, by anybody; None: never, as far as is known."""
+        last = self._tail.last if self._tail is not None else None
+        return self._age_s(0 if last is None else last.verified_ms)
 
     def lag_s(self) -> float:
         """For how long the oldest entry that is not archived has been committed."""
@@ -151,7 +206,7 @@ class Destination:
             "manifest": 0 if last is None else last.sequence,
             "replay_requests": 0 if last is None else last.since_requests,
             "base_age_s": self._base_age_s(),
-            "verified_age_s": self._age_s(0 if last is None else last.verified_ms),
+            "verified_age_s": self.verified_age_s(),
             "sent_bytes": self._sent_bytes + self._base.sent_bytes,
             "base_under_way": self._base.busy,
         }
@@ -260,6 +315,7 @@ class Destination:
         if not entries:
             return
         self._again = first <= view.upto
+        self._sent_s = self._ports.clock.monotonic_s()
         term = view.term
 
         def work() -> Tail:
@@ -354,6 +410,7 @@ class Destination:
                 return
             if self._failures:
                 self._ports.log.info("archive_reached", destination=self.url)
+                self._ports.executor.call_soon(self._changed)
             self._failures, self._error = 0, ""
             done(result)
 
@@ -375,6 +432,9 @@ class Destination:
         self._error = str(error)
         pause_s = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2.0 ** min(self._failures, 10))
         self._not_before_s = self._ports.clock.monotonic_s() + pause_s
+        # Nothing may be due when it answers again: look whether it does.
+        self._next_epoch_check_s = 0.0
+        self._changed()
         if self._failures == 1 or isinstance(error, ArchiveDamagedError):
             self._ports.log.warning("archive_fails", destination=self.url, reason=str(error))
 
@@ -388,6 +448,7 @@ class Destination:
     def _noted(self, tail: Tail) -> None:
         self._tail = tail
         self._note_lag()
+        self._changed()
 
     def _moved(self, tail: Tail) -> None:
         """Somebody else added something: another uploader, or a command a mark."""
@@ -402,6 +463,7 @@ class Destination:
         if not moved or self._view().members == 1:
             self._active = True
             self._ports.log.info("archive_uploads", destination=self.url, after=tail.archived)
+            self._changed()
             self._work()
 
     def _added(self, tail: Tail) -> None:
@@ -417,3 +479,5 @@ class Destination:
         if self._again:
             self._again = False
             self._ports.executor.call_soon(self._work)
+        else:
+            self.poke()

@@ -184,6 +184,12 @@ class ArchiveConfig:
     interval_ms: int = field(
         default=500, metadata=_about(INTEGER, "How often committed entries are uploaded.")
     )
+    hurry_ms: int = field(
+        default=50,
+        metadata=_about(
+            INTEGER, "Pause between two uploads while a write waits to be archived, at least."
+        ),
+    )
     segment_bytes: int = field(
         default=4 * MIB, metadata=_about(INTEGER, "Bytes of log in one object, about.")
     )
@@ -205,6 +211,13 @@ class ArchiveConfig:
         default=30_000,
         metadata=_about(INTEGER, "An alarm when an entry is not archived after this long."),
     )
+    verify_minutes: int = field(
+        default=1_440,
+        metadata=_about(
+            INTEGER,
+            "The newest moment is restored on trial this often, by one node; 0: never.",
+        ),
+    )
     hash_log_bytes: int = field(
         default=256 * MIB,
         metadata=_about(INTEGER, "Bytes of content hashes kept until they are archived."),
@@ -220,7 +233,7 @@ class ArchiveConfig:
             raise ConfigError("archive.destinations names one twice")
         for one in fields(self):
             value = getattr(self, one.name)
-            least = 0 if one.name == "rate_bytes_per_s" else 1
+            least = 0 if one.name in ("rate_bytes_per_s", "verify_minutes") else 1
             if isinstance(value, int) and value < least:
                 raise ConfigError(f"archive.{one.name} is {value}, below {least}")
 

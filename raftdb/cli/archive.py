@@ -136,23 +136,42 @@ Example:
     help="Also restore the newest base and log into a scratch directory, compare every content "
     "hash, and note the result in the archive.",
 )
+@click.option(
+    "--quick", is_flag=True, help="Do not read every object: the chains, and what --restore needs."
+)
+@click.option(
+    "--scratch",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="Directory for --restore, emptied before and after. Default: below the system's for "
+    "temporary files.",
+)
+@click.option("--background", is_flag=True, help="At the lowest priority.")
 @json_option
 def verify(
     urls: tuple[str, ...],
     key_file: Path | None,
     config: Path | None,
     really: bool,
+    quick: bool,
+    scratch: Path | None,
+    background: bool,
     as_json: bool,
 ) -> int:
-    """Read every object of every destination. Exit code 4, and names, when one is not whole."""
+    """Read every object of every destination. Exit code 4, and names, when one is not whole.
+
+    Nodes do `--restore --quick` by themselves, every archive.verify_minutes.
+    """
     from raftdb.ops.verify import verify_archive, verify_restore
 
+    if background:
+        os.nice(19)
     found = open_archive(urls, key_file, config)
-    facts = verify_archive(found)
+    facts = verify_archive(found, every_object=not quick)
     if really:
         from raftdb.consensus.entry import decode_payloads
 
-        facts["restores"] = verify_restore(found, decode_payloads)
+        facts["restores"] = verify_restore(found, decode_payloads, scratch)
         facts["problems"] += [one["problem"] for one in facts["restores"] if one["problem"]]
     if as_json:
         print_json(facts)

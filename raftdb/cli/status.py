@@ -145,8 +145,9 @@ def _archive_lines(state: ClusterState) -> list[str]:
     for one in archives_of(state):
         age_s = one["verified_age_s"]
         verified = "never verified" if age_s is None else f"verified {age_s / 3600:.1f} h ago"
+        alarm = ", ALARM" if one["alarm"] or one.get("verify_alarm") else ""
         lines.append(
             f"archive {one['url']}: up to entry {one['archived_index']}, "
-            f"{one['lag_s']:.1f} s behind, {verified}{', ALARM' if one['alarm'] else ''}"
+            f"{one['lag_s']:.1f} s behind, {verified}{alarm}"
         )
     return ["", *lines] if lines else []

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from raftdb._version import __version__
-from raftdb.archive import ArchiveService, Standing, load_keys
+from raftdb.archive import NOTE_MARK, ArchiveService, Standing, load_keys
 from raftdb.base.config import NodeConfig
 from raftdb.base.ids import Index, NodeId
 from raftdb.base.layout import copies_path, database_path, journal_path, quarantine_path
@@ -21,6 +21,7 @@ from raftdb.base.ports import Ports
 from raftdb.base.startup import check_clock, check_identity
 from raftdb.consensus import CopySettings, Engine
 from raftdb.consensus.port import EngineEvents, EngineStatus, Member, Timing
+from raftdb.embedded.verifier import VerifyProcess
 from raftdb.journal import Journal, RetentionBounds
 from raftdb.machine import Machine, fingerprint
 from raftdb.node import (
@@ -287,7 +288,7 @@ class Assembly:
         if not self.config.archive.destinations:
             return None
         try:
-            return ArchiveService(
+            service = ArchiveService(
                 config=self.config,
                 keyring=load_keys(self.config.archive, self._ports.files, os.environ),
                 journal=self.journal,
@@ -296,11 +297,21 @@ class Assembly:
                 ports=self._ports,
                 superseded=self.fail,
                 confirmed=self._confirmed,
+                verifier=VerifyProcess(self.config, self._ports),
             )
         except BaseException:
             self.machine.close()
             self.journal.close(_ignore)
             raise
+        service.progress.tell = self.engine.tell
+        service.progress.moved = self.engine.durability_moved
+        service.hurried = self._hasten
+        self.comparison.on_agreed = service.poke
+        return service
+
+    def _hasten(self, index: int) -> None:
+        """A write waits to be archived: agree upon its content as soon as it is applied here."""
+        self.engine.when_applied(Index(index), lambda _reason: self.comparison.hasten())
 
     def _standing(self) -> Standing:
         status = self.engine.status()
@@ -326,7 +337,10 @@ class Assembly:
         self._verdicts.on_waiting()
 
     def _on_note(self, peer: NodeId, data: bytes) -> None:
-        self.comparison.on_note(peer, data)
+        if data[:1] != NOTE_MARK:
+            self.comparison.on_note(peer, data)
+        elif self._archive is not None:
+            self._archive.progress.on_note(str(peer), data)
 
     def _on_serving(self, serves: bool) -> None:
         self.serves = serves and not self._closing and self._failure is None

@@ -99,6 +99,8 @@ class Comparison:
         """Why this node does not serve; `` while it does."""
         self.agreed_index = 0
         """The last index at which a majority, this node among it, held the same."""
+        self.on_agreed: Callable[[], None] = _nothing
+        """Called when `agreed_index` has moved."""
         self.diverged: dict[str, tuple[str, ...]] = {}
         """Members that differed from the majority when last compared, with their tables."""
 
@@ -146,6 +148,12 @@ class Comparison:
         if self.state == QUARANTINED:
             self._hand_over()
         self._arm()
+
+    def hasten(self) -> None:
+        """Somebody waits for what is applied here to be agreed upon: tell it now."""
+        if self._heard and self._timer is not None:
+            self._tell()
+            self._catch_up()
 
     # What is told and heard
 
@@ -219,7 +227,9 @@ class Comparison:
         """A majority holds `right` at `index`."""
         wrong = sorted(name for name, value in values.items() if value != right)
         if self._node_id not in wrong:
-            self.agreed_index = max(self.agreed_index, index)
+            if index > self.agreed_index:
+                self.agreed_index = index
+                self.on_agreed()
             for name in values:
                 if name not in wrong:
                     self.diverged.pop(name, None)
@@ -378,6 +388,10 @@ class Comparison:
             "agreed_index": self.agreed_index,
             "diverged": {name: list(tables) for name, tables in sorted(self.diverged.items())},
         }
+
+
+def _nothing() -> None:
+    pass
 
 
 def _reason_in(data: bytes) -> str:

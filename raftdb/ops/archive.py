@@ -52,6 +52,7 @@ __all__ = [
 
 Decode = Callable[[bytes], tuple[bytes, ...]]
 SQL_SHOWN = 200
+VERIFIED_AGE_MS_MAX = 2 * 86_400_000
 ATTEMPTS = 20
 _TABLE = re.compile(
     r"\b(?:INTO|UPDATE|FROM|JOIN|TABLE|VIEW|TRIGGER|ON)\s+(?:IF\s+(?:NOT\s+)?EXISTS\s+)?"
@@ -125,8 +126,23 @@ def status(found: Destinations, clock: Clock) -> dict[str, Any]:
     return {
         "destinations": [_facts(line, clock) for line in found.sources.timelines],
         "problems": [str(one) for one in found.problems if not one.harmless],
-        "notes": [str(one) for one in found.problems if one.harmless],
+        "notes": [str(one) for one in found.problems if one.harmless]
+        + [text for line in found.sources.timelines for text in _verified_notes(line, clock)],
     }
+
+
+def _verified_notes(line: Timeline, clock: Clock) -> list[str]:
+    """A restore that nobody has tried for long may not be possible."""
+    verified = line.links("verified")
+    if not verified:
+        return [
+            f"{line.archive.url} was never restored on trial: `raftdb archive verify --restore`"
+        ]
+    age_ms = clock.wall_ms() - verified[-1].manifest.created_ms
+    if age_ms <= VERIFIED_AGE_MS_MAX:
+        return []
+    days = age_ms / 86_400_000
+    return [f"{line.archive.url} was last restored on trial {days:.1f} days ago"]
 
 
 def _facts(line: Timeline, clock: Clock) -> dict[str, Any]:
@@ -153,6 +169,9 @@ def _facts(line: Timeline, clock: Clock) -> dict[str, Any]:
         "replay_requests": 0 if last is None else last.manifest.since_requests,
         "encrypted": bool(line.archive.sealer.keyring.keys),
         "verified": None if not verified else time_text(verified[-1].manifest.created_ms),
+        "verified_age_s": None
+        if not verified
+        else round((clock.wall_ms() - verified[-1].manifest.created_ms) / 1000, 1),
         "verified_index": None if not verified else verified[-1].manifest.last,
         "unreferenced": sum(len(chain.unreferenced) for chain in line.chains),
     }

@@ -236,6 +236,11 @@ def _problems(state: ClusterState) -> list[str]:
                 f"the archive {one['url']} is {one['lag_s']:.0f} s behind"
                 + (f": {one['error']}" if one["error"] else "")
             )
+        if one.get("verify_alarm"):
+            found.append(
+                f"the archive {one['url']} was not restored on trial for too long"
+                + (f": {one['verify_problem']}" if one["verify_problem"] else "")
+            )
     versions = sorted({node.version for node in state.nodes if node.version})
     if len(versions) > 1:
         found.append("nodes run different versions: " + ", ".join(versions))

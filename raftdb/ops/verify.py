@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from raftdb.archive import Archive, ArchiveUnavailableError, ChainMovedError, ChainWriter, Sources
+from raftdb.archive import (
+    Archive,
+    ArchiveUnavailableError,
+    ChainMovedError,
+    ChainWriter,
+    Point,
+    Sources,
+)
 from raftdb.archive.verify import verify_objects
-from raftdb.base.errors import Error
+from raftdb.base.errors import ConfigError, Error
 from raftdb.base.ports import Clock
 from raftdb.machine import fingerprint
 from raftdb.ops.archive import ATTEMPTS, Destinations
@@ -19,19 +27,24 @@ from raftdb.runtime.clock import RealClock
 from raftdb.runtime.files import RealFiles
 from raftdb.runtime.log import StreamLog
 
-__all__ = ["verify_archive", "verify_restore"]
+__all__ = ["check_room", "verify_archive", "verify_restore"]
 
+COPIES = 3
+"""A restore holds the base, the database that grew from it, and a copy of the result."""
+ROOM_BYTES = 256 << 20
+"""Left free beside it."""
 Decode = Callable[[bytes], tuple[bytes, ...]]
 
 
-def verify_archive(found: Destinations) -> dict[str, Any]:
-    """Read everything that all destinations hold."""
+def verify_archive(found: Destinations, *, every_object: bool = True) -> dict[str, Any]:
+    """Read everything that all destinations hold, or their chains alone."""
     problems = found.problems
     objects = 0
     for line in found.sources.timelines:
-        problems += verify_objects(line)
         objects += sum(len(chain.links) for chain in line.chains)
-        objects += len(line.links("segment", "base"))
+        if every_object:
+            problems += verify_objects(line)
+            objects += len(line.links("segment", "base"))
     return {
         "objects": objects,
         "problems": [str(one) for one in problems if not one.harmless],
@@ -39,18 +52,23 @@ def verify_archive(found: Destinations) -> dict[str, Any]:
     }
 
 
-def verify_restore(found: Destinations, decode: Decode) -> list[dict[str, Any]]:
-    """Restore the newest moment of each destination by itself, into a scratch directory; note a
-    success in its chain."""
+def verify_restore(
+    found: Destinations, decode: Decode, scratch: Path | None = None
+) -> list[dict[str, Any]]:
+    """Restore the newest moment of each destination by itself, into a scratch directory (emptied
+    before and after; without one, below the system's); note a success in its chain."""
     results = []
     for archive, line in zip(found.archives, found.sources.timelines, strict=True):
         alone = Destinations((archive,), Sources([line]), ())
         facts: dict[str, Any] = {"url": archive.url, "problem": ""}
-        work = Path(tempfile.mkdtemp(prefix="raftdb-verify-"))
+        work = scratch or Path(tempfile.mkdtemp(prefix="raftdb-verify-"))
+        remove_work(work)
         clock = RealClock()
         start_s = clock.monotonic_s()
         try:
             target = alone.sources.last()
+            work.parent.mkdir(parents=True, exist_ok=True)
+            check_room(alone, target, work.parent)
             log = StreamLog(level="error")
             done = restore_copy(alone, target, work, files=RealFiles(), log=log, decode=decode)
             facts |= {
@@ -71,6 +89,18 @@ def verify_restore(found: Destinations, decode: Decode) -> list[dict[str, Any]]:
             remove_work(work)
         results.append(facts)
     return results
+
+
+def check_room(found: Destinations, target: Point, directory: Path) -> None:
+    """A restore on trial must not fill the disk that others write to. Raises ConfigError."""
+    needed = COPIES * found.sources.plan(target).base.link.manifest.total_bytes + ROOM_BYTES
+    free = shutil.disk_usage(directory).free
+    if free < needed:
+        raise ConfigError(
+            f"a restore on trial needs {needed:,} bytes below {directory}, {free:,} are free",
+            code="no_room",
+            hint="make room, or run `raftdb archive verify --restore` on another machine",
+        )
 
 
 def _note(archive: Archive, index: int, content: bytes, seconds: float, clock: Clock) -> None:
