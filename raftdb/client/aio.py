@@ -1,8 +1,8 @@
 """The client for asyncio: `raftdb.aio`. The same core, another driver.
 
-Tasks may share a connection: their calls take turns, in order, and the time they wait counts. To
-have several writes on their way at once, use a pipeline; to have calls side by side, several
-connections.
+Tasks may share a connection: their calls take turns, in order, and the time they wait counts. A
+pipeline, and a transaction from BEGIN to its end, are one turn. To have several writes on their way
+at once, use a pipeline; to have calls side by side, several connections.
 """
 
 from __future__ import annotations
@@ -19,25 +19,26 @@ from raftdb.base.errors import (
     OverloadedError,
 )
 from raftdb.client.actions import Steps
+from raftdb.client.aiocursor import AsyncCursor
 from raftdb.client.aiodriver import AsyncDriver
+from raftdb.client.aiowork import AsyncTransactions
 from raftdb.client.connection import complete_options
 from raftdb.client.core import Core, Outcome
-from raftdb.client.cursor import (
-    Column,
-    Cursor,
-    ResultSet,
-    RowFactory,
-    classified,
-    result_sets,
-    without_begin,
-)
+from raftdb.client.cursor import ResultSet, RowFactory, result_sets
 from raftdb.client.flight import Flight, Item, resume_all
 from raftdb.client.levels import parse_level
 from raftdb.client.options import Options, level_of, make_options, with_timeout
-from raftdb.client.pipeline import PipelineBase, Reply, pipeline_is_open
-from raftdb.client.sqltext import BLANK, READ, classify, split
-from raftdb.client.values import BatchItem, adapt_parameters, adapt_sets, batch_items
-from raftdb.command import Statement
+from raftdb.client.pipeline import (
+    PipelineBase,
+    Reply,
+    pipeline_is_open,
+    pipeline_of_transaction,
+)
+from raftdb.client.sqltext import READ, classify
+from raftdb.client.stream import Stream, not_streamed, open_stream
+from raftdb.client.values import BatchItem, batch_items, key_of
+from raftdb.client.work import Work
+from raftdb.command import Key, Statement
 
 WAITING_MAX = 1_024
 """Calls that wait for their turn on one connection."""
@@ -51,7 +52,7 @@ def connect(url: str | None = None, /, **options: Any) -> AsyncConnection:
     return AsyncConnection(complete_options(make_options(url, options), None))
 
 
-class AsyncConnection:
+class AsyncConnection(AsyncTransactions):
     """One user's connection to the cluster, used by the tasks of one event loop."""
 
     def __init__(self, options: Options) -> None:
@@ -74,6 +75,9 @@ class AsyncConnection:
         self._last_index = 0
         self._last_age_ms = -1
         self._pipeline_task: asyncio.Task[Any] | None = None
+        self._work = Work(self._core, options)
+        self._owner: asyncio.Task[Any] | None = None
+        """The task whose transaction is open: it keeps its turn until that has ended."""
         # What cursors ask of a connection:
         self._link = None
         self._reads_here = False
@@ -105,13 +109,17 @@ class AsyncConnection:
         *,
         timeout: float | None = None,
         durability: str | None = None,
+        idempotency_key: str | None = None,
+        horizon: int | None = None,
     ) -> list[ResultSet]:
-        """Run statements as one request, all or nothing; the result of each."""
+        """Run statements as one request, all or nothing; the result of each. As
+        Connection.batch."""
         items = batch_items(statements)
         if not items:
             return []
         reads = all(classify(item.sql).kind == READ for item in items)
-        outcome = await self._request(items, reads, None, timeout, durability)
+        key = None if idempotency_key is None else key_of(idempotency_key, horizon)
+        outcome = await self._request(items, reads, None, timeout, durability, key)
         return result_sets(items, outcome.results)
 
     @asynccontextmanager
@@ -121,6 +129,9 @@ class AsyncConnection:
         all and raises the first error. Other calls of this connection wait meanwhile."""
         deadline_s = self._clock.monotonic_s() + self.options.timeout
         await self._take_turn(deadline_s)
+        if self._work.open is not None or not self._work.autocommit:
+            self._leave_turn()
+            raise pipeline_of_transaction()
         self._pipeline_task = asyncio.current_task()
         pipeline = AsyncPipeline(self)
         try:
@@ -178,10 +189,6 @@ class AsyncConnection:
         """What the preferred (else the first given and reachable) node says of itself."""
         return await self._run(lambda left_s: self._core.status(timeout_s=left_s), timeout)
 
-    async def ping(self, *, timeout: float | None = None) -> str:
-        """The id of the node that answered."""
-        return await self._run(lambda left_s: self._core.ping(timeout_s=left_s), timeout)
-
     async def await_durable(
         self,
         error: Error | None = None,
@@ -195,6 +202,26 @@ class AsyncConnection:
             lambda left_s: self._core.await_durable(error, level, timeout_s=left_s), timeout
         )
 
+    async def content_hash(
+        self, index: int | None = None, *, timeout: float | None = None
+    ) -> dict[str, Any]:
+        """As Connection.content_hash."""
+        return await self._run(
+            lambda left_s: self._core.content_hash(index, timeout_s=left_s), timeout
+        )
+
+    async def transfer_leadership(
+        self, target: str | None = None, *, timeout: float | None = None
+    ) -> None:
+        """Have the leader hand over to the node `target`, or to the most advanced one."""
+        await self._run(
+            lambda left_s: self._core.transfer_leadership(target, timeout_s=left_s), timeout
+        )
+
+    async def ping(self, *, timeout: float | None = None) -> str:
+        """The id of the node that answered."""
+        return await self._run(lambda left_s: self._core.ping(timeout_s=left_s), timeout)
+
     # ---- closing
 
     async def close(self) -> None:
@@ -202,6 +229,7 @@ class AsyncConnection:
         if self._closed:
             return
         self._closed = True
+        self._abandon()
         async with self._turn:
             await self._driver.run(self._core.close())
             await self._driver.close()
@@ -226,14 +254,22 @@ class AsyncConnection:
         level: str | None,
         timeout: float | None,
         durability: str | None = None,
+        key: Key | None = None,
     ) -> Outcome:
         wanted, max_age_ms = parse_level(self.options.read if level is None else level)
         keys, durable = self.foreign_keys, level_of(durability)
 
         def steps(left_s: float) -> Steps[Outcome]:
-            if not reads:
+            work = self._work
+            if (
+                work.open is not None
+                or not work.autocommit
+                or (not reads and work.is_step(statements))
+            ):
+                return self._transact(statements, level, key, durability, left_s)
+            if not reads or key is not None:
                 return self._core.execute(
-                    statements, foreign_keys=keys, timeout_s=left_s, durability=durable
+                    statements, foreign_keys=keys, timeout_s=left_s, key=key, durability=durable
                 )
             return self._core.query(
                 statements,
@@ -244,8 +280,27 @@ class AsyncConnection:
             )
 
         outcome = await self._run(steps, timeout)
-        self._last_index, self._last_age_ms = outcome.index, outcome.age_ms
+        self._last_index = (
+            max(self._last_index, outcome.index) if self._is_mine() else outcome.index
+        )
+        self._last_age_ms = outcome.age_ms
         return outcome
+
+    async def _stream(
+        self, statement: Statement, level: str | None, timeout: float | None
+    ) -> Stream:
+        name, max_age_ms = parse_level(self.options.read if level is None else level)
+
+        def steps(left_s: float) -> Steps[Stream]:
+            if self._work.open is not None or not self._work.autocommit:
+                raise not_streamed()
+            return open_stream(
+                self._core, statement, level=name, max_age_ms=max_age_ms, timeout_s=left_s
+            )
+
+        stream = await self._run(steps, timeout)
+        self._last_index, self._last_age_ms = stream.index, stream.age_ms
+        return stream
 
     async def _run(self, steps: Callable[[float], Steps[_Value]], timeout: float | None) -> _Value:
         """Take a turn, and run what `steps` makes for the time that is left."""
@@ -256,10 +311,44 @@ class AsyncConnection:
             left_s = max(deadline_s - self._clock.monotonic_s(), 0.001)
             return await self._driver.run(steps(left_s))
         finally:
+            self._leave_turn()
+
+    async def _pause(self, steps: Steps[None]) -> None:
+        await self._driver.run(steps)
+
+    def _is_mine(self) -> bool:
+        return self._owner is not None and self._owner is _this_task()
+
+    def _leave_turn(self) -> None:
+        """The next one's, unless this task's transaction is open."""
+        task = asyncio.current_task()
+        if self._work.open is not None and task is not None and not self._closed:
+            if self._owner is None:
+                self._owner = task
+                task.add_done_callback(self._task_ended)
+            return
+        if self._owner is not None:
+            self._owner.remove_done_callback(self._task_ended)
+            self._owner = None
+        self._turn.release()
+
+    def _task_ended(self, task: asyncio.Task[Any]) -> None:
+        """It left its transaction open. The leader forgets it with the next one, or in a while."""
+        if task is self._owner:
+            self._abandon()
+
+    def _abandon(self) -> None:
+        """Whatever is open is forgotten; nothing of it was, or will be, applied."""
+        owner, self._owner = self._owner, None
+        self._work.forget()
+        if owner is not None:
+            owner.remove_done_callback(self._task_ended)
             self._turn.release()
 
     async def _take_turn(self, deadline_s: float) -> None:
         self._check_open()
+        if self._is_mine():
+            return
         if self._pipeline_task is not None and self._pipeline_task is asyncio.current_task():
             raise pipeline_is_open()
         if self._waiting >= WAITING_MAX:
@@ -272,144 +361,22 @@ class AsyncConnection:
             async with asyncio.timeout(deadline_s - self._clock.monotonic_s()):
                 await self._turn.acquire()
         except TimeoutError:
+            what = "other calls" if self._owner is None else "another task's transaction"
             raise DeadlineError(
-                "other calls of this connection took all the time",
+                f"{what} of this connection took all the time",
                 outcome="not_applied",
                 retryable=True,
                 hint="use several connections, or a pipeline",
             ) from None
         finally:
             self._waiting -= 1
+        if self._closed:
+            self._turn.release()
+            self._check_open()
 
     def _check_open(self) -> None:
         if self._closed:
             raise InterfaceError("the connection is closed", hint="connect again")
-
-
-class AsyncCursor:
-    """A cursor. Results are complete when `execute` returns; fetching does not wait."""
-
-    def __init__(self, connection: AsyncConnection) -> None:
-        self._connection = connection
-        self._cursor = Cursor(connection)  # type: ignore[arg-type]
-
-    async def execute(
-        self,
-        sql: str,
-        parameters: Any = (),
-        /,
-        *,
-        read: str | None = None,
-        timeout: float | None = None,
-        durability: str | None = None,
-    ) -> AsyncCursor:
-        """Run one statement; as Cursor.execute."""
-        cursor = self._cursor
-        cursor._check_open()
-        kind = classified(sql)
-        cursor._forget()
-        if kind.kind == BLANK:
-            return self
-        statement = Statement(sql, (adapt_parameters(parameters),))
-        reads = kind.kind == READ
-        outcome = await self._connection._request((statement,), reads, read, timeout, durability)
-        cursor._take(kind, outcome.results.statements[0])
-        cursor._read_index, cursor._age_ms = outcome.index, outcome.age_ms
-        if kind.inserts:
-            cursor._take_rowid(outcome.results.statements[0])
-        return self
-
-    async def executemany(
-        self,
-        sql: str,
-        parameter_sets: Iterable[Any],
-        /,
-        *,
-        timeout: float | None = None,
-        durability: str | None = None,
-    ) -> AsyncCursor:
-        """Run one statement for each of the parameter sets: one request, all or nothing."""
-        cursor = self._cursor
-        cursor._check_open()
-        kind = classified(sql)
-        cursor._forget()
-        sets = adapt_sets(parameter_sets)
-        if not sets or kind.kind == BLANK:
-            cursor._rowcount = 0
-            return self
-        statements = (Statement(sql, sets),)
-        outcome = await self._connection._request(statements, False, None, timeout, durability)
-        cursor._take(kind, outcome.results.statements[0])
-        return self
-
-    async def executescript(
-        self, script: str, /, *, timeout: float | None = None, durability: str | None = None
-    ) -> AsyncCursor:
-        """Run the statements of a script: one request, all or nothing."""
-        cursor = self._cursor
-        cursor._check_open()
-        if not isinstance(script, str):
-            raise InterfaceError(f"a script is text, not {type(script).__name__}")
-        cursor._forget()
-        statements = tuple(Statement(text) for text in without_begin(split(script)))
-        if statements:
-            await self._connection._request(statements, False, None, timeout, durability)
-        return self
-
-    @property
-    def connection(self) -> AsyncConnection:
-        """The connection that this cursor belongs to."""
-        return self._connection
-
-    @property
-    def description(self) -> tuple[Column, ...] | None:
-        """One tuple of seven per column, its name first; None without a result set."""
-        return self._cursor.description
-
-    @property
-    def rowcount(self) -> int:
-        """Rows changed by the last INSERT, REPLACE, UPDATE or DELETE; else -1."""
-        return self._cursor.rowcount
-
-    @property
-    def lastrowid(self) -> int | None:
-        """Row id of the last INSERT or REPLACE by `execute`; None before the first."""
-        return self._cursor.lastrowid
-
-    @property
-    def index(self) -> int:
-        """As Cursor.index."""
-        return self._cursor.index
-
-    @property
-    def age_s(self) -> float | None:
-        """As Cursor.age_s."""
-        return self._cursor.age_s
-
-    async def fetchone(self) -> Any:
-        """The next row; None when there is none."""
-        return self._cursor.fetchone()
-
-    async def fetchmany(self, size: int | None = None) -> list[Any]:
-        """The next rows, at most `size` (default: 1)."""
-        return self._cursor.fetchmany(size)
-
-    async def fetchall(self) -> list[Any]:
-        """All rows that are left."""
-        return self._cursor.fetchall()
-
-    def __aiter__(self) -> AsyncCursor:
-        return self
-
-    async def __anext__(self) -> Any:
-        try:
-            return next(self._cursor)
-        except StopIteration:
-            raise StopAsyncIteration from None
-
-    async def close(self) -> None:
-        """Forget the result; using the cursor afterwards is an error."""
-        self._cursor.close()
 
 
 class AsyncPipeline(PipelineBase):
@@ -471,6 +438,13 @@ class AsyncPipeline(PipelineBase):
             await self._settle()
         except Error:
             self._first = None
+
+
+def _this_task() -> asyncio.Task[Any] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # No loop runs: a property is looked at from outside.
+        return None
 
 
 __all__ = ["AsyncConnection", "AsyncCursor", "AsyncPipeline", "connect"]

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
-from raftdb.base.errors import Error, InterfaceError, NotSupportedError, ProgrammingError
+from raftdb.base.errors import Error, InterfaceError, ProgrammingError
 from raftdb.client.core import NOT_READS
 from raftdb.client.options import with_timeout
 from raftdb.client.sqltext import BLANK, READ, SHORT, Kind, classify, classify_short, split
+from raftdb.client.stream import not_a_query, not_streamed
 from raftdb.client.values import (
     INTEGER_MAX,
     INTEGER_MIN,
@@ -185,14 +186,9 @@ class Cursor:
         self, kind: Kind, statement: Statement, read: str | None, timeout: float | None
     ) -> None:
         if kind.kind != READ:
-            raise ProgrammingError(
-                "only queries are streamed", code="not_a_query", hint="leave out stream=True"
-            )
+            raise not_a_query()
         if not self._connection._plain:
-            raise NotSupportedError(
-                "a transaction's own reads are not streamed",
-                hint="leave out stream=True, or stream before it begins",
-            )
+            raise not_streamed()
         found = self._connection._stream(statement, read, timeout)
         self._columns, self._rows = found.columns, found.rows
         self._read_index, self._age_ms = found.index, found.age_ms
@@ -269,11 +265,7 @@ class Cursor:
         self._check_open()
         kind = classified(sql)
         if kind.kind == READ:
-            raise ProgrammingError(
-                "executemany is for statements that change something",
-                code="executemany",
-                hint="use execute for a query",
-            )
+            raise no_executemany()
         self._forget()
         sets = adapt_sets(parameter_sets)
         if not sets or kind.kind == BLANK:
@@ -428,6 +420,15 @@ def classified(sql: Any) -> Kind:
     if not isinstance(sql, str):
         raise InterfaceError(f"SQL is text, not {type(sql).__name__}")
     return classify(sql)
+
+
+def no_executemany() -> ProgrammingError:
+    """The error of executemany with a query."""
+    return ProgrammingError(
+        "executemany is for statements that change something",
+        code="executemany",
+        hint="use execute for a query",
+    )
 
 
 def without_begin(texts: list[str]) -> list[str]:

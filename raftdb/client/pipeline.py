@@ -181,6 +181,8 @@ class Pipeline(PipelineBase):
     def __enter__(self) -> Pipeline:
         if self._connection._pipeline is not None:
             raise pipeline_is_open()
+        if not self._connection._plain:
+            raise pipeline_of_transaction()
         self._connection._check_open()
         self._connection._pipeline = self
         self._flight = Flight(self._core)
@@ -210,4 +212,13 @@ def pipeline_is_open() -> InterfaceError:
     )
 
 
-__all__ = ["Pipeline", "PipelineBase", "Reply", "pipeline_is_open"]
+def pipeline_of_transaction() -> InterfaceError:
+    """A pipeline's requests are transactions of their own."""
+    return InterfaceError(
+        "a transaction is open on this connection (or autocommit is off), and a pipeline commits"
+        " each of its requests by itself",
+        hint="end it first; within a transaction, executemany and batch save round trips",
+    )
+
+
+__all__ = ["Pipeline", "PipelineBase", "Reply", "pipeline_is_open", "pipeline_of_transaction"]

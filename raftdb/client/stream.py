@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from raftdb.base.errors import NOT_APPLIED, InternalError, OperationalError, ProgrammingError
+from raftdb.base.errors import (
+    NOT_APPLIED,
+    InternalError,
+    NotSupportedError,
+    OperationalError,
+    ProgrammingError,
+)
 from raftdb.client.actions import LinkError, Steps
 from raftdb.client.calls import Answered, Peer
 from raftdb.client.core import NOT_READS, Core, decode_answer, results_of
@@ -104,10 +110,23 @@ def open_stream(
     answered = yield from (courier.ask_leader if to_leader else courier.ask_any)(make, call)
     if answered.error is not None:
         if answered.error.code in NOT_READS:
-            raise ProgrammingError(
-                "only queries are streamed", code="not_a_query", hint="leave out stream=True"
-            )
+            raise not_a_query()
         answered.error.outcome = NOT_APPLIED
         raise answered.error
     core.note_seen(answered.peer, answered.index)
     return Stream(answered)
+
+
+def not_a_query() -> ProgrammingError:
+    """The error of a stream of something that is no query."""
+    return ProgrammingError(
+        "only queries are streamed", code="not_a_query", hint="leave out stream=True"
+    )
+
+
+def not_streamed() -> NotSupportedError:
+    """The error of a stream inside a transaction."""
+    return NotSupportedError(
+        "a transaction's own reads are not streamed",
+        hint="leave out stream=True, or stream before it begins",
+    )

@@ -272,6 +272,21 @@ def backoff(core: Core, attempt: int, random: float) -> Steps[None]:
     yield Pause(core.courier.now_s() + wait_s)
 
 
+def session_of(
+    idempotency_key: str | None, horizon: int | None, session: str | None, sequence: int | None
+) -> tuple[bytes, Key | None]:
+    """By what a request's outcome is asked for: its session (40 bytes; none with a key), or its
+    key. Raises InterfaceError."""
+    if idempotency_key is not None and session is None and sequence is None:
+        return b"", key_of(idempotency_key, horizon)
+    if idempotency_key is None and session is not None and sequence is not None:
+        try:
+            return SessionId.from_bytes(bytes.fromhex(session)).to_bytes(), None
+        except ValueError as error:
+            raise InterfaceError(f"{session!r} is no session") from error
+    raise InterfaceError("give an idempotency key, or session and sequence")
+
+
 def may_retry(error: Error) -> bool:
     """Whether a transaction that ended so may be run again as a whole: nothing was applied, and it
     may go better."""
@@ -439,16 +454,7 @@ class Transactions:
     ) -> RequestOutcome:
         """What became of a request, by its idempotency key or by session and sequence, from any
         connection. The answer is final: a request that was not seen yet never takes effect."""
-        session_id, key = b"", None
-        if idempotency_key is not None and session is None and sequence is None:
-            key = key_of(idempotency_key, horizon)
-        elif idempotency_key is None and session is not None and sequence is not None:
-            try:
-                session_id = SessionId.from_bytes(bytes.fromhex(session)).to_bytes()
-            except ValueError as error:
-                raise InterfaceError(f"{session!r} is no session") from error
-        else:
-            raise InterfaceError("give an idempotency key, or session and sequence")
+        session_id, key = session_of(idempotency_key, horizon, session, sequence)
         timeout_s = with_timeout(self.options, timeout)
         steps = self._core.outcome(session_id, sequence or 0, key, timeout_s=timeout_s)
         return outcome_of(self._run(steps))

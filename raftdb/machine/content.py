@@ -99,7 +99,8 @@ class ContentHasher:
         self._schema_committed = 0
         self._sequences = 0
         self._sequences_committed = 0
-        self._sequence_rows: list[tuple[Any, ...]] = []
+        self._sequence_rows: list[tuple[Any, ...]] | None = None
+        """None: not read yet."""
         self._has_sequences = False
         self._saved: tuple[Any, ...] | None = None
         self._parts: dict[int, tuple[int, int, str]] = {}
@@ -546,7 +547,7 @@ class ContentHasher:
             raise _inconsistent(f"the table of a stored hash is missing: {min(stored)[1]}")
         if self._schema != self._schema_committed:
             raise _inconsistent("the schema is not the one that was written")
-        self._sequence_rows = []
+        self._sequence_rows = None
         self._make_digest()
 
 

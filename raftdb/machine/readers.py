@@ -41,6 +41,8 @@ _INFOS_MAX = 512
 _INFO_BYTES_MAX = 16_384
 _BEGIN = f"BEGIN {MARK}"
 _ROLLBACK = f"ROLLBACK {MARK}"
+_LOOK = f"SELECT 1 FROM sqlite_schema LIMIT 1 {MARK}"
+"""Has a connection read the schema, if it is not the one that it remembers."""
 _STEPS = 5_000
 """Steps of SQLite's virtual machine between two looks whether a query must stop: some 0.1 ms."""
 BRIEF_S = 0.001
@@ -107,6 +109,8 @@ class Reader:
         connection.authorizer = self._authorizer
         self._epoch = epoch
         self._infos: dict[str, _Info] = {}
+        self._schema_epoch = -1
+        """When a statement that failed last made this connection look at the schema."""
 
     def _must_stop(self) -> bool:
         """Called by SQLite each _STEPS steps."""
@@ -203,6 +207,8 @@ class Reader:
                     raise _too_large(room < 0)
             return columns, rows, room
         except STATEMENT_ERRORS as error:
+            if self._schema_was_old(error):
+                return self.rows(sql, parameters, bytes_max, rows_max, epoch)
             self._fail(error)
         except Exception:
             self._reset_cursor()
@@ -220,6 +226,8 @@ class Reader:
             self._cursor.execute(sql, parameters)
             return self._columns(sql, info, -2)
         except STATEMENT_ERRORS as error:
+            if self._schema_was_old(error):
+                return self.begin(sql, parameters)
             self._fail(error)
         finally:
             authorizer.user = False
@@ -265,6 +273,19 @@ class Reader:
         if len(sql) <= _INFO_BYTES_MAX:
             self._infos[sql] = info
         return info
+
+    def _schema_was_old(self, error: Exception) -> bool:
+        """Whether what SQLite said may be due to the schema that this connection remembers, while
+        another one has changed it. SQLite looks again by itself where a name is missing, and not
+        where a statement does not fit otherwise. True: it has looked, and may be asked again."""
+        epoch = self._epoch.value
+        if epoch == self._schema_epoch or type(error) is not apsw.SQLError:
+            return False
+        self._schema_epoch = epoch
+        self._reset_cursor()
+        self._authorizer.user, self._authorizer.reason = False, ""
+        self.connection.execute(_LOOK).fetchall()
+        return True
 
     def _fail(self, error: Exception) -> NoReturn:
         self._reset_cursor()

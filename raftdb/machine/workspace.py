@@ -132,6 +132,8 @@ class Workspace:
         [(version,)] = self._control(f"PRAGMA schema_version {MARK}")
         if version != self._schema_version or self._content.schema_changed:
             self._statements.forget_infos()
+            # SQLite would go by the schema that it remembers, where it finds a statement wrong.
+            self._control(f"SELECT 1 FROM sqlite_schema LIMIT 1 {MARK}").fetchall()
         self._schema_version = version
         self._content.schema_changed = False
 

@@ -298,3 +298,10 @@ def test_rows_that_change_after_the_sums_are_written_are_noticed(
     monkeypatch.setattr(ContentHasher, "flush", flush_and_write)
     with pytest.raises(FatalError, match="between the content hash and the commit"):
         database.machine.apply([database.entry(database.request("SELECT 1"))])
+
+
+def test_sequences_that_are_emptied_first_after_a_start(database: Database) -> None:
+    database.run("CREATE TABLE c(id INTEGER PRIMARY KEY AUTOINCREMENT)", "INSERT INTO c VALUES (3)")
+    database.restart()
+    database.run("DELETE FROM sqlite_sequence")
+    database.check_hash()

@@ -22,6 +22,7 @@ from raftdb.command import Statement
 from raftdb.command.requests import Parameters
 from raftdb.machine import readers
 from tests.machine.support import Database
+from tests.machine.transactions import Transaction
 
 
 @pytest.fixture
@@ -292,3 +293,24 @@ def test_a_damaged_page_is_fatal_and_never_an_answer(filled: Database) -> None:
         filled.machine.query(
             Statement("SELECT sum(length(hex(a))) FROM big"), Statement("SELECT * FROM t")
         )
+
+
+def test_an_error_is_never_due_to_a_schema_of_old(database: Database) -> None:
+    """SQLite compiles by the schema that a connection remembers, and finds out only where a name is
+    missing: a table that has fewer columns now must not be told to have too many."""
+    asked = "SELECT 1 IN s"
+    for columns, found in (("a, b", None), ("a", [(0,)]), ("a, b", None), ("a", [(0,)])):
+        transaction = Transaction(database)
+        transaction.run("SELECT count(*) FROM sqlite_schema")
+        transaction.end()
+        database.run("DROP TABLE IF EXISTS s", f"CREATE TABLE s({columns})")
+        transaction = Transaction(database)
+        if found is None:
+            for _time in range(2):
+                with pytest.raises(ProgrammingError, match="2 columns"):
+                    database.rows(asked)
+            assert "2 columns" in transaction.fail(asked).message
+        else:
+            assert database.rows(asked) == found
+            assert transaction.rows(asked) == found
+        transaction.end()
