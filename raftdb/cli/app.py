@@ -28,6 +28,8 @@ COMMANDS = {
     "recover": ("raftdb.cli.recover", "recover"),
     "rejoin": ("raftdb.cli.recover", "rejoin"),
     "undelete": ("raftdb.cli.restore", "undelete"),
+    "topology": ("raftdb.cli.topology", "topology"),
+    "cluster": ("raftdb.cli.cluster", "cluster"),
     "leader": ("raftdb.cli.leader", "leader"),
     "outcome": ("raftdb.cli.outcome", "outcome"),
     "cert": ("raftdb.cli.cert", "cert"),

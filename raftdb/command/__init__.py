@@ -20,6 +20,7 @@ from raftdb.command.references import resolved
 from raftdb.command.requests import (
     CloseSession,
     Commit,
+    Configure,
     Execute,
     Key,
     OpenSession,
@@ -47,6 +48,7 @@ __all__ = [
     "CloseSession",
     "CodecError",
     "Commit",
+    "Configure",
     "Execute",
     "Failed",
     "Key",

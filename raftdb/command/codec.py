@@ -17,6 +17,7 @@ from raftdb.command.requests import (
     KEY_CHARACTERS_MAX,
     CloseSession,
     Commit,
+    Configure,
     Execute,
     Key,
     OpenSession,
@@ -41,9 +42,10 @@ from raftdb.command.results import (
 )
 
 VERSION = 1
+_DEPTH_MAX = 8
 
 _OPEN, _CLOSE, _EXECUTE, _TICK, _KEYED, _COMMIT, _OUTCOME = 1, 2, 3, 4, 5, 6, 7
-_VERDICT = 16
+_VERDICT, _CONFIGURE = 16, 17
 _RESULTS, _FAILED, _OPENED, _DROPPED = 1, 2, 3, 4
 
 
@@ -80,6 +82,9 @@ def encode_request(request: Request) -> bytes:
     elif isinstance(request, Verdict):
         head[1] = _VERDICT
         head += [request.index, request.position, request.keep]
+    elif isinstance(request, Configure):
+        head[1] = _CONFIGURE
+        head += [request.changes]
     else:
         head[1] = _TICK
     return _pack(head)
@@ -238,6 +243,9 @@ def _request(value: tuple[Any, ...]) -> Request:
     if kind == _VERDICT:
         index, position, keep = body
         return Verdict(stamp, _integer(index), _integer(position), bool(keep))
+    if kind == _CONFIGURE:
+        (changes,) = body
+        return Configure(stamp, _changes(changes))
     if kind == _TICK:
         return Tick(stamp)
     raise ValueError(f"unknown kind {kind!r}")
@@ -277,6 +285,25 @@ def _parameter_sets(value: Any) -> tuple[Parameters, ...]:
         if type(item) is not tuple and type(item) is not dict:
             raise ValueError("a parameter set is an array or a map")
     return value
+
+
+def _changes(value: Any) -> dict[str, Any]:
+    """Arrays come as tuples; they are stored as JSON, which has lists."""
+    if type(value) is not dict or not all(type(name) is str for name in value):
+        raise ValueError("changes are a map by names")
+    return {name: _plain(item) for name, item in value.items()}
+
+
+def _plain(value: Any, depth: int = 0) -> Any:
+    if depth > _DEPTH_MAX:
+        raise ValueError("a setting is nested too deep")
+    if type(value) is tuple:
+        return [_plain(item, depth + 1) for item in value]
+    if type(value) is dict and all(type(name) is str for name in value):
+        return {name: _plain(item, depth + 1) for name, item in value.items()}
+    if value is None or type(value) in (bool, int, str):
+        return value
+    raise ValueError(f"{type(value).__name__} is no value of a setting")
 
 
 def _integer(value: Any) -> int:

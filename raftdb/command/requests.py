@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from typing import Any
 
 from raftdb.base.errors import SessionError
 
@@ -184,4 +185,13 @@ class Verdict:
     """Otherwise it fails, everywhere."""
 
 
-Request = OpenSession | CloseSession | Execute | Commit | Outcome | Tick | Verdict
+@dataclass(frozen=True, slots=True)
+class Configure:
+    """Change settings of the cluster. Its reply is Results of one row: all settings, as JSON."""
+
+    stamp: Stamp
+    changes: dict[str, Any]
+    """Name to a plain value (text, integers, booleans, arrays, maps); None takes it away."""
+
+
+Request = OpenSession | CloseSession | Execute | Commit | Outcome | Tick | Verdict | Configure

@@ -27,6 +27,7 @@ from raftdb.machine import Machine, fingerprint
 from raftdb.node import (
     Comparison,
     DiskWatch,
+    Goals,
     Housekeeping,
     Identity,
     MachineCopies,
@@ -109,6 +110,10 @@ class Assembly:
         self._housekeeping = Housekeeping(
             self.replica, self.machine, self.journal, ports, config.checkpoint.wal_bytes
         )
+        self.goals = Goals(
+            self.replica, self.engine, self.machine, lambda: self.replica.identity.members, ports
+        )
+        self.replica.settings_asked = self.goals.ask
         self._archive = self._open_archive()
         self.listener = ClientListener(
             replica=self.replica, ports=ports, limits=config.limits, describe=self.describe
@@ -198,6 +203,7 @@ class Assembly:
         if self._archive is not None:
             self._archive.start()
         self.comparison.start()
+        self.goals.start()
         self.listener.open(self.config.client_listen, opened)
 
     def stop(self) -> None:
@@ -211,6 +217,7 @@ class Assembly:
         if self._archive is not None:
             self._archive.stop()
         self.comparison.stop()
+        self.goals.stop()
         self._verdicts.stop()
         self.listener.stop_accepting()
         self.listener.say_goodbye("this node is being stopped")
@@ -241,6 +248,7 @@ class Assembly:
         if self._archive is not None:
             self._archive.stop()
         self.comparison.stop()
+        self.goals.stop()
         self._verdicts.stop()
         self.listener.stop_accepting()
         self._close()
@@ -403,6 +411,7 @@ class Assembly:
             "disk_stalled": self.disk.stalled,
             "archive": [] if self._archive is None else self._archive.status(),
             **self.comparison.facts(),
+            **self.goals.facts(),
             "copy": self.engine.copies.status() if self.engine.copies is not None else None,
             **self._facts(),
         }

@@ -16,6 +16,7 @@ from raftdb.base.ids import Index
 from raftdb.command import (
     CloseSession,
     Commit,
+    Configure,
     Execute,
     Failed,
     Key,
@@ -38,7 +39,7 @@ from raftdb.command.requests import session_number
 from raftdb.machine import failures
 from raftdb.machine.content import ContentHasher
 from raftdb.machine.determinism import RequestClock, RequestFunctions
-from raftdb.machine.failures import StatementFailed
+from raftdb.machine.failures import StatementFailed, keeps_rows
 from raftdb.machine.format import MARK, PREFIX, RESULT_BYTES_MAX, SESSION_STEP_MS_MAX, TIME_MS_MAX
 from raftdb.machine.keys import Keys, too_old
 from raftdb.machine.layout import Run
@@ -49,6 +50,7 @@ from raftdb.machine.replay import Replay, TransactionLostError, sql_digest
 from raftdb.machine.rowhash import chain
 from raftdb.machine.samples import Samples
 from raftdb.machine.sessions import BURNED, Sessions
+from raftdb.machine.settings import Settings
 from raftdb.machine.sqltext import DML, leading_verb
 from raftdb.machine.statements import StatementRunner
 from raftdb.machine.stored import Progress, read_progress
@@ -112,6 +114,7 @@ class Applier:
         """Replies of an entry whose later request is held, by position."""
         self.sessions = Sessions(run, self._control)
         self.keys = Keys(run)
+        self.settings = Settings(run)
         self._content = ContentHasher(connection, run, hash_key)
         self.recursive_triggers = RecursiveTriggers(run)
         self._replay = Replay(
@@ -135,6 +138,7 @@ class Applier:
         self.recursive_triggers.take()
         self.sessions.load()
         self.keys.load()
+        self.settings.load()
         self._content.load()
 
     def _take_progress(self) -> None:
@@ -373,6 +377,8 @@ class Applier:
         self._content.committed()
         self.sessions.committed()
         self.keys.dirty = False
+        if self.settings.dirty:
+            self.settings.committed()
         self.progress = progress
         self._take_sample()
 
@@ -389,6 +395,8 @@ class Applier:
         self.sessions.revert()
         if self.keys.dirty:
             self.keys.load()
+        if self.settings.dirty:
+            self.settings.load()
         if self._schema_changed:
             self._content.load()
         else:
@@ -428,6 +436,8 @@ class Applier:
             reply = self._outcome(request)
         elif isinstance(request, OpenSession):
             reply = self._open_session(unit, request)
+        elif isinstance(request, Configure):
+            reply = self.settings.change(request)
         else:
             if isinstance(request, CloseSession):
                 sessions.close(request.session)
@@ -569,7 +579,9 @@ class Applier:
         failure = failures.translate(error)
         if not self._connection.in_transaction:
             raise TransactionLostError(encode_reply(Failed(failure, number)))
-        if isinstance(error, StatementFailed) and self._keeps_rows(request, error.cause):
+        if isinstance(error, StatementFailed) and keeps_rows(
+            request, error.cause, content, self._connection
+        ):
             failure.outcome = APPLIED
             if content.unknown_table:
                 self.schema_touched()
@@ -580,21 +592,3 @@ class Applier:
             self._control(_RELEASE)
             content.drop_request()
         return encode_reply(Failed(failure, number))
-
-    def _keeps_rows(self, request: Execute, cause: Exception) -> bool:
-        """Whether OR FAIL or RAISE(FAIL) left rows that stay, as they do in SQLite outside of a
-        transaction: only when the request is one statement, executed once."""
-        content, connection = self._content, self._connection
-        if (
-            not isinstance(cause, apsw.ConstraintError)
-            or len(request.statements) != 1
-            or len(request.statements[0].parameter_sets) != 1
-            or not content.changed_rows()
-            or connection.status(apsw.SQLITE_DBSTATUS_DEFERRED_FKS)[0]
-        ):
-            return False
-        if not content.mentions_fail and "FAIL" not in request.statements[0].sql.upper():
-            return False
-        # SQLite counts no change when it took the statement back. It also counts none when only
-        # triggers changed rows before one of them failed.
-        return connection.changes() > 0 or content.rows_remain()

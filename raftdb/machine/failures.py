@@ -5,6 +5,8 @@ The one place where result codes become raftdb's errors (https://www.sqlite.org/
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import apsw
 
 from raftdb.base.errors import (
@@ -18,6 +20,10 @@ from raftdb.base.errors import (
     ProgrammingError,
 )
 from raftdb.machine.format import MESSAGE_CHARACTERS_MAX
+
+if TYPE_CHECKING:
+    from raftdb.command import Execute
+    from raftdb.machine.content import ContentHasher
 
 _FATAL = (
     apsw.FullError,
@@ -208,3 +214,23 @@ def _cut(message: str) -> str:
     if len(message) <= MESSAGE_CHARACTERS_MAX:
         return message
     return message[:MESSAGE_CHARACTERS_MAX] + " …"
+
+
+def keeps_rows(
+    request: Execute, cause: Exception, content: ContentHasher, connection: apsw.Connection
+) -> bool:
+    """Whether OR FAIL or RAISE(FAIL) left rows that stay, as they do in SQLite outside of a
+    transaction: only when the request is one statement, executed once."""
+    if (
+        not isinstance(cause, apsw.ConstraintError)
+        or len(request.statements) != 1
+        or len(request.statements[0].parameter_sets) != 1
+        or not content.changed_rows()
+        or connection.status(apsw.SQLITE_DBSTATUS_DEFERRED_FKS)[0]
+    ):
+        return False
+    if not content.mentions_fail and "FAIL" not in request.statements[0].sql.upper():
+        return False
+    # SQLite counts no change when it took the statement back. It also counts none when only
+    # triggers changed rows before one of them failed.
+    return connection.changes() > 0 or content.rows_remain()

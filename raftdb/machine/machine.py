@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import apsw
@@ -168,7 +168,7 @@ class Machine:
             try:
                 meta = stored.read_meta(run_on(writer), path)
                 if meta.history != history:
-                    raise _other_history(path, meta.history, history)
+                    raise stored.other_history(path, meta.history, history)
                 machine = cls(path, writer, vfs, meta, limits, log, clock)
                 machine._copied = captures.copied_from(generation, files)
                 return machine
@@ -379,6 +379,12 @@ class Machine:
         return 0 < sequence <= self._applier.sessions.last_sequence(session)
 
     @property
+    def settings(self) -> Mapping[str, Any]:
+        """The cluster's settings as of the last commit: another object after each change. From any
+        thread."""
+        return self._applier.settings.current
+
+    @property
     def lineage(self) -> tuple[tuple[HistoryId, int], ...]:
         """Histories that this one continues, each with the highest number of its sessions that
         belong to this one's past: those are still good (rule S4)."""
@@ -553,14 +559,6 @@ class Machine:
             verify_content=verify_content,
             vfs_base=vfs_base,
         )
-
-
-def _other_history(path: str, found: HistoryId, wanted: HistoryId) -> ConfigError:
-    return ConfigError(
-        f"{path} belongs to history {found}, not {wanted}",
-        code="wrong_history",
-        hint="the directory is another cluster's, or was restored: check the path",
-    )
 
 
 def _found(path: str, history: HistoryId, vfs_base: str) -> None:

@@ -134,3 +134,12 @@ def _content_hash(
         sequences=sequences,
         results=progress.results,
     )
+
+
+def other_history(path: str, found: HistoryId, wanted: HistoryId) -> ConfigError:
+    """The error of a database that belongs elsewhere."""
+    return ConfigError(
+        f"{path} belongs to history {found}, not {wanted}",
+        code="wrong_history",
+        hint="the directory is another cluster's, or was restored: check the path",
+    )

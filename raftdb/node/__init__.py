@@ -14,6 +14,7 @@ from raftdb.node.calls import Answer, Done
 from raftdb.node.comparison import Comparison
 from raftdb.node.copying import MachineCopies
 from raftdb.node.diskwatch import DiskWatch
+from raftdb.node.goals import Goals
 from raftdb.node.housekeeping import Housekeeping
 from raftdb.node.identity import Identity
 from raftdb.node.reading import RETRY_AFTER_MS, busy_error
@@ -29,6 +30,7 @@ __all__ = [
     "Comparison",
     "DiskWatch",
     "Done",
+    "Goals",
     "Housekeeping",
     "Identity",
     "MachineCopies",

@@ -75,8 +75,13 @@ class Durable:
         self._own = own
         self._token = token
         self._levels: dict[Durability, InLocations] = {}
-        self.default = QUORUM
+        self.default_of: Callable[[], Durability] = lambda: QUORUM
+        """What the database's settings say."""
+
+    @property
+    def default(self) -> Durability:
         """Of the database: for requests that say nothing of it."""
+        return self.default_of()
 
     def wanted(self, text: str) -> Durability | None:
         """What a request waits for; None: nothing beyond the quorum. Raises InterfaceError."""

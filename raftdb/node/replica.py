@@ -6,7 +6,7 @@ call that took them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from raftdb.base.errors import (
@@ -108,6 +108,8 @@ class Replica:
             not_applied=self._not_applied,
         )
         self._reads_waiting = 0
+        self.settings_asked: Callable[[Mapping[str, Any], float, Done], None] | None = None
+        """Who declares and tells the cluster's settings."""
         self._writes = Congestion(ports.clock.monotonic_s, limits.queue_age_ms_max)
         self._refusal = refusal or _none
         self._draining = False
@@ -154,7 +156,7 @@ class Replica:
 
     def open_session(self, label: str, timeout_s: float, done: Done) -> None:
         """Open a session through the log (rule S2). The answer's body is an encoded Opened."""
-        request = OpenSession(self._stamp(), self._random.randbytes(16), label[:128])
+        request = OpenSession(self.stamp(), self._random.randbytes(16), label[:128])
         self.propose(encode_request(request), timeout_s, done)
 
     def close_session(self, session: SessionId, timeout_s: float, done: Done) -> None:
@@ -164,7 +166,7 @@ class Replica:
             self._executor.call_soon(done, None, refused)
             return
         self._verified.pop(session.number, None)
-        request = CloseSession(self._stamp(), session.number)
+        request = CloseSession(self.stamp(), session.number)
         self.propose(encode_request(request), timeout_s, done)
 
     def execute(
@@ -189,7 +191,7 @@ class Replica:
         try:
             payload = self._admission.encode(
                 Execute(
-                    self._stamp(), session.number, sequence, floor, statements, foreign_keys, key
+                    self.stamp(), session.number, sequence, floor, statements, foreign_keys, key
                 )
             )
         except Error as error:
@@ -216,7 +218,7 @@ class Replica:
             self._executor.call_soon(done, None, refused)
             return
         number = session.number if session is not None else 0
-        request = Outcome(self._stamp(), number, sequence, key)
+        request = Outcome(self.stamp(), number, sequence, key)
         payload = encode_request(request)
         # A question is answered however few can be reached; a success only when it is durable.
         self.propose_durably(payload, timeout_s, done, durability, refuse=False)
@@ -251,7 +253,7 @@ class Replica:
 
     def tick(self) -> None:
         """Move logged time (leader only), so that idle sessions end everywhere alike."""
-        self.propose(encode_request(Tick(self._stamp())), 5.0, _ignore)
+        self.propose(encode_request(Tick(self.stamp())), 5.0, _ignore)
 
     def query(
         self,
@@ -369,7 +371,8 @@ class Replica:
 
     # ---- proposals
 
-    def _stamp(self) -> Stamp:
+    def stamp(self) -> Stamp:
+        """Time and chance for one request."""
         return Stamp(self._clock.wall_ms(), self._random.randbytes(8))
 
     def propose(self, payload: bytes, timeout_s: float, done: Done) -> None:

@@ -230,6 +230,10 @@ def _problems(state: ClusterState) -> list[str]:
         days = node.certificate_days_left
         if days is not None and days < 30:
             found.append(f"the certificate of {node.node_id} expires in {days:.0f} days")
+    leader = next((node for node in state.nodes if node.node_id == state.leader), None)
+    survival = leader.facts.get("survival", {}) if leader is not None else {}
+    if survival.get("problem"):
+        found.append(str(survival["problem"]))
     for one in archives_of(state):
         if one["alarm"]:
             found.append(

@@ -38,6 +38,14 @@ def _await_durable(
     replica.await_durable(token, durability, timeout_s, done)
 
 
+def _settings(replica: Replica, arguments: Mapping[str, Any], timeout_s: float, done: Done) -> None:
+    """`changes`, `force`: declare the cluster's settings; without changes, tell them."""
+    if replica.settings_asked is None:
+        raise InterfaceError("this node keeps no settings")
+    replica.settings_asked(arguments, timeout_s, done)
+
+
 ASKS: Mapping[str, Ask] = {
     "await_durable": Ask(_await_durable, administers=False),
+    "settings": Ask(_settings, administers=True),
 }

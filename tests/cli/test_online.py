@@ -218,6 +218,42 @@ def test_leader_moves_where_it_is_told(cluster: Cluster, raftdb: Command) -> Non
     assert raftdb("leader", "move", "n9", "--dir", cluster.directory).code == 2
 
 
+def test_settings_and_topology(cluster: Cluster, raftdb: Command) -> None:
+    at = ("--dir", cluster.directory)
+    assert raftdb("cluster", "settings", "get", *at).out == "nothing is set\n"
+    done = raftdb("cluster", "settings", "set", "survive=region", *at)
+    assert done.code == 2, done
+    assert "[survival_goal]" in done.err
+    assert "without local (n1, n2, n3) 0 of 3" in done.err
+    assert raftdb("cluster", "settings", "set", "colour=red", *at).code == 2
+    assert raftdb("cluster", "settings", "set", "durability=locations=4@zone", *at).code == 2
+    done = raftdb("cluster", "settings", "set", "survive=zone", "durability=locations=2@zone", *at)
+    assert done.code == 0, done
+    assert done.out.splitlines() == ["durability = locations=2@zone", "survive = zone"]
+    drawn = raftdb("topology", *at)
+    assert drawn.code == 0, drawn
+    assert "goal survive=zone: kept" in drawn.out
+    facts = raftdb("topology", *at, "--json").json()
+    assert [place["name"] for place in facts["tree"][0]["places"]] == ["rack1", "rack2", "rack3"]
+    assert [one["survives"] for one in facts["losses"]["zone"]] == [True, True, True]
+    with cluster.connect() as db:
+        db.execute("CREATE TABLE placed(a)")
+        db.execute("INSERT INTO placed VALUES (1)", durability="locations=3@zone")
+        assert db.await_durable() > 0
+        with db.transaction():
+            db.execute("INSERT INTO placed VALUES (2)")
+    # What breaks the goal can be forced, and then the status says so.
+    done = raftdb("cluster", "settings", "set", "survive=region", "--force", *at, "--json")
+    assert "without local" in done.json()["problem"]
+    assert raftdb("topology", *at).code == 1
+    assert any(
+        "survive=region is not kept" in one
+        for one in raftdb("status", *at, "--json").json()["problems"]
+    )
+    for name in ("survive", "durability"):
+        assert raftdb("cluster", "settings", "unset", name, *at).code == 0
+
+
 def test_a_running_node_is_not_inspected_nor_started_twice(
     cluster: Cluster, raftdb: Command
 ) -> None:

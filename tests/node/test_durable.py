@@ -44,7 +44,7 @@ def test_a_success_waits_until_enough_locations_have_it(bench: Bench) -> None:
 def test_the_databases_default_holds_for_who_says_nothing_and_a_request_may_ask_for_less(
     bench: Bench,
 ) -> None:
-    bench.replica.durable.default = parse_durability("locations=2")
+    bench.replica.durable.default_of = lambda: parse_durability("locations=2")
     bench.execute()
     applied(bench, 60)
     assert bench.answers == []
