@@ -1,0 +1,144 @@
+"""Real nodes behind toxiproxy, faults by seed, judged like the simulation.
+
+python -m chaos --minutes 10 --seed 7          rounds of a mix of workloads under drawn faults
+python -m chaos --seed 7 --faults kill,split   one round, of these faults
+python -m chaos --workload bank --nodes 5      one round, of this workload
+python -m chaos matrix --slice 12              a slice of workload x fault x {3, 5} nodes
+python -m chaos failover --kills 200 --svg docs/failover.svg
+python -m chaos list                           faults and workloads
+
+Exit code 0: every promise was kept; 4: one was broken; 2: usage, or something is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from chaos import failover, matrix, report
+from chaos.faults import FAULTS
+from chaos.run import Plan, Round, run_rounds
+from raftdb.base.errors import ConfigError
+from raftdb.runtime.clock import RealClock
+from tests.workloads import WORKLOADS, Record, write_history
+
+ROUND_S = 20.0
+SLICE = 10
+BROKEN, USAGE = 4, 2
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    main = argparse.ArgumentParser(
+        prog="python -m chaos", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    main.add_argument("--seed", default="1", help="decides workloads, faults and their times")
+    main.add_argument(
+        "--minutes", type=float, default=0.0, help="go on with rounds for so long (0: one round)"
+    )
+    main.add_argument("--round", type=float, default=ROUND_S, help="seconds of faults in a round")
+    main.add_argument("--nodes", type=int, choices=(3, 5), default=3)
+    main.add_argument("--workload", choices=[kind.name for kind in WORKLOADS])
+    main.add_argument("--faults", help="separated by commas; default: four of all, by the seed")
+    _outputs(main)
+    commands = main.add_subparsers(dest="command", metavar="")
+    grid = commands.add_parser("matrix", help="a slice of workload x fault x nodes")
+    grid.add_argument("--slice", type=int, default=0, help="which; count it up to see all")
+    grid.add_argument("--size", type=int, default=SLICE, help="cells in a slice")
+    grid.add_argument("--seed", default="1")
+    grid.add_argument("--round", type=float, default=matrix.CELL_S, help="seconds in each cell")
+    _outputs(grid)
+    failover.add_arguments(commands.add_parser("failover", help=failover.__doc__))
+    commands.add_parser("list", help="faults and workloads")
+    return main
+
+
+def _outputs(one: argparse.ArgumentParser) -> None:
+    one.add_argument("--history", type=Path, help="write all operations there, one JSON line each")
+    one.add_argument("--dir", type=Path, help="work there, and leave everything behind")
+    one.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns the exit code."""
+    options = parser().parse_args(arguments)
+    try:
+        if options.command == "failover":
+            return failover.run(options)
+        if options.command == "list":
+            return _list()
+        return _matrix(options) if options.command == "matrix" else _rounds(options)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USAGE
+
+
+def _list() -> int:
+    for name, kind in FAULTS.items():
+        print(f"{name:<16} {(kind.__doc__ or '').splitlines()[0]}")
+    print("workloads:", ", ".join(kind.name for kind in WORKLOADS))
+    return 0
+
+
+def _faults_of(options: argparse.Namespace, seed: str) -> tuple[str, ...]:
+    if options.faults is None:
+        return tuple(sorted(random.Random(f"{seed} kinds").sample(sorted(FAULTS), 4)))
+    chosen = tuple(name.strip() for name in options.faults.split(",") if name.strip())
+    for name in chosen:
+        if name not in FAULTS:
+            raise ConfigError(f"there is no fault {name!r}", hint="there are " + ", ".join(FAULTS))
+    return chosen
+
+
+def _rounds(options: argparse.Namespace) -> int:
+    clock = RealClock()
+    end_s = clock.monotonic_s() + 60 * options.minutes
+    count = max(1, int(60 * options.minutes / (options.round + 4)))
+    plans = []
+    for number in range(count):
+        seed = options.seed if number == 0 else f"{options.seed}.{number}"
+        plans.append(Plan(seed, options.workload, _faults_of(options, seed), options.round))
+    late = (lambda: clock.monotonic_s() > end_s) if options.minutes else (lambda: False)
+    rounds, history, missing = run_rounds(
+        plans, options.nodes, _say(options), directory=options.dir, late=late
+    )
+    return _finish(options, rounds, history, missing)
+
+
+def _matrix(options: argparse.Namespace) -> int:
+    chosen = matrix.slice_of(options.slice, options.size)
+    rounds: list[Round] = []
+    history: list[Record] = []
+    missing: list[str] = []
+    for nodes, plans in matrix.plans_of(chosen, options.seed, options.round).items():
+        directory = None if options.dir is None else options.dir / f"{nodes}-nodes"
+        found = run_rounds(plans, nodes, _say(options), directory=directory)
+        rounds += found[0]
+        history += found[1]
+        missing += [text for text in found[2] if text not in missing]
+    return _finish(options, rounds, history, missing)
+
+
+def _say(options: argparse.Namespace) -> Callable[[str], None]:
+    target = sys.stderr if options.json else sys.stdout
+    return lambda text: print(text, file=target, flush=True)
+
+
+def _finish(
+    options: argparse.Namespace, rounds: list[Round], history: list[Record], missing: list[str]
+) -> int:
+    if options.history is not None:
+        write_history(history, options.history)
+    if options.json:
+        print(json.dumps(report.as_dict(rounds, missing), indent=2))
+    else:
+        report.show(rounds, missing)
+    return BROKEN if any(one.broken for one in rounds) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,199 @@
+"""A cluster of processes, every path of which runs through toxiproxy.
+
+Each node has routes to the others through proxies of its own, and clients reach it by another one.
+Who watches and judges goes to the node itself, past the proxies.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import struct
+import subprocess
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from chaos.links import CLIENTS, Links
+from raftdb.base.errors import Error, OperationalError
+from raftdb.base.ids import Address, parse_location
+from raftdb.base.ports import Clock
+from raftdb.client import Connection, connect
+from raftdb.drill.cluster import LOCATIONS, DrillCluster
+from raftdb.ops.found import found_cluster, local_members
+from raftdb.ops.ports import free_ports
+from raftdb.ops.target import read_client_file
+from raftdb.runtime.files import RealFiles
+from raftdb.runtime.random import RealRandom
+
+SHIM = Path(__file__).parent / "clock_shim"
+SMALL_DISK_BYTES = 96 << 20
+
+
+class ChaosCluster(DrillCluster):
+    """Founded and proxied; `archive` is a directory of its own."""
+
+    def __init__(self, home: Path, clock: Clock, nodes: int, links: Links) -> None:
+        directory = home / "cluster"
+        self.home = home
+        self.links = links
+        self.archive = home / "archive"
+        self.archive.mkdir(parents=True)
+        first = free_ports(2 * nodes + nodes * nodes)
+        real = local_members(nodes, first)
+        proxies = iter(range(first + 2 * nodes, first + 2 * nodes + nodes * nodes))
+        self._direct = {str(one.node_id): one.client_address for one in real}
+        members = []
+        for member, location in zip(real, LOCATIONS[nodes], strict=True):
+            port = next(proxies)
+            links.make(CLIENTS, member.node_id, port, str(member.client_address))
+            members.append(
+                replace(
+                    member,
+                    location=parse_location(location),
+                    client_address=Address("127.0.0.1", port),
+                )
+            )
+        found_cluster(directory, members, RealFiles(), RealRandom(), clock)
+        super().__init__(directory, clock)
+        self.rest = threading.Event()
+        self._small: set[str] = set()
+        self.stopped: set[str] = set()
+        """Nodes that the runner has taken down itself, or whose end it expects."""
+        for member in real:
+            routes = []
+            for other in real:
+                if other is not member:
+                    port = next(proxies)
+                    links.make(member.node_id, other.node_id, port, str(other.peer_address))
+                    routes.append(f"{other.node_id}=127.0.0.1:{port}")
+            node = self.node(member.node_id)
+            node.settings = (
+                f"client_listen={member.client_address}",
+                f"routes={' '.join(routes)}",
+                f"archive.destinations={self.archive.as_uri()}",
+            )
+            assert node.environ is not None
+            node.environ |= {
+                "PYTHONPATH": os.pathsep.join(
+                    filter(None, [str(SHIM), os.environ.get("PYTHONPATH")])
+                ),
+                "CHAOS_CLOCK": str(self._clock_file(member.node_id)),
+            }
+            self.move_clock(member.node_id, 0)
+
+    def connect_to(self, node_id: str, **options: Any) -> Connection:
+        """To one node, past the proxies; reads are local."""
+        target = read_client_file(self.directory / "client" / "client.toml")
+        settings = {"pin": True, "read": "local", "timeout": 5.0, **options}
+        return connect(f"raftdb://{self._direct[node_id]}/", **{**target.options, **settings})
+
+    # ---- processes
+
+    def take_down(self, *node_ids: str) -> None:
+        """SIGKILL, expected."""
+        self.stopped |= set(node_ids)
+        self.kill(*node_ids)
+
+    def bring_up(self, *node_ids: str) -> None:
+        """Start again what is down."""
+        for name in node_ids:
+            if not self.node(name).running:
+                self.start(name)
+            self.stopped.discard(name)
+
+    def pause(self, node_id: str, paused: bool) -> None:
+        """SIGSTOP, or SIGCONT."""
+        pid = self.node(node_id).pid
+        if pid is not None and self.node(node_id).running:
+            os.kill(pid, signal.SIGSTOP if paused else signal.SIGCONT)
+
+    def ended(self) -> list[str]:
+        """Nodes whose process ended by itself, with how."""
+        found = []
+        for name in self.node_ids:
+            node = self.node(name)
+            if name not in self.stopped and node.process is not None and not node.running:
+                found.append(f"{name} ended with exit code {node.process.returncode}")
+        return found
+
+    def wait_for(self, what: str, check: Callable[[], Any], timeout_s: float = 60.0) -> Any:
+        """As in a drill; a node that ends by itself is a failure here too, unless expected."""
+        deadline_s = self._clock.monotonic_s() + timeout_s
+        last: object = None
+        while self._clock.monotonic_s() < deadline_s:
+            try:
+                last = check()
+                if last:
+                    return last
+            except Error as error:
+                last = error
+            if ended := self.ended():
+                raise OperationalError(f"{ended[0]} while waiting for {what}\n{self.logs()}")
+            self.rest.wait(0.05)
+        raise OperationalError(f"{what} did not happen within {timeout_s:g} s (last: {last!r})")
+
+    # ---- clock
+
+    def _clock_file(self, node_id: str) -> Path:
+        return self.home / f"{node_id}.clock"
+
+    def move_clock(self, node_id: str, seconds: int) -> None:
+        """Its wall clock is that far off from now on."""
+        path = self._clock_file(node_id)
+        # Written in place: the node has it mapped.
+        with path.open("r+b" if path.exists() else "wb", buffering=0) as file:
+            file.write(struct.pack("<q", seconds * 1_000_000_000))
+
+    # ---- a small disk
+
+    def small_disk(self, node_id: str) -> str:
+        """Put a node's data on a file system of its own, of some megabytes, before it first
+        starts. Returns why that cannot be, or nothing."""
+        data = self.directory / node_id / "data"
+        aside = data.with_name("data.aside")
+        data.rename(aside)
+        data.mkdir()
+        options = ["mount", "-t", "tmpfs", "-o", f"size={SMALL_DISK_BYTES}", "tmpfs", str(data)]
+        try:
+            done = subprocess.run(options, capture_output=True, text=True, check=False)
+            problem = done.stderr.strip() if done.returncode else ""
+        except OSError as error:
+            problem = str(error)
+        if problem:
+            data.rmdir()
+            aside.rename(data)
+            return f"no file system of its own can be mounted: {problem}"
+        self._small.add(node_id)
+        for one in sorted(aside.iterdir()):
+            subprocess.run(["cp", "-a", str(one), str(data)], check=True)
+        return ""
+
+    @property
+    def small(self) -> list[str]:
+        """Nodes on small disks."""
+        return sorted(self._small)
+
+    def fill_disk(self, node_id: str, full: bool) -> None:
+        """Take all room that is left on a small disk, or give it back."""
+        filler = self.directory / node_id / "data" / "filler"
+        if not full:
+            filler.unlink(missing_ok=True)
+            return
+        with filler.open("wb", buffering=0) as file:
+            try:
+                while True:
+                    file.write(bytes(1 << 16))
+            except OSError:
+                return
+
+    def close(self) -> None:
+        """Kill and unmount."""
+        for name in self.node_ids:
+            self.pause(name, paused=False)
+        self.kill()
+        while self._small:
+            name = self._small.pop()
+            subprocess.run(["umount", "-l", str(self.directory / name / "data")], check=False)

@@ -1,0 +1,123 @@
+"""What is decided before anything runs: slices, seeds, commands, pictures."""
+
+from __future__ import annotations
+
+import os
+import struct
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+
+from chaos import matrix, report
+from chaos.__main__ import _faults_of, main, parser
+from chaos.cluster import SHIM
+from chaos.failover import WAYS, Way, picture
+from chaos.faults import FAULTS
+from chaos.links import BLOCK, Links, both_ways, latency
+from chaos.run import Plan, Round
+from chaos.traffic import silence_s
+
+
+def test_slices_go_around_the_whole_matrix() -> None:
+    everything = matrix.cells()
+    assert len(everything) == len(set(everything)) == 2 * 7 * len(FAULTS)
+    seen = [cell for number in range(len(everything)) for cell in matrix.slice_of(number, 10)]
+    assert set(seen) == set(everything)
+    assert matrix.slice_of(3, 10) == matrix.slice_of(3 + len(everything), 10)
+    assert len(matrix.slice_of(0, 10**6)) == len(everything)
+
+
+def test_a_slice_has_rounds_on_clusters_of_both_sizes() -> None:
+    chosen = matrix.slice_of(0, 40)
+    plans = matrix.plans_of(chosen, "s", 5.0)
+    assert sorted(plans) == [3, 5]
+    assert sum(map(len, plans.values())) == 40
+
+
+def test_the_seed_decides_the_kinds_of_faults() -> None:
+    options = parser().parse_args([])
+    assert _faults_of(options, "7") == _faults_of(options, "7")
+    assert len({_faults_of(options, str(seed)) for seed in range(20)}) > 10
+    assert main(["--faults", "kill,nonsense"]) == 2
+
+
+def test_a_failure_names_its_command() -> None:
+    one = Round(Plan("7.3", "bank", ("kill", "split"), 20.0), 5)
+    words = report.command(one).split()
+    options = parser().parse_args(words[3:])
+    assert (options.seed, options.nodes, options.workload) == ("7.3", 5, "bank")
+    assert _faults_of(options, "7.3") == ("kill", "split")
+    one.broken.append("lost")
+    assert report.as_dict([one], [])["verdict"] == "broken"
+
+
+class FakeApi:
+    """Remembers what toxiproxy would be told."""
+
+    def __init__(self) -> None:
+        self.toxics: set[tuple[str, str]] = set()
+
+    def create(self, *, upstream: str, name: str, listen: str) -> FakeProxy:
+        return FakeProxy(self, name)
+
+
+class FakeProxy:
+    def __init__(self, api: FakeApi, name: str) -> None:
+        self._api, self._name = api, name
+
+    def add_toxic(self, *, name: str, **_: object) -> None:
+        assert (self._name, name) not in self._api.toxics
+        self._api.toxics.add((self._name, name))
+
+    def destroy_toxic(self, name: str) -> None:
+        self._api.toxics.remove((self._name, name))
+
+
+def test_each_direction_of_a_pair_is_cut_in_both_of_its_proxies() -> None:
+    api = FakeApi()
+    links = Links(api)
+    links.make("a", "b", 1, "x")
+    links.make("b", "a", 2, "x")
+    links.make("clients", "a", 3, "x")
+    links.cut([("a", "b")])
+    assert api.toxics == {("a-b", "timeout_upstream"), ("b-a", "timeout_downstream")}
+    links.cut([("a", "b")])
+    links.put("a", "b", latency(5))
+    links.mend([("a", "b")])
+    assert api.toxics == {("a-b", "latency_upstream"), ("b-a", "latency_downstream")}
+    links.cut(both_ways([("clients", "a")]))
+    links.heal()
+    assert api.toxics == set()
+    assert str(BLOCK) == "timeout(timeout 0)"
+
+
+@pytest.mark.parametrize("seconds", [0, -86_400])
+def test_the_clock_shim_moves_the_wall_clock_alone(tmp_path: Path, seconds: int) -> None:
+    path = tmp_path / "clock"
+    path.write_bytes(struct.pack("<q", seconds * 1_000_000_000))
+    code = "import time; print(time.time_ns() // 10**9, time.monotonic())"
+    env = {**os.environ, "PYTHONPATH": str(SHIM), "CHAOS_CLOCK": str(path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+    )
+    wall, monotonic = done.stdout.split()
+    assert abs(int(wall) - time.time() - seconds) < 60
+    assert abs(float(monotonic) - time.monotonic()) < 60
+
+
+def test_silence() -> None:
+    assert silence_s([1.0, 1.5, 4.0], 0.5, 4.5) == 2.5
+    assert silence_s([], 0.0, 2.0) == 2.0
+
+
+def test_the_picture_has_a_dot_for_each_loss() -> None:
+    ways = [Way(name, [0.1 * n for n in range(1, 9)]) for name in WAYS]
+    shapes = ElementTree.fromstring(picture(ways, 100))
+    dots = [one for one in shapes if one.tag.endswith("circle")]
+    assert len(dots) == 8 * len(WAYS)
+    assert ways[0].as_dict()["max_ms"] == 800
+    ElementTree.fromstring(picture([Way("kill")]))
