@@ -59,9 +59,9 @@ FAREWELL_S = 0.2
 STALL_S = 1.0
 """A node that takes nothing of what we send for so long has stopped."""
 QUARANTINE_REST_S = 5.0
-TOO_FEW = "too_few_locations"
-"""The code of a write that is refused while fewer locations can be reached than it is to wait for:
-tried until the deadline, and then it is the error."""
+UNMET = ("too_few_locations", "archive_unreachable")
+"""Codes of a write that is refused while what it is to wait for cannot be reached: tried until the
+deadline, and then it is the error."""
 
 _PERMANENT_CODES = frozenset(("wrong_cluster", "wrong_history", "version"))
 
@@ -164,7 +164,7 @@ class Courier:
                 call.unsure = was_unsure
             if not self._try_again(peer, error):
                 return answered
-            call.refused = error if error.code == TOO_FEW else None
+            call.refused = error if error.code in UNMET else None
             if choose is not self._choose_leader and isinstance(
                 error, NotLeaderError | UnavailableError
             ):

@@ -314,6 +314,7 @@ class Assembly:
         service.progress.tell = self.engine.tell
         service.progress.moved = self.engine.durability_moved
         service.hurried = self._hasten
+        self.replica.durable.archive = service.progress
         self.comparison.on_agreed = service.poke
         return service
 

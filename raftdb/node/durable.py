@@ -1,8 +1,8 @@
-"""Replies that wait for more than the quorum: in which locations is it on disk? (Rule C3.)
+"""Replies that wait for more than the quorum: for locations, for the archive. (Rules C3, A1.)
 
 Everything here runs on the loop, and only for requests that ask for it, or in a database whose
-default does. What is waited for is known to the leader: its own disk, and what the others
-acknowledged in its term.
+default does. What is waited for is known to the leader: its own disk, what the others acknowledged
+in its term, and how far the nodes that upload say that the archive is.
 """
 
 from __future__ import annotations
@@ -22,13 +22,15 @@ from raftdb.base.errors import (
 )
 from raftdb.base.locations import durable_places, durable_upto, place_of, places
 from raftdb.command import Failed, decode_reply, is_failure
-from raftdb.consensus.port import EnginePort, Member, Waiting
+from raftdb.consensus.port import DurabilityLevel, EnginePort, Member, Waiting
 from raftdb.node.calls import Answer
 
 PENDING = "durability_pending"
 """Committed and applied, and not yet in as many locations as were asked for."""
 TOO_FEW = "too_few_locations"
 """Not applied: fewer locations are reachable than were asked for."""
+ARCHIVE_AWAY = "archive_unreachable"
+"""Not applied: fewer destinations of the archive answer than were asked for."""
 RETRY_AFTER_MS = 200
 EARLY_SHARE = 0.2
 EARLY_S_MAX = 0.5
@@ -44,6 +46,47 @@ class Call(Protocol):
     wait: Waiting | None
 
     def end(self, answer: Answer | None, error: Error | None) -> None: ...
+
+
+class Archiving(Protocol):
+    """How far the archive is, as this node knows."""
+
+    @property
+    def count(self) -> int:
+        """How many destinations there are."""
+
+    def answering(self) -> int:
+        """How many of them answer."""
+
+    def upto(self, count: int) -> int:
+        """Up to which index a restore from so many destinations would find all."""
+
+    def want(self, index: int) -> None:
+        """Somebody waits for that index."""
+
+
+class InArchive:
+    """A DurabilityLevel: a restore from so many destinations would find it (rule A1)."""
+
+    def __init__(self, count: int, archive: Callable[[], Archiving | None]) -> None:
+        self._count = count
+        self._archive = archive
+
+    def upto(self, _durable: Mapping[str, int]) -> int:
+        """See DurabilityLevel."""
+        archive = self._archive()
+        return 0 if archive is None else archive.upto(self._count)
+
+
+class All:
+    """A DurabilityLevel: each of several."""
+
+    def __init__(self, levels: Sequence[DurabilityLevel]) -> None:
+        self._levels = levels
+
+    def upto(self, durable: Mapping[str, int]) -> int:
+        """See DurabilityLevel."""
+        return min(level.upto(durable) for level in self._levels)
 
 
 class InLocations:
@@ -74,7 +117,9 @@ class Durable:
         self._voters = voters
         self._own = own
         self._token = token
-        self._levels: dict[Durability, InLocations] = {}
+        self._levels: dict[Durability, DurabilityLevel] = {}
+        self.archive: Archiving | None = None
+        """Set by whoever has one."""
         self.default_of: Callable[[], Durability] = lambda: QUORUM
         """What the database's settings say."""
 
@@ -94,7 +139,35 @@ class Durable:
         return None if found.is_plain else found
 
     def refusal(self, wanted: Durability) -> Error | None:
-        """Why such a write is not taken: too few locations there are, or can be reached now."""
+        """Why such a write is not taken: what it waits for there is not, or not now."""
+        refused = self._too_few(wanted) if wanted.locations else None
+        return refused or (self._unarchived(wanted) if wanted.archive else None)
+
+    def _unarchived(self, wanted: Durability) -> Error | None:
+        count = 0 if self.archive is None else self.archive.count
+        if self.archive is None or count < wanted.archive:
+            return InterfaceError(
+                f"{wanted} cannot be met: the archive has {count} destinations",
+                code="archive_impossible",
+                hint="set archive.destinations on all nodes, or ask for less",
+            )
+        answering = self.archive.answering()
+        if answering >= wanted.archive:
+            return None
+        return UnavailableError(
+            f"{wanted} cannot be met now: {answering} of the archive's {count} destinations answer",
+            code=ARCHIVE_AWAY,
+            hint="nothing was applied: try again when they are back (raftdb status), or ask for"
+            " less",
+            detail={
+                "answering": answering,
+                "wanted": wanted.archive,
+                "retry_after_ms": RETRY_AFTER_MS,
+            },
+        )
+
+    def _too_few(self, wanted: Durability) -> Error | None:
+        """Too few locations there are, or can be reached now."""
         voters = self._voters()
         there = places(voters, wanted.level)
         if len(there) < wanted.locations:
@@ -147,6 +220,8 @@ class Durable:
             else:
                 call.end(None, _leader_lost(wanted, reason))
 
+        if wanted.archive and self.archive is not None:
+            self.archive.want(index)
         call.late = lambda _timeout_s: self.pending(wanted, index)
         call.wait = self._engine.when_durable(index, self._level(wanted), reached)
 
@@ -164,7 +239,7 @@ class Durable:
         return dict(sorted(found.items()))
 
     def pending(self, wanted: Durability, index: int) -> Error:
-        """Committed, in k of N locations so far."""
+        """Committed, in k of N locations so far, or not archived yet."""
         reached = self.reached(wanted.level, index)
         detail: dict[str, Any] = {
             "token": self._token(index),
@@ -173,9 +248,17 @@ class Durable:
             "wanted": wanted.locations,
             "index": index,
         }
+        said = []
+        if wanted.locations:
+            said.append(
+                f"in {len(reached)} of {wanted.locations} {wanted.level}s so far"
+                f" ({', '.join(reached)})"
+            )
+        if wanted.archive and self.archive is not None:
+            detail["archived_index"] = archived = self.archive.upto(wanted.archive)
+            said.append("archived" if archived >= index else "not archived yet")
         return OperationalError(
-            f"committed, in {len(reached)} of {wanted.locations} {wanted.level}s so far"
-            f" ({', '.join(reached)})",
+            f"committed, {', '.join(said)}",
             code=PENDING,
             outcome=APPLIED,
             hint="it is applied and will not be lost with a minority; await_durable(error) waits"
@@ -183,12 +266,20 @@ class Durable:
             detail=detail,
         )
 
-    def _level(self, wanted: Durability) -> InLocations:
+    def _level(self, wanted: Durability) -> DurabilityLevel:
         found = self._levels.get(wanted)
         if found is None:
-            # Few: LOCATIONS_MAX times two levels at most.
-            found = self._levels[wanted] = InLocations(wanted, self._voters)
+            # Few: all that can be written is LOCATIONS_MAX * 2 * ARCHIVES_MAX.
+            found = self._levels[wanted] = self._make_level(wanted)
         return found
+
+    def _make_level(self, wanted: Durability) -> DurabilityLevel:
+        levels: list[DurabilityLevel] = []
+        if wanted.locations:
+            levels.append(InLocations(wanted, self._voters))
+        if wanted.archive:
+            levels.append(InArchive(wanted.archive, lambda: self.archive))
+        return levels[0] if len(levels) == 1 else All(levels)
 
 
 def _leader_lost(wanted: Durability, reason: str) -> Error:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from raftdb.base.durability import parse_durability
-from raftdb.base.errors import IntegrityError, InterfaceError
+from raftdb.base.errors import ConfigError, IntegrityError, InterfaceError
 from raftdb.base.ids import Index
 from raftdb.command import Failed, ReadToken, Results, StatementResult, encode_reply
 from raftdb.consensus.port import Applied
@@ -152,3 +152,76 @@ def test_a_failure_that_changed_nothing_waits_for_nothing(bench: Bench) -> None:
     kept = encode_reply(Failed(IntegrityError("UNIQUE", outcome="applied"), 0))
     applied(bench, 61, kept)
     assert len(bench.answers) == 1, "OR FAIL: its rows stay"
+
+
+class Archive:
+    """How far it is, as told by the test."""
+
+    def __init__(self, count: int = 2) -> None:
+        self.count = count
+        self.answers = count
+        self.at = [0] * count
+        self.wanted: list[int] = []
+
+    def answering(self) -> int:
+        return self.answers
+
+    def upto(self, count: int) -> int:
+        return sorted(self.at, reverse=True)[count - 1]
+
+    def want(self, index: int) -> None:
+        self.wanted.append(index)
+
+
+def test_a_success_waits_until_the_archive_has_it(bench: Bench) -> None:
+    archive = bench.replica.durable.archive = Archive()
+    bench.execute(durability="archive")
+    bench.execute(2, durability="archive=2,locations=2")
+    applied(bench, 61)
+    applied(bench, 60)
+    assert archive.wanted == [61, 60]
+    archive.at = [60, 59]
+    bench.engine.acknowledge(n2=61)
+    assert bench.answers == [Answer(REPLY, 60)]
+    archive.at = [60, 61]
+    bench.engine.acknowledge(n1=61)
+    assert len(bench.answers) == 1
+    archive.at = [61, 61]
+    bench.engine.acknowledge(n2=61)
+    assert len(bench.answers) == 2
+
+
+def test_an_archive_that_is_away_refuses_up_front_and_late_is_said(bench: Bench) -> None:
+    bench.execute(durability="archive")
+    assert (bench.answers[-1].code, bench.answers[-1].retryable) == ("archive_impossible", False)
+    archive = bench.replica.durable.archive = Archive()
+    archive.answers = 1
+    bench.execute(2, durability="archive=2")
+    error = bench.answers[-1]
+    assert (error.code, error.retryable, error.outcome) == (
+        "archive_unreachable",
+        True,
+        "not_applied",
+    )
+    assert bench.engine.proposals == []
+    bench.execute(3, durability="archive")
+    applied(bench, 60)
+    bench.loop.pass_time(5.0)
+    late = bench.answers[-1]
+    assert (late.code, late.outcome) == ("durability_pending", "applied")
+    assert "not archived yet" in late.message
+    assert late.detail["archived_index"] == 0
+    bench.replica.await_durable(late.detail["token"], "archive", 5.0, bench.done)
+    bench.engine.apply(60)
+    bench.loop.run()
+    archive.at = [60, 0]
+    bench.engine.acknowledge(n2=1)
+    assert bench.answers[-1] == Answer({"index": 60}, 60)
+
+
+def test_levels_as_text() -> None:
+    for text in ("quorum", "archive", "archive=2", "locations=2,archive", "locations=3@zone"):
+        assert str(parse_durability(text)) == text
+    for text in ("archive=0", "archive=5", "archive,archive", "archive,", "tape", "quorum,archive"):
+        with pytest.raises(ConfigError):
+            parse_durability(text)
