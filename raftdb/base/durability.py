@@ -6,7 +6,7 @@
     archive             a restore from a destination of the archive would find it
     archive=2           from each of 2 destinations
 
-A level is a list of conditions, joined by commas: `locations=2,archive`. All of them are waited for.
+A level is a list of conditions, joined by commas: `locations=2,archive`. All of them hold.
 """
 
 from __future__ import annotations
