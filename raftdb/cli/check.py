@@ -68,7 +68,7 @@ def _show(report: CheckReport) -> None:
     for table, nodes in report.differing.items():
         click.echo(f"table {table} differs on {', '.join(nodes)}")
     if report.index == 0:
-        click.echo("the nodes never stood at one index: too many writes, try again")
+        click.echo("the nodes could not be asked about one index: too many writes, try again")
     elif report.diverged:
         click.echo(f"DIVERGED: {', '.join(report.diverged)}")
     elif report.complete:

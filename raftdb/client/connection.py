@@ -188,12 +188,14 @@ class Connection(Transactions):
         return self._run(self._core.ping(timeout_s=with_timeout(self.options, timeout)))
 
     def content_hash(
-        self, index: int | None = None, *, timeout: float | None = None
+        self, index: int | None = None, *, timeout: float | None = None, exact: bool = False
     ) -> dict[str, Any]:
         """The content hash of the preferred (else the first given) node, once `index` is applied
-        there. Equal content, equal hash: on whatever node."""
+        there. Equal content, equal hash: on whatever node. `exact`: of the first index from that
+        one on at which all nodes can tell it, however much is written; such hashes are only
+        compared with each other."""
         timeout_s = with_timeout(self.options, timeout)
-        return self._run(self._core.content_hash(index, timeout_s=timeout_s))
+        return self._run(self._core.content_hash(index, timeout_s=timeout_s, exact=exact))
 
     def ask(
         self, what: str, /, *, timeout: float | None = None, **arguments: Any

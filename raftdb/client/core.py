@@ -472,11 +472,14 @@ class Core:
             raise answered.error
         return answered.peer.node_id
 
-    def content_hash(self, index: int | None, *, timeout_s: float) -> Steps[dict[str, Any]]:
+    def content_hash(
+        self, index: int | None, *, timeout_s: float, exact: bool = False
+    ) -> Steps[dict[str, Any]]:
         """Content hash of the preferred (else the first given) node, once `index` is applied."""
         call = self.courier.call(timeout_s)
         answered = yield from self.courier.ask_any(
-            lambda peer, timeout_ms: (ContentHash(peer.request_id(), index, timeout_ms),), call
+            lambda peer, timeout_ms: (ContentHash(peer.request_id(), index, timeout_ms, exact),),
+            call,
         )
         return _info(answered)
 

@@ -16,13 +16,14 @@ from raftdb.machine.inspect import DatabaseReport, SessionReport, TableReport, i
 from raftdb.machine.machine import Machine
 from raftdb.machine.readers import QueryStop
 from raftdb.machine.rowhash import ContentHash
-from raftdb.machine.samples import Sample
+from raftdb.machine.samples import MARK_EVERY, Sample
 from raftdb.machine.streams import RowStream, cursor_gone
 from raftdb.machine.workspace import Executed, Workspace
 
 __all__ = [
     "CAPTURE_FILE",
     "DATABASE_FILE",
+    "MARK_EVERY",
     "PAGE_BYTES",
     "Capture",
     "CaptureJob",

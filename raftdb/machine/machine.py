@@ -50,7 +50,6 @@ from raftdb.machine.workspace import Workspace, Workspaces
 
 _MANY = 1 << 62
 
-
 BRIEF_S = 0.02
 """The longest that `apply_briefly` may keep its thread (the node's loop), by intention."""
 BRIEF_REQUESTS_MAX = 256
@@ -410,6 +409,10 @@ class Machine:
     def sample_at(self, index: int) -> Sample | None:
         """The digest of the commit at that index, while it is kept. From any thread."""
         return self._applier.samples.at(index)
+
+    def want_sample(self, index: int) -> int:
+        """As Samples.want. From any thread."""
+        return self._applier.samples.want(index)
 
     def last_sample(self) -> Sample | None:
         """The digest of the last commit. From any thread."""

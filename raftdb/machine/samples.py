@@ -16,6 +16,8 @@ from raftdb.base.ids import Index
 
 MARK_EVERY = 64
 """All replicas commit at the indexes that this divides."""
+WANTED_MAX = 64
+"""Marks whose tables' sums somebody has asked for in advance; the lowest are forgotten first."""
 RECENT_MAX = 256
 MARKS_MAX = 1_024
 
@@ -41,12 +43,14 @@ class Samples:
         self._lock = threading.Lock()
         self._recent: OrderedDict[int, Sample] = OrderedDict()
         self._marks: OrderedDict[int, Sample] = OrderedDict()
+        self._wanted: set[int] = set()
         self.detailed = False
         """Keep the tables' sums too, at each commit."""
 
     def add(self, index: Index, content: int, results: bytes) -> None:
         """All of entry `index` is committed."""
-        tables = self._tables() if self.detailed else None
+        wanted = self.detailed or (self._wanted and index in self._wanted)
+        tables = self._tables() if wanted else None
         sample = Sample(index, content.to_bytes(16, "little"), results, tables)
         with self._lock:
             recent = self._recent
@@ -64,6 +68,14 @@ class Samples:
             if self._recent:
                 index, sample = self._recent.popitem()
                 self._recent[index] = replace(sample, tables=self._tables())
+
+    def want(self, index: int) -> int:
+        """Keep the tables' sums too at the first mark from this index on, if that is still to
+        come; which one that is. From any thread."""
+        index = -(-index // MARK_EVERY) * MARK_EVERY
+        wanted = {one for one in self._wanted if one >= index - WANTED_MAX * MARK_EVERY} | {index}
+        self._wanted = set(sorted(wanted)[-WANTED_MAX:])
+        return index
 
     def at(self, index: int) -> Sample | None:
         """Of the commit at that index, while it is kept."""

@@ -43,12 +43,13 @@ from raftdb.consensus.port import (
     ProposalOutcome,
     ReadOutcome,
 )
-from raftdb.machine import ContentHash, Machine
+from raftdb.machine import Machine
 from raftdb.node.admission import Admission
 from raftdb.node.calls import Answer, Done, UnderWay, read_deadline, write_deadline
 from raftdb.node.congestion import Congestion
 from raftdb.node.deadlines import Deadlines
 from raftdb.node.durable import Durable, earlier
+from raftdb.node.hashes import hash_facts, sample_facts
 from raftdb.node.identity import Identity
 from raftdb.node.reading import LOCAL, RETRY_AFTER_MS, SESSION, Reading, busy_error
 from raftdb.node.transactions import Transactions
@@ -296,9 +297,16 @@ class Replica:
         """Let go of a cursor; harmless when it is closed."""
         self._reading.cursors.close(cursor)
 
-    def content_hash(self, index: int | None, timeout_s: float, done: Done) -> None:
-        """The content hash, once `index` is applied here. The answer's body is a dict."""
+    def content_hash(
+        self, index: int | None, timeout_s: float, done: Done, *, exact: bool = False
+    ) -> None:
+        """The content hash, once `index` is applied here. The answer's body is a dict. `exact`: of
+        the first index from that one on at which every replica can tell it."""
         call = self.call(timeout_s, done, read_deadline)
+        if exact:
+            mark = self._machine.want_sample(index or 0)
+            self._engine.when_applied(mark, lambda reason: self._sample_at(reason, call, mark))
+            return
         self._engine.when_applied(index or 0, lambda reason: self._content_hash_at(reason, call))
 
     def _content_hash_at(self, reason: str, call: UnderWay) -> None:
@@ -309,9 +317,19 @@ class Replica:
         # On the lane of the writer, so that index and hash belong together.
         self._executor.submit(
             "apply",
-            lambda: _hash_facts(self._machine.content_hash()),
+            lambda: hash_facts(self._machine.content_hash()),
             lambda result, error: call.end(*_answer(result, error, 0)),
         )
+
+    def _sample_at(self, reason: str, call: UnderWay, index: int) -> None:
+        sample = self._machine.sample_at(index)
+        if reason:
+            call.end(None, self._not_applied(NotApplied(reason)))
+        elif sample is None:
+            gone = f"{self._identity.node_id} has forgotten what it held at index {index}"
+            call.end(None, OperationalError(gone, code="sample_gone", retryable=True))
+        else:
+            call.end(Answer(sample_facts(sample), index), None)
 
     def transfer_leadership(self, target: NodeId | None, timeout_s: float, done: Done) -> None:
         """Hand leadership over to `target`, or to the most advanced follower."""
@@ -538,19 +556,6 @@ def _answer(
     if isinstance(error, Error):
         return None, error
     return None, InternalError(f"{type(error).__name__}: {error}")
-
-
-def _hash_facts(content: ContentHash) -> dict[str, Any]:
-    """The content hash as plain values; hashes are hexadecimal."""
-    return {
-        "index": int(content.index),
-        "position": content.position,
-        "total": content.total.hex(),
-        "schema": content.schema.hex(),
-        "sequences": content.sequences.hex(),
-        "results": content.results.hex(),
-        "tables": {name: value.hex() for name, value in content.tables.items()},
-    }
 
 
 def _none(*, local: bool) -> Error | None:

@@ -10,7 +10,13 @@ from typing import Any
 from raftdb.base.errors import Error, UnavailableError
 from raftdb.ops.status import AT_ONCE_MAX, ConnectTo
 
-ATTEMPTS = 20
+PLAIN = 2
+"""Rounds in which nodes are asked for what they hold now."""
+AHEAD = (1, 256, 1024)
+"""How far behind the furthest node the index lies that all are asked about in advance, so that they
+can name the tables: round by round."""
+AHEAD_S = 3.0
+"""How long such an index may take to come: if it does not, nobody writes much."""
 
 
 @dataclass(slots=True)
@@ -20,6 +26,8 @@ class NodeHash:
     node_id: str
     index: int = 0
     total: str = ""
+    mark: int = 0
+    """An index that it has passed and can tell of exactly."""
     tables: dict[str, str] = field(default_factory=dict)
     problem: str = ""
 
@@ -50,37 +58,60 @@ class CheckReport:
 def check_nodes(
     members: Mapping[str, str], connect_to: ConnectTo, timeout_s: float = 10.0
 ) -> CheckReport:
-    """Compare members (node id to address). Raises UnavailableError when less than two answer.
+    """Compare members (node id to address). Raises UnavailableError when none answers.
 
-    While clients write, nodes may answer at different indexes; then they are asked again.
+    While clients write, nodes answer at different indexes. Then all are asked about one index: one
+    that they have passed, which they remember without their tables, and, where that differs, one
+    that is still to come. So it makes an end however much is written: seven rounds at most.
     """
+
+    def ask(index: int, *, exact: bool, within_s: float = timeout_s) -> list[NodeHash]:
+        return _ask_all(members, connect_to, index, min(within_s, timeout_s), exact)
+
     report = CheckReport(0, [])
-    index: int | None = None
-    for _ in range(ATTEMPTS):
-        report.nodes = _ask_all(members, connect_to, index, timeout_s)
-        answers = [node for node in report.nodes if not node.problem]
+    index = 0
+    for _ in range(PLAIN):
+        report.nodes = ask(index, exact=False)
+        answers = _answered(report.nodes)
         if not answers:
             raise UnavailableError(
                 f"no node gave its content hash: {report.nodes[0].problem}",
                 hint="see raftdb status",
             )
         index = max(node.index for node in answers)
-        if all(node.index == index for node in answers):
-            report.index = index
-            _compare(report, answers)
+        if _compare(report, report.nodes):
             return report
+    passed = ask(min(node.mark for node in answers), exact=True)
+    if len(_answered(passed)) == len(answers) and _compare(report, passed) and report.equal:
+        return report
+    for ahead in AHEAD:
+        found = ask(index + ahead, exact=True, within_s=AHEAD_S)
+        if len(_answered(found)) == len(answers) and _compare(report, found):
+            return report
+    if report.index == 0:
+        _compare(report, ask(index, exact=False))
     return report
 
 
+def _answered(nodes: list[NodeHash]) -> list[NodeHash]:
+    return [node for node in nodes if not node.problem]
+
+
 def _ask_all(
-    members: Mapping[str, str], connect_to: ConnectTo, index: int | None, timeout_s: float
+    members: Mapping[str, str],
+    connect_to: ConnectTo,
+    index: int,
+    timeout_s: float,
+    exact: bool,
 ) -> list[NodeHash]:
     def ask(item: tuple[str, str]) -> NodeHash:
         node_id, address = item
         try:
             connection = connect_to(address)
             try:
-                return _read(node_id, connection.content_hash(index=index, timeout=timeout_s))
+                return _read(
+                    node_id, connection.content_hash(index, timeout=timeout_s, exact=exact)
+                )
             finally:
                 connection.close()
         except Error as error:
@@ -92,19 +123,28 @@ def _ask_all(
 
 def _read(node_id: str, answer: Mapping[str, Any]) -> NodeHash:
     tables = {str(name): str(value) for name, value in answer.get("tables", {}).items()}
-    return NodeHash(node_id, int(answer["index"]), str(answer["total"]), tables)
+    mark = int(answer.get("mark", 0))
+    return NodeHash(node_id, int(answer["index"]), str(answer["total"]), mark, tables)
 
 
-def _compare(report: CheckReport, answers: list[NodeHash]) -> None:
+def _compare(report: CheckReport, nodes: list[NodeHash]) -> bool:
+    """Into the report, if all that answered did so at one index; whether they did."""
+    answers = _answered(nodes)
+    if len({node.index for node in answers}) != 1:
+        return False
+    report.nodes, report.index = nodes, answers[0].index
+    report.differing = {}
     agreed = _majority(node.total for node in answers)
     report.diverged = [node.node_id for node in answers if node.total != agreed]
     if not report.diverged:
-        return
-    for table in sorted({name for node in answers for name in node.tables}):
-        common = _majority(node.tables.get(table, "") for node in answers)
-        wrong = [node.node_id for node in answers if node.tables.get(table, "") != common]
+        return True
+    named = [node for node in answers if node.tables]
+    for table in sorted({name for node in named for name in node.tables}):
+        common = _majority(node.tables.get(table, "") for node in named)
+        wrong = [node.node_id for node in named if node.tables.get(table, "") != common]
         if wrong:
             report.differing[table] = wrong
+    return True
 
 
 def _majority(values: Iterable[str]) -> str | None:

@@ -316,6 +316,7 @@ class Dispatcher:
             message.index,
             message.timeout_ms / 1000,
             self._answer(message.request_id, self._send_info),
+            exact=message.exact,
         )
 
     def _on_ask(self, message: wire.Ask) -> None:

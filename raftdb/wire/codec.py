@@ -143,7 +143,7 @@ _ENCODERS: dict[type, tuple[int, Callable[[Any], tuple[Any, ...]]]] = {
     m.Status: (7, lambda v: (v.request_id,)),
     m.Ping: (8, lambda v: (v.request_id,)),
     m.Transfer: (9, lambda v: (v.request_id, v.target, v.timeout_ms)),
-    m.ContentHash: (10, lambda v: (v.request_id, v.index, v.timeout_ms)),
+    m.ContentHash: (10, lambda v: (v.request_id, v.index, v.timeout_ms, v.exact)),
     m.OpenCursor: (
         12,
         lambda v: (
@@ -467,10 +467,10 @@ def _read_transfer(rid: Any, target: Any, timeout_ms: Any) -> m.Transfer:
     return m.Transfer(a_rid(rid), target, a_timeout(timeout_ms))
 
 
-def _read_content_hash(rid: Any, index: Any, timeout_ms: Any) -> m.ContentHash:
+def _read_content_hash(rid: Any, index: Any, timeout_ms: Any, exact: Any = False) -> m.ContentHash:
     if index is not None:
         an_integer(index, "the index", 0)
-    return m.ContentHash(a_rid(rid), index, a_timeout(timeout_ms))
+    return m.ContentHash(a_rid(rid), index, a_timeout(timeout_ms), a_boolean(exact, "exact"))
 
 
 def _read_cancel(rid: Any) -> m.Cancel:

@@ -268,6 +268,9 @@ class ContentHash:
     index: int | None
     """Wait until this index is applied first; None: whatever is applied now."""
     timeout_ms: int
+    exact: bool = False
+    """Of the first index from that one on at which all nodes can tell it, and no later one: for
+    comparing nodes that are written to all the time."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,9 @@ import pytest
 import raftdb
 from raftdb.base.config import load_config
 from raftdb.base.errors import ConfigError, InterfaceError, ProgrammingError
+from raftdb.ops.check import check_nodes
+from raftdb.ops.status import cluster_status, connect_to_node
+from raftdb.ops.target import Target
 from tests.embedded.conftest import Members
 
 
@@ -268,3 +271,28 @@ def test_a_stream_that_is_left_or_cut_or_wrong(members: Members) -> None:
             cursor.fetchall()
         assert caught.value.code == "cursor_gone"
         assert db.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_nodes_are_compared_while_they_are_written_to(members: Members) -> None:
+    """However much is written: all are asked about one index, and that comes to an end."""
+    stop = threading.Event()
+    url = str(members.founded.url)
+    with raftdb.connect(url) as db:
+        db.execute("CREATE TABLE IF NOT EXISTS busy (a)")
+
+    def write() -> None:
+        with raftdb.connect(url) as db, db.pipeline() as p:
+            while not stop.is_set():
+                p.execute("INSERT INTO busy VALUES (random())")
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        target = Target(url)
+        addresses = {n.node_id: n.address for n in cluster_status(target).nodes}
+        report = check_nodes(addresses, connect_to_node(target, 10.0))
+    finally:
+        stop.set()
+        writer.join()
+    assert (report.equal, report.complete) == (True, True), report
+    assert report.index > 0

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from raftdb.base.errors import AuthError, Error, UnavailableError
+from raftdb.base.errors import AuthError, DeadlineError, Error, UnavailableError
 from raftdb.ops.check import check_nodes
 from raftdb.ops.status import connect_to_node, gather, target_addresses
 from raftdb.ops.target import Target
@@ -44,6 +44,8 @@ def answer(node_id: str, leader: str | None = "n1", **changes: Any) -> dict[str,
 class Node:
     """Answers for a fake node."""
 
+    asked: list[tuple[int | None, bool]] = []
+
     def __init__(self, answers: Mapping[str, Any], address: str) -> None:
         self._answers, self._address = answers, address
 
@@ -53,11 +55,13 @@ class Node:
             raise found
         return found
 
-    def content_hash(self, *, index: int | None, timeout: float) -> Any:
+    def content_hash(self, index: int | None, *, timeout: float, exact: bool) -> Any:
         found = self._answers[self._address]
+        self.asked.append((index, exact))
+        found = found.pop(0) if isinstance(found, list) else found
         if isinstance(found, Error):
             raise found
-        return found.pop(0) if isinstance(found, list) else found
+        return found
 
     def close(self) -> None:
         pass
@@ -153,9 +157,10 @@ def hashes(**answers: Any) -> Any:
     return check_nodes({one: one for one in answers}, lambda address: Node(answers, address))
 
 
-def content(index: int, **tables: str) -> dict[str, Any]:
+def content(index: int, mark: int = 0, **tables: str) -> dict[str, Any]:
     return {
         "index": index,
+        "mark": mark,
         "total": "|".join(f"{k}{v}" for k, v in tables.items()),
         "tables": tables,
     }
@@ -187,6 +192,36 @@ def test_nodes_are_asked_again_until_they_stand_at_one_index() -> None:
         n2=[content(7, t="b"), content(7, t="b")],
     )
     assert (report.equal, report.index) == (True, 7)
+
+
+def test_nodes_that_are_written_to_all_the_time_are_asked_about_one_index() -> None:
+    """One that they have passed; where they differ there, one to come, to name the tables."""
+    Node.asked.clear()
+    report = hashes(
+        n1=[content(500), content(900, mark=896), content(832, t="a")],
+        n2=[content(600), content(800, mark=768), content(832, t="a")],
+        n3=[content(400), content(700, mark=640), content(832, t="a")],
+    )
+    assert (report.equal, report.complete, report.index) == (True, True, 832)
+    assert Node.asked[::3] == [(0, False), (600, False), (640, True)]
+
+    late, gone = DeadlineError("it did not come"), UnavailableError("forgotten")
+    Node.asked.clear()
+    report = hashes(
+        n1=[content(5), content(9), content(3), content(64), content(320, t="a")],
+        n2=[content(6), content(8), gone, late, content(320, t="b")],
+        n3=[content(4), content(7), content(3), content(64), content(320, t="a")],
+    )
+    assert (report.index, report.diverged) == (320, ["n2"])
+    assert report.differing == {"t": ["n2"]}
+    assert Node.asked[6::3] == [(0, True), (10, True), (265, True)]
+
+    # Nothing comes any more, so nobody writes: they are asked for what they hold once more.
+    report = hashes(
+        n1=[content(5), content(7), gone, late, late, late, content(8, t="a")],
+        n2=[content(6), content(8), gone, late, late, late, content(8, t="a")],
+    )
+    assert (report.equal, report.complete, report.index) == (True, True, 8)
 
 
 def test_a_node_that_does_not_answer_makes_it_incomplete() -> None:
