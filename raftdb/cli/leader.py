@@ -49,26 +49,24 @@ def show(url: str | None, directory: Path | None, timeout: float, as_json: bool)
 @leader.command(
     epilog="""\b
 Example:
-  raftdb leader move n2 --dir cluster
+  raftdb leader move --to n2 --dir cluster
+  raftdb leader move --to eu/madrid --dir cluster
   raftdb leader move --dir cluster"""
 )
-@click.argument("node", required=False)
+@click.option("--to", default=None, help="A node, or a location: one of its nodes.")
 @target_options
 @json_option
 def move(
-    node: str | None, url: str | None, directory: Path | None, timeout: float, as_json: bool
+    to: str | None, url: str | None, directory: Path | None, timeout: float, as_json: bool
 ) -> None:
-    """Move leadership to NODE, or to the most advanced follower. No request fails by it."""
-    from raftdb.base.ids import parse_node_id
+    """Move leadership to a node or a location, or to the most advanced follower. No request fails
+    by it. Where a leader_preference is set (raftdb cluster settings), it goes back by itself."""
     from raftdb.ops.leader import move_leader
     from raftdb.runtime.clock import RealClock
 
-    if node is not None and url is None and node.startswith("raftdb://"):
-        node, url = None, node
     target = target_of(url, directory)
-    wanted = parse_node_id(node) if node is not None else None
     with open_connection(target, timeout) as connection:
-        old, new = move_leader(connection, target, wanted, timeout, RealClock())
+        old, new = move_leader(connection, target, to, timeout, RealClock())
     if as_json:
         print_json({"from": old, "to": new})
     else:

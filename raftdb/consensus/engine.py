@@ -134,7 +134,7 @@ class Engine:
         )
         self._waits, self._followers_reads = self._make_waits()
         self.copies = None if copies is None else self._make_copies(copies)
-        self._transfer = Transfer(self._core, ports.executor, self._resume_after_transfer)
+        self._transfer = Transfer(self._core, ports.executor, self._pump_soon)
 
     def _make_waits(self) -> tuple[AppliedWaits, FollowersReads]:
         self._durable_waits = DurableWaits()
@@ -279,14 +279,15 @@ class Engine:
             return
         self._event(self._transfer.begin, target, finished, 2 * self._timing.election_max_s)
 
-    def tell(self, data: bytes) -> None:
-        """Say something to all members that are connected now. See EnginePort."""
+    def tell(self, data: bytes, to: NodeId | None = None) -> None:
+        """Say something to members that are connected now. See EnginePort."""
         if len(data) > NOTE_BYTES_MAX:
             raise InternalError(f"a note has {len(data)} bytes, at most {NOTE_BYTES_MAX} fit")
         if self._started and not self._stopped:
             note = Note(data)
             for peer in self._core.peers:
-                self._transport.send(peer, note)
+                if to is None or peer == to:
+                    self._transport.send(peer, note)
 
     def stand_down(self, reason: str, *, cause: str = "content") -> None:
         """Never lead from now on; with `` the way is free again. See EnginePort."""
@@ -504,9 +505,6 @@ class Engine:
         self._reads.on_applied(self._applier.applied)
         self._waits.on_applied(self._applier.applied)
         self._event(_nothing)
-
-    def _resume_after_transfer(self) -> None:
-        self._pump_soon()
 
     # -- timers ----------------------------------------------------------------------------------
 

@@ -270,9 +270,9 @@ class EnginePort(Protocol):
     def transfer_leadership(self, target: NodeId | None, done: Callable[[str], None]) -> None:
         """Hand over to `target` (None: the most advanced). `done` gets `` or the reason why not."""
 
-    def tell(self, data: bytes) -> None:
-        """Say something (at most NOTE_BYTES_MAX bytes) to all members that are connected now;
-        lost when a connection is. Nothing of it is logged."""
+    def tell(self, data: bytes, to: NodeId | None = None) -> None:
+        """Say something (at most NOTE_BYTES_MAX bytes) to all members that are connected now, or
+        to one; lost when a connection is. Nothing of it is logged."""
 
     def step_down(self) -> None:
         """Lead no longer, at once: open proposals end as unknown, and others elect."""

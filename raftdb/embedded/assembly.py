@@ -25,12 +25,15 @@ from raftdb.embedded.verifier import VerifyProcess
 from raftdb.journal import Journal, RetentionBounds
 from raftdb.machine import Machine, fingerprint
 from raftdb.node import (
+    PROXIMITY_MARK,
     Comparison,
     DiskWatch,
     Goals,
     Housekeeping,
     Identity,
     MachineCopies,
+    Preference,
+    Proximity,
     Replica,
     Verdicts,
 )
@@ -114,6 +117,15 @@ class Assembly:
             self.replica, self.engine, self.machine, lambda: self.replica.identity.members, ports
         )
         self.replica.settings_asked = self.goals.ask
+        self.proximity = Proximity(self.engine, ports, self._unfit)
+        self.preference = Preference(
+            self.engine,
+            lambda: self.goals.settings,
+            lambda: self.replica.identity.members,
+            self.proximity,
+            ports,
+        )
+        self.replica.successor = self.preference.successor
         self._archive = self._open_archive()
         self.listener = ClientListener(
             replica=self.replica, ports=ports, limits=config.limits, describe=self.describe
@@ -203,7 +215,8 @@ class Assembly:
         if self._archive is not None:
             self._archive.start()
         self.comparison.start()
-        self.goals.start()
+        for part in (self.goals, self.proximity, self.preference):
+            part.start()
         self.listener.open(self.config.client_listen, opened)
 
     def stop(self) -> None:
@@ -212,12 +225,14 @@ class Assembly:
             return
         self._stopping = True
         self._ports.log.info("stopping")
+        self.proximity.say()
         self._housekeeping.stop()
         self.disk.stop()
         if self._archive is not None:
             self._archive.stop()
         self.comparison.stop()
-        self.goals.stop()
+        for part in (self.goals, self.proximity, self.preference):
+            part.stop()
         self._verdicts.stop()
         self.listener.stop_accepting()
         self.listener.say_goodbye("this node is being stopped")
@@ -248,7 +263,8 @@ class Assembly:
         if self._archive is not None:
             self._archive.stop()
         self.comparison.stop()
-        self.goals.stop()
+        for part in (self.goals, self.proximity, self.preference):
+            part.stop()
         self._verdicts.stop()
         self.listener.stop_accepting()
         self._close()
@@ -346,10 +362,20 @@ class Assembly:
         self._verdicts.on_waiting()
 
     def _on_note(self, peer: NodeId, data: bytes) -> None:
-        if data[:1] != NOTE_MARK:
+        if data[:1] == PROXIMITY_MARK:
+            self.proximity.on_note(peer, data)
+        elif data[:1] != NOTE_MARK:
             self.comparison.on_note(peer, data)
         elif self._archive is not None:
             self._archive.progress.on_note(str(peer), data)
+
+    def _unfit(self) -> str:
+        """Why this node should not lead."""
+        if self._stopping:
+            return "it is being stopped"
+        if self.disk.stalled:
+            return "its disk does not answer"
+        return "" if self.serves else "it does not serve"
 
     def _on_serving(self, serves: bool) -> None:
         self.serves = serves and not self._closing and self._failure is None
@@ -398,7 +424,7 @@ class Assembly:
                     "location": member.location,
                     "peer_address": str(member.peer_address),
                     "client_address": str(member.client_address),
-                    **_peer_facts(seen.get(member.node_id), status.last_index),
+                    **self._peer_facts(seen.get(member.node_id), status.last_index),
                 }
                 for member in self.replica.identity.members
             ],
@@ -417,6 +443,17 @@ class Assembly:
             **self._facts(),
         }
 
+    def _peer_facts(self, peer: Any, last_index: Index) -> dict[str, Any]:
+        if peer is None:
+            return {}
+        trip_s = self.proximity.round_trip_s(str(peer.node_id))
+        return {
+            "connected": peer.connected,
+            "match_index": int(peer.match_index),
+            "lag_entries": max(0, int(last_index) - int(peer.match_index)),
+            "round_trip_ms": peer.round_trip_ms if trip_s is None else round(trip_s * 1000, 3),
+        }
+
 
 def _open_journal(kind: type[Journal], config: NodeConfig, ports: Ports) -> Journal:
     return kind.open(
@@ -427,17 +464,6 @@ def _open_journal(kind: type[Journal], config: NodeConfig, ports: Ports) -> Jour
         ports.log,
         RetentionBounds(config.journal.keep_bytes, config.journal.pinned_bytes_max),
     )
-
-
-def _peer_facts(peer: Any, last_index: Index) -> dict[str, Any]:
-    if peer is None:
-        return {}
-    return {
-        "connected": peer.connected,
-        "match_index": int(peer.match_index),
-        "lag_entries": max(0, int(last_index) - int(peer.match_index)),
-        "round_trip_ms": peer.round_trip_ms,
-    }
 
 
 def _members(config: NodeConfig) -> tuple[Member, ...]:

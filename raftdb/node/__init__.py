@@ -17,6 +17,9 @@ from raftdb.node.diskwatch import DiskWatch
 from raftdb.node.goals import Goals
 from raftdb.node.housekeeping import Housekeeping
 from raftdb.node.identity import Identity
+from raftdb.node.preference import Preference
+from raftdb.node.proximity import MARK as PROXIMITY_MARK
+from raftdb.node.proximity import Proximity
 from raftdb.node.reading import RETRY_AFTER_MS, busy_error
 from raftdb.node.replica import Cancellable, Replica
 from raftdb.node.transactions import Transaction
@@ -34,6 +37,9 @@ __all__ = [
     "Housekeeping",
     "Identity",
     "MachineCopies",
+    "PROXIMITY_MARK",
+    "Preference",
+    "Proximity",
     "Replica",
     "Transaction",
     "Verdicts",

@@ -109,6 +109,8 @@ class Replica:
             not_applied=self._not_applied,
         )
         self._reads_waiting = 0
+        self.successor: Callable[[], NodeId | None] = lambda: None
+        """To whom leadership goes when this node is asked to stop."""
         self.settings_asked: Callable[[Mapping[str, Any], float, Done], None] | None = None
         """Who declares and tells the cluster's settings."""
         self._writes = Congestion(ports.clock.monotonic_s, limits.queue_age_ms_max)
@@ -360,7 +362,9 @@ class Replica:
             self._finish(done)
             return
         self._log.info("handing_over", term=status.term)
-        self._engine.transfer_leadership(None, lambda reason: self._handed_over(reason, done))
+        self._engine.transfer_leadership(
+            self.successor(), lambda reason: self._handed_over(reason, done)
+        )
 
     # ---- what it lends to its transactions
 

@@ -6,8 +6,9 @@ from typing import Any, Protocol
 
 from raftdb.base.errors import ConfigError, OperationalError, UnavailableError
 from raftdb.base.ids import NodeId
+from raftdb.base.locations import is_within
 from raftdb.base.ports import Clock
-from raftdb.ops.status import cluster_status
+from raftdb.ops.status import ClusterState, cluster_status
 from raftdb.ops.target import Target
 
 
@@ -21,18 +22,35 @@ class Connection(Protocol):
         """Ask the leader to hand over."""
 
 
+def node_for(state: ClusterState, to: str) -> NodeId:
+    """The node that is meant by its id or by a location: there the leader, else the answering one
+    with the fewest entries to come. Raises ConfigError, UnavailableError."""
+    if any(node.node_id == to for node in state.nodes):
+        return NodeId(to)
+    there = [node for node in state.nodes if is_within(node.location, to)]
+    if not there:
+        known = ", ".join(f"{node.node_id} ({node.location})" for node in state.nodes)
+        raise ConfigError(f"{to} is no member and no location of one", hint=f"members: {known}")
+    able = [node for node in there if node.answers]
+    if not able:
+        raise UnavailableError(f"no node in {to} answers", hint="see raftdb status")
+    best = min(
+        able, key=lambda node: (node.node_id != state.leader, node.lag_entries or 0, node.node_id)
+    )
+    return NodeId(best.node_id)
+
+
 def move_leader(
-    connection: Connection, target: Target, wanted: NodeId | None, timeout_s: float, clock: Clock
+    connection: Connection, target: Target, to: str | None, timeout_s: float, clock: Clock
 ) -> tuple[str, str]:
-    """Hand leadership over; returns (who led, who leads). Raises ConfigError for a node that is no
-    member, OperationalError when it stayed where it was."""
+    """Hand leadership over to a node or to a location (None: to the most advanced follower);
+    returns (who led, who leads). Raises ConfigError for a node that is no member, OperationalError
+    when it stayed where it was."""
     deadline_s = clock.monotonic_s() + timeout_s
     before = cluster_status(target)
     if before.leader is None:
         raise UnavailableError("there is no leader to move from", hint="see raftdb status")
-    names = [node.node_id for node in before.nodes]
-    if wanted is not None and wanted not in names:
-        raise ConfigError(f"{wanted} is no member", hint="members are " + ", ".join(names))
+    wanted = None if to is None else node_for(before, to)
     if wanted == before.leader:
         return before.leader, before.leader
     state = before

@@ -211,11 +211,14 @@ def test_check(cluster: Cluster, raftdb: Command) -> None:
 def test_leader_moves_where_it_is_told(cluster: Cluster, raftdb: Command) -> None:
     before = raftdb("leader", "show", "--dir", cluster.directory).out.strip()
     target = next(one for one in cluster.node_ids if one != before)
-    done = raftdb("leader", "move", target, "--dir", cluster.directory, "--json")
+    done = raftdb("leader", "move", "--to", target, "--dir", cluster.directory, "--json")
     assert done.code == 0, done
     assert done.json() == {"from": before, "to": target}
     assert raftdb("leader", "show", "--dir", cluster.directory).out.strip() == target
-    assert raftdb("leader", "move", "n9", "--dir", cluster.directory).code == 2
+    rack = f"local/rack{before[1]}"
+    done = raftdb("leader", "move", "--to", rack, "--dir", cluster.directory, "--json")
+    assert done.json() == {"from": target, "to": before}, done
+    assert raftdb("leader", "move", "--to", "n9", "--dir", cluster.directory).code == 2
 
 
 def test_settings_and_topology(cluster: Cluster, raftdb: Command) -> None:

@@ -86,6 +86,7 @@ def in_three_places(s: Script) -> None:
     with checker.watching(s.cluster):
         s.make_leader("n1")
         client = s.new_client()
+        client._core.durability = LEVEL
         made = s.create("placed", client)
         s.until(lambda: bool(made))
         _sound(s, client, 1)
@@ -95,7 +96,7 @@ def in_three_places(s: Script) -> None:
         if not isinstance(pending, Error) or pending.code != PENDING:
             raise Broken("says how far it is", f"{pending!r} while two regions are cut off")
         session, sequence = client._core.last_write
-        asked = _ask(s, client, client._core.outcome(session, sequence, None, timeout_s=TIMEOUT_S))
+        asked = ask(s, client, client._core.outcome(session, sequence, None, timeout_s=TIMEOUT_S))
         if asked.error is None or asked.error.code != PENDING:
             raise Broken("outcomes wait too", f"{asked!r} while two regions are cut off")
         refused = _write(s, client, 3)
@@ -103,11 +104,11 @@ def in_three_places(s: Script) -> None:
             raise Broken("refused up front", f"{refused!r} with two regions gone for long")
         s.heal()
         s.slow_disk(0.0, "n4", "n5")
-        index = _ask(s, client, client._core.await_durable(pending, None, timeout_s=10.0))
+        index = ask(s, client, client._core.await_durable(pending, None, timeout_s=10.0))
         checker.look()
         assert index == pending.detail["index"]
         _sound(s, client, 4)
-        counted = _ask(
+        counted = ask(
             s, client, client._core.query((Statement("SELECT a FROM placed"),), timeout_s=TIMEOUT_S)
         )
         rows = [row[0] for row in counted.results.statements[0].rows]
@@ -130,13 +131,13 @@ def _sound(s: Script, client: Any, number: int) -> None:
 def _write(s: Script, client: Any, number: int) -> Any:
     statements = (Statement("INSERT INTO placed VALUES (?)", ((number,),)),)
     core = client._core
-    return _ask(
+    return ask(
         s, client, core.execute(statements, timeout_s=TIMEOUT_S, durability=LEVEL), failing=True
     )
 
 
-def _ask(s: Script, client: Any, steps: Any, failing: bool = False) -> Any:
-    client._core.durability = LEVEL
+def ask(s: Script, client: Any, steps: Any, failing: bool = False) -> Any:
+    """What the steps of a client come to; what they raise is raised, or returned."""
     found: list[tuple[Any, BaseException | None]] = []
     client.life.run(client._driver.run, steps, lambda value, error: found.append((value, error)))
     s.until(lambda: bool(found))
