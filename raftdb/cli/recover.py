@@ -256,6 +256,9 @@ def _show_done(facts: dict[str, Any], done: dict[str, Any]) -> None:
     click.echo(f"history {done['history']} begins after entry {done['fork_index']}")
     for node_id, aside in done["set_aside"].items():
         click.echo(f"{node_id} is a member; its former data: {aside or '-'}")
+    if facts["not_seen"]:
+        off = ", ".join(facts["not_seen"])
+        click.echo(f"never start {off} with their former data again: `raftdb rejoin`, or wipe them")
     click.echo(f"the bundle for the others: {done['bundle']}")
     ready = {Path(directory).name for directory in done["set_aside"]}
     missing = [name for name in facts["voters"] if name not in ready]

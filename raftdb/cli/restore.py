@@ -51,6 +51,13 @@ Example:
 @click.option("--base-port", type=int, default=None, help="First port of --local.")
 @click.option("--insecure", is_flag=True, help="A new cluster without TLS.")
 @click.option(
+    "--ca",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    default=None,
+    help="With --replace: the old cluster's ca directory, so that its clients' certificates stay "
+    "good and they trust the new nodes. Without it, certificates are new.",
+)
+@click.option(
     "--replace",
     is_flag=True,
     help="The new cluster takes the old one's place: its id, its clients' sessions, its archive. "
@@ -80,6 +87,7 @@ def restore(
     local: int | None,
     base_port: int | None,
     insecure: bool,
+    ca: Path | None,
     replace: bool,
     clone: bool,
     only_plan: bool,
@@ -99,6 +107,8 @@ def restore(
     from raftdb.runtime.clock import RealClock
 
     members = _members(nodes, local, base_port, replace=replace, clone=clone)
+    if ca is not None and (insecure or not replace):
+        raise click.UsageError("--ca goes with --replace, and not with --insecure.")
     found = open_archive(urls, key_file, config)
     explicit = any(one is not None for one in (at, index, mark, before_statement))
     check_damage(found, explicit=explicit, accepted=despite_damage)
@@ -118,7 +128,7 @@ def restore(
         found,
         point,
         target,
-        _NewCluster(members, replace, insecure, archive) if members else None,
+        _NewCluster(members, replace, insecure, archive, ca) if members else None,
         _shown(progress, as_json),
         as_json,
     )
@@ -130,6 +140,7 @@ class _NewCluster:
     replace: bool
     insecure: bool
     archive: Any
+    authority: Path | None
 
 
 def _carry_out(
@@ -172,6 +183,7 @@ def _carry_out(
             clock=clock,
             insecure=cluster.insecure,
             archive=cluster.archive,
+            authority=None if cluster.authority is None else str(cluster.authority),
         )
         url = founded.url
     else:

@@ -47,6 +47,11 @@ def session_number(index: int, position: int) -> int:
     return (index << POSITION_BITS) + position
 
 
+def last_entry(number: int) -> int:
+    """The last whole entry before a fork, of which `number` is the highest session number."""
+    return ((number + 1) >> POSITION_BITS) - 1
+
+
 @dataclass(frozen=True, slots=True)
 class Statement:
     """One SQL statement, executed once for each parameter set (executemany: one request)."""

@@ -20,6 +20,7 @@ from raftdb.base.errors import (
 from raftdb.base.limits import Limits
 from raftdb.base.ports import Ports
 from raftdb.command import ReadToken, Statement, encode_reply
+from raftdb.command.requests import last_entry
 from raftdb.consensus.port import EnginePort, NotApplied, ReadOutcome
 from raftdb.machine import Machine, QueryStop
 from raftdb.node.calls import Answer
@@ -66,6 +67,8 @@ class Reading:
     ) -> None:
         self._identity = identity
         self._history = bytes.fromhex(identity.history)
+        self._left = {bytes.fromhex(name): last_entry(number) for name, number in machine.lineage}
+        """Histories that this one continues, each with the last entry that it has of it."""
         self._engine = engine
         self._machine = machine
         self._clock = ports.clock
@@ -101,6 +104,9 @@ class Reading:
         if not token:
             return None
         seen = ReadToken.from_text(token)
+        if seen.history != self._history and seen.index <= self._left.get(seen.history, -1):
+            # Of a history that this one continues, from before it was left (S4).
+            return seen
         for what, theirs, ours in (
             ("history", seen.history, self._history),
             ("fork", seen.fork, self._identity.fork),

@@ -86,6 +86,8 @@ class Origin:
     """Makes a node's journal and database, in directories that exist."""
     archive: ArchiveConfig
     """Goes into the nodes' configuration."""
+    authority: str | None = None
+    """Directory of the CA that the cluster had before, to go on with."""
 
 
 def parse_member(text: str) -> MemberConfig:
@@ -206,7 +208,8 @@ def found_cluster(
         if not insecure:
             progress("certificates")
             names = [member.node_id for member in members]
-            found_certificates(str(directory), founded.cluster_id, names, days=days)
+            former = None if origin is None else origin.authority
+            found_certificates(str(directory), founded.cluster_id, names, days=days, former=former)
         for member in members:
             progress(str(member.node_id))
             _found_node(founded, member, files, random, origin)

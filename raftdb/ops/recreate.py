@@ -76,8 +76,10 @@ def recreate_cluster(
     clock: Clock,
     insecure: bool,
     archive: ArchiveConfig,
+    authority: str | None = None,
 ) -> LocalCluster:
-    """Found a cluster that holds the restored copy. Raises ConfigError."""
+    """Found a cluster that holds the restored copy; with `replace`, by the certificate authority
+    in that directory. Raises ConfigError."""
     lineage = lineage_of(found, done.point) if replace else []
 
     def fill(config: NodeConfig) -> None:
@@ -96,6 +98,7 @@ def recreate_cluster(
         history=history,
         fill=fill,
         archive=archive if replace else ArchiveConfig(),
+        authority=authority if replace else None,
     )
     return found_cluster(directory, members, files, random, clock, insecure=insecure, origin=origin)
 

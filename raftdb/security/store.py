@@ -64,10 +64,13 @@ def found_certificates(
     days: float = CERTIFICATE_DAYS,
     authority_days: float = AUTHORITY_DAYS,
     now: datetime | None = None,
+    former: str | None = None,
 ) -> None:
     """Make a CA and the first certificates under `directory`, as the module's text shows.
 
     Refused (ConfigError) when there is a CA already: a second one would cut off every node.
+    `former` is the directory of this cluster's CA from before: it is copied, so that whoever trusts
+    it goes on to.
     """
     ca = os.path.join(directory, AUTHORITY_DIRECTORY)
     if os.path.exists(os.path.join(ca, "ca.key")) or os.path.exists(os.path.join(ca, "ca.crt")):
@@ -81,14 +84,34 @@ def found_certificates(
             f"a node cannot be called {reserved!r}",
             hint=f"{directory}/{reserved} is for something else: choose another node id",
         )
-    authority = Authority.create(cluster_id, now, authority_days)
+    if former is None:
+        authority = Authority.create(cluster_id, now, authority_days)
+        revoked: Iterable[Revocation] = ()
+    else:
+        authority = load_authority(former)
+        revoked = _revocations(os.path.join(former, "revoked.json")).values()
+        if authority.cluster_id != cluster_id:
+            raise ConfigError(
+                f"{former} is the CA of cluster {authority.cluster_id}, and this is {cluster_id}",
+                hint="give the CA directory of the same cluster",
+            )
     make_directory(os.path.join(ca, "issued"))
-    write_file(os.path.join(ca, "revoked.json"), _rendered([]), CERTIFICATE_MODE)
+    if former is not None:
+        _copy_issued(former, ca)
+    write_file(os.path.join(ca, "revoked.json"), _rendered(revoked), CERTIFICATE_MODE)
     write_file(os.path.join(ca, "ca.key"), authority.key_pem, KEY_MODE)
     write_file(os.path.join(ca, "ca.crt"), authority.certificate_pem, CERTIFICATE_MODE)
     for node_id in node_ids:
         issue_node(ca, node_id, os.path.join(directory, node_id, TLS_DIRECTORY), days, now)
     issue_client(ca, client, os.path.join(directory, "client"), days, now)
+
+
+def _copy_issued(former: str, ca: str) -> None:
+    """What was issued can still be revoked by name."""
+    source = os.path.join(former, "issued")
+    for name in sorted(os.listdir(source)) if os.path.isdir(source) else ():
+        data = read_file(os.path.join(source, name), "issued certificate", "check the CA directory")
+        write_file(os.path.join(ca, "issued", name), data, CERTIFICATE_MODE)
 
 
 def load_authority(ca: str) -> Authority:

@@ -5,13 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 import raftdb
 from raftdb.base.config import ArchiveConfig, load_config
 from raftdb.base.ids import HistoryId, Index, Term
+from raftdb.command import ReadToken
 from raftdb.command.requests import session_number
 from raftdb.journal import Journal
 from raftdb.journal.inspect import inspect_journal
 from raftdb.machine import Machine, begin_history
+from raftdb.ops.found import found_local
 from raftdb.runtime.random import RealRandom
 from tests.archive.support import filled, restored, sources
 from tests.archive.test_uploader import all_archived, cluster, wait_for
@@ -67,6 +71,52 @@ def test_a_cluster_in_the_old_ones_place(tmp_path: Path, command: Command) -> No
         assert "restored elsewhere" in str(late.failure)
     finally:
         late.stop()
+
+
+def test_the_old_authority_goes_on(tmp_path: Path, command: Command) -> None:  # noqa: F811
+    """Clients keep their certificates, and trust the new nodes."""
+    url = f"file://{tmp_path}/a"
+    founded = found_local(tmp_path / "old", locations=["local/rack1"])
+    config = ArchiveConfig(destinations=(url,), interval_ms=100)
+    path = tmp_path / "old" / "n1" / "raftdb.toml"
+    with raftdb.Node(replace(load_config(str(path)), archive=config)) as node:
+        with raftdb.connect(founded.url, timeout=20.0) as connection:
+            connection.execute("CREATE TABLE t(x)")
+            token = connection.token
+        wait_for("all of it to be archived", lambda: all_archived([node]))
+    old = founded.members[0]
+    options = (
+        "--from",
+        url,
+        "--to",
+        tmp_path / "new",
+        "--replace",
+        "--ca",
+        tmp_path / "old" / "ca",
+    )
+    spec = f"n1,location=local/rack1,peer={old.peer_address},client={old.client_address}"
+    assert command("restore", *options, "--insecure", "--node", spec).code == 2
+    done = command("restore", *options, "--node", spec)
+    assert done.code == 0, done
+    [new] = _start(tmp_path / "new")
+    try:
+        # The old cluster's client file and certificates, at the same address; its token, too.
+        with raftdb.connect(founded.url, timeout=20.0, read="session") as connection:
+            connection.see(token)
+            assert connection.execute("SELECT x FROM t").fetchall() == []
+            later = replace(ReadToken.from_text(token), index=1 << 40)
+            with raftdb.connect(founded.url, timeout=20.0, read="session") as other:
+                other.see(later.to_text())
+                with pytest.raises(raftdb.InterfaceError, match="another history"):
+                    other.execute("SELECT x FROM t")
+            connection.execute("INSERT INTO t VALUES (1)")
+            assert connection.execute("SELECT x FROM t").fetchall() == [(1,)]
+    finally:
+        new.stop()
+    assert command("cert", "show", "--dir", tmp_path / "new").code == 0
+    other = found_local(tmp_path / "other", locations=["local/rack1"])
+    wrong = command("restore", *options[:5], "--ca", other.directory / "ca", "--node", spec)
+    assert wrong.code == 2
 
 
 def test_a_clone_is_a_cluster_of_its_own(tmp_path: Path, command: Command) -> None:  # noqa: F811
