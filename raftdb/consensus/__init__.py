@@ -10,6 +10,7 @@ Never: SQL, commands, a thread, a socket, a file or a clock of its own.
 
 from raftdb.consensus.engine import Engine
 from raftdb.consensus.port import (
+    DAMAGE,
     Applied,
     CommittedEntry,
     Copied,
@@ -33,6 +34,7 @@ from raftdb.consensus.port import (
 )
 
 __all__ = [
+    "DAMAGE",
     "Applied",
     "CommittedEntry",
     "Copied",

@@ -93,6 +93,8 @@ class Applier:
                 hint="journal and database do not belong together: put the right ones back",
             )
         self.applied = index
+        # A member without a database takes part in the log all the same.
+        self._stopped = self._machine.absent
 
     def advance(self, upto: int) -> None:
         """Everything up to `upto` may be applied."""

@@ -37,12 +37,12 @@ class Copies:
         wall: Wall,
         dial: Callable[[str], Link],
         applied: Callable[[], int],
-        may_send: Callable[[], bool],
+        refuses: Callable[[], str],
         first_index: Callable[[], int],
         on_installed: Callable[[], None],
         on_failed: Callable[[BaseException], None],
     ) -> None:
-        self.source = CopySource(settings, ports, limits, applied, may_send)
+        self.source = CopySource(settings, ports, limits, applied, refuses)
         self.fetcher = CopyFetcher(
             settings=settings,
             ports=ports,
@@ -106,6 +106,7 @@ class Copies:
         return {
             "fetching": fetcher.state,
             "source": fetcher.source,
+            "refused": dict(fetcher.refusals),
             "index": 0 if offer is None else offer.log_index,
             "bytes": 0 if offer is None else offer.size,
             "received_bytes": fetcher.received_bytes,

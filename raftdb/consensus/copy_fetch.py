@@ -28,7 +28,7 @@ from raftdb.consensus.messages import (
     CopyOffer,
     CopyPart,
 )
-from raftdb.consensus.port import CopySettings, Held
+from raftdb.consensus.port import DAMAGE, CopySettings, Held
 from raftdb.consensus.wall import Wall
 
 LANE = "fetch"
@@ -74,6 +74,8 @@ class CopyFetcher:
         self._sources: tuple[str, ...] = ()
         self._attempt = 0
         self._refusals = 0
+        self.refusals: dict[str, str] = {}
+        """What each source that had no copy to give said last; an offer ends it."""
         self._at_least = 0
         self._damaged = False
         self.state = "idle"
@@ -168,12 +170,14 @@ class CopyFetcher:
         have = self.offer.copy if self.offer is not None else b""
         self._link.send(CopyAsk(have, max(self._at_least, self._first_index() - 1)))
 
-    def on_later(self, link: Link, _message: CopyLater) -> None:
+    def on_later(self, link: Link, message: CopyLater) -> None:
         """The source makes a copy, or has none to give: ask again, or somebody else."""
         if link is not self._link or self.state != "waiting":
             return
         self._refusals += 1
-        if len(self._sources) > 1 and self._refusals % REFUSALS_MAX == 0:
+        self.refusals[self.source] = message.reason
+        tired = self._refusals % REFUSALS_MAX == 0 or message.reason == DAMAGE
+        if len(self._sources) > 1 and tired:
             self._link = None
             link.abort()
             self._later(ASK_AGAIN_S, self._connect)
@@ -195,6 +199,7 @@ class CopyFetcher:
             self._end("the log has come further than the copy")
             return
         self.state = "fetching"
+        self.refusals.pop(self.source, None)
         have = self.offer
         same = have is not None and self._wall.same_copy(have.copy, offer.copy)
         files, directory = self._ports.files, self._directory

@@ -45,13 +45,13 @@ class CopySource:
         ports: Ports,
         limits: Limits,
         applied: Callable[[], int],
-        may_send: Callable[[], bool],
+        refuses: Callable[[], str],
     ) -> None:
         self._settings = settings
         self._ports = ports
         self._piece_bytes = limits.peer_part_bytes
         self._applied = applied
-        self._may_send = may_send
+        self._refuses = refuses
         self._directory = posixpath.join(settings.directory, "outgoing")
         self._job: CopyJob | None = None
         self._ready: Copied | None = None
@@ -88,9 +88,10 @@ class CopySource:
     def on_ask(self, link: Link, message: CopyAsk) -> None:
         """Offer the copy there is, if it is of use; else make one."""
         ready = self._ready
-        if not self._may_send():
+        refused = self._refuses()
+        if refused:
             # Its own content is in doubt (rule D1).
-            link.send(CopyLater("this node stands down"))
+            link.send(CopyLater(refused))
             return
         if ready is not None and self._usable(ready, message.at_least):
             self._used_at_s = self._ports.clock.monotonic_s()

@@ -30,7 +30,7 @@ from raftdb.consensus.messages import (
     TimeoutNow,
     Vote,
 )
-from raftdb.consensus.port import PeerStatus, Timing
+from raftdb.consensus.port import DAMAGE, PeerStatus, Timing
 from raftdb.consensus.replication import Replicator
 from raftdb.consensus.seams import Library
 from raftdb.consensus.wall import LEADER, Wall
@@ -374,6 +374,12 @@ class Core:
         if reason:
             self._stand_downs[cause] = reason
         self.may_lead = not self._stand_downs
+
+    def refuses_copies(self) -> str:
+        """Why this member's database is no good for others; `` when it is good."""
+        if DAMAGE in self._stand_downs:
+            return DAMAGE
+        return "" if self.may_lead else "this node stands down"
 
     # -- deadlines -------------------------------------------------------------------------------
 

@@ -154,7 +154,7 @@ class Engine:
             wall=self._wall,
             dial=self._transport.dial_copy,
             applied=lambda: self._applier.applied,
-            may_send=lambda: self._core.may_lead,
+            refuses=self._core.refuses_copies,
             first_index=lambda: self._journal.first_index,
             on_installed=lambda: self._call(self._events.on_copied),
             on_failed=self._fatal,

@@ -32,8 +32,15 @@ class CommittedEntry:
     payloads: tuple[bytes, ...]
 
 
+DAMAGE = "damage"
+"""Cause of standing down: this member's database or log is damaged, and it sends no copies."""
+
+
 class StateMachine(Protocol):
     """What the engine drives. Called on the `apply` lane, except where it says loop."""
+
+    absent: bool
+    """There is no state, because its file is damaged: nothing is applied until a copy is there."""
 
     def applied(self) -> tuple[Index, Term]:
         """Loop, before start: the last entry whose effect is committed in the database (C2)."""

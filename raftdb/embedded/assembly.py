@@ -15,20 +15,24 @@ from typing import Any
 from raftdb._version import __version__
 from raftdb.archive import NOTE_MARK, ArchiveService, Standing, load_keys
 from raftdb.base.config import NodeConfig
+from raftdb.base.damage import DATABASE, damage_of, write_note
+from raftdb.base.errors import Error
 from raftdb.base.ids import Index, NodeId
-from raftdb.base.layout import copies_path, database_path, journal_path, quarantine_path
+from raftdb.base.layout import copies_path, database_path, quarantine_path
 from raftdb.base.ports import Ports
 from raftdb.base.startup import check_clock, check_identity
 from raftdb.consensus import CopySettings, Engine
 from raftdb.consensus.port import EngineEvents, EngineStatus, Member, Timing
+from raftdb.embedded.opening import open_data
 from raftdb.embedded.verifier import VerifyProcess
-from raftdb.journal import Journal, RetentionBounds
+from raftdb.journal import Journal
 from raftdb.machine import Machine, fingerprint
 from raftdb.node import (
     PROXIMITY_MARK,
     Comparison,
     DiskWatch,
     Goals,
+    Healing,
     Housekeeping,
     Identity,
     MachineCopies,
@@ -36,6 +40,8 @@ from raftdb.node import (
     Proximity,
     Replica,
     Verdicts,
+    damage_facts,
+    quarantined,
 )
 from raftdb.server import ClientListener
 
@@ -89,12 +95,11 @@ class Assembly:
         """False from the moment on when nothing may be answered any more. From any thread."""
         self._failure: BaseException | None = None
         check_identity(ports.files, config)
-        self.journal = _open_journal(self.journal_class, config, ports)
-        try:
-            self.machine = self._open_machine(vfs_base)
-        except BaseException:
-            self.journal.close(_ignore)
-            raise
+        opened = open_data(config, ports, self.journal_class, self.machine_class, vfs_base)
+        self.journal, self.machine = opened.journal, opened.machine
+        self._note = opened.note
+        self.damage = opened.damage
+        """What is wrong with the files of this node; None: nothing is known to be."""
         check_clock(ports.clock.wall_ms(), self.machine.time_ms(), ports.log)
         identity = Identity(config.cluster_id, config.history, config.node_id, _members(config))
         self.engine = self._make_engine(identity, vfs_base)
@@ -106,8 +111,10 @@ class Assembly:
             machine=self.machine,
             ports=ports,
             limits=config.limits,
-            refusal=self.comparison.refusal,
+            refusal=self.refusal,
         )
+        self._healing = self._make_healing()
+        self.serves = self.damage is None
         stall_s = config.journal.stall_ms / 1000
         self.disk = DiskWatch(self.engine, self.journal, ports, stall_s, len(config.members))
         self._housekeeping = Housekeeping(
@@ -131,25 +138,13 @@ class Assembly:
             replica=self.replica, ports=ports, limits=config.limits, describe=self.describe
         )
 
-    def _open_machine(self, vfs_base: str) -> Machine:
-        config, ports = self.config, self._ports
-        return self.machine_class.open(
-            database_path(config.data_dir),
-            history=config.history,
-            limits=config.limits,
-            files=ports.files,
-            log=ports.log,
-            clock=ports.clock,
-            vfs_base=vfs_base,
-        )
-
     def _events(self) -> EngineEvents:
         return EngineEvents(
             on_role=self._on_role,
             on_fatal=self.fail,
             on_note=self._on_note,
             on_waiting=self._on_waiting,
-            on_copied=self.start_again,
+            on_copied=lambda: self.start_again("a copy of the database was installed"),
         )
 
     def _make_engine(self, identity: Identity, vfs_base: str) -> Engine:
@@ -178,6 +173,28 @@ class Assembly:
             quarantine_path=quarantine_path(self.config.data_dir),
             on_serving=self._on_serving,
         )
+
+    def _make_healing(self) -> Healing | None:
+        copies = self.engine.copies
+        if self.damage is None or copies is None:
+            return None
+        others = [str(peer.node_id) for peer in self.engine.status().peers]
+        return Healing(
+            damage=self.damage,
+            note=self._note,
+            data_dir=self.config.data_dir,
+            others=others,
+            engine=self.engine,
+            copies=copies,
+            ports=self._ports,
+            give_up=self.fail,
+        )
+
+    def refusal(self, *, local: bool) -> Error | None:
+        """Why a read (`local`: of this node's own content) or write is refused now; or None."""
+        if self.damage is not None:
+            return quarantined(self.config.node_id, self.damage)
+        return self.comparison.refusal(local=local)
 
     def _copy_settings(self, vfs_base: str) -> CopySettings:
         config, files = self.config, self._ports.files
@@ -212,6 +229,8 @@ class Assembly:
         self.engine.start()
         self._housekeeping.start()
         self.disk.start()
+        if self._healing is not None:
+            self._healing.start()
         if self._archive is not None:
             self._archive.start()
         self.comparison.start()
@@ -228,6 +247,8 @@ class Assembly:
         self.proximity.say()
         self._housekeeping.stop()
         self.disk.stop()
+        if self._healing is not None:
+            self._healing.stop()
         if self._archive is not None:
             self._archive.stop()
         self.comparison.stop()
@@ -238,11 +259,11 @@ class Assembly:
         self.listener.say_goodbye("this node is being stopped")
         self.replica.drain(self._drained)
 
-    def start_again(self) -> None:
-        """A copy of the database was installed: end in order, with `stopped(StartAgain())`."""
+    def start_again(self, reason: str) -> None:
+        """End in order, with `stopped(StartAgain())`."""
         if self._stopping:
             return
-        self._ports.log.info("starting_again", reason="a copy of the database was installed")
+        self._ports.log.info("starting_again", reason=reason)
         self._again = True
         self.stop()
         # Nobody waits for a node that was far behind.
@@ -251,7 +272,7 @@ class Assembly:
     def fail(self, error: BaseException) -> None:
         """The node can't go on: nothing more is promised to anybody. Ends with `stopped(error)`,
         after a short try to close what can still be closed."""
-        if self._stopped is None or self._failure is not None:
+        if self._stopped is None or self._failure is not None or self._mends(error):
             return
         self._failure = error
         self.serves = False
@@ -260,6 +281,8 @@ class Assembly:
         self._ports.executor.call_later(CLOSE_S, self._end)
         self._housekeeping.stop()
         self.disk.stop()
+        if self._healing is not None:
+            self._healing.stop()
         if self._archive is not None:
             self._archive.stop()
         self.comparison.stop()
@@ -269,6 +292,28 @@ class Assembly:
         self.listener.stop_accepting()
         self._close()
 
+    def _mends(self, error: BaseException) -> bool:
+        """Whether the node can go on in spite of the error: damage to its own files is noted, and
+        it begins anew at once, in a way that heals it."""
+        damage = damage_of(error, self._ports.clock.wall_ms())
+        if damage is None or self._healing is not None or len(self.config.members) == 1:
+            return False
+        if self._again or self._stopping:
+            return self._again
+        if damage.kind == DATABASE and not damage.file:
+            damage = replace(damage, file=self.machine.path)
+        self.damage, self.serves = damage, False
+        log = self._ports.log
+        log.error("damage_found", file=damage.file, offset=damage.offset, reason=damage.reason)
+        try:
+            note = replace(self._note, damage=damage)
+            write_note(self._ports.files, self.config.data_dir, note)
+        except OSError as problem:
+            log.error("damage_not_noted", reason=str(problem))
+            return False
+        self.start_again("this node's files are damaged: it heals from the others")
+        return True
+
     def _drained(self) -> None:
         self._ports.executor.call_later(LINGER_S, self.listener.close)
         self._ports.executor.call_later(2 * LINGER_S, self._close)
@@ -276,7 +321,6 @@ class Assembly:
     def _close(self) -> None:
         if not self._closing:
             self._closing = True
-            self.serves = False
             self.serves = False
             self.engine.stop(self._engine_stopped)
 
@@ -309,7 +353,7 @@ class Assembly:
 
     def _open_archive(self) -> ArchiveService | None:
         """Uploads begin with `start`. Raises ConfigError, and then closes what was opened."""
-        if not self.config.archive.destinations:
+        if not self.config.archive.destinations or self.machine.absent:
             return None
         try:
             service = ArchiveService(
@@ -378,7 +422,8 @@ class Assembly:
         return "" if self.serves else "it does not serve"
 
     def _on_serving(self, serves: bool) -> None:
-        self.serves = serves and not self._closing and self._failure is None
+        usable = not self._closing and self._failure is None and self.damage is None
+        self.serves = serves and usable
         if not serves:
             self._ports.executor.call_later(HEAL_AFTER_S, self._heal)
 
@@ -439,6 +484,7 @@ class Assembly:
             "archive": [] if self._archive is None else self._archive.status(),
             **self.comparison.facts(),
             **self.goals.facts(),
+            "damage": damage_facts(self.damage, self._healing),
             "copy": self.engine.copies.status() if self.engine.copies is not None else None,
             **self._facts(),
         }
@@ -453,17 +499,6 @@ class Assembly:
             "lag_entries": max(0, int(last_index) - int(peer.match_index)),
             "round_trip_ms": peer.round_trip_ms if trip_s is None else round(trip_s * 1000, 3),
         }
-
-
-def _open_journal(kind: type[Journal], config: NodeConfig, ports: Ports) -> Journal:
-    return kind.open(
-        ports.files,
-        journal_path(config.data_dir),
-        ports.executor,
-        config.limits,
-        ports.log,
-        RetentionBounds(config.journal.keep_bytes, config.journal.pinned_bytes_max),
-    )
 
 
 def _members(config: NodeConfig) -> tuple[Member, ...]:

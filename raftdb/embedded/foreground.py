@@ -7,6 +7,7 @@ import os
 import signal
 
 from raftdb.base.config import NodeConfig
+from raftdb.base.errors import Error
 from raftdb.base.exits import ExitCode, exit_code
 from raftdb.embedded.assembly import Assembly, StartAgain
 from raftdb.embedded.process import end_loop, ports_of, use_utc
@@ -49,9 +50,13 @@ def _run(config: NodeConfig, log: StreamLog) -> int:
         nonlocal assembly
         if isinstance(error, StartAgain):
             assembly = None
-            assembly = Assembly(config, ports, stopped, facts)
-            assembly.start(_ready)
-            return
+            try:
+                assembly = Assembly(config, ports, stopped, facts)
+            except (Error, OSError) as problem:
+                error = problem
+            else:
+                assembly.start(_ready)
+                return
         outcome.append(error)
         loop.stop()
 

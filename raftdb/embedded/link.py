@@ -83,7 +83,8 @@ class EmbeddedLink:
         """After an installed copy the node goes on with a new assembly."""
         current = self._current()
         if current is None or not current.serves:
-            raise self._assembly.comparison.refusal(local=True) or _not_running()
+            refused = (current or self._assembly).refusal(local=True)
+            raise refused or _not_running()
         self._assembly = current
         return current
 

@@ -170,11 +170,15 @@ class Node:
 
     def _stopped(self, error: BaseException | None) -> None:
         if isinstance(error, StartAgain):
-            self._assembly = None
+            # The old one answers (that it does not serve) until the new one is there.
             assert self._make is not None
-            self._assembly = self._make()
-            self._assembly.start(_ignore)
-            return
+            try:
+                self._assembly = self._make()
+            except (Error, OSError) as problem:
+                error = problem
+            else:
+                self._assembly.start(_ignore)
+                return
         if error is not None:
             self._failed(error)
         if self._loop is not None:

@@ -8,6 +8,7 @@ May import: base, command; apsw (and no other room does).
 Never: the network, consensus, a clock or a random number that is not the request's.
 """
 
+from raftdb.machine.absent import AbsentMachine
 from raftdb.machine.captures import Capture, CaptureJob, write_description
 from raftdb.machine.fingerprint import Fingerprint, fingerprint
 from raftdb.machine.fork import begin_history, make_plain
@@ -25,6 +26,7 @@ __all__ = [
     "DATABASE_FILE",
     "MARK_EVERY",
     "PAGE_BYTES",
+    "AbsentMachine",
     "Capture",
     "CaptureJob",
     "ContentHash",

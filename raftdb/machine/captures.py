@@ -95,6 +95,7 @@ class CaptureJob:
                 raise _busy("another copy is being made")
             self._frozen = _frozen(self._freeze)
             self._checkpointer.held = True
+            self._checkpointer.confirm()
         try:
             self._writing = files.open(os.path.join(target, DATABASE_FILE), create=True)
             self._writing.truncate(0)

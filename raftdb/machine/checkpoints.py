@@ -17,6 +17,7 @@ from raftdb.base.ids import Index
 from raftdb.base.ports import Files, Log
 from raftdb.machine import failures
 from raftdb.machine.format import PAGE_BYTES
+from raftdb.machine.logguard import LogGuard
 
 HOLD_PAGES = 16_384
 """From this length of the log on (64 MiB), a checkpoint ends with the writer held back, so that
@@ -62,7 +63,9 @@ class Checkpointer:
         writer_lock: threading.Lock,
         applied_index: Callable[[], Index],
         log: Log,
+        guard: LogGuard,
     ) -> None:
+        self._guard = guard
         self._connection = connection
         self._writer_lock = writer_lock
         self._applied_index = applied_index
@@ -72,6 +75,7 @@ class Checkpointer:
         self.held = False
         """A copy is being made: checkpoints do nothing until it is done."""
         self._closed = False
+        self._pages = 0
         self.durable_index = Index(0)
         """Entries up to this one survive a power cut in the database file."""
 
@@ -81,18 +85,44 @@ class Checkpointer:
         with self.lock:
             if self.held or self._closed:
                 return self.durable_index
+            self._announce()
             complete, pages = self._passive()
             if pages >= HOLD_PAGES:
                 with self._writer_lock:
                     complete, pages = self._passive()
                 if not complete:
                     self._log.warning("checkpoint_incomplete", wal_pages=pages)
+            self._confirm(pages, complete)
         return self.durable_index
 
     def complete(self) -> bool:
         """Checkpoint everything, for a caller that holds the writer and `lock`: whether the file
-        now is the whole database. A reader of an older state can be in the way."""
-        return self._passive()[0]
+        now is the whole database. A reader of an older state can be in the way. The caller calls
+        `confirm` when the writer is free again."""
+        done, self._pages = self._passive()
+        return done
+
+    def confirm(self) -> None:
+        """After `complete`, with `lock` held."""
+        self._confirm(self._pages, True)
+
+    def _announce(self) -> None:
+        """What is in the log now is about to be moved (see logguard)."""
+        try:
+            frames, moved = self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+            if frames > moved:
+                self._guard.before(frames)
+        except apsw.BusyError:
+            pass
+        except (apsw.Error, OSError) as error:
+            raise failures.fatal(error, "beginning a checkpoint") from error
+
+    def _confirm(self, frames: int, complete: bool) -> None:
+        try:
+            if frames > 0:
+                self._guard.after(frames, complete=complete)
+        except OSError as error:
+            raise failures.fatal(error, "ending a checkpoint") from error
 
     def read(self, offset: int, count: int) -> bytes:
         """Whole pages of the database's file, while `held`. Through SQLite's own descriptor:

@@ -51,7 +51,9 @@ _PASSING = (
 )
 """Of a query: memory, descriptors or room for temporary files were short."""
 
-_DAMAGED = "the file is damaged: replace this node by a new member"
+_DAMAGED = "the file is damaged: the node fetches a copy from another member when it runs"
+_UNREADABLE = (apsw.SQLITE_IOERR_READ, apsw.SQLITE_IOERR_SHORT_READ, apsw.SQLITE_IOERR_CORRUPTFS)
+"""The device gives back less than it was given: as good as damaged."""
 _HINTS: dict[type[BaseException], str] = {
     apsw.FullError: "make room on the disk, then start the node again",
     apsw.IOError: "check the device and the kernel's log, then start the node again",
@@ -113,19 +115,28 @@ def fatal(error: BaseException, doing: str) -> FatalError:
             code="page_damaged",
             hint=_DAMAGED,
         )
+    if getattr(error, "extendedresult", 0) in _UNREADABLE:
+        code = "page_unreadable"
+    else:
+        corrupt = isinstance(error, apsw.CorruptError | apsw.NotADBError)
+        code = "database_corrupt" if corrupt else "database_failed"
     return FatalError(
         f"the database failed while {doing}: {name}: {error}",
-        code="database_failed",
+        code=code,
         hint=_HINTS.get(type(error), "see the message; the node stops to keep its promises"),
     )
 
 
+_OF_THE_FILE = ("database_failed", "page_damaged", "page_unreadable", "database_corrupt")
+
+
 def at(error: FatalError, path: str) -> FatalError:
     """The same, naming the file: SQLite's own message does not."""
-    if error.code != "database_failed" or "file" in error.detail:
+    if "file" in error.detail or error.code not in _OF_THE_FILE:
         return error
+    named = f"; the database is {path}" if error.code == "database_failed" else ""
     return FatalError(
-        f"{error.message}; the database is {path}",
+        error.message + named,
         code=error.code,
         hint=error.hint,
         detail={**error.detail, "file": path},

@@ -24,6 +24,12 @@ def name_of(number: int) -> str:
     return f"generation-{number:06d}"
 
 
+def named(files: Files, directory: str) -> str:
+    """What CURRENT says, for comparing alone: `` when it says nothing that reads."""
+    path = os.path.join(directory, CURRENT_FILE)
+    return files.read_file(path).decode("ascii", "replace") if files.exists(path) else ""
+
+
 def current(files: Files, directory: str) -> str | None:
     """The current generation's directory (a path), or None when there is no database.
 
@@ -37,23 +43,35 @@ def current(files: Files, directory: str) -> str | None:
         raise ConfigError(
             f"{path} does not name a generation",
             code="current_unreadable",
-            hint="it is written by raftdb alone: replace this node by a new member",
+            detail={"file": path, "offset": 0},
+            hint="it is written by raftdb alone; a node that runs fetches a copy of the database",
         )
     generation = os.path.join(directory, name[:-1])
     if not files.exists(os.path.join(generation, DATABASE_FILE)):
         raise ConfigError(
             f"{path} names {name[:-1]}, which has no {DATABASE_FILE}",
             code="database_missing",
-            hint="the file was removed: replace this node by a new member",
+            detail={"file": os.path.join(generation, DATABASE_FILE)},
+            hint="the file was removed; a node that runs fetches a copy of the database",
         )
     return generation
 
 
-def make_next(files: Files, directory: str) -> str:
-    """Make an empty directory for the generation after the current one. Not current yet."""
+def make_next(files: Files, directory: str, *, founding: bool = False) -> str:
+    """Make an empty directory for the generation after the current one. Not current yet. Where it
+    cannot be told which one is current, none of those that are there is used again (but by
+    `founding`, which a crash may have cut short)."""
     files.make_directory(directory)
-    path = current(files, directory)
-    number = int(os.path.basename(path)[-6:]) + 1 if path is not None else 1
+    try:
+        path = current(files, directory)
+    except ConfigError:
+        path = None
+    if path is None and founding:
+        path = name_of(0)
+    elif path is None:
+        names = filter(_NAME.fullmatch, files.list_directory(directory))
+        path = max(names, default=name_of(0))
+    number = int(path[-6:]) + 1
     generation = os.path.join(directory, name_of(number))
     files.make_directory(generation)
     clear(files, generation)

@@ -6,7 +6,6 @@ for checkpoints (lane of its own). Nothing here starts a thread.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -29,18 +28,16 @@ from raftdb.machine.connections import open_checkpointer, open_reader, open_writ
 from raftdb.machine.determinism import RequestClock, use_utc
 from raftdb.machine.format import (
     DATABASE_FILE,
-    FORMAT_VERSION,
-    HASH_BYTES,
     PAGE_BYTES,
-    PREFIX,
-    TABLES,
 )
+from raftdb.machine.founding import found
 from raftdb.machine.layout import Run
+from raftdb.machine.logguard import LogGuard, check_header
 from raftdb.machine.overlay import log_salt
-from raftdb.machine.pages import CHECKSUM_BYTES, MachineVfs, open_vfs
+from raftdb.machine.pages import MachineVfs, open_vfs
 from raftdb.machine.policy import READ_PRAGMAS
 from raftdb.machine.readers import UNTIMED_S, QueryStop, ReaderPool, too_many_rows
-from raftdb.machine.rowhash import ContentHash, to_bytes
+from raftdb.machine.rowhash import ContentHash
 from raftdb.machine.samples import Sample
 from raftdb.machine.sqltext import is_read
 from raftdb.machine.stored import run_on
@@ -72,8 +69,9 @@ class Machine:
         limits: Limits,
         log: Log,
         clock: Clock | None,
+        guard: LogGuard,
     ) -> None:
-        self._path = path
+        self.path = path
         self._meta = meta
         self._limits = limits
         self._log = log
@@ -109,7 +107,10 @@ class Machine:
             self._writer_lock,
             lambda: self._applier.progress.index,
             log,
+            guard,
         )
+
+    absent = False
 
     # Life
 
@@ -125,10 +126,10 @@ class Machine:
                 code="database_exists",
                 hint="start the node, or choose another directory",
             )
-        generation = generations.make_next(files, directory)
+        generation = generations.make_next(files, directory, founding=True)
         path = os.path.join(generation, DATABASE_FILE)
         try:
-            _found(path, history, vfs_base)
+            found(path, history, vfs_base)
         except apsw.Error as error:
             raise failures.fatal(error, f"creating {path}") from error
         generations.make_current(files, directory, generation)
@@ -160,7 +161,9 @@ class Machine:
         generations.remove_others(files, directory)
         use_utc(log)
         path = os.path.join(generation, DATABASE_FILE)
+        check_header(path, files)
         rewrite_log(path, files)
+        guard = LogGuard(path, files)
         vfs = open_vfs(vfs_base)
         try:
             writer = open_writer(path, vfs.name)
@@ -168,14 +171,15 @@ class Machine:
                 meta = stored.read_meta(run_on(writer), path)
                 if meta.history != history:
                     raise stored.other_history(path, meta.history, history)
-                machine = cls(path, writer, vfs, meta, limits, log, clock)
+                guard.check(writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)[0])
+                machine = cls(path, writer, vfs, meta, limits, log, clock, guard)
                 machine._copied = captures.copied_from(generation, files)
                 return machine
             except BaseException:
                 writer.close(True)
                 raise
         except apsw.Error as error:
-            raise failures.fatal(error, f"opening {path}") from error
+            raise failures.at(failures.fatal(error, f"opening {path}"), path) from error
 
     def close(self) -> None:
         """Stop queries and close all connections. Nothing is lost without it."""
@@ -294,10 +298,10 @@ class Machine:
         try:
             return work(entries)
         except FatalError as error:
-            self._fatal = failures.at(error, self._path)
+            self._fatal = failures.at(error, self.path)
             raise self._fatal from error
         except Exception as error:
-            self._fatal = failures.at(failures.fatal(error, "applying entries"), self._path)
+            self._fatal = failures.at(failures.fatal(error, "applying entries"), self.path)
             raise self._fatal from error
         finally:
             self._request_clock.end()
@@ -492,7 +496,7 @@ class Machine:
         try:
             durable = self._checkpointer.run()
         except FatalError as error:
-            raise failures.at(error, self._path) from error
+            raise failures.at(error, self.path) from error
         if durable == self._applier.progress.index:
             # All of it is in the file. The hook tells only of commits, and an idle database has
             # none; one that comes at this very moment is counted with the next.
@@ -562,37 +566,3 @@ class Machine:
             verify_content=verify_content,
             vfs_base=vfs_base,
         )
-
-
-def _found(path: str, history: HistoryId, vfs_base: str) -> None:
-    vfs = open_vfs(vfs_base)
-    connection = apsw.Connection(
-        path, flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE, vfs=vfs.name
-    )
-    try:
-        run = run_on(connection)
-        connection.reserve_bytes("main", CHECKSUM_BYTES)
-        for pragma in (
-            f"page_size = {PAGE_BYTES}",
-            "encoding = 'UTF-8'",
-            "auto_vacuum = NONE",
-            "journal_mode = WAL",
-            "synchronous = FULL",
-        ):
-            connection.execute(f"PRAGMA {pragma}").fetchall()
-        key = hashlib.blake2b(history.encode("ascii"), digest_size=HASH_BYTES).digest()
-        with connection:
-            connection.execute(TABLES)
-            for name, value in (
-                ("format_version", str(FORMAT_VERSION)),
-                ("history", history),
-                ("hash_key", key.hex()),
-            ):
-                run(f"INSERT INTO {PREFIX}meta VALUES (?, ?)", (name, value))
-            run(f"INSERT INTO {PREFIX}applied VALUES (1, 0, 0, 0, 0, 0, ?)", (bytes(HASH_BYTES),))
-            schema = stored.recomputed_hash(run, key).schema
-            for kind, total in (("s", schema), ("q", to_bytes(0))):
-                run(f"INSERT INTO {PREFIX}hash(kind, name, total) VALUES (?, '', ?)", (kind, total))
-        connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-    finally:
-        connection.close()

@@ -41,7 +41,9 @@ def read_meta(run: Run, path: str) -> Meta:
         rows: dict[str, Any] = dict(run(f"SELECT key, value FROM {PREFIX}meta {MARK}"))
     except (apsw.SQLError, apsw.NotADBError) as error:
         raise ConfigError(
-            f"{path} is not a database of raftdb: {error}", code="not_a_database"
+            f"{path} is not a database of raftdb: {error}",
+            code="not_a_database",
+            detail={"file": path},
         ) from error
     version = int(rows["format_version"])
     if version != FORMAT_VERSION:

@@ -15,6 +15,7 @@ from raftdb.node.comparison import Comparison
 from raftdb.node.copying import MachineCopies
 from raftdb.node.diskwatch import DiskWatch
 from raftdb.node.goals import Goals
+from raftdb.node.healing import Healing, damage_facts, quarantined
 from raftdb.node.housekeeping import Housekeeping
 from raftdb.node.identity import Identity
 from raftdb.node.preference import Preference
@@ -34,6 +35,7 @@ __all__ = [
     "DiskWatch",
     "Done",
     "Goals",
+    "Healing",
     "Housekeeping",
     "Identity",
     "MachineCopies",
@@ -45,4 +47,6 @@ __all__ = [
     "Verdicts",
     "busy_error",
     "cursor_gone",
+    "damage_facts",
+    "quarantined",
 ]

@@ -227,6 +227,13 @@ def _problems(state: ClusterState) -> list[str]:
             found.append(f"{node.node_id} does not answer at {node.address}: {node.problem}")
         if node.facts.get("comparison_reason"):
             found.append(f"{node.node_id} does not serve: {node.facts['comparison_reason']}")
+        damage = node.facts.get("damage")
+        if damage:
+            place = f", offset {damage['offset']}" if damage["offset"] >= 0 else ""
+            found.append(
+                f"{node.node_id} does not serve: {damage['reason']} ({damage['file']}{place}); "
+                f"healing: {damage['state']}"
+            )
         days = node.certificate_days_left
         if days is not None and days < 30:
             found.append(f"the certificate of {node.node_id} expires in {days:.0f} days")

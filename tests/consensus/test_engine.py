@@ -48,6 +48,8 @@ class HandMachine:
     def applied(self) -> Any:
         return self._applied
 
+    absent = False
+
     def copied(self) -> Any:
         return self.copied_at
 

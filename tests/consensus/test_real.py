@@ -45,6 +45,8 @@ class Tally:
     def applied(self) -> Any:
         return self._last
 
+    absent = False
+
     def copied(self) -> Any:
         return None
 

@@ -272,7 +272,7 @@ def test_opening(tmp_path: Path) -> None:
     path = Path(database.directory) / "generation-000001" / "database.sqlite"
     whole = path.read_bytes()
     path.write_bytes(b"not a database" * 1000)
-    with pytest.raises(FatalError, match="not a database"):
+    with pytest.raises(FatalError, match="does not begin as a database"):
         Machine.open(database.directory, history=HISTORY, **options)  # type: ignore[arg-type]
     path.write_bytes(whole)
     raw = raw_connection(path)

@@ -148,6 +148,8 @@ class WholeNode:
         if work == machine.close:
             # It waits for all others.
             return False
+        if machine.absent:
+            return True
         if lane == "apply":
             return not machine._writer_lock.locked()
         if lane == "checkpoint":
@@ -160,6 +162,8 @@ class WholeNode:
 
     def pin(self) -> None:
         """Hold a snapshot open until `unpin`: a reader that takes its time."""
+        if self.machine.absent:
+            return
         stack = contextlib.ExitStack()
         connection = stack.enter_context(self.machine._readers.snapshot())
         connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()

@@ -273,6 +273,9 @@ class Simulation:
     def _judge(self) -> None:
         for node in self.cluster.live():
             index = node.applied_index
+            if node.machine.absent:
+                # Its database is damaged, and it waits for a copy.
+                continue
             try:
                 shown, found = node.machine.content_hash(), node.machine.recompute_content_hash()
             except FatalError:

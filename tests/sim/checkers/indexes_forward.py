@@ -23,6 +23,9 @@ class IndexesForward(Checker):
             return
         self._nodes[node.name] = node
         applied = int(node.machine.applied()[0])
+        if node.machine.absent:
+            # Its database is damaged: the copy that heals it may be of an earlier entry.
+            self._floors.pop(node.name, None)
         floor, why = self._floors.get(node.name, (0, ""))
         if applied < floor:
             raise Broken(

@@ -69,6 +69,8 @@ class ToyMachine:
         last = self._store.entries[-1]
         return last.index, last.term
 
+    absent = False
+
     def copied(self) -> tuple[Index, Term] | None:
         return self._store.copied
 

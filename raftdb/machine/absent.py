@@ -1,0 +1,161 @@
+"""In the place of a database that is damaged: the node takes part in the log, and applies nothing
+until a copy of the database is there."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn
+
+from raftdb.base.errors import FatalError, OperationalError
+from raftdb.base.ids import HistoryId, Index, Term
+from raftdb.base.ports import Clock, Files
+from raftdb.command.requests import Parameters, Statement
+from raftdb.command.results import Results
+from raftdb.machine.applier import Recorder
+from raftdb.machine.captures import CaptureJob
+from raftdb.machine.machine import Machine
+from raftdb.machine.readers import UNTIMED_S, QueryStop
+from raftdb.machine.rowhash import ContentHash
+from raftdb.machine.samples import Sample
+from raftdb.machine.streams import RowStream
+from raftdb.machine.units import Entry
+from raftdb.machine.workspace import Workspace
+
+
+class AbsentMachine(Machine):
+    """A Machine without a database: it knows no row, answers nothing, and has applied what lies
+    below the log and nothing more."""
+
+    absent = True
+
+    def __init__(self, base: tuple[Index, Term], clock: Clock | None) -> None:
+        """`base`: the entry before the first of the log."""
+        self._base = base
+        self._clock = clock
+        self._writer_lock = threading.Lock()
+        self.path = ""
+        self._copied = None
+        self.wal_pages = 0
+
+    def _refuse(self) -> NoReturn:
+        raise OperationalError(
+            "the database of this node is damaged",
+            code="quarantined",
+            retryable=True,
+            hint="use another node; this one fetches a copy by itself",
+        )
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def applied(self) -> tuple[Index, Term]:
+        """What was dropped from the log is applied on a majority, and was applied here."""
+        return self._base
+
+    def apply(self, entries: Sequence[Entry]) -> list[list[bytes]]:
+        """Never called: whoever drives it is told that nothing can be applied."""
+        raise FatalError("entries cannot be applied without a database", code="database_absent")
+
+    def apply_briefly(self, entries: Sequence[Entry]) -> list[list[bytes]] | None:
+        return None
+
+    def held(self) -> tuple[int, int] | None:
+        return None
+
+    def look_ahead(self, entries: Sequence[Entry]) -> bool:
+        return False
+
+    def try_held(self, limit_s: float) -> bool | None:
+        return None
+
+    def cancel_trial(self, cancelled: bool = True) -> None:
+        """There is none."""
+
+    def record_hashes(
+        self, recorder: Recorder, before_checkpoint: Callable[[], None] | None = None
+    ) -> None:
+        """Nothing will be told."""
+
+    def query(
+        self,
+        *statements: Statement,
+        rows_bytes_max: int | None = None,
+        rows_max: int | None = None,
+        stop: QueryStop | None = None,
+        timeout_s: float = UNTIMED_S,
+    ) -> Results:
+        self._refuse()
+
+    def query_briefly(
+        self, statements: tuple[Statement, ...], rows_max: int | None
+    ) -> bytes | None:
+        self._refuse()
+
+    def query_rows(
+        self, sql: str, parameters: Parameters = (), timeout_s: float = UNTIMED_S
+    ) -> tuple[tuple[str, ...], list[tuple[Any, ...]], int]:
+        self._refuse()
+
+    def open_stream(self) -> RowStream:
+        self._refuse()
+
+    def session_token(self, number: int) -> bytes | None:
+        return None
+
+    @property
+    def lineage(self) -> tuple[tuple[HistoryId, int], ...]:
+        return ()
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        return {}
+
+    def was_applied(self, session: int, sequence: int) -> bool:
+        return False
+
+    def sessions_open(self) -> int:
+        return 0
+
+    def time_ms(self) -> int:
+        return 0
+
+    def samples_since(self, index: int) -> list[Sample]:
+        return []
+
+    def sample_at(self, index: int) -> Sample | None:
+        return None
+
+    def last_sample(self) -> Sample | None:
+        return None
+
+    def keep_table_sums(self, keep: bool) -> None:
+        """There are none."""
+
+    def want_sample(self, index: int) -> int:
+        return index
+
+    def horizon(self) -> int:
+        return 1
+
+    def content_hash(self) -> ContentHash:
+        self._refuse()
+
+    def recompute_content_hash(self) -> ContentHash:
+        self._refuse()
+
+    def begin_transaction(self, seed: bytes, foreign_keys: bool) -> Workspace:
+        self._refuse()
+
+    def end_transaction(self, workspace: Workspace) -> None:
+        """None was begun."""
+
+    @property
+    def durable_index(self) -> Index:
+        return Index(0)
+
+    def checkpoint(self) -> Index:
+        return Index(0)
+
+    def begin_capture(self, target_directory: str, *, files: Files) -> CaptureJob:
+        self._refuse()

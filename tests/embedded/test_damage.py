@@ -1,0 +1,153 @@
+"""A node that finds its own files damaged says so, votes where that is safe, and heals itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import raftdb
+from raftdb.base.errors import Error, FatalError
+from raftdb.node import healing
+from raftdb.ops.found import found_local
+from tests.embedded.test_divergence import wait_for
+
+ROWS = 1500
+
+
+class Three:
+    """Three members with a table of some hundred pages, checkpointed everywhere."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.names = [str(one.node_id) for one in found_local(directory).members]
+        self.nodes = {name: self.start(name) for name in self.names}
+        with self.any().connect(timeout=15.0) as connection:
+            connection.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, text)")
+            for start in range(0, ROWS, 500):
+                connection.executemany(
+                    "INSERT INTO t VALUES (?, ?)",
+                    [(number, f"{number} " * 100) for number in range(start, start + 500)],
+                )
+            last = self.leader().status()["commit_index"]
+        for node in self.nodes.values():
+            wait_for(lambda node=node: node.status()["applied_index"] >= last)  # type: ignore[misc]
+            assert node._assembly is not None
+            node._assembly.machine.checkpoint()
+
+    def start(self, name: str) -> raftdb.Node:
+        return raftdb.Node(self.directory / name / "raftdb.toml").start()
+
+    def any(self) -> raftdb.Node:
+        return next(node for node in self.nodes.values() if node.running)
+
+    def leader(self) -> raftdb.Node:
+        found: list[raftdb.Node] = []
+
+        def leads() -> bool:
+            found[:] = [
+                node
+                for node in self.nodes.values()
+                if node.running and node.status()["role"] == "leader"
+            ]
+            return bool(found)
+
+        wait_for(leads)
+        return found[0]
+
+    def follower(self) -> str:
+        leader = self.leader()
+        return next(name for name, node in self.nodes.items() if node is not leader)
+
+    def database(self, name: str) -> Path:
+        """The file of the current generation."""
+        directory = self.directory / name / "data" / "database"
+        return directory / (directory / "CURRENT").read_text().strip() / "database.sqlite"
+
+    def sound(self, name: str) -> bool:
+        """The node is whole again, and has all rows."""
+        node = self.nodes[name]
+        status = node.status()
+        if status["damage"] is not None or status["applied_index"] < status["commit_index"]:
+            return False
+        try:
+            with node.connect(read="local", pin=True, timeout=2.0) as connection:
+                found = connection.execute("SELECT count(*), sum(id) FROM t").fetchone()
+        except Error:
+            return False
+        return bool(found is not None and found[0] >= ROWS)
+
+    def stop(self) -> None:
+        for node in self.nodes.values():
+            node.stop()
+
+
+def flip(path: Path, offset: int) -> None:
+    with path.open("r+b") as file:
+        file.seek(offset)
+        byte = file.read(1)[0]
+        file.seek(offset)
+        file.write(bytes([byte ^ 0x10]))
+
+
+def flip_many_pages(path: Path) -> None:
+    for page in range(8, path.stat().st_size // 4096, 2):
+        flip(path, page * 4096 + 1000)
+
+
+def test_a_damaged_database_is_healed_by_a_copy(tmp_path: Path) -> None:
+    three = Three(tmp_path / "cluster")
+    try:
+        _while_it_runs(three, leads=False)
+        _while_it_runs(three, leads=True)
+        name = three.follower()
+        for change in (
+            lambda: (three.database(name).parent.parent / "CURRENT").unlink(),
+            lambda: flip(three.database(name), 3),
+        ):
+            three.nodes[name].stop()
+            change()
+            three.nodes[name] = three.start(name)
+            with three.leader().connect(timeout=10.0) as connection:
+                connection.execute("INSERT INTO t(text) VALUES ('on it goes')")
+            wait_for(lambda: three.sound(name), 20.0)
+    finally:
+        three.stop()
+
+
+def _while_it_runs(three: Three, *, leads: bool) -> None:
+    """A page that is read is damaged: never an answer, and whole again some seconds later."""
+    node = three.leader() if leads else three.nodes[three.follower()]
+    name = next(name for name, one in three.nodes.items() if one is node)
+    path = three.database(name)
+    flip_many_pages(path)
+    with (
+        node.connect(read="local", pin=True, timeout=5.0) as connection,
+        pytest.raises(Error) as raised,
+    ):
+        connection.execute("SELECT count(*), sum(length(text)) FROM t").fetchall()
+    assert raised.value.code in ("page_damaged", "quarantined", "unavailable"), raised.value
+    with three.leader().connect(timeout=10.0) as connection:
+        connection.execute("INSERT INTO t(text) VALUES ('meanwhile')")
+    wait_for(lambda: three.sound(name), 20.0)
+    assert three.database(name) != path
+    assert node.failure is None
+
+
+def test_damaged_everywhere_is_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(healing, "EVERYWHERE_S", 1.0)
+    three = Three(tmp_path / "cluster")
+    try:
+        for node in three.nodes.values():
+            node.stop()
+        for name in three.names:
+            flip(three.database(name), 3)
+        for name in three.names:
+            three.nodes[name] = three.start(name)
+        wait_for(lambda: any(node.failure is not None for node in three.nodes.values()), 30.0)
+        failure = next(node.failure for node in three.nodes.values() if node.failure is not None)
+        assert isinstance(failure, FatalError)
+        assert failure.code == "damaged_everywhere"
+        assert "archive" in (failure.hint or "")
+    finally:
+        three.stop()
