@@ -23,6 +23,7 @@ ABOUT = {
     "node-loss": "Kill a follower's process under load: nobody may notice.",
     "region-loss": "Kill every node of the leader's region at once; it comes back later.",
     "total-loss": "Kill every node, delete every disk, and restore a new cluster from the archive.",
+    "total-loss-archived": "The same, with clients that wait for the archive: nothing may be lost.",
     "point-in-time": "Destroy a table by a statement, and bring it back as of the moment before.",
     "archive-outage": "Take the archive away: writes go on, the alarm comes, the backlog drains.",
     "all": "Run all of them, one after the other.",
@@ -56,6 +57,13 @@ def _options(function: _Function) -> _Function:
                 default=1,
                 show_default=True,
                 help="How often; the spread of the recovery times is shown then.",
+            ),
+            click.option(
+                "--points",
+                type=click.IntRange(0, 10_000),
+                default=3,
+                show_default=True,
+                help="Moments of the past that point-in-time restores and compares.",
             ),
             click.option(
                 "--archive",
@@ -95,6 +103,7 @@ def _run(
     nodes: str,
     seconds: float,
     repeat: int,
+    points: int,
     archive: str | None,
     objectives: Path | None,
     html: Path | None,
@@ -108,7 +117,7 @@ def _run(
     wanted = names or tuple(SCENARIOS)
     results = run(
         wanted,
-        Options(int(nodes), seconds, repeat, directory, archive),
+        Options(int(nodes), seconds, repeat, points, directory, archive),
         load_objectives(objectives, tuple(SCENARIOS)),
         lambda text: click.echo(text, err=True),
     )

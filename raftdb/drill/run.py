@@ -18,6 +18,7 @@ from raftdb.drill.stage import Stage
 from raftdb.runtime.clock import RealClock
 
 SECONDS = 3.0
+POINTS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,8 @@ class Options:
     seconds: float = SECONDS
     """Of load, before the disaster and after the recovery."""
     repeat: int = 1
+    points: int = POINTS
+    """Moments of the past that point-in-time restores."""
     directory: Path | None = None
     """Where to work, and to leave everything; None: a temporary directory."""
     archive: str | None = None
@@ -76,7 +79,9 @@ def _run_one(
             raise ConfigError(f"{home} is there already", hint="a drill begins in a new directory")
         home.mkdir(parents=True)
     archive = None if options.archive is None else f"{options.archive.rstrip('/')}/{label}"
-    stage = Stage(home, result, clock, say, seconds=options.seconds, archive=archive)
+    stage = Stage(
+        home, result, clock, say, seconds=options.seconds, points=options.points, archive=archive
+    )
     try:
         SCENARIOS[name].run(stage)
     except Error as error:

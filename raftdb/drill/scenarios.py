@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from raftdb.drill.cluster import DrillCluster, command
 from raftdb.drill.load import TABLE
@@ -14,7 +15,8 @@ ALARM_MS = 2_000
 """In a drill an archive that is behind raises its alarm sooner than by default."""
 LOST_TRY_S = 0.5
 """Where the whole cluster goes, clients don't wait long for it before they look for the next."""
-POINTS = 3
+ARCHIVED_CLIENTS = 16
+"""Each waits for the next upload: more of them write as much."""
 ACCIDENT = f"DELETE FROM {TABLE}"
 ALARMS_S = 60.0
 
@@ -75,8 +77,17 @@ def region_loss(stage: Stage) -> None:
 
 def total_loss(stage: Stage) -> None:
     """Every node and every disk is gone; a new cluster is made from the archive alone."""
+    _total_loss(stage, timeout=LOST_TRY_S)
+
+
+def total_loss_archived(stage: Stage) -> None:
+    """The same, with clients that are acknowledged only when a restore would find the write."""
+    _total_loss(stage, clients=ARCHIVED_CLIENTS, durability="archive")
+
+
+def _total_loss(stage: Stage, **options: Any) -> None:
     stage.require_empty_archive()
-    stage.begin(archived=True, try_s=LOST_TRY_S)
+    stage.begin(archived=True, **options)
     lost = stage.cluster
     with stage.disaster("all nodes are killed, all their directories deleted"):
         lost.kill()
@@ -110,7 +121,7 @@ def point_in_time(stage: Stage) -> None:
     stage.begin(archived=True)
     cluster, live = stage.cluster, []
     draw = random.Random(stage.result.started)
-    for _ in range(POINTS):
+    for _ in range(stage.points):
         stage.run_for(draw.uniform(0.1, 0.5))
         with cluster.connect_to(cluster.wait_for_leader()) as connection:
             content = connection.content_hash()
@@ -193,6 +204,11 @@ SCENARIOS: dict[str, Scenario] = {
         Scenario("node-loss", "A follower's process is killed.", node_loss),
         Scenario("region-loss", "Every node of the leader's region is killed.", region_loss),
         Scenario("total-loss", "Every node and disk is gone: archive only.", total_loss),
+        Scenario(
+            "total-loss-archived",
+            "The same; acknowledged was what the archive had.",
+            total_loss_archived,
+        ),
         Scenario("point-in-time", "A statement destroys a table.", point_in_time),
         Scenario("archive-outage", "The archive cannot be written.", archive_outage),
     )

@@ -13,11 +13,10 @@ from raftdb.base.errors import UNKNOWN, ConfigError, Error, UnavailableError
 from raftdb.base.ports import Clock
 from raftdb.drill.check import check_cluster, measure_loss, missing
 from raftdb.drill.cluster import DrillCluster, command
-from raftdb.drill.load import SCHEMA, Load, longest_silence_s
+from raftdb.drill.load import CLIENTS, SCHEMA, Load, longest_silence_s
 from raftdb.drill.result import Phase, Result, timeline
 
 Say = Callable[[str], None]
-TRY_S = 5.0
 ARCHIVED_S = 60.0
 COMMIT_S = 600.0
 """A cluster that commits nothing for so long is given up."""
@@ -34,6 +33,7 @@ class Stage:
         say: Say,
         *,
         seconds: float,
+        points: int = 0,
         archive: str | None = None,
     ) -> None:
         self.home = home
@@ -41,6 +41,8 @@ class Stage:
         self.clock = clock
         self.seconds = seconds
         """Of load, before the disaster and after the recovery."""
+        self.points = points
+        """Moments of the past to restore, of point-in-time."""
         self._say = say
         self._given_archive = archive
         self._cluster: DrillCluster | None = None
@@ -86,10 +88,15 @@ class Stage:
     # ---- the steps
 
     def begin(
-        self, *, archived: bool = False, settings: Sequence[str] = (), try_s: float = TRY_S
+        self,
+        *,
+        archived: bool = False,
+        settings: Sequence[str] = (),
+        clients: int = CLIENTS,
+        **options: Any,
     ) -> None:
-        """Found the cluster, wait for it, and let the load run. `try_s`: how long a client lets
-        one try of a write take."""
+        """Found the cluster, wait for it, and let the load run. `options`: of the clients'
+        connections."""
         every = list(settings)
         if archived:
             command("archive", "keygen", self.key_file)
@@ -108,7 +115,7 @@ class Stage:
                 connection.execute(statement)
         if archived:
             self.cluster.wait_for("a first copy in the archive", self._archives, ARCHIVED_S)
-        self._load = Load(lambda: self.cluster.connect(timeout=try_s), self.clock)
+        self._load = Load(lambda: self.cluster.connect(**options), self.clock, clients=clients)
         self._begin_s = self.clock.monotonic_s()
         self.load.start()
         self.phase(f"a load on {self.result.nodes} nodes")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from raftdb.base.errors import ConfigError
+from raftdb.base.errors import APPLIED, ConfigError, OperationalError
 from raftdb.drill import SCENARIOS, History, Objective, last_drills, load_objectives
 from raftdb.drill.check import check_cluster, measure_loss, missing
 from raftdb.drill.load import Load, Write, longest_silence_s
@@ -17,6 +17,7 @@ from raftdb.drill.page import render
 from raftdb.drill.report import distribution, summary
 from raftdb.drill.result import Phase, Result, timeline
 from raftdb.drill.schedule import schedule
+from raftdb.runtime.clock import RealClock
 
 WRITES = [Write(0, n, n / 10, n / 10 + 0.05) for n in range(1, 11)]
 
@@ -194,3 +195,18 @@ def test_schedules() -> None:
     assert "ExecStart=raftdb drill all" in found["service"]
     with pytest.raises(ConfigError):
         schedule(["raftdb"], "daily", "25:00")
+
+
+class Pending:
+    """A connection whose writes are committed, and not yet where they were to be as well."""
+
+    def execute(self, *_: Any, **__: Any) -> None:
+        raise OperationalError("not archived", code="durability_pending", outcome=APPLIED)
+
+
+def test_committed_and_not_archived_is_no_acknowledgement() -> None:
+    load = Load(lambda: None, RealClock())  # type: ignore[arg-type,return-value]
+    write = Write(0, 1, 0.0)
+    assert not load._try(Pending(), write)  # type: ignore[arg-type]
+    assert write.acknowledged_s is None
+    assert len(load.failures()) == 1
