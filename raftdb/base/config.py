@@ -85,7 +85,7 @@ class TlsConfig:
 
 @dataclass(frozen=True, slots=True)
 class TimingConfig:
-    """Milliseconds. The defaults suit a LAN; over a WAN multiply them all by the same factor."""
+    """Milliseconds. The defaults suit a LAN, and grow with the measured distances."""
 
     election_min_ms: float = field(
         default=300.0,
@@ -109,6 +109,10 @@ class TimingConfig:
     )
     reconnect_ms: float = field(
         default=100.0, metadata=_about(NUMBER, "Pause before connecting again.")
+    )
+    measured: bool = field(
+        default=True,
+        metadata=_about(BOOLEAN, "Times grow with the round trips that are measured."),
     )
 
 
@@ -510,6 +514,8 @@ def _check_members(node_id: NodeId, members: tuple[MemberConfig, ...]) -> None:
 def _check_timing(timing: TimingConfig) -> None:
     for one in fields(timing):
         value = getattr(timing, one.name)
+        if type(value) is bool:
+            continue
         if not 1 <= value <= 600_000:
             raise ConfigError(
                 f"timing.{one.name} is {value:g}", hint="give between 1 and 600000 milliseconds"

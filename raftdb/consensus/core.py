@@ -33,6 +33,7 @@ from raftdb.consensus.messages import (
 from raftdb.consensus.port import DAMAGE, PeerStatus, Timing
 from raftdb.consensus.replication import Replicator
 from raftdb.consensus.seams import Library
+from raftdb.consensus.timing import check_timing
 from raftdb.consensus.wall import LEADER, Wall
 
 LEADER_LOST_FACTOR = 0.6
@@ -367,6 +368,12 @@ class Core:
         """The leader's log does not reach down to ours any more (row 13)."""
         if self._accept_leader(peer, message.term) and self._on_copy_needed is not None:
             self._on_copy_needed(peer, message.first_index)
+
+    def set_timing(self, timing: Timing) -> None:
+        """These times hold from now on. Raises ConfigError."""
+        check_timing(timing)
+        self._timing.take(timing)
+        self.library.set_election_timeouts(timing.election_min_s, timing.election_max_s)
 
     def stand_down(self, cause: str, reason: str) -> None:
         """Causes add up: only when none is left this member may lead again."""

@@ -82,8 +82,7 @@ class Engine:
         history_id: str = "",
         copies: CopySettings | None = None,
     ) -> None:
-        timing = timing or Timing()
-        wall = wall or Wall()
+        timing, wall = (timing or Timing()).copy(), wall or Wall()
         check_timing(timing)
         others = check_members(me := own_member(node_id, members), members)
         self._node_id = node_id
@@ -93,7 +92,7 @@ class Engine:
         self._wall = wall
         self._limits = limits
         self._journal = journal
-        self._started = self._stopped = False
+        self._started = self._stopped = self._pump_scheduled = False
         self._stop_done: Callable[[], None] | None = None
         self._led_term = 0
         """The term in which this node's proposals and reads were taken; 0 when it does not lead."""
@@ -101,7 +100,6 @@ class Engine:
         """The library's role, term and leader as of the last step."""
         self._entry_sequence = 0
         """Journal sequence of the last own entry: the next is made when this is on disk."""
-        self._pump_scheduled = False
         self._election_timer: Timer | None = None
         self._heartbeat_timer: Timer | None = None
         self._proposals = Proposals(limits, self._resolve)
@@ -288,6 +286,10 @@ class Engine:
             for peer in self._core.peers:
                 if to is None or peer == to:
                     self._transport.send(peer, note)
+
+    def set_timing(self, timing: Timing) -> None:
+        """From now on these times hold. See EnginePort."""
+        self._core.set_timing(timing)
 
     def stand_down(self, reason: str, *, cause: str = "content") -> None:
         """Never lead from now on; with `` the way is free again. See EnginePort."""

@@ -7,7 +7,7 @@ The engine carries bytes. An entry of the log holds a tuple of payloads, one per
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Protocol
 
 from raftdb.base.ids import Address, Index, NodeId, Term
@@ -186,9 +186,10 @@ class EngineStatus:
     peers: tuple[PeerStatus, ...] = field(default=())
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Timing:
-    """Seconds. Defaults suit a LAN: failover in about half a second."""
+    """Seconds. Defaults suit a LAN: failover in about half a second. An engine has one of its own,
+    which all its parts share; it changes by `Engine.set_timing` only."""
 
     election_min_s: float = 0.3
     election_max_s: float = 0.6
@@ -197,6 +198,15 @@ class Timing:
     """A leader that heard no majority for this long steps down (check-quorum)."""
     connect_timeout_s: float = 1.0
     reconnect_s: float = 0.1
+
+    def copy(self) -> Timing:
+        """Another one, for another owner."""
+        return replace(self)
+
+    def take(self, other: Timing) -> None:
+        """Become like the other one."""
+        for field_ in fields(self):
+            setattr(self, field_.name, getattr(other, field_.name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +290,10 @@ class EnginePort(Protocol):
     def tell(self, data: bytes, to: NodeId | None = None) -> None:
         """Say something (at most NOTE_BYTES_MAX bytes) to all members that are connected now, or
         to one; lost when a connection is. Nothing of it is logged."""
+
+    def set_timing(self, timing: Timing) -> None:
+        """From now on these times hold. Safe at any moment: they decide when something is tried,
+        never whether it is right. Raises ConfigError for times that do not fit together."""
 
     def step_down(self) -> None:
         """Lead no longer, at once: open proposals end as unknown, and others elect."""

@@ -352,6 +352,11 @@ class Library:
     def set_election_deadline(self, at_s: float) -> None:
         self.raft._SyncObj__raftElectionDeadline = at_s
 
+    def set_election_timeouts(self, min_s: float, max_s: float) -> None:
+        """From the next draw on."""
+        configuration = self.raft._SyncObj__conf
+        configuration.raftMinTimeout, configuration.raftMaxTimeout = min_s, max_s
+
     def draw_timeout_s(self) -> float:
         """A random election timeout."""
         return float(self.raft._SyncObj__generateRaftTimeout())

@@ -34,6 +34,8 @@ STEADY_S = 2.0
 COPY_LINKS_MAX = 16
 BACKOFF_MAX = 8
 """The pause between dials grows to this many times Timing.reconnect_s."""
+PATIENCE_MAX = 4
+"""A dial is given up to so many times the connect time-out, after as many failures."""
 
 
 class TransportEvents(Protocol):
@@ -100,7 +102,6 @@ class Transport:
         self._listener: Listener | None = None
         self._stopped = False
         self._watch_timer: Timer | None = None
-        self._silence_s_max = max(2 * timing.election_max_s, timing.connect_timeout_s)
 
     # -- life ------------------------------------------------------------------------------------
 
@@ -153,6 +154,10 @@ class Transport:
             failed,
         )
         return link
+
+    @property
+    def _silence_s_max(self) -> float:
+        return max(2 * self._timing.election_max_s, self._timing.connect_timeout_s)
 
     # -- Links -----------------------------------------------------------------------------------
 
@@ -288,7 +293,8 @@ class Transport:
             slot.member.peer_address,
             ExpectedPeer(name),
             link,
-            self._timing.connect_timeout_s,
+            # Longer each time: nobody knows how far it is before the first connection.
+            self._timing.connect_timeout_s * min(1 + slot.failures, PATIENCE_MAX),
             failed,
         )
 

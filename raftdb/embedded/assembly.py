@@ -36,6 +36,7 @@ from raftdb.node import (
     Housekeeping,
     Identity,
     MachineCopies,
+    Pace,
     Preference,
     Proximity,
     Replica,
@@ -120,6 +121,15 @@ class Assembly:
         self._housekeeping = Housekeeping(
             self.replica, self.machine, self.journal, ports, config.checkpoint.wal_bytes
         )
+        self._make_placed(ports)
+        self._archive = self._open_archive()
+        self.listener = ClientListener(
+            replica=self.replica, ports=ports, limits=config.limits, describe=self.describe
+        )
+
+    def _make_placed(self, ports: Ports) -> None:
+        """What has to do with where the members are."""
+        config = self.config
         self.goals = Goals(
             self.replica, self.engine, self.machine, lambda: self.replica.identity.members, ports
         )
@@ -133,10 +143,16 @@ class Assembly:
             ports,
         )
         self.replica.successor = self.preference.successor
-        self._archive = self._open_archive()
-        self.listener = ClientListener(
-            replica=self.replica, ports=ports, limits=config.limits, describe=self.describe
+        self.pace = Pace(
+            self.engine,
+            _timing(config),
+            str(config.node_id),
+            lambda: self.replica.identity.members,
+            self.proximity,
+            ports,
         )
+        if config.timing.measured:
+            self.proximity.measured = self.pace.measured
 
     def _events(self) -> EngineEvents:
         return EngineEvents(
@@ -485,6 +501,7 @@ class Assembly:
             **self.comparison.facts(),
             **self.goals.facts(),
             "damage": damage_facts(self.damage, self._healing),
+            "timing": self.pace.facts(),
             "copy": self.engine.copies.status() if self.engine.copies is not None else None,
             **self._facts(),
         }

@@ -18,6 +18,7 @@ from raftdb.node.goals import Goals
 from raftdb.node.healing import Healing, damage_facts, quarantined
 from raftdb.node.housekeeping import Housekeeping
 from raftdb.node.identity import Identity
+from raftdb.node.pace import Pace
 from raftdb.node.preference import Preference
 from raftdb.node.proximity import MARK as PROXIMITY_MARK
 from raftdb.node.proximity import Proximity
@@ -40,6 +41,7 @@ __all__ = [
     "Identity",
     "MachineCopies",
     "PROXIMITY_MARK",
+    "Pace",
     "Preference",
     "Proximity",
     "Replica",

@@ -90,7 +90,9 @@ def test_defaults(write: Any, tmp_path: Path) -> None:
 def test_timing_has_the_engines_defaults() -> None:
     ours, engine = TimingConfig(), Timing()
     names = [field.name.removesuffix("_s") for field in fields(Timing)]
-    assert names == [field.name.removesuffix("_ms") for field in fields(TimingConfig)]
+    assert names == [
+        field.name.removesuffix("_ms") for field in fields(TimingConfig) if field.name != "measured"
+    ]
     for name in names:
         assert getattr(ours, f"{name}_ms") == pytest.approx(getattr(engine, f"{name}_s") * 1000)
 

@@ -45,5 +45,38 @@ def leader_goes_home(s: Script) -> None:
     assert s.leader() == "n2", "who is stopped hands over to the next best place"
 
 
+def an_ocean_apart(s: Script) -> None:
+    """With the times of a LAN, 250 ms from each other: quiet, and soon well after a failure."""
+    client = s.new_client()
+    s.run_for(6.0)
+    leader = s.leader()
+    term = s.node(leader).term
+    timing = s.node(leader).assembly.pace.timing
+    assert 0.6 < timing.election_min_s < 1.2, timing
+    for _ in range(15):
+        ask(s, client, client._core.execute(PROBE, timeout_s=5.0))
+        s.run_for(1.0)
+    if (s.leader(), s.node(leader).term) != (leader, term):
+        raise Broken("healthy leader stays", "leaders changed an ocean apart, without a failure")
+    s.down(leader)
+    s.within(
+        5.0,
+        lambda: any(node.name != leader for node in s.cluster.leaders()),
+        "liveness",
+        "no leader 5 s after the old one lost its power",
+    )
+    ask(s, client, client._core.execute(PROBE, timeout_s=5.0))
+    s.up(leader)
+    s.run_for(4.0)
+
+
+def test_times_follow_the_distance() -> None:
+    script = Script(an_ocean_apart, nodes=3)
+    script.cluster.fabric.weather.round_trip_s = 0.25
+    script.cluster.fabric.weather.jitter = 0.3
+    result = script.run()
+    assert not result.broken, (result.broken, result.notes[-30:], result.traceback)
+
+
 def test_the_leader_goes_home_and_no_write_fails() -> None:
     played(leader_goes_home)
