@@ -9,12 +9,14 @@ Never: SQL semantics, consensus, IO.
 
 from raftdb.command.codec import (
     CodecError,
+    ReplyBuilder,
     decode_reply,
     decode_request,
     decode_verdict,
     encode_reply,
     encode_request,
     is_failure,
+    pack_row,
 )
 from raftdb.command.references import resolved
 from raftdb.command.requests import (
@@ -45,6 +47,7 @@ from raftdb.command.results import (
 from raftdb.command.token import ReadToken
 
 __all__ = [
+    "ReplyBuilder",
     "CloseSession",
     "CodecError",
     "Commit",
@@ -72,6 +75,7 @@ __all__ = [
     "decode_request",
     "decode_verdict",
     "encode_reply",
+    "pack_row",
     "encode_request",
     "is_failure",
     "resolved",

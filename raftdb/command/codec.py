@@ -164,6 +164,40 @@ def encode_reply(reply: Reply) -> bytes:
     return _pack([VERSION, _DROPPED, reply.result_bytes])
 
 
+class ReplyBuilder:
+    """Encoded Results of reads, made row by row: what `encode_reply` gives, without ever having all
+    rows as Python values, nor the interpreter to itself for as long as encoding them all takes."""
+
+    def __init__(self) -> None:
+        self._statements: list[tuple[tuple[str, ...], int, bytearray]] = []
+
+    def add(self, columns: tuple[str, ...], count: int, rows: bytearray) -> None:
+        """One statement's result: `count` rows, each packed by `pack_row`."""
+        self._statements.append((columns, count, rows))
+
+    def encode(self) -> bytes:
+        """The reply."""
+        packer = msgpack.Packer(autoreset=False)
+        packer.pack_array_header(3)
+        packer.pack(VERSION)
+        packer.pack(_RESULTS)
+        packer.pack_array_header(len(self._statements))
+        parts: list[bytes | bytearray] = []
+        for columns, count, rows in self._statements:
+            packer.pack_array_header(4)
+            packer.pack(columns)
+            packer.pack_array_header(count)
+            parts += (packer.bytes(), rows, b"\0\0")
+            packer.reset()
+        parts.append(packer.bytes())
+        return b"".join(parts)
+
+
+def pack_row(row: tuple[Any, ...]) -> bytes:
+    """One row for a ReplyBuilder. Raises DataError."""
+    return _pack(row)
+
+
 def is_failure(data: bytes) -> bool:
     """Whether an encoded reply is Failed; quick, and nothing else is checked."""
     return data[1:3] == bytes((VERSION, _FAILED))

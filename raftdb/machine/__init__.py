@@ -15,9 +15,10 @@ from raftdb.machine.fork import begin_history, make_plain
 from raftdb.machine.format import CAPTURE_FILE, DATABASE_FILE, PAGE_BYTES
 from raftdb.machine.inspect import DatabaseReport, SessionReport, TableReport, inspect_database
 from raftdb.machine.machine import Machine
-from raftdb.machine.readers import QueryStop
+from raftdb.machine.reader import QueryStop
 from raftdb.machine.rowhash import ContentHash
 from raftdb.machine.samples import MARK_EVERY, Sample
+from raftdb.machine.sqltext import leading_verb
 from raftdb.machine.streams import RowStream, cursor_gone
 from raftdb.machine.workspace import Executed, Workspace
 
@@ -44,6 +45,7 @@ __all__ = [
     "cursor_gone",
     "fingerprint",
     "inspect_database",
+    "leading_verb",
     "make_plain",
     "write_description",
 ]

@@ -45,7 +45,7 @@ from raftdb.machine.keys import Keys, too_old
 from raftdb.machine.layout import Run
 from raftdb.machine.patience import ABORTED, Held
 from raftdb.machine.policy import WriteAuthorizer
-from raftdb.machine.readers import SchemaEpoch
+from raftdb.machine.reader import SchemaEpoch
 from raftdb.machine.replay import Replay, TransactionLostError, sql_digest
 from raftdb.machine.rowhash import chain
 from raftdb.machine.samples import Samples
@@ -154,16 +154,15 @@ class Applier:
     def apply_briefly(
         self, entries: Sequence[Entry], overrun: Callable[[], bool]
     ) -> list[list[bytes]] | None:
-        """`apply`, given up without a trace when `overrun` says so; None then. One transaction or
-        none: what needs several is not begun. Given up is only what was not committed, so that
-        no replica's result depends on it (rule M4)."""
+        """`apply`, given up without a trace when `overrun` says so; None then. What needs several
+        transactions is not begun: only what was not committed can be given up (rule M4)."""
         units, skipped = self._units(entries)
-        if skipped or self._content.has_virtual_tables or any(unit.alone for unit in units):
-            return None
-        if any(unit.is_mark for unit in units[:-1]):
+        ends = any(unit.alone for unit in units) or any(unit.is_mark for unit in units[:-1])
+        if skipped or ends or self._content.has_virtual_tables:
             return None
         before = self.progress
         self._connection.set_progress_handler(overrun, _BRIEF_STEPS, id=_BRIEF)
+        self._statements.brief = True
         try:
             return self._apply_units(entries, units, skipped)
         except (apsw.InterruptError, FatalError) as error:
@@ -175,6 +174,7 @@ class Applier:
             self._revert()
             return None
         finally:
+            self._statements.brief = False
             self._connection.set_progress_handler(None, id=_BRIEF)
 
     def _apply_units(

@@ -36,7 +36,8 @@ from raftdb.machine.logguard import LogGuard, check_header
 from raftdb.machine.overlay import log_salt
 from raftdb.machine.pages import MachineVfs, open_vfs
 from raftdb.machine.policy import READ_PRAGMAS
-from raftdb.machine.readers import UNTIMED_S, QueryStop, ReaderPool, too_many_rows
+from raftdb.machine.reader import UNTIMED_S, QueryStop
+from raftdb.machine.readers import ReaderPool
 from raftdb.machine.rowhash import ContentHash
 from raftdb.machine.samples import Sample
 from raftdb.machine.sqltext import is_read
@@ -226,8 +227,8 @@ class Machine:
         """`apply` on the calling thread, when that takes no longer than BRIEF_S; else None: then
         nothing has happened, and `apply` has to be called. Saves two hand-overs between threads.
 
-        It is given up by the clock in the midst, and not begun while somebody else has the writer
-        or when the last one was slow. FatalError as with `apply`.
+        It is given up by the clock in the midst; what could be busy for long in one step is not
+        begun, nor anything while somebody else has the writer or when the last one was slow.
         """
         clock = self._clock
         if clock is None or sum(len(entry.payloads) for entry in entries) > BRIEF_REQUESTS_MAX:
@@ -338,24 +339,26 @@ class Machine:
         rows = _MANY if rows_max is None else rows_max
         return self._readers.query(statements, bytes_max, rows, stop, timeout_s)
 
+    def query_reply(
+        self, statements: tuple[Statement, ...], rows_max: int | None, stop: QueryStop
+    ) -> bytes:
+        """As `query`, encoded, with few rows at a time in memory beside it."""
+        limit = self._limits.result_bytes_max
+        return self._readers.reply(statements, limit, rows_max or _MANY, stop)
+
     def query_briefly(
         self, statements: tuple[Statement, ...], rows_max: int | None
     ) -> bytes | None:
-        """The encoded reply of `query`, if one statement is all and it is done within about a
-        millisecond; None when it is not, and then nothing has happened. For the node's loop."""
-        results = self._readers.briefly(statements, self._limits.result_bytes_max)
-        if results is None:
-            return None
-        if rows_max is not None and len(results.statements[0].rows) > rows_max:
-            raise too_many_rows()
-        return encode_reply(results)
+        """The encoded reply of one statement, if it is done within about a millisecond; else None,
+        and nothing has happened. For the node's loop."""
+        results = self._readers.briefly(statements, self._limits.result_bytes_max, rows_max)
+        return None if results is None else encode_reply(results)
 
     def query_rows(
         self, sql: str, parameters: Parameters = (), timeout_s: float = UNTIMED_S
     ) -> tuple[tuple[str, ...], list[tuple[Any, ...]], int]:
         """As `query`, for one statement and one set of parameters: (columns, rows, index that the
-        snapshot holds at least), nothing else made. For local reads inside a program. From any
-        thread."""
+        snapshot holds at least). For local reads inside a program. From any thread."""
         index = self._applier.progress.index
         columns, rows, _room = self._readers.rows(
             sql, parameters, self._limits.result_bytes_max, _MANY, timeout_s
@@ -364,13 +367,13 @@ class Machine:
 
     def open_stream(self) -> RowStream:
         """A query whose rows are taken a page at a time; `begin` it next, `close` it in the end.
-        From any thread. How many there are, and how long, is the caller's to bound."""
+        From any thread. Their number and age are the caller's to bound."""
         stream = RowStream(self._readers.dedicated(), self._streams.discard)
         self._streams.add(stream)
         return stream
 
     def is_read_only(self, sql: str) -> bool:
-        """Whether this SQL may go to `query`, by its text alone (no IO; from any thread)."""
+        """Whether this SQL may go to `query`, by its text alone. From any thread."""
         return is_read(sql, READ_PRAGMAS)
 
     def session_token(self, number: int) -> bytes | None:

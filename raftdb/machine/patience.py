@@ -4,7 +4,7 @@ Replicas count somewhat different steps for the same request (a statement that w
 a schema that is read first), so none may stop it by its own count. Instead: a request that takes
 HOLD_STEPS or more anywhere is held there, uncommitted, until the log has a verdict on it. The
 leader tries it out, rolls it back, and proposes `keep`, or `abort` when it took ABORT_STEPS and
-more time than its limit. Between the two lies a factor of fifty: no replica commits without a
+more time than its limit. Between the two lies a factor of ten: no replica commits without a
 verdict what the leader may abort. Counted is from above where holding depends on it, from below
 where aborting does.
 """
@@ -18,10 +18,11 @@ import apsw
 from raftdb.base.errors import OperationalError
 from raftdb.command import Failed, encode_reply
 
-HOLD_STEPS = 10_000_000
-"""Some 0.2 s of work. More waits for the verdict: executed twice, and a round trip."""
-ABORT_STEPS = 50 * HOLD_STEPS
-"""Fewer are never aborted, however slow."""
+HOLD_STEPS = 5_000_000
+"""Some 0.1 s of work, or 1 s where rows are written. More waits for the verdict: executed twice,
+and a round trip."""
+ABORT_STEPS = 10 * HOLD_STEPS
+"""Fewer are never aborted, however slow: some 10 s where rows are written."""
 GRAIN = 500
 """Steps between two looks."""
 

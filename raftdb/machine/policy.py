@@ -195,6 +195,23 @@ class _Authorizer:
         return NotSupportedError(f"refused: {reason}" if reason else "refused by the authorizer")
 
 
+_LONG_STEPS = frozenset(
+    (
+        *("like", "glob", "match", "count", "instr", "replace", "trim", "ltrim", "rtrim"),
+        *("hex", "unhex", "zeroblob", "randomblob", "printf", "format", "group_concat"),
+        *("string_agg", "upper", "lower", "quote"),
+    )
+)
+"""Functions one call of which may take long, and cannot be stopped: by the product of its operands'
+lengths, because it makes long values of short ones, or because it walks a table (count(*) is one
+step). So may everything that begins with json."""
+
+
+def has_long_steps(function: str) -> bool:
+    """Whether one call of that function may take long."""
+    return function in _LONG_STEPS or function.startswith(("json", "->"))
+
+
 class WriteAuthorizer(_Authorizer):
     """Of the writer connection; it also notes what it sees."""
 
@@ -203,6 +220,8 @@ class WriteAuthorizer(_Authorizer):
         self.is_dml = True
         """It begins with a verb of sqltext.DML (DROP and ANALYZE may touch sqlite_stat*)."""
         self.uses_changes = False
+        self.long_steps = False
+        """As ReadAuthorizer.long_steps."""
         rules = self._rules
         for code in (apsw.SQLITE_INSERT, apsw.SQLITE_UPDATE, apsw.SQLITE_DELETE):
             rules[code] = self._write
@@ -226,7 +245,7 @@ class WriteAuthorizer(_Authorizer):
     def begin(self, is_dml: bool) -> None:
         """A statement of a user is about to be compiled for the first time."""
         self.is_dml = is_dml
-        self.uses_changes = False
+        self.uses_changes = self.long_steps = False
         self.reason = ""
 
     def _write(self, table: str | None, _column: str | None, database: str | None) -> str:
@@ -251,6 +270,8 @@ class WriteAuthorizer(_Authorizer):
         function = (name or "").lower()
         if function == "changes":
             self.uses_changes = True
+        elif has_long_steps(function):
+            self.long_steps = True
         if function in _UNSAFE_FUNCTIONS:
             return f"{function}() is not offered"
         if function in _LOCAL_FUNCTIONS:
@@ -275,6 +296,8 @@ class ReadAuthorizer(_Authorizer):
 
     def __init__(self) -> None:
         super().__init__()
+        self.long_steps = False
+        """A statement that was compiled calls a function of _LONG_STEPS, be it in a view."""
         rules = self._rules
         rules[apsw.SQLITE_READ] = self._read
         rules[apsw.SQLITE_FUNCTION] = self._function
@@ -288,6 +311,7 @@ class ReadAuthorizer(_Authorizer):
 
     def _function(self, _first: str | None, name: str | None, _database: str | None) -> str:
         function = (name or "").lower()
+        self.long_steps = self.long_steps or has_long_steps(function)
         return f"{function}() is not offered" if function in _UNSAFE_FUNCTIONS else ""
 
     def _pragma(self, name: str | None, value: str | None, _database: str | None) -> str:

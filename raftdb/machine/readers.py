@@ -10,41 +10,16 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Any, TypeVar
 
 import apsw
 
-from raftdb.base.errors import (
-    DataError,
-    DeadlineError,
-    OperationalError,
-    OverloadedError,
-    ProgrammingError,
-)
+from raftdb.base.errors import DataError, OperationalError, OverloadedError
 from raftdb.base.ports import Clock
 from raftdb.command.requests import Parameters, Statement
-from raftdb.command.results import Results, StatementResult
-from raftdb.machine import failures
-from raftdb.machine.failures import STATEMENT_ERRORS
-from raftdb.machine.format import MARK
-from raftdb.machine.policy import ReadAuthorizer
-from raftdb.machine.statements import (
-    check_parameters,
-    check_single,
-    check_text,
-    inspect_statement,
-    names_of,
-    value_bytes,
-)
+from raftdb.command.results import Results
+from raftdb.machine.reader import UNTIMED_S, QueryStop, Reader, SchemaEpoch, too_many_rows
 
-_INFOS_MAX = 512
-_INFO_BYTES_MAX = 16_384
-_BEGIN = f"BEGIN {MARK}"
-_ROLLBACK = f"ROLLBACK {MARK}"
-_LOOK = f"SELECT 1 FROM sqlite_schema LIMIT 1 {MARK}"
-"""Has a connection read the schema, if it is not the one that it remembers."""
-_STEPS = 5_000
-"""Steps of SQLite's virtual machine between two looks whether a query must stop: some 0.1 ms."""
 BRIEF_S = 0.001
 """How long a query may take that is tried in passing (`ReaderPool.briefly`)."""
 BRIEF_ROWS = 500
@@ -52,321 +27,20 @@ BRIEF_BYTES = 64 * 1024
 _LONG_S = 10.0
 """For so long a statement that took longer is not tried in passing again."""
 _LONG_MAX = 256
+_QUICK_S = 60.0
+"""For so long a statement that might have long steps, and had none, is tried in passing."""
+_SHORT_BYTES = 16_384
+_Found = TypeVar("_Found")
 _WAIT_S = 5.0
 """How long a query waits for a free connection."""
-UNTIMED_S = 3_600.0
-"""The deadline of a query whose caller gives none."""
 
 
-class SchemaEpoch:
-    """Counts commits that may change the schema: odd while one is under way.
-
-    What a query learnt of a statement's columns holds for as long as the number stays the same and
-    even, from before the query's snapshot was taken until after.
-    """
-
-    __slots__ = ("value",)
-
-    def __init__(self) -> None:
-        self.value = 0
-
-
-class _Info:
-    """What is known of a statement's text."""
-
-    __slots__ = ("bindings", "columns", "epoch", "names")
-
-    def __init__(self, bindings: int, names: frozenset[str] | None) -> None:
-        self.bindings = bindings
-        self.names = names
-        self.columns: tuple[str, ...] = ()
-        self.epoch = -1
-        """When `columns` were learnt."""
-
-
-class Reader:
-    """One read-only connection. One thread at a time."""
-
-    def __init__(
-        self, connection: apsw.Connection, epoch: SchemaEpoch, now_s: Callable[[], float] | None
-    ) -> None:
-        self.connection = connection
-        self.started_s: float | None = None
-        """When the query that runs now was seen running first; None while idle. A short one ends
-        before anybody looks, and has not paid for a clock."""
-        self.timeout_s = UNTIMED_S
-        """How long the query that runs now may run."""
-        self.late = False
-        """It ran longer than that."""
-        self.brief_until_s = 0.0
-        """When it has to be given up, if it was only tried in passing; 0: it was not."""
-        self.stopping = False
-        """The query must end. An interrupt alone could come before it began, and be lost."""
-        self._now_s = now_s
-        connection.set_progress_handler(self._must_stop, _STEPS)
-        self._cursor = connection.cursor()
-        self._authorizer = ReadAuthorizer()
-        connection.authorizer = self._authorizer
-        self._epoch = epoch
-        self._infos: dict[str, _Info] = {}
-        self._schema_epoch = -1
-        """When a statement that failed last made this connection look at the schema."""
-
-    def _must_stop(self) -> bool:
-        """Called by SQLite each _STEPS steps."""
-        if self.stopping:
-            return True
-        if self._now_s is None:
-            return False
-        if self.brief_until_s:
-            return self._now_s() > self.brief_until_s
-        started_s = self.started_s
-        if started_s is None:
-            self.started_s = self._now_s()
-        elif self._now_s() - started_s > self.timeout_s:
-            self.late = True
-        return self.late
-
-    def stop(self) -> None:
-        """End the query that runs. From any thread."""
-        self.stopping = True
-        self.connection.interrupt()
-
-    def query(self, statements: Sequence[Statement], bytes_max: int, rows_max: int) -> Results:
-        """Execute statements on one snapshot, within bounds of bytes and rows for all of them.
-
-        Raises raftdb's errors; FatalError when the file is damaged.
-        """
-        if len(statements) == 1 and len(statements[0].parameter_sets) == 1:
-            statement = statements[0]
-            columns, rows, _room = self.rows(
-                statement.sql, statement.parameter_sets[0], bytes_max, rows_max
-            )
-            return Results((StatementResult(columns, tuple(rows), 0, 0),))
-        self.connection.execute(_BEGIN)
-        try:
-            return self._query_all(statements, bytes_max, rows_max)
-        finally:
-            # Some failures (a page that does not read) have ended it already.
-            if self.connection.in_transaction:
-                self.connection.execute(_ROLLBACK)
-
-    def _query_all(self, statements: Sequence[Statement], bytes_max: int, rows_max: int) -> Results:
-        results = []
-        for statement in statements:
-            columns: tuple[str, ...] = ()
-            gathered: list[tuple[Any, ...]] = []
-            for parameters in statement.parameter_sets:
-                columns, rows, bytes_max = self.rows(
-                    statement.sql, parameters, bytes_max, rows_max, epoch=-2
-                )
-                rows_max -= len(rows)
-                gathered.extend(rows)
-            results.append(StatementResult(columns, tuple(gathered), 0, 0))
-        return Results(tuple(results))
-
-    def rows(
-        self,
-        sql: str,
-        parameters: Parameters,
-        bytes_max: int,
-        rows_max: int,
-        epoch: int | None = None,
-    ) -> tuple[tuple[str, ...], list[tuple[Any, ...]], int]:
-        """Execute one statement: (columns, rows, bytes left of `bytes_max`).
-
-        `epoch` -2: the snapshot is older than the call, so columns are looked at each time.
-        """
-        # The path of every local read: few calls, nothing made that is not returned.
-        if epoch is None:
-            epoch = self._epoch.value
-        authorizer = self._authorizer
-        authorizer.user = True
-        try:
-            info = self._infos.get(sql)
-            if info is None:
-                info = self._inspect(sql)
-            if type(parameters) is not tuple or len(parameters) != info.bindings:
-                check_parameters(parameters, info.bindings, info.names)
-            cursor = self._cursor
-            cursor.execute(sql, parameters)
-            if info.epoch == epoch and self._epoch.value == epoch:
-                columns = info.columns
-            else:
-                columns = self._columns(sql, info, epoch)
-            rows: list[tuple[Any, ...]] = []
-            room = bytes_max
-            for row in cursor:
-                rows.append(row)
-                room -= 5 + 9 * len(row)
-                for value in row:
-                    kind = type(value)
-                    if kind is str or kind is bytes:
-                        room -= len(value)
-                if room < 0 or len(rows) > rows_max:
-                    raise _too_large(room < 0)
-            return columns, rows, room
-        except STATEMENT_ERRORS as error:
-            if self._schema_was_old(error):
-                return self.rows(sql, parameters, bytes_max, rows_max, epoch)
-            self._fail(error)
-        except Exception:
-            self._reset_cursor()
-            raise
-        finally:
-            authorizer.user = False
-
-    def begin(self, sql: str, parameters: Parameters) -> tuple[str, ...]:
-        """Begin to execute one statement whose rows `more` gives; its columns."""
-        authorizer = self._authorizer
-        authorizer.user = True
-        try:
-            info = self._infos.get(sql) or self._inspect(sql)
-            check_parameters(parameters, info.bindings, info.names)
-            self._cursor.execute(sql, parameters)
-            return self._columns(sql, info, -2)
-        except STATEMENT_ERRORS as error:
-            if self._schema_was_old(error):
-                return self.begin(sql, parameters)
-            self._fail(error)
-        finally:
-            authorizer.user = False
-
-    def more(self, rows_max: int, bytes_max: int) -> tuple[list[tuple[Any, ...]], bool]:
-        """The next rows, and whether they are the last. One row may be longer than the bound."""
-        self._authorizer.user = True
-        rows: list[tuple[Any, ...]] = []
-        try:
-            for row in self._cursor:
-                rows.append(row)
-                bytes_max -= sum(map(value_bytes, row), 5)
-                if bytes_max < 0 or len(rows) >= rows_max:
-                    return rows, False
-            return rows, True
-        except STATEMENT_ERRORS as error:
-            self._fail(error)
-        finally:
-            self._authorizer.user = False
-
-    def _columns(self, sql: str, info: _Info, epoch: int) -> tuple[str, ...]:
-        """Of the statement that is being executed."""
-        try:
-            columns = tuple([column[0] for column in self._cursor.get_description()])
-        except apsw.ExecutionCompleteError:
-            # No rows: SQLite keeps no description then.
-            columns = inspect_statement(self.connection.cursor(), sql)[1]
-        if epoch % 2 == 0 and self._epoch.value == epoch:
-            info.columns, info.epoch = columns, epoch
-        return columns
-
-    def _inspect(self, sql: str) -> _Info:
-        check_text(sql)
-        self._authorizer.reason = ""
-        inspected = inspect_statement(self.connection.cursor(), sql)
-        length, _columns, names, is_readonly, has_vdbe = inspected
-        check_single(sql, length, has_vdbe)
-        if not is_readonly:
-            raise _use_execute()
-        if len(self._infos) >= _INFOS_MAX:
-            self._infos.clear()
-        info = _Info(len(names), names_of(names))
-        if len(sql) <= _INFO_BYTES_MAX:
-            self._infos[sql] = info
-        return info
-
-    def _schema_was_old(self, error: Exception) -> bool:
-        """Whether what SQLite said may be due to the schema that this connection remembers, while
-        another one has changed it. SQLite looks again by itself where a name is missing, and not
-        where a statement does not fit otherwise. True: it has looked, and may be asked again."""
-        epoch = self._epoch.value
-        if epoch == self._schema_epoch or type(error) is not apsw.SQLError:
-            return False
-        self._schema_epoch = epoch
-        self._reset_cursor()
-        self._authorizer.user, self._authorizer.reason = False, ""
-        self.connection.execute(_LOOK).fetchall()
-        return True
-
-    def _fail(self, error: Exception) -> NoReturn:
-        self._reset_cursor()
-        if self._authorizer.reason:
-            raise self._authorizer.refusal() from None
-        if isinstance(error, apsw.ReadOnlyError):
-            raise _use_execute() from error
-        if isinstance(error, apsw.InterruptError):
-            raise (_late(self.timeout_s) if self.late else _stopped()) from error
-        raise failures.of_query(error) from error
-
-    def _reset_cursor(self) -> None:
-        self._cursor.close(True)
-        self._cursor = self.connection.cursor()
-
-
-def _too_large(in_bytes: bool) -> DataError:
-    return DataError(
-        f"the result has too many {'bytes' if in_bytes else 'rows'}",
-        code="result_too_large",
-        hint="ask for fewer rows at a time (LIMIT, or by key)",
-    )
-
-
-def too_many_rows() -> DataError:
-    """The error of a result with more rows than were asked for."""
-    return _too_large(in_bytes=False)
-
-
-def _stopped() -> OperationalError:
-    return OperationalError(
-        "the query was stopped because it ran too long",
-        code="query_too_long",
-        retryable=True,
-        hint="ask for less at a time: a long read keeps the log from being compacted",
-    )
-
-
-def _late(timeout_s: float) -> DeadlineError:
-    return DeadlineError(
-        f"the query ran longer than {timeout_s:g} s",
-        outcome="not_applied",
-        retryable=True,
-        hint="give it more time (timeout), or ask for less",
-    )
-
-
-def _use_execute() -> ProgrammingError:
-    return ProgrammingError(
-        "the statement writes, and a query only reads",
-        code="not_a_read",
-        hint="use execute",
-    )
-
-
-class QueryStop:
-    """Stops one query from another thread, whether it runs, waits, or is over already."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._reader: Reader | None = None
-        self._stopped = False
-
-    def stop(self) -> None:
-        """Stop it; harmless when it is over."""
-        with self._lock:
-            self._stopped = True
-            if self._reader is not None:
-                self._reader.stop()
-
-    def begins(self, reader: Reader) -> None:
-        """It runs on that reader from now on. Raises OperationalError when it was stopped."""
-        with self._lock:
-            if self._stopped:
-                raise _stopped()
-            self._reader = reader
-
-    def ends(self) -> None:
-        """The reader is another query's from now on."""
-        with self._lock:
-            self._reader = None
+def _is_short(statement: Statement) -> bool:
+    """Whether it has no long literals and no long parameters."""
+    parameters = statement.parameter_sets[0]
+    values = parameters.values() if isinstance(parameters, dict) else parameters
+    size = sum(len(value) for value in values if isinstance(value, str | bytes))
+    return size + len(statement.sql) <= _SHORT_BYTES
 
 
 class ReaderPool:
@@ -390,6 +64,8 @@ class ReaderPool:
         self._closed = False
         self._long: dict[str, float] = {}
         """Statements that are not tried in passing, and until when."""
+        self._quick: dict[str, float] = {}
+        """Statements with long steps that are all the same, and until when."""
 
     def query(
         self,
@@ -400,6 +76,31 @@ class ReaderPool:
         timeout_s: float = UNTIMED_S,
     ) -> Results:
         """Run the statements on a free reader, on one snapshot."""
+        return self._run(
+            lambda reader: reader.query(statements, bytes_max, rows_max),
+            statements,
+            stop,
+            timeout_s,
+        )
+
+    def reply(
+        self, statements: Sequence[Statement], bytes_max: int, rows_max: int, stop: QueryStop
+    ) -> bytes:
+        """As `query`, encoded."""
+        return self._run(
+            lambda reader: reader.reply(statements, bytes_max, rows_max),
+            statements,
+            stop,
+            UNTIMED_S,
+        )
+
+    def _run(
+        self,
+        work: Callable[[Reader], _Found],
+        statements: Sequence[Statement],
+        stop: QueryStop | None,
+        timeout_s: float,
+    ) -> _Found:
         try:
             reader = self._idle.pop()
         except IndexError:
@@ -408,13 +109,19 @@ class ReaderPool:
         try:
             if stop is not None:
                 stop.begins(reader)
-            return reader.query(statements, bytes_max, rows_max)
+            start_s = self._now_s() if self._now_s is not None else 0.0
+            found = work(reader)
+            if len(statements) == 1 and reader.has_long_steps(statements[0].sql):
+                self._note_duration(statements[0], start_s)
+            return found
         finally:
             if stop is not None:
                 stop.ends()
             self._give_back(reader)
 
-    def briefly(self, statements: Sequence[Statement], bytes_max: int) -> Results | None:
+    def briefly(
+        self, statements: Sequence[Statement], bytes_max: int, rows_max: int | None
+    ) -> Results | None:
         """As `query`, if that takes no longer than BRIEF_S and brings little; else None, and the
         statement is not tried in passing again for a while."""
         now_s = self._now_s
@@ -431,18 +138,38 @@ class ReaderPool:
                 return None
             reader = self._take(0.0)
         reader.brief_until_s = start_s + BRIEF_S
+        # Its parameters may be longer than those that were seen.
+        reader.trusted = self._quick.get(key, 0.0) > start_s and _is_short(statements[0])
         try:
-            return reader.query(statements, min(bytes_max, BRIEF_BYTES), BRIEF_ROWS)
+            results = reader.query(statements, min(bytes_max, BRIEF_BYTES), BRIEF_ROWS)
+            if reader.trusted and now_s() > start_s + BRIEF_S:
+                self._quick.pop(key, None)
         except (OperationalError, DataError) as error:
             if error.code not in ("query_too_long", "result_too_large"):
                 raise
-            if len(self._long) >= _LONG_MAX:
-                self._long.clear()
-            self._long[key] = start_s + _LONG_S
+            if not reader.has_long_steps(key) or reader.trusted:
+                if len(self._long) >= _LONG_MAX:
+                    self._long.clear()
+                self._long[key] = start_s + _LONG_S
             return None
         finally:
             reader.brief_until_s = 0.0
             self._give_back(reader)
+        if rows_max is not None and len(results.statements[0].rows) > rows_max:
+            raise too_many_rows()
+        return results
+
+    def _note_duration(self, statement: Statement, start_s: float) -> None:
+        """A statement with long steps came to its end: it may be tried in passing from now on."""
+        if self._now_s is None or not _is_short(statement):
+            return
+        now_s = self._now_s()
+        if now_s - start_s > BRIEF_S:
+            self._quick.pop(statement.sql, None)
+            return
+        if len(self._quick) >= _LONG_MAX:
+            self._quick.clear()
+        self._quick[statement.sql] = now_s + _QUICK_S
 
     def rows(
         self, sql: str, parameters: Parameters, bytes_max: int, rows_max: int, timeout_s: float

@@ -39,6 +39,8 @@ class StatementInfo:
     is_dml: bool
     is_readonly: bool
     uses_changes: bool
+    long_steps: bool
+    """It may be busy for long where nothing can stop it."""
     can_cache: bool
 
 
@@ -153,6 +155,8 @@ class StatementRunner:
         self._fresh = True
         self._room = 0
         self.steps = Steps(connection)
+        self.brief = False
+        """What may be busy for long where nothing can stop it is given up: InterruptError."""
 
     def begin_request(self, seed: bytes) -> None:
         """A request begins: nothing of the one before shows."""
@@ -182,6 +186,8 @@ class StatementRunner:
         try:
             if info is None:
                 info = self._inspect(sql)
+            if info.long_steps and self.brief:
+                raise apsw.InterruptError("not in passing")
             if info.uses_changes and self._fresh:
                 self._reset_changes()
             if len(statement.parameter_sets) == 1:
@@ -284,6 +290,7 @@ class StatementRunner:
             is_dml=is_dml,
             is_readonly=is_readonly,
             uses_changes=authorizer.uses_changes,
+            long_steps=authorizer.long_steps,
             # Control SQL, which an authorizer must see each time, is never taken from the cache;
             # nor is what a user copied from raftdb's own statements.
             can_cache=is_dml and MARK not in sql,

@@ -10,7 +10,7 @@ from raftdb.base.errors import OperationalError
 from raftdb.command.codec import encode_reply
 from raftdb.command.requests import Parameters
 from raftdb.command.results import Results, StatementResult
-from raftdb.machine.readers import QueryStop, Reader
+from raftdb.machine.reader import QueryStop, Reader
 
 
 class RowStream:

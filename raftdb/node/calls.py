@@ -8,7 +8,6 @@ from typing import Any, Protocol
 
 from raftdb.base.errors import DeadlineError, Error, OperationalError
 from raftdb.consensus.port import Waiting
-from raftdb.machine import QueryStop
 from raftdb.node.deadlines import Slot
 
 
@@ -35,6 +34,13 @@ class Call(Protocol):
 
     def end(self, answer: Answer | None, error: Error | None) -> None:
         """Its outcome; nothing happens when it has ended."""
+
+
+class Stop(Protocol):
+    """Ends what runs on a lane."""
+
+    def stop(self) -> None:
+        """Harmless when it is over."""
 
 
 class UnderWay:
@@ -66,8 +72,8 @@ class UnderWay:
         self._timeout_s = timeout_s
         self.ended = False
         self.is_read = False
-        self.stop: QueryStop | None = None
-        """Of a read that runs on a lane: past its deadline nobody waits for it."""
+        self.stop: Stop | None = None
+        """Of what runs on a lane: past its deadline nobody waits for it."""
         self.wait: Waiting | None = None
         """Of a write that is applied, and waits to be in more places."""
         self.slot: Slot = {}

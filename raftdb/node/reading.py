@@ -19,11 +19,11 @@ from raftdb.base.errors import (
 )
 from raftdb.base.limits import Limits
 from raftdb.base.ports import Ports
-from raftdb.command import ReadToken, Statement, encode_reply
+from raftdb.command import ReadToken, Statement
 from raftdb.command.requests import last_entry
 from raftdb.consensus.port import EnginePort, NotApplied, ReadOutcome
 from raftdb.machine import Machine, QueryStop
-from raftdb.node.calls import Answer
+from raftdb.node.calls import Answer, Stop
 from raftdb.node.congestion import Congestion
 from raftdb.node.cursors import Cursors, Page
 from raftdb.node.identity import Identity
@@ -47,7 +47,7 @@ class Call(Protocol):
     """One call under way, as the replica makes it."""
 
     ended: bool
-    stop: QueryStop | None
+    stop: Stop | None
 
     def end(self, answer: Any, error: Error | None) -> None: ...
 
@@ -237,8 +237,7 @@ class Reading:
         call = read.call
 
         def work(stop: QueryStop) -> bytes:
-            rows_max = read.rows_max or None
-            return encode_reply(self._machine.query(*read.statements, rows_max=rows_max, stop=stop))
+            return self._machine.query_reply(read.statements, read.rows_max or None, stop)
 
         def done(result: Any, error: BaseException | None) -> None:
             answer = Answer(result, index, age_ms) if error is None else None

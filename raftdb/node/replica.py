@@ -53,6 +53,7 @@ from raftdb.node.hashes import hash_facts, sample_facts
 from raftdb.node.identity import Identity
 from raftdb.node.reading import LOCAL, RETRY_AFTER_MS, SESSION, Reading, busy_error
 from raftdb.node.transactions import Transactions
+from raftdb.node.trials import Trials
 
 _VERIFIED_SESSIONS_MAX = 4_096
 
@@ -96,6 +97,7 @@ class Replica:
             self, machine, self._admission, limits, ports.clock, ports.random, ports.executor
         )
         """Interactive ones, that are open here."""
+        self._trials = Trials(self.call, self.transactions.submit, machine, ports, limits)
         self._history = bytes.fromhex(identity.history)
         self._lineage = {bytes.fromhex(name): last for name, last in machine.lineage}
         """Histories that this one continues, and the last session of each that is still good."""
@@ -191,20 +193,27 @@ class Replica:
         if refused is not None:
             self._executor.call_soon(done, None, refused)
             return
-        try:
-            payload = self._admission.encode(
-                Execute(
-                    self.stamp(), session.number, sequence, floor, statements, foreign_keys, key
+        number = session.number
+
+        def enter(left_s: float) -> None:
+            try:
+                payload = self._admission.encode(
+                    Execute(self.stamp(), number, sequence, floor, statements, foreign_keys, key)
                 )
-            )
-        except Error as error:
-            # It takes no place in the sequence: a corrected request may use the number again.
-            self._executor.call_soon(done, None, error)
-            return
-        plain = not durability and self.durable.default.is_plain
-        # A retry of what is applied is told so, however few can be reached.
-        refuse = plain or not self._machine.was_applied(session.number, sequence)
-        self.propose_durably(payload, timeout_s, done, durability, refuse)
+            except Error as error:
+                # It takes no place in the sequence: a corrected request may use the number again.
+                self._executor.call_soon(done, None, error)
+                return
+            plain = not durability and self.durable.default.is_plain
+            # A retry of what is applied is told so, however few can be reached.
+            refuse = plain or not self._machine.was_applied(number, sequence)
+            self.propose_durably(payload, left_s, done, durability, refuse)
+
+        trials = self._trials
+        if trials.wanted(number, statements) and not self._machine.was_applied(number, sequence):
+            trials.begin(number, statements, foreign_keys, timeout_s, done, enter)
+        else:
+            enter(timeout_s)
 
     def outcome(
         self,

@@ -130,3 +130,31 @@ def test_what_ends_the_lane_ends_this_too(timed: Database) -> None:
         timed.machine.apply_briefly([entry])
     with pytest.raises(FatalError):
         timed.machine.apply([timed.entry(timed.request("DELETE FROM t"))])
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "INSERT INTO t VALUES (length(printf('%*d', 1000, 1)))",
+        "INSERT INTO t SELECT a LIKE 'x' FROM t",
+        "INSERT INTO v VALUES (1)",
+        "INSERT INTO t SELECT count(*) FROM t",
+        "UPDATE t SET a = '{}' ->> '$.a'",
+    ],
+)
+def test_what_could_be_busy_for_long_in_one_step_is_left_to_the_lane(
+    timed: Database, sql: str
+) -> None:
+    timed.run(
+        "CREATE VIEW v AS SELECT a FROM t",
+        "CREATE TRIGGER w INSTEAD OF INSERT ON v BEGIN INSERT INTO t VALUES (hex(new.a)); END",
+    )
+    before = timed.machine.applied()
+    good = timed.request("INSERT INTO t VALUES (7)")
+    entry = timed.entry(good, timed.request(sql))
+    assert timed.machine.apply_briefly([entry]) is None
+    assert timed.machine.applied() == before
+    first, second = timed.machine.apply([entry])[0]
+    assert not isinstance(decode_reply(first), Failed)
+    assert not isinstance(decode_reply(second), Failed)
+    timed.check_hash()

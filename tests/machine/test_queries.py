@@ -18,9 +18,10 @@ from raftdb.base.errors import (
     ProgrammingError,
 )
 from raftdb.base.limits import Limits
-from raftdb.command import Statement
+from raftdb.command import Statement, encode_reply
 from raftdb.command.requests import Parameters
-from raftdb.machine import readers
+from raftdb.machine import QueryStop, readers
+from raftdb.machine.reader import Reader
 from tests.machine.support import Database
 from tests.machine.transactions import Transaction
 
@@ -174,7 +175,7 @@ def test_several_statements_see_one_snapshot(filled: Database) -> None:
 
     count = Statement("SELECT count(*) FROM t")
     machine = filled.machine
-    reader = readers.Reader(machine._readers._connect(), machine._applier.epoch, None)
+    reader = Reader(machine._readers._connect(), machine._applier.epoch, None)
     seen = []
     original = reader.rows
 
@@ -314,3 +315,24 @@ def test_an_error_is_never_due_to_a_schema_of_old(database: Database) -> None:
             assert database.rows(asked) == found
             assert transaction.rows(asked) == found
         transaction.end()
+
+
+def test_an_encoded_reply_is_the_same_row_by_row(filled: Database) -> None:
+    many = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < ?)"
+    values = "SELECT x, x / 7.0, NULL, 'é' || x, zeroblob(x % 300), -x FROM c"
+    statements = (
+        Statement(f"{many} {values}", ((2_000,), (1,))),
+        Statement("SELECT 1 WHERE 0"),
+        Statement("SELECT ? AS a", (("x" * 100_000,),)),
+    )
+    stop = QueryStop()
+    machine = filled.machine
+    reply = machine.query_reply(statements, None, stop)
+    assert reply == encode_reply(machine.query(*statements))
+    machine.query_reply(statements, 2_002, stop)
+    large = (Statement(f"{many} SELECT zeroblob(1000000) FROM c", ((50,),)),)
+    for asked, rows_max, what in ((statements, 2_001, "rows"), (large, None, "bytes")):
+        with pytest.raises(DataError, match=what) as caught:
+            machine.query_reply(asked, rows_max, stop)
+        assert caught.value.code == "result_too_large"
+    assert machine.query_reply((Statement("SELECT 1"),), None, stop), "the reader serves the next"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -84,4 +85,32 @@ def test_a_query_in_passing_is_short_or_has_not_happened(tmp_path: Path) -> None
     assert machine.query_briefly(short, None) is None, "no waiting for a reader either"
     machine._readers._give_back(taken.pop())
     assert machine.query_briefly(short, None) is not None
+    database.close()
+
+
+def test_what_nothing_can_stop_is_not_tried_in_passing_until_it_was_seen_to_be_quick(
+    tmp_path: Path,
+) -> None:
+    """LIKE takes the product of its operands' lengths, in one step."""
+    database = Database(tmp_path, clock=RealClock())
+    machine = database.machine
+    database.run("CREATE TABLE t (a)", "CREATE VIEW v AS SELECT a LIKE '%b' AS b FROM t")
+
+    def briefly(sql: str, *parameters: Any) -> bool:
+        return machine.query_briefly((Statement(sql, (parameters,)),), None) is not None
+
+    text = "a" * 100_000
+    started_s = time.monotonic()
+    assert not briefly("SELECT ? LIKE ?", text, "%" + "a" * 40_000 + "b")
+    assert time.monotonic() - started_s < 0.1
+    for sql in ("SELECT count(*) FROM t", "SELECT * FROM v", "SELECT ? ->> '$.a'", "SELECT hex(?)"):
+        parameters = ("{}",) * sql.count("?")
+        assert not briefly(sql, *parameters)
+        machine.query(Statement(sql, (parameters,)))
+        assert briefly(sql, *parameters), "it was quick"
+        if parameters:
+            assert not briefly(sql, text)
+    machine.query(Statement("SELECT length(hex(zeroblob(?)))", ((20_000_000,),)))
+    assert not briefly("SELECT length(hex(zeroblob(?)))", 1), "it was not"
+    assert briefly("SELECT abs(a), max(a) FROM t")
     database.close()

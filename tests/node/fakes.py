@@ -179,6 +179,11 @@ class FakeMachine:
         self.brief += 1
         return encode_reply(self.query(*statements, rows_max=rows_max, stop=None))
 
+    def query_reply(
+        self, statements: tuple[Statement, ...], rows_max: int | None, stop: Any
+    ) -> bytes:
+        return encode_reply(self.query(*statements, rows_max=rows_max, stop=stop))
+
     def query(self, *statements: Statement, rows_max: int | None = None, stop: Any) -> Results:
         self.asked.append((rows_max, stop))
         if self.error is not None:
