@@ -343,14 +343,13 @@ class Machine:
         self, statements: tuple[Statement, ...], rows_max: int | None, stop: QueryStop
     ) -> bytes:
         """As `query`, encoded, with few rows at a time in memory beside it."""
-        limit = self._limits.result_bytes_max
-        return self._readers.reply(statements, limit, rows_max or _MANY, stop)
+        room = self._limits.result_bytes_max
+        return self._readers.reply(statements, room, rows_max or _MANY, stop)
 
     def query_briefly(
         self, statements: tuple[Statement, ...], rows_max: int | None
     ) -> bytes | None:
-        """The encoded reply of one statement, if it is done within about a millisecond; else None,
-        and nothing has happened. For the node's loop."""
+        """The encoded reply of one statement, if it is done within about a millisecond; or None."""
         results = self._readers.briefly(statements, self._limits.result_bytes_max, rows_max)
         return None if results is None else encode_reply(results)
 
