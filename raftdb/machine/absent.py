@@ -15,7 +15,7 @@ from raftdb.command.results import Results
 from raftdb.machine.applier import Recorder
 from raftdb.machine.captures import CaptureJob
 from raftdb.machine.machine import Machine
-from raftdb.machine.readers import UNTIMED_S, QueryStop
+from raftdb.machine.reader import UNTIMED_S, QueryStop
 from raftdb.machine.rowhash import ContentHash
 from raftdb.machine.samples import Sample
 from raftdb.machine.streams import RowStream
@@ -85,6 +85,11 @@ class AbsentMachine(Machine):
         stop: QueryStop | None = None,
         timeout_s: float = UNTIMED_S,
     ) -> Results:
+        self._refuse()
+
+    def query_reply(
+        self, statements: tuple[Statement, ...], rows_max: int | None, stop: QueryStop
+    ) -> bytes:
         self._refuse()
 
     def query_briefly(
