@@ -205,8 +205,20 @@ def command(*arguments: str | Path) -> dict[str, Any]:
     )
     if done.returncode != 0:
         shown = " ".join(map(str, arguments))
+        said = done.stderr.strip()[-500:]
         raise OperationalError(
-            f"`raftdb {shown}` ended with exit code {done.returncode}: {done.stderr.strip()[-500:]}"
+            f"`raftdb {shown}` ended with exit code {done.returncode}: {said}",
+            code=_code_in(done.stderr),
         )
     found: dict[str, Any] = json.loads(done.stdout)
     return found
+
+
+def _code_in(text: str) -> str:
+    """Of the error that a command printed as JSON."""
+    for line in reversed(text.splitlines()):
+        try:
+            return str(json.loads(line)["error"]["code"])
+        except (ValueError, KeyError, TypeError):
+            continue
+    return "failed"

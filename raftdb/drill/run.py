@@ -84,6 +84,8 @@ def _run_one(
     )
     try:
         SCENARIOS[name].run(stage)
+    except ConfigError:
+        raise
     except Error as error:
         result.error = f"the drill did not come to its end: {error}"
         for line in stage.logs().splitlines():

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
-from raftdb.base.errors import UNKNOWN, ConfigError, Error, UnavailableError
+from raftdb.base.errors import ConfigError, OperationalError, UnavailableError
 from raftdb.base.ports import Clock
 from raftdb.drill.check import check_cluster, measure_loss, missing
 from raftdb.drill.cluster import DrillCluster, command
@@ -228,13 +229,19 @@ class Stage:
             return
         command("archive", "keygen", self.key_file)
         try:
-            found = command("archive", "status", *self.archive_flags)
-        except Error as error:
-            if error.outcome == UNKNOWN:
-                raise
-            self.key_file.unlink()
-            return
+            command("archive", "status", *self.archive_flags)
+            problem = "there is an archive"
+        except OperationalError as error:
+            if error.code == "archive_missing" or self._is_missing_directory():
+                self.key_file.unlink()
+                return
+            problem = error.message
         raise ConfigError(
-            f"{self._given_archive} holds an archive of {found.get('cluster_id', 'a cluster')}",
-            hint="give a drill a place of its own, such as a prefix that is empty",
+            f"{self._given_archive} is no empty place: {problem}",
+            hint="give a drill a place of its own, such as a prefix that nothing uses",
         )
+
+    def _is_missing_directory(self) -> bool:
+        """A node makes it."""
+        url = urlsplit(self.archive_url)
+        return url.scheme == "file" and not os.path.exists(unquote(url.path))

@@ -44,6 +44,13 @@ def test_what_cannot_begin_says_why(tmp_path: Path) -> None:
     refused = raftdb("drill", "archive-outage", "--archive", f"file://{tmp_path}")
     assert refused.code == 2
     assert "an archive of its own" in refused.err
+    taken = tmp_path / "taken" / "total-loss-1"
+    taken.mkdir(parents=True)
+    (taken / "archive").write_text("somebody's")
+    refused = raftdb("drill", "total-loss", "--archive", f"file://{tmp_path}/taken")
+    assert refused.code == 2
+    assert "is no empty place" in refused.err
+    assert [path.name for path in taken.iterdir()] == ["archive"]
     history = tmp_path / "file" / "drills.jsonl"
     (tmp_path / "file").write_text("no directory")
     assert raftdb("drill", "history", "--file", history).code == 0
