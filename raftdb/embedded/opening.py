@@ -1,21 +1,26 @@
 """Opening a node's data: its log, and its database or, where that is damaged, nothing instead.
 
-A node with a damaged database takes part in the log, which is sound: it votes and acknowledges; and
-it fetches a copy from another member. One that has nobody to fetch from stops instead.
+A node with a damaged database takes part in the log, which is sound: it votes and acknowledges;
+and it fetches a copy from another member. A log that is damaged before its last segment begins
+behind the damage: where it ends, and what was voted, is known, so it goes on voting; what the
+database lacks of the entries that are gone comes with a copy. A node that has nobody to fetch from
+stops instead.
 """
 
 from __future__ import annotations
 
+import posixpath
 from dataclasses import dataclass, replace
 from typing import Any
 
 from raftdb.base.config import NodeConfig
-from raftdb.base.damage import DATABASE, Damage, DamageNote, damage_of, read_note, write_note
-from raftdb.base.errors import ConfigError, FatalError
+from raftdb.base.damage import DATABASE, LOG, Damage, DamageNote, damage_of, read_note, write_note
+from raftdb.base.errors import ConfigError, FatalError, JournalCorruptError
 from raftdb.base.ids import Index
 from raftdb.base.layout import database_path, journal_path
 from raftdb.base.ports import Ports
 from raftdb.journal import Journal, RetentionBounds
+from raftdb.journal.format import segment_number
 from raftdb.machine import AbsentMachine, Machine
 from raftdb.machine.generations import named
 
@@ -43,12 +48,51 @@ def open_data(
 ) -> Opened:
     """Raises ConfigError or FatalError, and then holds nothing."""
     note = read_note(ports.files, config.data_dir, ports.log)
-    journal = _open_journal(journal_class, config, ports)
+    journal, damage = _open_log(journal_class, config, ports, note)
     try:
-        return _open_database(config, ports, journal, note, machine_class, vfs_base)
+        opened = _open_database(config, ports, journal, note, machine_class, vfs_base)
+        return _after(opened, damage, config, ports)
     except BaseException:
         journal.close(_ignore)
         raise
+
+
+def _open_log(
+    kind: type[Journal], config: NodeConfig, ports: Ports, note: DamageNote
+) -> tuple[Journal, Damage | None]:
+    """The log; and the damage that it begins behind, if that was found just now."""
+    noted = note.damage if note.damage is not None and note.damage.kind == LOG else None
+    if noted is not None:
+        number = segment_number(posixpath.basename(noted.file)) or 0
+        return _open_journal(kind, config, ports, number), noted
+    try:
+        return _open_journal(kind, config, ports, None), None
+    except JournalCorruptError as error:
+        if len(config.members) == 1:
+            raise alone(error) from error
+        journal = _open_journal(kind, config, ports, 0)
+        damage = damage_of(error, ports.clock.wall_ms())
+        ports.log.error("damage_found", reason=str(error), **error.detail)
+        return journal, damage
+
+
+def _after(opened: Opened, damage: Damage | None, config: NodeConfig, ports: Ports) -> Opened:
+    """Whether the database has what was lost of the log."""
+    if damage is None:
+        return opened
+    journal, machine, note = opened.journal, opened.machine, opened.note
+    if machine.absent:
+        return opened
+    applied = int(machine.applied()[0])
+    if applied < journal.first_index - 1:
+        machine.close()
+        return _without(journal, replace(note, damage=damage), damage, ports)
+    # The start has made durable what the database has applied, so nobody here needs the rest.
+    ports.log.warning("log_begins_behind_damage", first_index=int(journal.first_index))
+    if note.damage is not None:
+        note = replace(note, damage=None)
+        write_note(ports.files, config.data_dir, note)
+    return replace(opened, note=note)
 
 
 def _open_database(
@@ -101,7 +145,9 @@ def alone(error: ConfigError | FatalError) -> FatalError:
     return FatalError(error.message, code=error.code, hint=ALONE_HINT, detail=dict(error.detail))
 
 
-def _open_journal(kind: type[Journal], config: NodeConfig, ports: Ports) -> Journal:
+def _open_journal(
+    kind: type[Journal], config: NodeConfig, ports: Ports, salvage: int | None
+) -> Journal:
     return kind.open(
         ports.files,
         journal_path(config.data_dir),
@@ -109,6 +155,7 @@ def _open_journal(kind: type[Journal], config: NodeConfig, ports: Ports) -> Jour
         config.limits,
         ports.log,
         RetentionBounds(config.journal.keep_bytes, config.journal.pinned_bytes_max),
+        salvage,
     )
 
 

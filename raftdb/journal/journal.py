@@ -140,13 +140,14 @@ class Journal:
         limits: Limits,
         log: Log,
         retention: RetentionBounds | None = None,
+        salvage: int | None = None,
     ) -> Journal:
-        """Lock, recover, make durable what was found. Synchronous.
+        """Lock, recover, make durable what was found. Synchronous. `salvage`: see recover_journal.
 
         Raises JournalCorruptError (damage), ConfigError (no journal here, locked, written by a
         later release), FatalError (the system refuses).
         """
-        recovered = recover_journal(files, directory, log)
+        recovered = recover_journal(files, directory, log, salvage)
         bounds = retention or RetentionBounds()
         return cls(files, directory, executor, limits, log, recovered, bounds)
 
@@ -476,8 +477,6 @@ class Journal:
             # They cost space and nothing else; the next start tries again.
             self._log.warning("journal_segments_not_removed", files=left)
         self._go_on()
-
-    # -- idle: the mark ------------------------------------------------------------------------
 
     def _on_idle(self) -> None:
         """Nothing is queued. One timer at most; it looks again when there was work meanwhile, so

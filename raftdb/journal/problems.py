@@ -10,8 +10,9 @@ from raftdb.journal.format import FormatError, UnknownVersionError
 __all__ = ["corrupt", "format_problem", "io_problem"]
 
 _CORRUPT_HINT = (
-    "this node must not vote with it. Keep the directory for `raftdb inspect`, remove the member "
-    "from the cluster and let it join again with a new node id and an empty directory"
+    "if it stops the node, the log's end is damaged, and it must not vote with it. Keep the "
+    "directory for `raftdb inspect`, remove the member from the cluster and let it join again with "
+    "a new node id and an empty directory"
 )
 _IO_HINTS = {
     errno.ENOSPC: "free some space on that file system, then start the node again",

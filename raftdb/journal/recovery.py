@@ -14,12 +14,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from raftdb.base.atomic import NEW_SUFFIX, make_directory_durably, replace_file
-from raftdb.base.errors import ConfigError
+from raftdb.base.errors import ConfigError, JournalCorruptError
 from raftdb.base.ids import Term
 from raftdb.base.ports import File, Files, Log, Random
 from raftdb.journal.format import (
+    DROP,
     ENTRY,
     FOOTER_TAIL_BYTES,
+    RESET,
     SEGMENT_HEADER_BYTES,
     FooterTail,
     FormatError,
@@ -67,10 +69,16 @@ class Recovered:
 
 
 def create_journal(
-    files: Files, directory: str, random: Random, base: tuple[int, int] = (FIRST_INDEX, 0)
+    files: Files,
+    directory: str,
+    random: Random,
+    base: tuple[int, int] = (FIRST_INDEX, 0),
+    *,
+    behind: bool = False,
 ) -> None:
     """Found an empty journal: the base entry (index and term as in `base`, no data), its term, no
-    vote. A database that was restored goes with the base that it has applied.
+    vote. A database that was restored goes with the base that it has applied. `behind`: without
+    that entry; the log goes on behind it, as after a reset.
 
     Durable on return, the directory's own name included. Raises ConfigError when there is one
     already or another process works there, FatalError when the system refuses.
@@ -84,14 +92,16 @@ def create_journal(
                     f"{directory} already holds a journal",
                     hint="start the node, or give it another directory",
                 )
-            _found(files, directory, random.randbytes(JOURNAL_ID_BYTES), *base)
+            _found(files, directory, random.randbytes(JOURNAL_ID_BYTES), *base, behind)
         finally:
             release()
     except OSError as error:
         raise io_problem(f"creating a journal in {directory}", error) from error
 
 
-def _found(files: Files, directory: str, journal_id: bytes, index: int, term: int) -> None:
+def _found(
+    files: Files, directory: str, journal_id: bytes, index: int, term: int, behind: bool
+) -> None:
     """The first segment's appearance is what founds; all else is there before."""
     seed = seed_of(journal_id, FIRST_SEGMENT)
     header = SegmentHeader(
@@ -99,21 +109,29 @@ def _found(files: Files, directory: str, journal_id: bytes, index: int, term: in
         number=FIRST_SEGMENT,
         oldest=FIRST_SEGMENT,
         first_batch=1,
-        next_index=index,
+        next_index=index + behind,
         previous_term=0,
         durable_index=0,
         hard_state=HardState(Term(term), None),
         chain=0,
     )
-    batch, chain = encode_batch([Operation(ENTRY, index, term, b"")], 1, 0, 0, seed)
+    first = Operation(RESET if behind else ENTRY, index, term, b"")
+    batch, chain = encode_batch([first], 1, 0, 0, seed)
     mark = Mark(journal_id, FIRST_SEGMENT, 1, index, chain)
     replace_file(files, posixpath.join(directory, MARK_NAME), encode_mark(mark))
     path = posixpath.join(directory, segment_name(FIRST_SEGMENT))
     replace_file(files, path, encode_segment_header(header) + batch)
 
 
-def recover_journal(files: Files, directory: str, log: Log) -> Recovered:
-    """Lock, verify, make durable. Raises JournalCorruptError, ConfigError, FatalError."""
+def recover_journal(
+    files: Files, directory: str, log: Log, salvage: int | None = None
+) -> Recovered:
+    """Lock, verify, make durable. Raises JournalCorruptError, ConfigError, FatalError.
+
+    `salvage` (a segment's number, or 0): what lies before the last segment is given up as far as it
+    is damaged, and up to that segment in any case. The log then begins later; where it ends, and
+    what was voted, is as it was.
+    """
     try:
         names = files.list_directory(directory)
     except (FileNotFoundError, NotADirectoryError):
@@ -132,7 +150,7 @@ def recover_journal(files: Files, directory: str, log: Log) -> Recovered:
     except OSError as error:
         raise io_problem(f"locking the journal in {directory}", error) from error
     try:
-        return _Recovery(files, directory, log).run(release)
+        return _Recovery(files, directory, log, salvage).run(release)
     except BaseException as error:
         release()
         if isinstance(error, OSError):
@@ -167,7 +185,8 @@ class _Scanned:
 
 
 class _Recovery:
-    def __init__(self, files: Files, directory: str, log: Log) -> None:
+    def __init__(self, files: Files, directory: str, log: Log, salvage: int | None) -> None:
+        self._salvage = salvage
         self._files = files
         self._directory = directory
         self._log = log
@@ -178,15 +197,16 @@ class _Recovery:
         names = files.list_directory(directory)
         numbers = sorted(filter(None, map(segment_number, names)))
         last = self._scan_last(numbers[-1])
-        oldest = last.replay.oldest
-        self._check_complete(numbers, oldest, last)
         header = last.header
-        if last.batches == 0 and header.number > oldest:
-            # The successor's name may live in the page cache only: killed before its directory was
-            # synced. It has to be durable before the seal that speaks of it.
-            files.sync_directory(directory)
-            self._finish_seal(header)
-        sealed = self._read_sealed(oldest, header)
+        if self._salvage is not None:
+            sealed = self._sound_suffix(last, self._salvage)
+            self._give_up_before(last, sealed)
+            oldest = last.replay.oldest
+        else:
+            oldest = last.replay.oldest
+            self._check_complete(numbers, oldest, last)
+            self._settle_seal(last)
+            sealed = self._read_sealed(oldest, header)
         self._trim_sealed(sealed, last.replay.index.first)
         path = self._path(header.number)
         replace_file(files, path, last.data[: last.cursor.offset])
@@ -321,6 +341,54 @@ class _Recovery:
         for number in range(oldest, last.header.number):
             if number not in have:
                 raise corrupt(self._path(number), 0, "the segment is missing")
+
+    def _settle_seal(self, last: _Scanned) -> None:
+        if last.batches == 0 and last.header.number > last.replay.oldest:
+            # The successor's name may live in the page cache only: killed before its directory was
+            # synced. It has to be durable before the seal that speaks of it.
+            self._files.sync_directory(self._directory)
+            self._finish_seal(last.header)
+
+    def _sound_suffix(self, last: _Scanned, given_up: int) -> list[SealedSegment]:
+        """The sealed segments right before the last one, as many as are sound."""
+        sealed: list[SealedSegment] = []
+        successor = last.header
+        if given_up >= successor.number:
+            # The last one itself, which has just been read as a whole.
+            given_up = 0
+        for number in range(successor.number - 1, max(last.replay.oldest - 1, given_up), -1):
+            try:
+                if not sealed:
+                    self._settle_seal(last)
+                header, tail = self._read_ends(number)
+            except (JournalCorruptError, FileNotFoundError):
+                break
+            if _broken_chain(tail, successor):
+                break
+            sealed.append(SealedSegment(tail, tail.last_index))
+            successor = header
+        sealed.reverse()
+        while sealed and sealed[0].first > last.replay.index.first:
+            # Truncated by what came later: the log's first entries are not in there.
+            sealed.pop(0)
+        return sealed
+
+    def _give_up_before(self, last: _Scanned, sealed: list[SealedSegment]) -> None:
+        """Record, in the last segment, that the log begins with what is left."""
+        index, cursor = last.replay.index, last.cursor
+        if sealed:
+            oldest, first, term = sealed[0].number, sealed[0].first, sealed[0].tail.previous_term
+        else:
+            oldest, first, term = index.number, index.first, index.previous_term
+        if oldest == last.replay.oldest:
+            return
+        seed = seed_of(last.header.journal_id, index.number)
+        drop = Operation(DROP, first, term, oldest.to_bytes(8, "little"))
+        data, chain = encode_batch([drop], cursor.number, index.last, cursor.chain, seed)
+        last.data = last.data[: cursor.offset] + data
+        last.replay.oldest = oldest
+        last.cursor = Cursor(len(last.data), cursor.number + 1, chain)
+        self._log.warning("journal_given_up", directory=self._directory, first_index=first)
 
     def _finish_seal(self, successor: SegmentHeader) -> None:
         """Nothing was written behind the last segment's header yet, so the footer of the segment

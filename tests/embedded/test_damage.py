@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import raftdb
+from raftdb.base.config import load_config
 from raftdb.base.errors import Error, FatalError
+from raftdb.embedded import Assembly
 from raftdb.node import healing
 from raftdb.ops.found import found_local
 from tests.embedded.test_divergence import wait_for
@@ -36,7 +39,16 @@ class Three:
             node._assembly.machine.checkpoint()
 
     def start(self, name: str) -> raftdb.Node:
-        return raftdb.Node(self.directory / name / "raftdb.toml").start()
+        """With segments so small that there are several, and no cache of their entries."""
+        config = load_config(str(self.directory / name / "raftdb.toml"))
+        limits = replace(
+            config.limits, journal_segment_bytes=64 << 10, journal_cache_bytes_max=4096
+        )
+        return raftdb.Node(replace(config, limits=limits)).start()
+
+    def segments(self, name: str) -> list[Path]:
+        """Of the log, the oldest first."""
+        return sorted((self.directory / name / "data" / "journal").glob("*.segment"))
 
     def any(self) -> raftdb.Node:
         return next(node for node in self.nodes.values() if node.running)
@@ -132,6 +144,41 @@ def _while_it_runs(three: Three, *, leads: bool) -> None:
     wait_for(lambda: three.sound(name), 20.0)
     assert three.database(name) != path
     assert node.failure is None
+
+
+def test_a_damaged_log_begins_behind_the_damage(tmp_path: Path) -> None:
+    three = Three(tmp_path / "cluster")
+    try:
+        # Where it is read while the node runs; and in what a start looks at.
+        name = three.follower()
+        for running in (True, False):
+            node, segment = three.nodes[name], three.segments(name)[1]
+            assert len(three.segments(name)) >= 3
+            if running:
+                flip(segment, segment.stat().st_size // 2)
+                assembly, executor = node._assembly, node._executor
+                assert assembly is not None
+                assert executor is not None
+                executor.call_threadsafe(_read_all, assembly)
+                wait_for(lambda node=node, assembly=assembly: node._assembly is not assembly)
+            else:
+                node.stop()
+                flip(segment, segment.stat().st_size - 20)
+                three.nodes[name] = three.start(name)
+            with three.leader().connect(timeout=10.0) as connection:
+                connection.execute("INSERT INTO t(text) VALUES ('on it goes')")
+            wait_for(lambda: three.sound(name), 20.0)
+            assert not segment.exists()
+            assert three.nodes[name].failure is None
+    finally:
+        three.stop()
+
+
+def _read_all(assembly: Assembly) -> None:
+    """As if a follower lacked all of it."""
+    journal = assembly.journal
+    for index in range(journal.first_index, journal.last_index + 1):
+        journal.entry(index)
 
 
 def test_damaged_everywhere_is_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

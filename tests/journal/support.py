@@ -120,6 +120,7 @@ class Bench:
     executor: HandExecutor = field(default_factory=HandExecutor)
     log: ListLog = field(default_factory=ListLog)
     retention: RetentionBounds | None = None
+    salvage: int | None = None
     durable_calls: int = 0
     fatal: list[BaseException] = field(default_factory=list)
 
@@ -132,7 +133,13 @@ class Bench:
         self.executor = HandExecutor()
         self.fatal = []
         journal = Journal.open(
-            self.files, self.directory, self.executor, self.limits, self.log, self.retention
+            self.files,
+            self.directory,
+            self.executor,
+            self.limits,
+            self.log,
+            self.retention,
+            self.salvage,
         )
 
         def on_durable() -> None:

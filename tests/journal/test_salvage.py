@@ -1,0 +1,118 @@
+"""A log that is damaged before its last segment begins behind the damage; nothing else changes."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from raftdb.base.errors import JournalCorruptError
+from raftdb.journal import Journal
+from raftdb.journal.recovery import create_journal
+from tests.journal.support import DIRECTORY, Bench, SeededRandom, entry, run_of
+from tests.journal.test_damage import LIMITS, names, path_of, small_journal
+from tests.sim.disk import SimFiles
+
+
+def end_of(journal: Journal) -> tuple[object, ...]:
+    """What a vote rests on."""
+    return journal.last_index, journal.last_term, journal.hard_state
+
+
+def salvaged(disk: SimFiles, given_up: int = 0) -> tuple[Bench, Journal]:
+    bench = Bench(disk, LIMITS, salvage=given_up)
+    return bench, bench.open()
+
+
+def corrupt(disk: SimFiles) -> bool:
+    """By a start, or by reading each entry."""
+    try:
+        journal = Bench(disk, LIMITS).open()
+        for index in range(journal.first_index, journal.last_index + 1):
+            journal.entry(index)
+    except JournalCorruptError:
+        return True
+    return False
+
+
+def check_sound(journal: Journal, sound: Journal) -> None:
+    """It ends as it did, and each entry that is left is as it was."""
+    assert end_of(journal) == end_of(sound)
+    for index in range(journal.first_index, journal.last_index + 1):
+        assert journal.entry(index) == sound.entry(index)
+        assert journal.term_at(index - 1) == sound.term_at(index - 1)
+
+
+def test_damage_before_the_last_segment_costs_what_lies_before_it() -> None:
+    files, _states = small_journal(idle=True)
+    sound = Bench(files.clone(random.Random(0)), LIMITS).open()
+    draw = random.Random(1)
+    given_up = 0
+    for number in (1, 2):
+        path = path_of(number)
+        for offset in range(0, len(files.read_file(path)), 11):
+            disk = files.clone(draw)
+            disk.flip_bit(path, offset, draw.randrange(8))
+            found = corrupt(disk)
+            disk.kill()
+            if not found:
+                continue
+            # Found by a start, or when it is read: then its segment is named.
+            bench, journal = salvaged(disk, number)
+            assert journal.first_index > 1
+            check_sound(journal, sound)
+            given_up += 1
+            # And it goes on, and the next start finds nothing wrong.
+            journal.append([entry(journal.last_index + 1, 4)])
+            assert bench.close(journal) is None
+            again = Bench(disk, LIMITS).open()
+            assert again.last_index == sound.last_index + 1
+            assert not disk.exists(path)
+            disk.kill()
+    assert given_up > 100
+
+
+def test_a_missing_segment_is_given_up_too() -> None:
+    files, _states = small_journal(idle=True)
+    sound = Bench(files.clone(random.Random(0)), LIMITS).open()
+    files.remove(path_of(1))
+    with pytest.raises(JournalCorruptError):
+        Bench(files, LIMITS).open()
+    _bench, journal = salvaged(files)
+    check_sound(journal, sound)
+
+
+def test_damage_at_the_end_is_not_given_up() -> None:
+    files, _states = small_journal(idle=True)
+    last = names(files)[-2]
+    assert last == path_of(3)
+    for path in (last, f"{DIRECTORY}/mark"):
+        disk = files.clone(random.Random(0))
+        disk.flip_bit(path, len(disk.read_file(path)) - 10, 1)
+        with pytest.raises(JournalCorruptError):
+            salvaged(disk)
+
+
+def test_a_sound_log_loses_nothing_but_what_is_named() -> None:
+    files, _states = small_journal(idle=True)
+    sound = Bench(files.clone(random.Random(0)), LIMITS).open()
+    for given_up, first in ((0, 1), (9, 1)):
+        _bench, journal = salvaged(files.clone(random.Random(0)), given_up)
+        assert journal.first_index == first
+        check_sound(journal, sound)
+
+
+def test_founded_behind_an_entry_of_which_only_the_number_is_known() -> None:
+    files = SimFiles(random.Random(3))
+    create_journal(files, DIRECTORY, SeededRandom(), (41, 7), behind=True)
+    bench = Bench(files, LIMITS)
+    for _life in range(2):
+        journal = bench.open()
+        assert (journal.first_index, journal.last_index, journal.last_term) == (42, 41, 7)
+        assert journal.term_at(41) == 7
+        assert bench.close(journal) is None
+    journal = bench.open()
+    journal.append(run_of(42, 44, term=8))
+    bench.executor.settle()
+    files.kill()
+    assert bench.open().last_index == 44
