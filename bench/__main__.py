@@ -15,6 +15,7 @@ from types import FrameType
 import click
 from rich.console import Console
 
+from bench import archive as archive_module
 from bench import commits as commits_module
 from bench import embedded_read as embedded_module
 from bench import host, report
@@ -381,6 +382,53 @@ def overload(
         else:
             overload_module.show(results, console)
             console.print(f"results in {path}", highlight=False)
+
+    _guarded(run)
+
+
+@main.command("archive")
+@click.option("--points", default=200, type=click.IntRange(1), help="Moments to restore.")
+@click.option(
+    "--requests", default=2_000, type=click.IntRange(10), help="Requests to choose them from."
+)
+@click.option(
+    "--megabytes", default=256, type=click.IntRange(1), help="Size of the database restored whole."
+)
+@click.option(
+    "--rounds", default=3, type=click.IntRange(0), help="Pairs of runs for the cost; 0: none."
+)
+@click.option("--seconds", default=4.0, type=click.FloatRange(0.5), help="Of one such run.")
+@click.option("--seed", default=1, help="Of the workload and the moments.")
+@click.option("--directory", help="Where data goes, on a real disk.  [default: /var/tmp]")
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The JSON file of results.  [default: bench/results/archive-DATE.json]",
+)
+def archive(
+    points: int,
+    requests: int,
+    megabytes: int,
+    rounds: int,
+    seconds: float,
+    seed: int,
+    directory: str | None,
+    output: Path | None,
+) -> None:
+    """Restores to random moments against the hashes recorded live, seconds per GB, and what
+    archiving costs in CPU."""
+    settings = archive_module.Settings(points, requests, megabytes, rounds, seconds, seed)
+
+    def run() -> None:
+        place, disk = host.work_directory(directory)
+        try:
+            found = archive_module.run(place, settings, click.echo)
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+        results = {**host.record("archive", disk), "settings": asdict(settings), **found}
+        path = output or RESULTS / host.file_name(results)
+        commits_module.save(results, path)
+        click.echo(f"results in {path}")
 
     _guarded(run)
 

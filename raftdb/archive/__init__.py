@@ -29,7 +29,7 @@ from raftdb.archive.restore import Restored, restore
 from raftdb.archive.service import ArchiveService, Standing, load_keys
 from raftdb.archive.store import Listed, PruneStore, Store
 from raftdb.archive.stores import open_store
-from raftdb.archive.writer import ChainWriter, Tail
+from raftdb.archive.writer import ChainWriter, Tail, replay_s
 
 __all__ = [
     "KEYS_VARIABLE",
@@ -72,5 +72,6 @@ __all__ = [
     "new_key_line",
     "open_store",
     "parse_keys",
+    "replay_s",
     "restore",
 ]

@@ -106,6 +106,8 @@ class Manifest:
     """When that base was made, Unix milliseconds."""
     verified_ms: int = 0
     """When a restore was last done and proven, Unix milliseconds; 0: never."""
+    replay_rate: int = 0
+    """Requests per second at which that restore replayed the log; 0: not known."""
     since_bytes: int = 0
     """Of segments since that base, and their requests."""
     since_requests: int = 0

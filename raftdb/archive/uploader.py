@@ -205,6 +205,7 @@ class Destination:
             "error": self._error,
             "manifest": 0 if last is None else last.sequence,
             "replay_requests": 0 if last is None else last.since_requests,
+            "replay_s": round(0.0 if self._tail is None else self._tail.replay_s, 1),
             "base_age_s": self._base_age_s(),
             "verified_age_s": self.verified_age_s(),
             "sent_bytes": self._sent_bytes + self._base.sent_bytes,
@@ -257,7 +258,6 @@ class Destination:
         if self._tail is None:
             self._submit(self._begin, self._began)
         elif now_s >= self._next_epoch_check_s:
-            self._next_epoch_check_s = now_s + EPOCH_CHECK_S
             self._submit(self._check_epoch, self._checked)
         elif not self._active:
             if self._may_take_over(view):
@@ -366,6 +366,7 @@ class Destination:
         return (
             last.since_bytes >= max(config.base_log_bytes, self._base.last_size // 4)
             or last.since_requests >= config.base_requests
+            or tail.replay_s >= config.base_replay_s
             or last.sequence - last.base >= max(2_000, size_mib)
             or (self._base_age_s() or 0) >= config.base_hours * 3600
         )
@@ -443,6 +444,8 @@ class Destination:
         self._next_epoch_check_s = self._ports.clock.monotonic_s() + EPOCH_CHECK_S
 
     def _checked(self, _nothing: object) -> None:
+        # From when it is done: with a store that is slower than that there is still work between.
+        self._next_epoch_check_s = self._ports.clock.monotonic_s() + EPOCH_CHECK_S
         self._work()
 
     def _noted(self, tail: Tail) -> None:

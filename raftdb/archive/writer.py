@@ -17,10 +17,17 @@ from raftdb.archive.envelope import DIGEST_BYTES, digest
 from raftdb.archive.errors import ChainMovedError, SupersededError
 from raftdb.archive.records import ArchiveEntry, BaseRecord, Claim, Manifest, Segment
 
-__all__ = ["ChainWriter", "Tail"]
+__all__ = ["ChainWriter", "Tail", "replay_s"]
 
 NO_DIGEST = bytes(DIGEST_BYTES)
 MARK_BYTES = 6
+REPLAY_RATE = 10_000
+"""Requests per second, of one row each, on a slow machine; until a restore on trial tells."""
+
+
+def replay_s(manifest: Manifest) -> float:
+    """How long replaying the log from the newest base up to that manifest would take, about."""
+    return manifest.since_requests / (manifest.replay_rate or REPLAY_RATE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +44,11 @@ class Tail:
     def archived(self) -> int:
         """Entries up to here are archived."""
         return 0 if self.last is None else self.last.archived
+
+    @property
+    def replay_s(self) -> float:
+        """How long replaying the log since the newest base would take, about."""
+        return 0.0 if self.last is None else replay_s(self.last)
 
     @property
     def has_base(self) -> bool:
@@ -189,8 +201,13 @@ class ChainWriter:
         """Give a moment a name."""
         return self._append(tail, term, kind="mark", last=index, position=position, note=name)
 
-    def verified(self, tail: Tail, index: int, content: bytes, note: str) -> Tail:
-        """Note that a restore to `index` was done and gave the recorded hash."""
+    def verified(
+        self, tail: Tail, index: int, content: bytes, note: str, replay_rate: int = 0
+    ) -> Tail:
+        """Note that a restore to `index` was done and gave the recorded hash. `replay_rate`: its
+        requests per second; 0: too few to tell, what was known before stays."""
+        if not replay_rate and tail.last is not None:
+            replay_rate = tail.last.replay_rate
         term = tail.last.term if tail.last is not None else 0
         return self._append(
             tail,
@@ -200,6 +217,7 @@ class ChainWriter:
             content=content,
             note=note,
             verified_ms=self._wall_ms(),
+            replay_rate=replay_rate,
         )
 
     def put_base(self, record: BaseRecord) -> tuple[str, bytes]:
@@ -232,6 +250,7 @@ class ChainWriter:
             base=before.base if before is not None else 0,
             base_ms=before.base_ms if before is not None else 0,
             verified_ms=before.verified_ms if before is not None else 0,
+            replay_rate=before.replay_rate if before is not None else 0,
             since_bytes=before.since_bytes if before is not None else 0,
             since_requests=before.since_requests if before is not None else 0,
         )

@@ -205,6 +205,12 @@ class ArchiveConfig:
         default=200_000,
         metadata=_about(INTEGER, "A new base copy after this many requests: they are replayed."),
     )
+    base_replay_s: int = field(
+        default=25,
+        metadata=_about(
+            INTEGER, "A new base copy when replaying the log since the last would take so long."
+        ),
+    )
     base_hours: int = field(
         default=24, metadata=_about(INTEGER, "A new base copy after this many hours with writes.")
     )

@@ -27,6 +27,7 @@ from raftdb.archive import (
     load_keys,
     load_timeline,
     open_store,
+    replay_s,
 )
 from raftdb.base.atomic import replace_file
 from raftdb.base.config import ArchiveConfig
@@ -167,6 +168,7 @@ def _facts(line: Timeline, clock: Clock) -> dict[str, Any]:
         "segment_bytes": sum(one.manifest.size for one in segments),
         "base_bytes": stored,
         "replay_requests": 0 if last is None else last.manifest.since_requests,
+        "replay_s": 0.0 if last is None else round(replay_s(last.manifest), 1),
         "encrypted": bool(line.archive.sealer.keyring.keys),
         "verified": None if not verified else time_text(verified[-1].manifest.created_ms),
         "verified_age_s": None

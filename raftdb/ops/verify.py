@@ -31,6 +31,8 @@ __all__ = ["check_room", "verify_archive", "verify_restore"]
 
 COPIES = 3
 """A restore holds the base, the database that grew from it, and a copy of the result."""
+RATE_REQUESTS_MIN = 500
+"""Fewer tell little of how fast a log is replayed."""
 ROOM_BYTES = 256 << 20
 """Left free beside it."""
 Decode = Callable[[bytes], tuple[bytes, ...]]
@@ -70,19 +72,41 @@ def verify_restore(
             work.parent.mkdir(parents=True, exist_ok=True)
             check_room(alone, target, work.parent)
             log = StreamLog(level="error")
-            done = restore_copy(alone, target, work, files=RealFiles(), log=log, decode=decode)
+            marks: dict[str, float] = {}
+
+            def progress(
+                what: str,
+                _done: int,
+                _of: int,
+                marks: dict[str, float] = marks,
+                clock: Clock = clock,
+            ) -> None:
+                marks[what] = clock.monotonic_s()
+
+            done = restore_copy(
+                alone,
+                target,
+                work,
+                files=RealFiles(),
+                log=log,
+                decode=decode,
+                progress=progress,
+            )
+            replay_s = marks.get("log", 0.0) - marks.get("base", start_s)
+            rate = int(done.requests / replay_s) if done.requests >= RATE_REQUESTS_MIN else 0
             facts |= {
                 "point": str(done.point),
                 "requests": done.requests,
                 "compared": done.compared,
                 "proven": done.proven,
                 "content": done.content.hex(),
+                "replay_rate": rate,
                 "seconds": round(clock.monotonic_s() - start_s, 2),
             }
             if not done.proven:
                 facts["problem"] = f"no hash was recorded at {done.point} ({archive.url})"
             else:
-                _note(archive, target.index, done.content, facts["seconds"], clock)
+                _note(archive, target.index, done.content, facts, clock)
         except Error as error:
             facts["problem"] = f"{archive.url}: {error}"
         finally:
@@ -103,7 +127,9 @@ def check_room(found: Destinations, target: Point, directory: Path) -> None:
         )
 
 
-def _note(archive: Archive, index: int, content: bytes, seconds: float, clock: Clock) -> None:
+def _note(
+    archive: Archive, index: int, content: bytes, facts: dict[str, Any], clock: Clock
+) -> None:
     writer = ChainWriter(
         archive,
         history=archive.claims()[-1].history,
@@ -115,7 +141,8 @@ def _note(archive: Archive, index: int, content: bytes, seconds: float, clock: C
     tail = writer.begin()
     for _attempt in range(ATTEMPTS):
         try:
-            writer.verified(tail, index, content, f"restored in {seconds:g} s")
+            note = f"restored in {facts['seconds']:g} s"
+            writer.verified(tail, index, content, note, facts["replay_rate"])
             return
         except ChainMovedError:
             tail = writer.follow(tail)

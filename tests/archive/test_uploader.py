@@ -13,8 +13,17 @@ from typing import Any
 import pytest
 
 import raftdb
-from raftdb.archive import Archive, Keyring, Point, Sealer, Sources, load_timeline, open_store
-from raftdb.base.config import ArchiveConfig, load_config
+from raftdb.archive import (
+    Archive,
+    Keyring,
+    NotRestorableError,
+    Point,
+    Sealer,
+    Sources,
+    load_timeline,
+    open_store,
+)
+from raftdb.base.config import ArchiveConfig, CheckpointConfig, JournalConfig, load_config
 from raftdb.cli.status import status_lines
 from raftdb.consensus.entry import decode_payloads
 from raftdb.ops.found import found_local
@@ -210,3 +219,44 @@ def test_a_node_of_a_superseded_history_stops_and_says_why(tmp_path: Path, mode:
         assert "restored elsewhere" in str(node.failure)
     finally:
         node.stop()
+
+
+def test_a_journal_at_its_bound_lets_go_and_the_archive_names_the_gap(tmp_path: Path) -> None:
+    """The destination is away for longer than the journal may wait: writes go on, the gap is named
+    in the archive and in the log, and a new base follows (A7)."""
+    place = tmp_path / "a"
+    config = ArchiveConfig(destinations=(f"file://{place}",), interval_ms=50)
+    founded = found_local(tmp_path / "cluster", locations=["local/rack1"], insecure=True)
+    path = tmp_path / "cluster" / founded.members[0].node_id / "raftdb.toml"
+    loaded = load_config(str(path))
+    configured = replace(
+        loaded,
+        archive=config,
+        limits=replace(loaded.limits, journal_segment_bytes=1 << 20),
+        journal=JournalConfig(keep_bytes=1 << 20, pinned_bytes_max=2 << 20),
+        checkpoint=CheckpointConfig(wal_bytes=1 << 20),
+    )
+    with raftdb.Node(configured) as node, node.connect(timeout=20.0) as connection:
+        connection.execute("CREATE TABLE t(x)")
+        wait_for("the first upload", lambda: all_archived([node]))
+        before = int(node.status()["applied_index"])
+        place.rename(tmp_path / "away")
+        place.write_text("in the way")
+
+        def write_until_dropped() -> bool:
+            connection.execute("INSERT INTO t VALUES (?)", (os.urandom(400_000),))
+            return int(node.status()["first_index"]) > before + 1
+
+        wait_for("the journal to drop what is not archived", write_until_dropped)
+        place.unlink()
+        (tmp_path / "away").rename(place)
+        wait_for("a base behind the gap", lambda: all_archived([node]))
+        index, total = total_of(node)
+    found = open_sources(f"file://{place}")
+    assert [one for one in found.problems if not one.harmless] == []
+    [gap] = [link.manifest for link in found.timelines[0].links("gap")]
+    assert gap.first == before + 1
+    with pytest.raises(NotRestorableError, match="never archived"):
+        found.plan(Point(gap.first + 1))
+    _plan, done = restored(found, tmp_path / "work", Point(index))
+    assert done.content == total
