@@ -412,7 +412,7 @@ class Core:
 
         courier = self.courier
         to_leader = goes_to_leader(level, courier.options.prefer)
-        ask = courier.ask_leader if to_leader else courier.ask_any
+        ask = courier.ask_leader if to_leader else courier.ask_near
         answered = yield from ask(make, call)
         if answered.error is not None:
             if answered.error.code in NOT_READS:

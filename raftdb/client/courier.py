@@ -102,6 +102,11 @@ class Courier:
         """Bring the request to the preferred node, else the first that was given and answers."""
         return (yield from self._ask(make, call, self._any))
 
+    def ask_near(self, make: Make, call: Call) -> Steps[Answered]:
+        """Bring a read that any node may answer to the preferred node, else to the nearest."""
+        choose = self._any if self.options.prefer else self._near
+        return (yield from self._ask(make, call, choose))
+
     def ask_peer(
         self, peer: Peer, make: Make, call: Call, *, leading: bool = True
     ) -> Steps[Answered]:
@@ -328,6 +333,26 @@ class Courier:
             ):
                 return peer
 
+    def _near(self, call: Call) -> Steps[Peer]:
+        """A connection to the nearest node that answers."""
+        while True:
+            now_s = self._clock.monotonic_s()
+            if now_s >= call.deadline_s:
+                raise self.nobody(call)
+            address = self.routes.next_near(now_s, self.options.location)
+            if address is None:
+                yield from self._pause_until_awake(call, now_s)
+                continue
+            open_peer = self._open_peer(address)
+            if open_peer is not None:
+                return open_peer
+            peer = yield from self._connect(address, call)
+            # Its distance is known now, and who is there: perhaps another one is nearer.
+            now_s = self._clock.monotonic_s()
+            nearest = self.routes.next_near(now_s, self.options.location)
+            if peer is not None and nearest in (address, None):
+                return peer
+
     def _open_peer(self, address: Address) -> Peer | None:
         peer = self._peers.get(address)
         if peer is None or peer.draining:
@@ -364,6 +389,7 @@ class Courier:
         try:
             name = self.options.name[:128]
             hello = Hello(VERSIONS, name, self.cluster_id or None, None)
+            asked_s = self._clock.monotonic_s()
             yield Transmit(link, (hello,), until_s, STALL_S)
             arrived: Sequence[Message] = yield Await(link, until_s)
             if not arrived:
@@ -380,9 +406,11 @@ class Courier:
                 yield Drop(link)
             raise
         peer = Peer(address, link, welcome)
+        round_trip_s = self._clock.monotonic_s() - asked_s
         for message in arrived[1:]:
             self.notice(peer, message)
         self._learn(address, welcome)
+        self.routes.measured(address, round_trip_s)
         return peer
 
     def _check_identity(self, link: Link, welcome: Welcome) -> None:
@@ -411,7 +439,11 @@ class Courier:
         routes.found(welcome.node_id, address)
         for member in welcome.members:
             if member.node_id != welcome.node_id:
-                routes.heard_of(member.node_id, member.address)
+                other = routes.heard_of(member.node_id, member.address)
+                if other is not None:
+                    routes.located(other, member.location)
+            else:
+                routes.located(address, member.location)
         if welcome.role == "leader":
             routes.leads(address, welcome.term, itself=True)
             return

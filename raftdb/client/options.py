@@ -1,8 +1,8 @@
 """What `connect` takes: a URL, keywords, or both; checked once, into one frozen value.
 
 raftdb://host:port,host:port,[ipv6]:port/?ca=FILE&cert=FILE&key=FILE&cluster=ID&timeout=5
-    &read=linearizable|local&durability=locations=3&prefer=NODE_OR_ADDRESS&pin=1&insecure=1
-    &name=TEXT
+    &read=linearizable|local&durability=locations=3&location=eu/madrid
+    &prefer=NODE_OR_ADDRESS&pin=1&insecure=1&name=TEXT
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from urllib.parse import parse_qsl, unquote
 
 from raftdb.base.durability import parse_durability
 from raftdb.base.errors import ConfigError, InterfaceError
-from raftdb.base.ids import Address, parse_address, parse_cluster_id
+from raftdb.base.ids import Address, parse_address, parse_cluster_id, parse_location
 from raftdb.client.levels import parse_level
 from raftdb.wire import LINEARIZABLE
 
 SCHEME = "raftdb://"
 ADDRESSES_MAX = 64
 TIMEOUT_S_MAX = 3_600.0
+_TEXTS = ("ca", "cert", "key", "cluster", "read", "durability", "location", "prefer", "name")
 _ALIASES = {"certificate": "cert", "cluster_id": "cluster"}
 
 
@@ -44,6 +45,9 @@ class Options:
     durability: str = ""
     """What writes wait for unless a call says otherwise: `quorum`, `locations=N` or
     `locations=N@zone`; `` for the database's own."""
+    location: str = ""
+    """Where this client is, such as `eu/madrid`: reads that any node may answer go to the nearest
+    node by its location; `` goes by measured latency."""
     prefer: str = ""
     """Node id or address that answers local reads and questions about a node."""
     pin: bool = False
@@ -114,7 +118,7 @@ def make_options(url: str | None, keywords: Mapping[str, Any]) -> Options:
     for name in ("insecure", "pin"):
         if name in found:
             found[name] = _boolean(name, found[name])
-    for name in ("ca", "cert", "key", "cluster", "read", "durability", "prefer", "name"):
+    for name in _TEXTS:
         if name in found:
             found[name] = str(found[name])
     return Options(**found)
@@ -173,6 +177,8 @@ def _check(options: Options) -> None:
         parse_level(options.read)
     except InterfaceError as error:
         raise ConfigError(f"read: {error.message}", hint=error.hint) from None
+    if options.location:
+        parse_location(options.location)
     if options.durability:
         parse_durability(options.durability)
     for name in ("timeout", "hedge", "dial_timeout"):

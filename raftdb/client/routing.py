@@ -14,6 +14,10 @@ ADDRESSES_MAX = 128
 REST_MIN_S = 0.05
 REST_MAX_S = 0.25
 """Bounds of the rest after a quick refusal: a node that starts is found soon."""
+NEAR_S = 0.005
+"""A node at such a distance is near enough: no other one is tried only to measure it."""
+EXPLORE_S = 10.0
+"""So often at most a node is tried that may be nearer."""
 REST_SILENT_S = 1.0
 """Rest of a node that let us wait for nothing."""
 
@@ -31,6 +35,9 @@ class _Route:
     """The newest term in which it said itself that it does not lead."""
     problem: str = ""
     cause: Error | None = None
+    location: str = ""
+    round_trip_s: float | None = None
+    """From hello to welcome, when it was connected to last."""
 
 
 class Routes:
@@ -44,6 +51,7 @@ class Routes:
         self._turn = 0
         self._leader: Address | None = None
         self._leader_term = 0
+        self._explore_at_s = 0.0
 
     @property
     def leader(self) -> Address | None:
@@ -163,6 +171,39 @@ class Routes:
                 return route.address
         return None
 
+    def next_near(self, now_s: float, location: str) -> Address | None:
+        """The nearest address for a read that any node may answer: by their locations when the
+        client's own is known, else by the round trips that were measured. While all of those are
+        long, one that was never measured has a turn now and then."""
+        awake = [route for route in self._routes.values() if route.rest_until_s <= now_s]
+        if not awake:
+            return None
+        if location:
+            best = max(awake, key=lambda route: (_shared(route.location, location), _near(route)))
+            return best.address
+        measured = [route for route in awake if route.round_trip_s is not None]
+        if not measured:
+            return awake[0].address
+        nearest = max(measured, key=_near)
+        if -_near(nearest) > NEAR_S and now_s >= self._explore_at_s:
+            self._explore_at_s = now_s + EXPLORE_S
+            for route in awake:
+                if route.round_trip_s is None:
+                    return route.address
+        return nearest.address
+
+    def measured(self, address: Address, round_trip_s: float) -> None:
+        """So long it took from hello to welcome."""
+        route = self._routes.get(address)
+        if route is not None:
+            route.round_trip_s = round_trip_s
+
+    def located(self, address: Address, location: str) -> None:
+        """The node at `address` is there."""
+        route = self._routes.get(address)
+        if route is not None:
+            route.location = location
+
     def _is_preferred(self, address: Address, prefer: str) -> bool:
         if not prefer:
             return False
@@ -192,3 +233,18 @@ class Routes:
         """The error when every address fails for a reason that no retry will mend."""
         causes = [route.cause for route in self._routes.values()]
         return causes[0] if causes and all(cause is not None for cause in causes) else None
+
+
+def _near(route: _Route) -> float:
+    """The greater, the nearer."""
+    return -route.round_trip_s if route.round_trip_s is not None else float("-inf")
+
+
+def _shared(one: str, other: str) -> int:
+    """How many leading parts two locations have in common."""
+    count = 0
+    for left, right in zip(one.split("/"), other.split("/"), strict=False):
+        if left != right:
+            break
+        count += 1
+    return count

@@ -107,7 +107,7 @@ def open_stream(
 
     courier = core.courier
     to_leader = goes_to_leader(level, courier.options.prefer)
-    answered = yield from (courier.ask_leader if to_leader else courier.ask_any)(make, call)
+    answered = yield from (courier.ask_leader if to_leader else courier.ask_near)(make, call)
     if answered.error is not None:
         if answered.error.code in NOT_READS:
             raise not_a_query()

@@ -34,7 +34,8 @@ def greet(replica: Replica, limits: Limits, hello: wire.Hello) -> wire.Welcome:
         term=int(status.term),
         leader=wire.Endpoint(status.leader, str(address)) if status.leader and address else None,
         members=tuple(
-            wire.Endpoint(member.node_id, str(member.client_address)) for member in identity.members
+            wire.Endpoint(member.node_id, str(member.client_address), member.location)
+            for member in identity.members
         ),
         frame_bytes_max=limits.client_frame_bytes_max,
         requests_max=limits.requests_per_connection_max,

@@ -77,8 +77,11 @@ def _statements(statements: tuple[Statement, ...]) -> list[tuple[Any, ...]]:
     return [pack_statement(statement) for statement in statements]
 
 
-def _endpoint_fields(endpoint: m.Endpoint | None) -> tuple[str, str] | None:
-    return None if endpoint is None else (endpoint.node_id, endpoint.address)
+def _endpoint_fields(endpoint: m.Endpoint | None) -> tuple[str, ...] | None:
+    if endpoint is None:
+        return None
+    place = (endpoint.location,) if endpoint.location else ()
+    return (endpoint.node_id, endpoint.address, *place)
 
 
 def _hello_fields(v: m.Hello) -> tuple[Any, ...]:
@@ -224,10 +227,11 @@ def decode(body: bytes | memoryview, values_max: int) -> m.Message:
 
 
 def _endpoint(value: Any) -> m.Endpoint:
-    node_id, address = an_array(value, "an end point", 2, 2)
+    node_id, address, *place = an_array(value, "an end point", 2, 3)
     return m.Endpoint(
         a_text(node_id, "a node id", NAME_CHARACTERS_MAX),
         a_text(address, "an address", NAME_CHARACTERS_MAX + 8),
+        a_text(place[0], "a location", NAME_CHARACTERS_MAX) if place else "",
     )
 
 

@@ -57,6 +57,8 @@ class Endpoint:
     node_id: str
     address: str
     """host:port, as `base.ids.parse_address` reads it."""
+    location: str = ""
+    """Where it is, such as eu/madrid/rack3; `` where that is not told."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -145,3 +145,19 @@ def test_a_silent_node_is_left_for_another() -> None:
     world.pause("n1")
     ask(world, core, "local")
     assert [node for node, _ in queries(world)] == ["n1", "n2"]
+
+
+@pytest.mark.parametrize("level", ["local", "session", "bounded"])
+def test_reads_that_any_node_may_answer_go_to_the_nearest(level: str) -> None:
+    world = World(leader=1)
+    for node_id, location in (("n1", "us/a"), ("n2", "asia/a"), ("n3", "eu/b/r1")):
+        world.nodes[node_id].location = location
+    core = world.core("n1", "n2", location="eu/a")
+    for _ in range(2):
+        ask(world, core, level)
+    assert [node for node, _ in queries(world)] == ["n3", "n3"]
+    world.kill("n3")
+    ask(world, core, level)
+    assert queries(world)[-1][0] in ("n1", "n2")
+    ask(world, core, "linearizable")
+    assert queries(world)[-1][0] == "n1", "the leader's"

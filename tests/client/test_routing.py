@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from raftdb.base.errors import AuthError
 from raftdb.base.ids import Address
-from raftdb.client.routing import ADDRESSES_MAX, Routes
+from raftdb.client.routing import ADDRESSES_MAX, EXPLORE_S, Routes
 
 A, B, C = (Address("h", port) for port in (1, 2, 3))
 
@@ -114,3 +114,36 @@ def test_problems_name_addresses() -> None:
     routes = Routes((A, B))
     routes.failed(A, 0.0, "refused the connection")
     assert routes.problems() == "h:1: refused the connection"
+
+
+def test_near_goes_by_location_when_the_clients_own_is_known() -> None:
+    routes = Routes((A, B, C))
+    for address, location, trip_s in ((A, "us/east/r1", 0.001), (B, "eu/lyon/r1", 0.09)):
+        routes.located(address, location)
+        routes.measured(address, trip_s)
+    routes.located(C, "eu/madrid/r2")
+    assert routes.next_near(0.0, "eu/madrid/r1") == C
+    assert routes.next_near(0.0, "eu") == B, "equally near: the one that answers sooner"
+    assert routes.next_near(0.0, "us") == A
+    routes.failed(C, 0.0, "refused")
+    assert routes.next_near(0.0, "eu/madrid/r1") == B
+
+
+def test_near_goes_by_measured_latency_else_and_tries_others_now_and_then() -> None:
+    routes = Routes((A, B, C))
+    assert routes.next_near(0.0, "") == A
+    routes.measured(A, 0.08)
+    assert routes.next_near(0.0, "") == B, "80 ms: perhaps another one is nearer"
+    routes.measured(B, 0.02)
+    assert routes.next_near(1.0, "") == B
+    assert routes.next_near(EXPLORE_S, "") == C
+    routes.measured(C, 0.3)
+    assert routes.next_near(3 * EXPLORE_S, "") == B
+    routes.failed(B, 3 * EXPLORE_S, "refused")
+    assert routes.next_near(3 * EXPLORE_S, "") == A
+
+
+def test_with_a_near_node_nothing_is_explored() -> None:
+    routes = Routes((A, B, C))
+    routes.measured(B, 0.001)
+    assert [routes.next_near(float(now), "") for now in range(0, 100, 10)] == [B] * 10

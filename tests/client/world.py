@@ -95,6 +95,7 @@ class Node:
     def __init__(self, world: World, node_id: str, port: int) -> None:
         self.world = world
         self.node_id = node_id
+        self.location = ""
         self.address = Address("node", port)
         self.up = True
         self.paused = False
@@ -214,7 +215,7 @@ class Node:
             "leader" if self.leads else "follower",
             world.term,
             Endpoint(leader.node_id, str(leader.address)) if leader else None,
-            tuple(Endpoint(n.node_id, str(n.address)) for n in world.nodes.values()),
+            tuple(Endpoint(n.node_id, str(n.address), n.location) for n in world.nodes.values()),
             1 << 20,
             1024,
             "test",

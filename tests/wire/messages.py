@@ -20,7 +20,7 @@ WELCOME = wire.Welcome(
     "leader",
     7,
     wire.Endpoint("n1", "h1:7001"),
-    (wire.Endpoint("n1", "h1:7001"), wire.Endpoint("n2", "[::1]:7002")),
+    (wire.Endpoint("n1", "h1:7001"), wire.Endpoint("n2", "[::1]:7002", "eu/madrid")),
     33 << 20,
     1024,
     "0.1.0",
