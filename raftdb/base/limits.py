@@ -62,6 +62,13 @@ class Limits:
     """What its statements took, all together: its COMMIT takes every replica about as long."""
     transaction_pages_bytes_max: int = 64 * MIB
     """Pages that it wrote, in the leader's memory."""
+    transactions_bytes_max: int = 256 * MIB
+    """Of all that are open together: pages that they wrote, and, counted by itself, SQL and values
+    that they recorded. The requests that are tried out keep their pages in the same room."""
+    client_requests_bytes_max: int = 256 * MIB
+    """Requests of all clients, while they are received and until they are answered."""
+    client_unsent_bytes_max: int = 512 * MIB
+    """Answers that clients are slow to read, of all clients together."""
     reader_age_ms_max: int = 60_000
     readers_max: int = 8
     write_ms_max: int = 10_000

@@ -101,6 +101,7 @@ class Machine:
             vfs.name,
             limits.transactions_open_max,
             limits.transaction_pages_bytes_max // PAGE_BYTES,
+            limits.transactions_bytes_max // PAGE_BYTES,
         )
         self._streams: set[RowStream] = set()
         self._checkpointer = Checkpointer(

@@ -51,6 +51,27 @@ def log_salt(connection: apsw.Connection) -> bytes:
     return bytes(header[_SALT])
 
 
+class PageBudget:
+    """How many pages all overlays of a machine may keep together. From any thread."""
+
+    def __init__(self, pages_max: int) -> None:
+        self._lock = threading.Lock()
+        self.free = pages_max
+
+    def take(self) -> bool:
+        """One page, if there is room for it."""
+        with self._lock:
+            if self.free <= 0:
+                return False
+            self.free -= 1
+            return True
+
+    def give(self, pages: int) -> None:
+        """So many are not kept any more."""
+        with self._lock:
+            self.free += pages
+
+
 class LogIndex:
     """Which frames of the write-ahead log hold which page. Shared by all overlays of a machine;
     grows with the log, and begins again with it. `follow` with `lock` held."""
@@ -100,7 +121,8 @@ class LogIndex:
 class OverlayVfs(apsw.VFS):
     """The file of one overlay, and its time. One thread at a time."""
 
-    def __init__(self, reader: apsw.Connection, log_index: LogIndex) -> None:
+    def __init__(self, reader: apsw.Connection, log_index: LogIndex, budget: PageBudget) -> None:
+        self._budget = budget
         self.name = f"raftdb-overlay-{next(_numbers)}"
         self._julian_ms = JULIAN_EPOCH_MS
         super().__init__(self.name, "")
@@ -115,6 +137,8 @@ class OverlayVfs(apsw.VFS):
         self._pages_max = 0
         self.full = False
         """`pages_max` was reached: the statement that did it failed."""
+        self.starved = False
+        """All overlays together have reached theirs."""
 
     def begin(self, salt: bytes, frames: int, pages: int, pages_max: int) -> None:
         """A transaction begins: the snapshot has `pages` pages and consists of the first `frames`
@@ -127,16 +151,20 @@ class OverlayVfs(apsw.VFS):
         self._salt = salt
         self._frame_max = frames
         self._base_pages = pages
-        self._pages.clear()
+        self._forget()
         self._pages_max = pages_max
-        self.full = False
+        self.full = self.starved = False
         # Another change counter: SQLite forgets the pages of the transaction before.
         self._version = (self._version + 1) & 0xFFFFFFFF
 
     def end(self) -> None:
         """Forget what the transaction wrote."""
-        self._pages.clear()
+        self._forget()
         self._frames = None
+
+    def _forget(self) -> None:
+        self._budget.give(len(self._pages))
+        self._pages.clear()
 
     # The file
 
@@ -172,15 +200,21 @@ class OverlayVfs(apsw.VFS):
 
     def write(self, number: int, data: bytes) -> None:
         """Keep a page that the transaction wrote."""
-        if number not in self._pages and len(self._pages) >= self._pages_max:
-            self.full = True
-            raise OverlayFullError
+        if number not in self._pages:
+            if len(self._pages) >= self._pages_max:
+                self.full = True
+                raise OverlayFullError
+            if not self._budget.take():
+                self.starved = True
+                raise OverlayFullError
         self._pages[number] = data
 
     def truncate(self, pages: int) -> None:
         """The file ends there from now on."""
-        for number in [n for n in self._pages if n > pages]:
+        beyond = [n for n in self._pages if n > pages]
+        for number in beyond:
             del self._pages[number]
+        self._budget.give(len(beyond))
         self._base_pages = min(self._base_pages, pages)
 
     def size(self) -> int:

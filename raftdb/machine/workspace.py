@@ -17,7 +17,7 @@ from raftdb.command import Statement
 from raftdb.machine.connections import open_overlay, open_reader
 from raftdb.machine.determinism import RequestFunctions
 from raftdb.machine.format import MARK, PAGE_BYTES, TIME_MS_MAX
-from raftdb.machine.overlay import LogIndex, OverlayVfs
+from raftdb.machine.overlay import LogIndex, OverlayVfs, PageBudget
 from raftdb.machine.policy import WriteAuthorizer
 from raftdb.machine.statements import StatementRunner
 from raftdb.machine.stored import Progress
@@ -63,10 +63,12 @@ class _Content(NoContent):
 class Workspace:
     """One transaction at a time; one thread at a time, but for `stop`."""
 
-    def __init__(self, path: str, vfs: str, log_index: LogIndex, pages_max: int) -> None:
+    def __init__(
+        self, path: str, vfs: str, log_index: LogIndex, budget: PageBudget, pages_max: int
+    ) -> None:
         self._pages_max = pages_max
         self._reader = open_reader(path, vfs)
-        self._vfs = OverlayVfs(self._reader, log_index)
+        self._vfs = OverlayVfs(self._reader, log_index, budget)
         self._connection: apsw.Connection | None = None
         self._held = False
         self._stopping = False
@@ -163,6 +165,13 @@ class Workspace:
                 code="transaction_too_large",
                 hint="split it into smaller transactions",
             )
+        if self._vfs.starved:
+            return OverloadedError(
+                "the open transactions of this node have written too many pages together",
+                code="transactions_full",
+                hint="nothing was applied: retry the transaction; limits.transactions_bytes_max",
+                detail={"retry_after_ms": 100},
+            )
         if self._stopping:
             return OperationalError(
                 "the statement ran too long, and its transaction is over",
@@ -204,6 +213,7 @@ class Workspace:
         """Close the connections."""
         if self._connection is not None:
             self._connection.close(True)
+        self._vfs.end()
         self._reader.close(True)
         self._vfs.unregister()
 
@@ -211,7 +221,11 @@ class Workspace:
 class Workspaces:
     """At most `open_max` workspaces in use. From any thread."""
 
-    def __init__(self, path: str, vfs: str, open_max: int, pages_max: int) -> None:
+    def __init__(
+        self, path: str, vfs: str, open_max: int, pages_max: int, pages_all_max: int
+    ) -> None:
+        """`pages_max`: of one; `pages_all_max`: of all together."""
+        self._budget = PageBudget(pages_all_max)
         self._path = path
         self._vfs = vfs
         self._open_max = open_max
@@ -237,7 +251,9 @@ class Workspaces:
             if self._idle:
                 workspace = self._idle.pop()
             else:
-                workspace = Workspace(self._path, self._vfs, self._log_index, self._pages_max)
+                workspace = Workspace(
+                    self._path, self._vfs, self._log_index, self._budget, self._pages_max
+                )
             self._used.append(workspace)
             return workspace
 

@@ -88,6 +88,8 @@ class Transactions:
         self.random = random
         self.executor = executor
         self._lanes = [0] * LANES
+        self.bytes = 0
+        """SQL and values that the open ones have recorded."""
         self._open: dict[Transaction, None] = {}
 
     def __len__(self) -> int:
@@ -303,7 +305,11 @@ class Transaction:
         except Error as error:
             error.detail[STATE] = OPEN
             return error
-        self._bytes += _size(statement)
+        size = _size(statement)
+        self._bytes += size
+        owner.bytes += size
+        if owner.bytes > limits.transactions_bytes_max:
+            return _full()
         if self._bytes > limits.request_bytes_max:
             return _too_large(f"of more than {limits.request_bytes_max} bytes of SQL and values")
         if len(self._recorded) >= limits.statements_per_request_max:
@@ -391,6 +397,8 @@ class Transaction:
             return
         self._recorded.clear()
         owner = self._owner
+        owner.bytes -= self._bytes
+        self._bytes = 0
         owner.ended(self)
         workspace, self._workspace = self._workspace, None
         if workspace is not None:
@@ -456,6 +464,15 @@ def _too_large(what: str) -> Error:
         f"a transaction {what} is not taken",
         code="transaction_too_large",
         hint="nothing was applied: split it into smaller ones",
+    )
+
+
+def _full() -> Error:
+    return OverloadedError(
+        "the open transactions of this node hold too many statements and values together",
+        code="transactions_full",
+        hint="nothing was applied: retry the transaction; limits.transactions_bytes_max",
+        detail={"retry_after_ms": 100},
     )
 
 

@@ -215,7 +215,9 @@ class _Trial:
             except DataError as error:
                 # More pages than a trial may keep: not known how long it would take.
                 recurses = any(risk(one.sql) == RECURSES for one in self._statements)
-                return error if recurses else None
+                return _too_large(error) if recurses else None
+            except OverloadedError as error:
+                return error
             except OperationalError:
                 return _too_long() if self._stopped else None
             if step.ended:
@@ -228,6 +230,15 @@ def _too_long() -> Error:
         "the request ran too long when it was tried out",
         code="statement_too_long",
         hint="nothing was applied: do less in one request (limits.write_ms_max)",
+    )
+
+
+def _too_large(error: DataError) -> Error:
+    return DataError(
+        error.message.replace("transaction", "request"),
+        code=error.code,
+        hint="nothing was applied: do less in one request"
+        " (limits.transaction_pages_bytes_max, for requests with a WITH)",
     )
 
 

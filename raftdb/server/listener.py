@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import raftdb.wire as wire
-from raftdb.base.errors import DataError, Error, ProtocolError
+from raftdb.base.errors import DataError, Error, OverloadedError, ProtocolError
 from raftdb.base.ids import Address
 from raftdb.base.limits import Limits
 from raftdb.base.ports import Connection, Listener, Ports, Timer
-from raftdb.node import Replica
+from raftdb.node import RETRY_AFTER_MS, Replica
 from raftdb.server.dispatcher import Describe, Dispatcher
 from raftdb.server.greeting import greet
 
@@ -34,6 +34,10 @@ class ClientListener:
         self._listener: Listener | None = None
         self._connections: dict[int, ClientConnection] = {}
         self._accepted = 0
+        self.requests_bytes = 0
+        """Of requests that are being received or under way: incomplete ones, and the long ones."""
+        self.unsent_bytes = 0
+        """Of answers to clients that are slow to read them."""
 
     def open(self, address: Address, ready: Callable[[BaseException | None], None]) -> None:
         """Listen; `ready` gets None, or why not."""
@@ -97,6 +101,9 @@ class ClientConnection:
         """Answers wait to be read."""
         self._held = False
         """It does not wait as it was asked to."""
+        self._requests_bytes = 0
+        self._unsent_bytes = 0
+        """Its part of what its owner counts."""
 
     # ---- Handler
 
@@ -112,6 +119,11 @@ class ClientConnection:
             messages: Sequence[wire.Message] = self._core.receive(data)
         except wire.RemoteProtocolError as error:
             fault, messages = error, error.messages
+        held = self._core.held_bytes
+        if held or self._requests_bytes:
+            self._count_requests(held)
+            if self._owner.requests_bytes > self._owner.limits.client_requests_bytes_max:
+                messages = self._refuse_long(messages)
         for message in messages:
             if isinstance(message, wire.Hello):
                 self._on_hello(message)
@@ -121,11 +133,44 @@ class ClientConnection:
             self._end_with(fault)
 
     def connection_lost(self, reason: str) -> None:
+        self._count_requests(0)
+        self._count_unsent(0)
         self._cancel_timer()
         if self._dispatcher is not None:
             self._dispatcher.close()
         self._connection = None
         self._owner.closed(self)
+
+    # ---- what all clients hold together
+
+    def _count_requests(self, held: int) -> None:
+        self._owner.requests_bytes += held - self._requests_bytes
+        self._requests_bytes = held
+
+    def _count_unsent(self, unsent: int) -> None:
+        self._owner.unsent_bytes += unsent - self._unsent_bytes
+        self._unsent_bytes = unsent
+
+    def _refuse_long(self, messages: Sequence[wire.Message]) -> Sequence[wire.Message]:
+        """Too much is under way: answer the long ones of these. One that has not come wholly has
+        no number yet to be answered by, so its connection ends."""
+        error = OverloadedError(
+            f"busy, retry after {RETRY_AFTER_MS} ms",
+            hint="the requests of all clients have too many bytes together;"
+            " limits.client_requests_bytes_max",
+            detail={"retry_after_ms": RETRY_AFTER_MS},
+        )
+        kept: list[wire.Message] = []
+        for message in messages:
+            request_id = getattr(message, "request_id", 0)
+            if self._core.is_long(request_id):
+                self.send(wire.ErrorMessage.of(request_id, error))
+            else:
+                kept.append(message)
+        self._count_requests(self._core.held_bytes)
+        if self._owner.requests_bytes > self._owner.limits.client_requests_bytes_max:
+            self._end_with(error)
+        return kept
 
     # ---- conversation
 
@@ -152,6 +197,8 @@ class ClientConnection:
         except DataError as error:
             request_id = getattr(message, "request_id", 0)
             data = self._core.send(wire.ErrorMessage.of(request_id, error))
+        if self._requests_bytes:
+            self._count_requests(self._core.held_bytes)
         self._out.append(data)
         if self._dispatcher is None or not self._dispatcher.under_way:
             self._flush()
@@ -168,15 +215,30 @@ class ClientConnection:
             self._paused = True
             connection.pause_reading()
             self._owner.ports.executor.call_later(DRAIN_CHECK_S, self._maybe_resume)
+        if self._paused:
+            self._bound_unsent(connection)
+
+    def _bound_unsent(self, connection: Connection) -> None:
+        """It reads slowly: what waits for all who do is bounded, and who goes beyond it is cut."""
+        owner = self._owner
+        self._count_unsent(connection.unsent_bytes())
+        if owner.unsent_bytes > owner.limits.client_unsent_bytes_max:
+            owner.ports.log.warning(
+                "client_too_slow", remote=connection.peer.remote, unsent_bytes=self._unsent_bytes
+            )
+            self._count_unsent(0)
+            connection.abort()
 
     def _maybe_resume(self) -> None:
         connection = self._connection
         if connection is None:
             return
+        self._count_unsent(connection.unsent_bytes())
         if connection.unsent_bytes() > UNSENT_PAUSE_BYTES // 2:
             self._owner.ports.executor.call_later(DRAIN_CHECK_S, self._maybe_resume)
             return
         self._paused = False
+        self._count_unsent(0)
         if not self._held:
             connection.resume_reading()
 

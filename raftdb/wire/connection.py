@@ -33,6 +33,8 @@ from raftdb.wire.codec import decode, encode
 from raftdb.wire.errors import LocalProtocolError, RemoteProtocolError
 
 WELCOME_FRAME_BYTES_MAX = 64 * 1024
+LONG_REQUEST_BYTES = 64 * 1024
+"""A longer one is counted while it is under way. Of shorter ones the number is bounded."""
 _HEADER = struct.Struct(">I")
 HEADER_BYTES = _HEADER.size
 
@@ -94,6 +96,8 @@ class _Side:
         self._fault: tuple[str, str, str] | None = None
         self._buffer = bytearray()
         self._open: set[int] = set()
+        self._long: dict[int, int] = {}
+        """Sizes of the long requests among them."""
         self._receive_frame_max = 0
         self._send_frame_max = 0
         self._requests_max = limits.requests_per_connection_max
@@ -102,6 +106,15 @@ class _Side:
     def open_requests(self) -> int:
         """How many requests have no (last) reply yet."""
         return len(self._open)
+
+    @property
+    def held_bytes(self) -> int:
+        """What has come of a frame that is not complete, and the long requests without a reply."""
+        return len(self._buffer) + (sum(self._long.values()) if self._long else 0)
+
+    def is_long(self, request_id: int) -> bool:
+        """Whether that request counts in `held_bytes`."""
+        return request_id in self._long
 
     def send(self, message: m.Message) -> bytes:
         """The message's bytes, ready for the stream.
@@ -171,6 +184,8 @@ class _Side:
             if type(message) not in self._receives:
                 raise RemoteProtocolError(f"{type(message).__name__} came from the wrong side")
             self._step(message, RemoteProtocolError)
+            if size > LONG_REQUEST_BYTES:
+                self._note_long(message, size)
             received.append(message)
         return position
 
@@ -196,10 +211,16 @@ class _Side:
                 raise blame(f"{kind.__name__} for request {request_id}, which is not open")
             if kind not in _IN_PIECES or message.last:
                 self._open.discard(request_id)
+                if self._long:
+                    self._long.pop(request_id, None)
         elif kind is m.Welcome:
             self._welcomed(message)
         if following is not self.state:
             self._become(following)
+
+    def _note_long(self, message: Any, size: int) -> None:
+        if type(message) in _REQUEST_TYPES:
+            self._long[message.request_id] = size
 
     def _after_refusal(self, blame: type[Exception]) -> State:
         """ErrorMessage 0 may come at any time, once; after a fault of the other side a server may

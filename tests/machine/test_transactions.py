@@ -385,3 +385,24 @@ def test_recursive_triggers_within_a_transaction(database: Database) -> None:
     assert committed(four.commit())
     assert database.rows("SELECT count(*) FROM falls") == [(4,)]
     database.check_hash()
+
+
+def test_the_pages_of_all_are_bounded_together(tmp_path: Path) -> None:
+    limits = Limits(transactions_bytes_max=2_000 * 4096, transaction_pages_bytes_max=5_000 * 4096)
+    database = Database(tmp_path, limits=limits)
+    database.run("CREATE TABLE t(a)")
+    # Four MiB stay in SQLite's cache.
+    many = "INSERT INTO t VALUES (zeroblob(9000000))"
+    first, second = Transaction(database), Transaction(database)
+    first.run(many)
+    with pytest.raises(OverloadedError) as caught:
+        second.run(many)
+    assert (caught.value.code, caught.value.retryable) == ("transactions_full", True)
+    second.end()
+    first.run("SELECT count(*) FROM t")
+    first.end()
+    third = Transaction(database)
+    third.run(many)
+    third.end()
+    assert database.machine._workspaces._budget.free == 2_000, "all of it is given back"
+    database.close()

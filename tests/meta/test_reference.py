@@ -62,3 +62,15 @@ def test_every_limit_has_a_sentence() -> None:
     from raftdb.base.limits_docs import LIMIT_DOCS
 
     assert {one.name for one in fields(DEFAULT_LIMITS)} == set(LIMIT_DOCS)
+
+
+def test_what_clients_can_make_grow_has_a_bound_and_a_test() -> None:
+    text = (ROOT / "docs" / "configuration.md").read_text("utf-8")
+    table = text.partition("## What clients can make grow")[2].partition("\n## ")[0]
+    rows = [line for line in table.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) >= 20
+    for row in rows:
+        path, _, name = re.findall(r"`(tests/[^`]+)`", row)[-1].partition("::")
+        assert f"def {name}(" in (ROOT / path).read_text("utf-8"), row
+        for limit in re.findall(r"`(\w+_max)`", row):
+            assert hasattr(DEFAULT_LIMITS, limit), limit

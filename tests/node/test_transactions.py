@@ -231,3 +231,21 @@ def test_old_ones_end_when_the_log_has_to_begin_again() -> None:
     failed(answer, "transaction_lost")
     assert isinstance(answer, OperationalError)
     assert "why" in answer.message
+
+
+def test_what_all_of_them_recorded_is_bounded_together() -> None:
+    bench = Opened(transactions_bytes_max=1_000)
+    value = "x" * 500
+    assert bench.run(f"INSERT '{value}'") == Answer(REPLY, 50)
+    other = bench.replica.transactions.begin(True, 5.0, bench.take)
+    bench.loop.run()
+    bench.engine.reads.pop()(ReadReady(Index(50), 1.0))
+    bench.loop.run()
+    other.execute(Statement(f"INSERT '{value}'"), 5.0, bench.take)
+    bench.loop.run()
+    failed(bench.answers[-1], "transactions_full")
+    assert bench.answers[-1].retryable
+    assert len(bench.replica.transactions) == 1, "the one that asked for too much is over"
+    assert bench.run("INSERT 2") == Answer(REPLY, 50), "the others go on"
+    bench.transaction.give_up(OperationalError("gone"))
+    assert bench.replica.transactions.bytes == 0

@@ -13,7 +13,7 @@ from raftdb.base.ids import Address, Index
 from raftdb.base.limits import Limits
 from raftdb.base.ports import Peer
 from raftdb.command import Opened, Results, SessionId, Statement, decode_reply, encode_reply
-from raftdb.consensus.port import Applied
+from raftdb.consensus.port import Applied, NotApplied
 from raftdb.node import congestion
 from raftdb.server import ClientListener
 from raftdb.server.listener import HOLD_S_MAX, UNSENT_PAUSE_BYTES
@@ -302,4 +302,62 @@ def test_who_does_not_wait_as_asked_is_not_read_from_for_a_while() -> None:
     refused_ms(execute(client, congestion.FLOOR + 1))
     assert client.connection.paused
     client.bench.loop.pass_time(HOLD_S_MAX)
+    assert not client.connection.paused
+
+
+# ---- what all clients hold together
+
+
+def second(client: Client) -> tuple[Any, FakeConnection, wire.ClientSide]:
+    """Another connection to the same node, after its hello."""
+    handler, connection, side = client.accept(), FakeConnection(), wire.ClientSide()
+    handler.connection_made(connection)
+    handler.data_received(side.send(wire.Hello((1,), "second")))
+    client.bench.loop.run()
+    data, connection.sent = connection.sent, b""
+    side.receive(data)
+    return handler, connection, side
+
+
+def long_read(request_id: int, size: int = 400_000) -> wire.Query:
+    return wire.Query(request_id, "linearizable", 5000, (Statement("SELECT ?", ((b"x" * size,),)),))
+
+
+def test_the_bytes_of_all_requests_under_way_are_bounded() -> None:
+    client = Client(Limits(client_requests_bytes_max=1_000_000))
+    client.hello()
+    handler, _connection, side = second(client)
+    assert client.say(long_read(1)) == []
+    handler.data_received(side.send(long_read(1)))
+    assert len(client.bench.engine.reads) == 2
+    refused_ms(client.say(long_read(2))[0])
+    assert client.say(wire.Ping(3)) == [wire.Pong(3)], "short ones are served"
+    # One that has not come wholly.
+    client.raw(client.wire.send(long_read(4))[:300_000])
+    assert client.connection.closed
+    client.handler.connection_lost("closed")
+    client.bench.engine.reads[1](NotApplied("stopping"))
+    client.bench.loop.run()
+    assert client.listener.requests_bytes == 0
+    handler.data_received(side.send(long_read(2)))
+    assert len(client.bench.engine.reads) == 3, "there is room again"
+
+
+def test_the_answers_that_slow_clients_do_not_read_are_bounded() -> None:
+    client = Client(Limits(client_unsent_bytes_max=5_000_000))
+    client.hello()
+    handler, slow, side = second(client)
+    client.connection.unsent = 4_000_000
+    client.say(wire.Ping(1))
+    assert client.connection.paused
+    slow.unsent = 2_000_000
+    handler.data_received(side.send(wire.Ping(1)))
+    client.bench.loop.run()
+    assert slow.closed
+    assert not client.connection.closed
+    handler.connection_lost("cut")
+    assert client.listener.unsent_bytes == 4_000_000
+    client.connection.unsent = 0
+    client.bench.loop.pass_time(0.1)
+    assert client.listener.unsent_bytes == 0
     assert not client.connection.paused
