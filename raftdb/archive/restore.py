@@ -64,6 +64,8 @@ class _Entry:
     index: Index
     term: Term
     payloads: tuple[bytes, ...]
+    configuration: bytes = b""
+    """Never there: who the members were says nothing about those of a restored cluster."""
 
 
 class _Comparison:

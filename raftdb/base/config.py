@@ -283,7 +283,10 @@ class NodeConfig:
         )
     )
     members: tuple[MemberConfig, ...] = field(
-        metadata=_about(MEMBERS, "The members of the cluster; the same list on all nodes.")
+        metadata=_about(
+            MEMBERS,
+            "The founding members; after the first start the cluster itself knows who they are.",
+        )
     )
     routes: tuple[tuple[NodeId, Address], ...] = field(
         default=(),

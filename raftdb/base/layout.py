@@ -4,6 +4,7 @@
 <data_dir>/journal/      the log
 <data_dir>/database/     the SQLite database, by generation
 <data_dir>/quarantine.json  why this node does not serve; only while it does not
+<data_dir>/removed.json  this node is no member any more; only since it knows that
 <data_dir>/copies/       a copy of it on its way to another node, or from one
 """
 
@@ -14,6 +15,7 @@ import posixpath
 JOURNAL_DIRECTORY = "journal"
 DATABASE_DIRECTORY = "database"
 QUARANTINE_FILE = "quarantine.json"
+REMOVED_FILE = "removed.json"
 COPIES_DIRECTORY = "copies"
 
 
@@ -25,6 +27,11 @@ def journal_path(data_dir: str) -> str:
 def quarantine_path(data_dir: str) -> str:
     """The file that exists while the node is quarantined."""
     return posixpath.join(data_dir, QUARANTINE_FILE)
+
+
+def removed_path(data_dir: str) -> str:
+    """The file that exists when the node was removed from its cluster."""
+    return posixpath.join(data_dir, REMOVED_FILE)
 
 
 def database_path(data_dir: str) -> str:

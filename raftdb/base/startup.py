@@ -17,6 +17,7 @@ from raftdb.base.atomic import make_directory_durably, replace_file
 from raftdb.base.config import NodeConfig
 from raftdb.base.errors import ConfigError
 from raftdb.base.ids import ClusterId, HistoryId, NodeId, parse_cluster_id, parse_node_id
+from raftdb.base.layout import removed_path
 from raftdb.base.ports import Files, Log
 from raftdb.base.settings import parse_history_id
 
@@ -101,7 +102,8 @@ def write_identity(files: Files, data_dir: str, identity: NodeIdentity) -> None:
 
 
 def check_identity(files: Files, config: NodeConfig) -> NodeIdentity:
-    """Whose data `config.data_dir` holds: this node's, or ConfigError with what to do."""
+    """Whose data `config.data_dir` holds: this node's, a member's, or ConfigError with what to
+    do."""
     data_dir = config.data_dir
     path = posixpath.join(data_dir, IDENTITY_FILE)
     if not files.exists(data_dir) or not files.list_directory(data_dir):
@@ -128,7 +130,29 @@ def check_identity(files: Files, config: NodeConfig) -> NodeIdentity:
                 f"{data_dir} holds the data of {what} {there}, and this is {what} {here}",
                 hint="each node has its own directory and configuration: check data_dir",
             )
+    _check_not_removed(files, config)
     return found
+
+
+def removed_error(config: NodeConfig, index: int) -> ConfigError:
+    """Why such a node does not run."""
+    return ConfigError(
+        f"node {config.node_id} was removed from the cluster, by entry {index} of its log",
+        code="removed",
+        hint="an id is never used again: to bring this machine back, join it as a new node with "
+        "another id and an empty directory (raftdb join); what is left here may be deleted",
+    )
+
+
+def _check_not_removed(files: Files, config: NodeConfig) -> None:
+    """A removed node stays removed. Raises ConfigError."""
+    path = removed_path(config.data_dir)
+    if files.exists(path):
+        try:
+            index = int(json.loads(files.read_file(path)[:4096])["index"])
+        except (ValueError, KeyError, TypeError):
+            index = 0
+        raise removed_error(config, index)
 
 
 def check_clock(wall_ms: int, last_logged_ms: int | None, log: Log) -> None:

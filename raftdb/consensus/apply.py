@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from raftdb.base.errors import FatalError, InternalError
 from raftdb.base.ids import Index, Term
 from raftdb.base.ports import Executor
-from raftdb.consensus.entry import decode_payloads
+from raftdb.consensus.entry import CONFIGURATION, decode_payloads
 from raftdb.consensus.log import DurableLog, LogEntry
 from raftdb.consensus.port import CommittedEntry, StateMachine
 from raftdb.consensus.wall import Wall
@@ -131,9 +131,14 @@ class Applier:
         batch: list[CommittedEntry] = []
         for entry in found:
             payloads = self._own_payloads(entry.index, entry.term)
+            configuration = b""
             if payloads is None:
                 payloads = decode_payloads(entry.data)
-            batch.append(CommittedEntry(Index(entry.index), Term(entry.term), payloads))
+                if entry.data[:1] == CONFIGURATION:
+                    configuration = entry.data[1:]
+            batch.append(
+                CommittedEntry(Index(entry.index), Term(entry.term), payloads, configuration)
+            )
         return batch
 
     def _look_ahead(self, upto: int) -> bool:

@@ -8,14 +8,18 @@ proposals, applying, timers) is the engine's.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from raftdb.base.errors import FatalError, InternalError, ProtocolError
 from raftdb.base.ids import Index, NodeId, Term
 from raftdb.base.limits import Limits
 from raftdb.base.ports import Clock, Log, Random
+from raftdb.consensus.electorate import Electorate
+from raftdb.consensus.entry import CONFIGURATION
 from raftdb.consensus.gate import PersistGate
+from raftdb.consensus.link import Links
 from raftdb.consensus.log import DurableLog, LogEntry
+from raftdb.consensus.membership import Configuration, Configurations, encode_configuration
 from raftdb.consensus.messages import (
     Ack,
     Append,
@@ -29,6 +33,7 @@ from raftdb.consensus.messages import (
     TermHint,
     TimeoutNow,
     Vote,
+    check_terms,
 )
 from raftdb.consensus.port import DAMAGE, PeerStatus, Timing
 from raftdb.consensus.replication import Replicator
@@ -43,18 +48,6 @@ ROUNDS_REMEMBERED = 128
 """Heartbeat rounds whose sending time is kept, for round-trip times."""
 
 
-class Links(Protocol):
-    """The core's view of the transport: who is connected, and sending."""
-
-    def connected(self, peer: str) -> bool: ...
-
-    def epoch(self, peer: str) -> int:
-        """Of the current connection; grows with each."""
-
-    def send(self, peer: str, message: Message) -> None:
-        """Dropped when the peer is not connected."""
-
-
 class Core:
     """One member. Every `on_…` takes one message of `peer`; all run on the loop."""
 
@@ -62,7 +55,7 @@ class Core:
         self,
         *,
         node_id: str,
-        peers: Sequence[str],
+        configurations: Configurations,
         log: DurableLog,
         wall: Wall,
         clock: Clock,
@@ -72,9 +65,11 @@ class Core:
         limits: Limits,
         links: Links,
         on_copy_needed: Callable[[str, int], None] | None = None,
+        on_configuration: Callable[[Configuration], None] | None = None,
     ) -> None:
         self.node_id = node_id
-        self.peers = tuple(peers)
+        self.electorate = Electorate(node_id, configurations, wall)
+        self._on_configuration = on_configuration
         self.log = log
         self.wall = wall
         self._clock = clock
@@ -102,11 +97,11 @@ class Core:
         self.round = 0
         """Of the last heartbeat sent; never starts over."""
         self._round_sent_s: dict[int, float] = {}
-        self._rounds_acked: dict[str, int] = dict.fromkeys(self.peers, 0)
+        self._rounds_acked: dict[str, int] = {}
         self._round_trip_s: dict[str, float] = {}
         self.library = Library(
             node_id=node_id,
-            peers=peers,
+            peers=(),
             log=log,
             calls=self,
             clock=clock,
@@ -116,7 +111,6 @@ class Core:
         )
         self.gate = PersistGate(log, self._send_held)
         self.replicator = Replicator(
-            peers=self.peers,
             library=self.library,
             log=log,
             wall=wall,
@@ -126,6 +120,7 @@ class Core:
             send=links.send,
         )
         self._handlers = self._handler_table()
+        self.configure()
 
     def _handler_table(self) -> dict[type[Any], Callable[[str, Any], None]]:
         return {
@@ -142,6 +137,33 @@ class Core:
             CopyNeeded: self.on_copy_needed,
         }
 
+    # -- who counts ------------------------------------------------------------------------------
+
+    def configure(self) -> None:
+        """Another configuration is in force, or is known to be committed (row 19)."""
+        electorate = self.electorate
+        electorate.update()
+        self.library.set_peers(electorate.voters, electorate.learners)
+        self._rounds_acked = {name: self._rounds_acked.get(name, 0) for name in electorate.peers}
+        if self._on_configuration is not None:
+            self._on_configuration(electorate.configurations.latest)
+        self.replicator.set_peers(electorate.peers, leads=self.library.role == LEADER)
+        self._count_again = True
+
+    def append_configuration(self, configuration: Configuration) -> int:
+        """As the leader: in force at once. Returns the index of its entry."""
+        data = CONFIGURATION + encode_configuration(configuration)
+        self.electorate.appended(self.log.last_index + 1, [(self.library.term, data)])
+        index = self.append_own(data)
+        self.configure()
+        return index
+
+    def settle(self) -> bool:
+        """Whether another configuration is known to be committed since the last time."""
+        if settled := self.electorate.settle(self.library.commit_index):
+            self.configure()
+        return settled
+
     # -- what the library calls ------------------------------------------------------------------
 
     def library_may_campaign(self) -> bool:
@@ -150,9 +172,17 @@ class Core:
 
     def library_leads(self) -> None:
         """Won: begin the term at every follower."""
-        self._rounds_acked = dict.fromkeys(self.peers, 0)
+        self._rounds_acked = dict.fromkeys(self.electorate.peers, 0)
         self._count_again = True
         self.replicator.begin_term()
+
+    def library_appends(self, first: int, entries: Sequence[tuple[int, bytes]]) -> None:
+        """Into the log."""
+        self.electorate.appended(first, entries)
+
+    def library_truncates(self, index: int) -> None:
+        """From the log."""
+        self.electorate.truncated(index)
 
     def library_sends(self, peer: str, message: dict[str, Any]) -> None:
         """Translate, and hold what promises (row 1)."""
@@ -212,7 +242,7 @@ class Core:
 
     def on_append(self, peer: str, message: Append) -> None:
         """Rows 3 and 4: put at its index, commit what it verified, answer when durable."""
-        _check_terms(peer, message)
+        check_terms(peer, message)
         if not self._accept_leader(peer, message.term):
             return
         placed = self.wall.put_at_index(message, self.log, self.library.commit_index)
@@ -231,6 +261,8 @@ class Core:
             )
         finally:
             self._answering = None
+        if self.electorate.changed:
+            self.configure()
 
     def on_heartbeat(self, peer: str, message: Heartbeat) -> None:
         """Answered at once: it says nothing that a disk would have to hold."""
@@ -268,6 +300,8 @@ class Core:
         library = self.library
         if library.role != LEADER or not self.wall.ack_counts(message.term, library.term):
             return
+        if peer not in self._rounds_acked:
+            return
         if message.success:
             self.replicator.on_success(peer, message)
             self._count_again = True
@@ -281,6 +315,8 @@ class Core:
             return
         library = self.library
         if library.role != LEADER or not self.wall.ack_counts(message.term, library.term):
+            return
+        if peer not in self._rounds_acked:
             return
         if message.round > self.round:
             raise ProtocolError(f"{peer} answers heartbeat {message.round}, which was never sent")
@@ -318,8 +354,8 @@ class Core:
         if pending[0] != self.library.term + 1 or self.library.role == LEADER:
             self._pre_vote = None
             return
-        pending[1].add(peer)
-        if self.wall.may_campaign(len(pending[1]), len(self.peers) + 1):
+        pending[1].update({peer}.intersection(self.electorate.voters))
+        if self.wall.may_campaign(len(pending[1]), self.electorate.size):
             self.campaign(forced=False)
 
     def on_request_vote(self, peer: str, message: RequestVote) -> None:
@@ -344,7 +380,7 @@ class Core:
         """Row 7."""
         if self._adopt(message.term) or message.term != self.library.term:
             return
-        if self.wall.vote_counts(peer, self._voters):
+        if peer in self.electorate.voters and self.wall.vote_counts(peer, self._voters):
             self._voters.add(peer)
             self.library.deliver(peer, {"type": "response_vote", "term": message.term})
 
@@ -358,7 +394,7 @@ class Core:
     def on_timeout_now(self, peer: str, message: TimeoutNow) -> None:
         """Thesis 3.10: the leader hands over."""
         library = self.library
-        if not self.may_lead:
+        if not self.may_lead or not self.electorate.may_stand:
             return
         library.deliver(peer, {"type": "timeout_now", "term": message.term})
         if library.transfer_pending:
@@ -395,18 +431,18 @@ class Core:
         library = self.library
         if library.role == LEADER:
             return
-        if not self.may_lead:
+        if not self.may_lead or not self.electorate.may_stand:
             library.set_election_deadline(0.0)
             self._wait_before_asking()
             return
-        if not self.peers:
+        if not self.electorate.voters:
             self.campaign(forced=False)
             return
         library.set_election_deadline(0.0)
         self._wait_before_asking()
         self._pre_vote = (library.term + 1, set())
         ask = PreVote(library.term, self.log.last_index, self.log.last_term)
-        for peer in self.peers:
+        for peer in self.electorate.voters:
             self._links.send(peer, ask)
 
     def campaign(self, *, forced: bool) -> None:
@@ -416,6 +452,8 @@ class Core:
         self._campaigning, self._forced = True, forced
         try:
             self.library.campaign(self._clock.monotonic_s())
+            if not self.electorate.is_voter:
+                self.library.discount_own_vote()
         finally:
             self._campaigning = self._forced = False
 
@@ -426,15 +464,15 @@ class Core:
         self._round_sent_s.pop(self.round - ROUNDS_REMEMBERED, None)
         library = self.library
         message = Heartbeat(library.term, self.round, library.commit_index)
-        for peer in self.peers:
+        for peer in self.electorate.peers:
             self._links.send(peer, message)
         return self.round
 
     def check_quorum(self) -> None:
         """Row 9: step down when no majority answers."""
         library = self.library
-        now_s = self._clock.monotonic_s()
-        silences_s = [now_s - library.last_response_s(peer) for peer in self.peers]
+        heard_s = [library.last_response_s(peer) for peer in self.electorate.voters]
+        silences_s = self.electorate.silences_s(heard_s, self._clock.monotonic_s())
         if not self.wall.keeps_leading(silences_s, self._timing.leader_timeout_s):
             self._log_port.warning("leader_without_quorum", term=library.term)
             library.step_down()
@@ -446,7 +484,8 @@ class Core:
             return
         self._count_again = False
         own = self.wall.own_copy(log.last_index, log.durable_index)
-        matches = [library.match_index(peer) for peer in self.peers]
+        matches = [library.match_index(peer) for peer in self.electorate.voters]
+        own, matches = self.electorate.holds(own, matches)
         commit = library.commit_index
         moved = self.wall.commit_index(own, matches, commit, library.term, log.term_at)
         if moved > commit:
@@ -461,7 +500,8 @@ class Core:
         """A piece of a long message came in, or was answered: that peer is alive."""
         library, now_s = self.library, self._clock.monotonic_s()
         if library.role == LEADER:
-            library.note_response(peer, now_s)
+            if peer in self._rounds_acked:
+                library.note_response(peer, now_s)
         elif library.leader == peer and not library.transfer_pending:
             self._heard_at_s = now_s
             library.set_election_deadline(now_s + library.draw_timeout_s())
@@ -484,7 +524,7 @@ class Core:
 
     def on_connected(self, peer: str) -> None:
         """A new connection of `peer`."""
-        if self.library.role == LEADER:
+        if self.library.role == LEADER and peer in self._rounds_acked:
             self.replicator.on_connected(peer)
 
     def append_own(self, data: bytes) -> int:
@@ -497,45 +537,39 @@ class Core:
     # -- views -----------------------------------------------------------------------------------
 
     def rounds_acked(self) -> list[int]:
-        """Per peer, the newest heartbeat round that it answered in this term."""
-        return [self._rounds_acked[peer] for peer in self.peers]
+        """Per other voter, the newest heartbeat round that it answered in this term."""
+        return self.electorate.rounds(self._rounds_acked)
 
     def durable(self) -> dict[str, int]:
         """Up to which index each member is known to have this leader's log on disk: an ack leaves
         a member only when what it says is synced there (row 1), and counts in its term (row 6)."""
-        durable = {peer: self.library.match_index(peer) for peer in self.peers}
+        durable = {peer: self.library.match_index(peer) for peer in self.electorate.peers}
         durable[self.node_id] = self.log.durable_index
         return durable
 
     def best_successor(self) -> str | None:
-        """The connected follower with the most entries."""
+        """The connected voter with the most entries."""
         best: str | None = None
-        for peer in self.peers:
+        for peer in self.electorate.voters:
             if self._links.connected(peer) and (
                 best is None or self.library.match_index(peer) > self.library.match_index(best)
             ):
                 best = peer
         return best
 
-    def peer_status(self) -> tuple[PeerStatus, ...]:
-        """One per other member; what only a leader knows is 0 or None elsewhere."""
-        leads = self.library.role == LEADER
-        now_s = self._clock.monotonic_s()
-        found = []
-        for peer in self.peers:
-            trip_s = self._round_trip_s.get(peer) if leads else None
-            connected = self._links.connected(peer)
-            silent_s = now_s - self.library.last_response_s(peer) if leads else 0.0
-            found.append(
-                PeerStatus(
-                    node_id=NodeId(peer),
-                    connected=connected,
-                    answers=leads and connected and silent_s <= self._timing.leader_timeout_s,
-                    match_index=Index(self.library.match_index(peer) if leads else 0),
-                    round_trip_ms=None if trip_s is None else round(trip_s * 1000, 3),
-                )
-            )
-        return tuple(found)
+    def peer_status(self, peer: str) -> PeerStatus:
+        """Of one other member; what only a leader knows is 0 or None elsewhere."""
+        library = self.library
+        leads, connected = library.role == LEADER, self._links.connected(peer)
+        trip_s = self._round_trip_s.get(peer) if leads else None
+        silent_s = self._clock.monotonic_s() - library.last_response_s(peer) if leads else 0.0
+        return PeerStatus(
+            node_id=NodeId(peer),
+            connected=connected,
+            answers=leads and connected and silent_s <= self._timing.leader_timeout_s,
+            match_index=Index(library.match_index(peer) if leads else 0),
+            round_trip_ms=None if trip_s is None else round(trip_s * 1000, 3),
+        )
 
     # -- helpers ---------------------------------------------------------------------------------
 
@@ -564,14 +598,3 @@ class Core:
             return False
         self.library.adopt_term(term)
         return True
-
-
-def _check_terms(peer: str, message: Append) -> None:
-    """Terms in a log never fall, and none is above its leader's."""
-    term = message.prev_term
-    for entry_term, _data in message.entries:
-        if entry_term < term:
-            raise ProtocolError(f"{peer} sends entries whose terms fall")
-        term = entry_term
-    if term > message.term:
-        raise ProtocolError(f"{peer} sends an entry of a term above its own")

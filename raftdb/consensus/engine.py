@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from raftdb.base.errors import InternalError, ProtocolError
-from raftdb.base.ids import ClusterId, Index, NodeId, Term
+from raftdb.base.ids import ClusterId, Index, NodeId
 from raftdb.base.limits import DEFAULT_LIMITS, Limits
-from raftdb.base.ports import Ports, Timer
+from raftdb.base.ports import Ports
 from raftdb.consensus.apply import Applier
 from raftdb.consensus.copies import Copies
 from raftdb.consensus.core import Core
@@ -22,6 +22,8 @@ from raftdb.consensus.entry import encode_batch
 from raftdb.consensus.followers_reads import FollowersReads
 from raftdb.consensus.link import Link
 from raftdb.consensus.log import DurableLog
+from raftdb.consensus.members import Members, known_configurations
+from raftdb.consensus.membership import Configuration, Member, MemberChange
 from raftdb.consensus.messages import (
     NOTE_BYTES_MAX,
     PROTOCOL_VERSION,
@@ -32,12 +34,12 @@ from raftdb.consensus.messages import (
     ReadIndexIs,
 )
 from raftdb.consensus.port import (
+    ChangeOutcome,
     CommittedEntry,
     CopySettings,
     DurabilityLevel,
     EngineEvents,
     EngineStatus,
-    Member,
     NotApplied,
     ProposalOutcome,
     ReadOutcome,
@@ -48,9 +50,11 @@ from raftdb.consensus.port import (
 from raftdb.consensus.proposals import Proposals
 from raftdb.consensus.reads import Reads
 from raftdb.consensus.seams import PINNED_VERSION
+from raftdb.consensus.timers import Timers
 from raftdb.consensus.timing import check_timing
 from raftdb.consensus.transfer import Transfer
 from raftdb.consensus.transport import Transport, check_members, own_member
+from raftdb.consensus.views import engine_status
 from raftdb.consensus.waits import AppliedWaits, DurableWait, DurableWaits
 from raftdb.consensus.wall import LEADER, Wall
 
@@ -85,7 +89,6 @@ class Engine:
         timing, wall = (timing or Timing()).copy(), wall or Wall()
         check_timing(timing)
         others = check_members(me := own_member(node_id, members), members)
-        self._node_id = node_id
         self._ports = ports
         self._timing = timing
         self._events = events
@@ -100,8 +103,6 @@ class Engine:
         """The library's role, term and leader as of the last step."""
         self._entry_sequence = 0
         """Journal sequence of the last own entry: the next is made when this is on disk."""
-        self._election_timer: Timer | None = None
-        self._heartbeat_timer: Timer | None = None
         self._proposals = Proposals(limits, self._resolve)
         self._reads = Reads(wall, self._resolve)
         self._applier = self._make_applier(machine)
@@ -119,7 +120,7 @@ class Engine:
         )
         self._core = Core(
             node_id=node_id,
-            peers=sorted(str(member.node_id) for member in others),
+            configurations=known_configurations(machine, members),
             log=journal,
             wall=wall,
             clock=ports.clock,
@@ -129,10 +130,15 @@ class Engine:
             limits=limits,
             links=self._transport,
             on_copy_needed=self._copy_needed,
+            on_configuration=self._configured,
         )
         self._waits, self._followers_reads = self._make_waits()
         self.copies = None if copies is None else self._make_copies(copies)
         self._transfer = Transfer(self._core, ports.executor, self._pump_soon)
+        self._timers = Timers(self._core, ports, timing, self._event)
+        self._members = Members(
+            self._core, self._transport, ports, events, self._call, timing.election_min_s
+        )
 
     def _make_waits(self) -> tuple[AppliedWaits, FollowersReads]:
         self._durable_waits = DurableWaits()
@@ -178,6 +184,7 @@ class Engine:
         self._started = True
         try:
             self._applier.start()
+            self._members.start(self._applier.applied)
         except Exception as error:
             self._fatal(error)
             return
@@ -186,7 +193,7 @@ class Engine:
         self._core.library.seed_applied(self._applier.applied)
         self._journal.wake(self._on_durable, self._fatal)
         self._transport.start(self._on_listening)
-        self._event(self._arm_election)
+        self._event(self._timers.arm_election)
 
     def propose(self, payload: bytes, done: Callable[[ProposalOutcome], None]) -> None:
         """Replicate one request. `done` is called exactly once, never before this returns."""
@@ -277,13 +284,24 @@ class Engine:
             return
         self._event(self._transfer.begin, target, finished, 2 * self._timing.election_max_s)
 
+    def change_members(self, change: MemberChange, done: Callable[[ChangeOutcome], None]) -> None:
+        """One change of members (row 19). See EnginePort."""
+        if self._stopped or not self._started:
+            self._members.refuse(done)
+            return
+        self._event(self._members.change, change, done, self._transfer.active)
+
+    def _configured(self, latest: Configuration) -> None:
+        if self._started and not self._stopped:
+            self._members.configured(latest)
+
     def tell(self, data: bytes, to: NodeId | None = None) -> None:
         """Say something to members that are connected now. See EnginePort."""
         if len(data) > NOTE_BYTES_MAX:
             raise InternalError(f"a note has {len(data)} bytes, at most {NOTE_BYTES_MAX} fit")
         if self._started and not self._stopped:
             note = Note(data)
-            for peer in self._core.peers:
+            for peer in self._core.electorate.peers:
                 if to is None or peer == to:
                     self._transport.send(peer, note)
 
@@ -303,20 +321,8 @@ class Engine:
 
     def status(self) -> EngineStatus:
         """As of now."""
-        library, journal = self._core.library, self._journal
-        leader = library.leader
-        return EngineStatus(
-            node_id=self._node_id,
-            role="stopped" if self._stopped or not self._started else library.role,
-            term=Term(library.term),
-            leader=None if leader is None or self._stopped else NodeId(leader),
-            first_index=Index(journal.first_index),
-            last_index=Index(journal.last_index),
-            durable_index=Index(journal.durable_index),
-            commit_index=Index(library.commit_index),
-            applied_index=Index(self._applier.applied),
-            peers=self._core.peer_status(),
-        )
+        running = self._started and not self._stopped
+        return engine_status(self._core, running, self._applier.applied)
 
     def stop(self, done: Callable[[], None]) -> None:
         """Close connections and the port. Open proposals end as OutcomeUnknown, then `done`, once
@@ -396,9 +402,14 @@ class Engine:
                 self._durable_waits.look(core.durable())
         elif self._followers_reads.count:
             self._followers_reads.step(core.library.leader, self._transport.connected)
+        if self._members.busy:
+            self._members.step()
         upto = self._wall.may_apply(core.library.commit_index, journal.durable_index)
         if self._led_term or not self._acks_wait(upto):
             self._applier.advance(upto)
+        if self._led_term and self._members.may_leave_office(self._applier.applied):
+            self._members.leave_office()
+            self._note_role()
         if self._transfer.active:
             self._transfer.step(
                 drained=not self._proposals.logged and self._applier.applied == journal.last_index
@@ -426,13 +437,14 @@ class Engine:
             self._proposals.fail("not_leader", "leadership_lost")
             self._reads.fail("not_leader")
             self._durable_waits.fail("not_leader")
+            self._members.fail("leadership_lost")
         if role == LEADER and not self._led_term:
             self._led_term = term
             self._followers_reads.fail("not_leader")
             self._entry_sequence = self._journal.sequence()
-            self._arm_heartbeat()
+            self._timers.arm_heartbeat()
         elif role != LEADER:
-            self._arm_election()
+            self._timers.arm_election()
         self._ports.log.info("raft_role", role=role, term=term, leader=library.leader)
         self._call(self._events.on_role, self.status())
 
@@ -467,6 +479,9 @@ class Engine:
         """All that waits becomes one entry, as soon as the disk has taken the previous one: group
         commit without a timer (row 18). Replication of earlier entries goes on meanwhile."""
         if not self._proposals.waiting or self._transfer.active:
+            return
+        if not self._core.electorate.is_voter:
+            # It leads until its removal is committed, and makes nothing more.
             return
         if self._journal.durable_sequence < self._entry_sequence:
             return
@@ -508,53 +523,9 @@ class Engine:
         self._waits.on_applied(self._applier.applied)
         self._event(_nothing)
 
-    # -- timers ----------------------------------------------------------------------------------
-
     def _disconnected(self, peer: str) -> None:
         if self._core.on_disconnected(peer):
-            if self._election_timer is not None:
-                self._election_timer.cancel()
-                self._election_timer = None
-            self._arm_election()
-
-    def _arm_election(self) -> None:
-        """One timer, set for the earliest deadline: messages only move the deadline on."""
-        if self._election_timer is not None or self._stopped:
-            return
-        library = self._core.library
-        delay_s = library.election_deadline_s - self._ports.clock.monotonic_s()
-        self._election_timer = self._ports.executor.call_later(
-            max(delay_s, 0.001), self._on_election_timer
-        )
-
-    def _on_election_timer(self) -> None:
-        self._election_timer = None
-        if not self._stopped and self._core.library.role != LEADER:
-            self._event(self._election_due)
-
-    def _election_due(self) -> None:
-        library = self._core.library
-        if library.election_deadline_s < self._ports.clock.monotonic_s():
-            self._core.on_election_deadline()
-        if library.role != LEADER:
-            self._arm_election()
-
-    def _arm_heartbeat(self) -> None:
-        if self._heartbeat_timer is None:
-            self._heartbeat_timer = self._ports.executor.call_later(
-                self._timing.heartbeat_s, self._on_heartbeat_timer
-            )
-
-    def _on_heartbeat_timer(self) -> None:
-        self._heartbeat_timer = None
-        if not self._stopped and self._core.library.role == LEADER:
-            self._event(self._heartbeat_due)
-
-    def _heartbeat_due(self) -> None:
-        self._core.check_quorum()
-        if self._core.library.role == LEADER:
-            self._core.send_heartbeats()
-            self._arm_heartbeat()
+            self._timers.election_is_nearer()
 
     # -- ends ------------------------------------------------------------------------------------
 
@@ -570,15 +541,14 @@ class Engine:
         if self._stopped:
             return
         self._stopped = True
-        for timer in (self._election_timer, self._heartbeat_timer):
-            if timer is not None:
-                timer.cancel()
+        self._timers.stop()
         self._core.gate.clear()
         self._applier.stop()
         if self.copies is not None:
             self.copies.stop()
         self._transport.stop()
         self._transfer.fail(reason)
+        self._members.fail(reason)
         self._proposals.fail("stopping", reason)
         self._reads.fail("stopping")
         self._followers_reads.fail("stopping")

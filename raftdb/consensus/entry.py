@@ -12,11 +12,12 @@ import msgpack
 
 from raftdb.base.errors import FatalError
 from raftdb.base.packing import pack
+from raftdb.consensus.membership import decode_configuration
 
 NOOP = b"\x01"
 """The entry with which a leader begins its term. No body."""
 CONFIGURATION = b"\x02"
-"""Reserved for changes of membership."""
+"""All members, from this entry on (raftdb.consensus.membership)."""
 BATCH = b"\x10"
 """A msgpack array of payloads (bin), one per proposed request."""
 
@@ -32,7 +33,7 @@ def encode_batch(payloads: Sequence[bytes]) -> bytes:
 
 
 def decode_payloads(data: bytes) -> tuple[bytes, ...]:
-    """The payloads of an entry; none for a no-op and for the base entry.
+    """The payloads of an entry; none for a no-op, the base entry and a change of members.
 
     Raises FatalError: a committed entry that this release can't read stops the node.
     """
@@ -47,6 +48,9 @@ def decode_payloads(data: bytes) -> tuple[bytes, ...]:
             raise _unreadable("its payloads are not an array of byte strings")
         return payloads
     if data in (BASE_DATA, NOOP):
+        return ()
+    if data[:1] == CONFIGURATION:
+        decode_configuration(data[1:])
         return ()
     raise _unreadable(f"its type byte is {data[0]:#04x}")
 

@@ -34,6 +34,18 @@ FRAME_OVERHEAD_BYTES = 128
 _LENGTH = struct.Struct(">I")
 
 
+class Links(Protocol):
+    """The core's view of the transport: who is connected, and sending."""
+
+    def connected(self, peer: str) -> bool: ...
+
+    def epoch(self, peer: str) -> int:
+        """Of the current connection; grows with each."""
+
+    def send(self, peer: str, message: Message) -> None:
+        """Dropped when the peer is not connected."""
+
+
 class LinkOwner(Protocol):
     """Who decides what a link's events mean."""
 
@@ -140,6 +152,15 @@ class Link:
             self._forget()
             if self.connection is not None:
                 self.connection.abort()
+
+    def close(self, message: Message) -> None:
+        """Close after this last word is sent. `link_lost` follows from the Network port."""
+        self.send(message)
+        if not self._closed:
+            self._closed = True
+            self._forget()
+            if self.connection is not None:
+                self.connection.close()
 
     def _forget(self) -> None:
         self._bulk.clear()

@@ -9,7 +9,7 @@ from raftdb.base.errors import InternalError
 from raftdb.base.ids import Index, NodeId, Term
 from raftdb.journal import HardState, LogEntry
 
-__all__ = ["DurableLog", "HardState", "LibraryLog", "LogEntry"]
+__all__ = ["DurableLog", "HardState", "LibraryLog", "LogEntry", "LogWatch"]
 
 
 class DurableLog(Protocol):
@@ -64,6 +64,16 @@ class DurableLog(Protocol):
         """Both are called on the loop: whenever durable_sequence grew; once when writing failed."""
 
 
+class LogWatch(Protocol):
+    """Who has to know what the library does to the log."""
+
+    def library_appends(self, first: int, entries: Sequence[tuple[int, bytes]]) -> None:
+        """(term, data) each, from index `first` on, are in the log."""
+
+    def library_truncates(self, index: int) -> None:
+        """The log is cut from `index` on."""
+
+
 class LibraryLog:
     """The list-like journal that pysyncobj works on, over a DurableLog (row 18).
 
@@ -71,8 +81,9 @@ class LibraryLog:
     block, and their bytes go from message to journal untouched. Nothing is ever copied by slice.
     """
 
-    def __init__(self, log: DurableLog) -> None:
+    def __init__(self, log: DurableLog, watch: LogWatch) -> None:
         self._log = log
+        self._watch = watch
 
     def add(self, command: Any, index: int, term: int) -> None:
         """One entry of the library's own making (the no-op), or a block of a message's entries,
@@ -86,12 +97,15 @@ class LibraryLog:
                     for position, (entry_term, data) in enumerate(command.entries)
                 ]
             )
+            self._watch.library_appends(command.first, command.entries)
             return
         self._log.append([LogEntry(Index(index), Term(term), bytes(command))])
 
     def deleteEntriesFrom(self, position: int) -> None:
         """`position` counts from the base."""
-        self._log.truncate_from(self._log.first_index - 1 + position)
+        index = self._log.first_index - 1 + position
+        self._watch.library_truncates(index)
+        self._log.truncate_from(index)
 
     def setCurrentTerm(self, term: int, vote: str | None) -> None:
         """Queued; the persist gate holds every message that relies on it (rule C1)."""

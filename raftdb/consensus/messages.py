@@ -212,6 +212,12 @@ class CopyGone(NamedTuple):
     copy: bytes
 
 
+class Removed(NamedTuple):
+    """You are no member any more, by the committed configuration of this entry."""
+
+    log_index: int
+
+
 class Part(NamedTuple):
     """A piece of a message too long for one frame."""
 
@@ -251,6 +257,7 @@ Message = (
     | CopyFetch
     | CopyPart
     | CopyGone
+    | Removed
 )
 
 
@@ -289,6 +296,7 @@ _TYPES: dict[int, tuple[type[Any], tuple[type[Any], ...]]] = {
     54: (CopyFetch, (bytes, int, int)),
     55: (CopyPart, (bytes, int, int, bytes)),
     56: (CopyGone, (bytes,)),
+    60: (Removed, (int,)),
 }
 _CODES: dict[type[Any], int] = {cls: code for code, (cls, _checks) in _TYPES.items()}
 
@@ -334,3 +342,14 @@ def decode(data: bytes) -> Message:
             raise ProtocolError(f"{cls.__name__}.{cls._fields[place]} has a wrong type or range")
     message: Message = cls._make(fields)
     return message
+
+
+def check_terms(peer: str, message: Append) -> None:
+    """Terms in a log never fall, and none is above its leader's. Raises ProtocolError."""
+    term = message.prev_term
+    for entry_term, _data in message.entries:
+        if entry_term < term:
+            raise ProtocolError(f"{peer} sends entries whose terms fall")
+        term = entry_term
+    if term > message.term:
+        raise ProtocolError(f"{peer} sends an entry of a term above its own")

@@ -10,17 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Protocol
 
-from raftdb.base.ids import Address, Index, NodeId, Term
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """One member of the cluster."""
-
-    node_id: NodeId
-    location: str
-    peer_address: Address
-    client_address: Address
+from raftdb.base.ids import Index, NodeId, Term
+from raftdb.consensus.membership import Configuration as Configuration
+from raftdb.consensus.membership import Member as Member
+from raftdb.consensus.membership import MemberChange as MemberChange
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +23,8 @@ class CommittedEntry:
     index: Index
     term: Term
     payloads: tuple[bytes, ...]
+    configuration: bytes = b""
+    """Of a change of members: all of them from now on, opaque to the machine, which keeps it."""
 
 
 DAMAGE = "damage"
@@ -48,6 +43,10 @@ class StateMachine(Protocol):
     def copied(self) -> tuple[Index, Term] | None:
         """Loop, before start: the entry that the database was copied at from another member; None
         if it was founded here."""
+
+    def configuration(self) -> tuple[int, bytes] | None:
+        """Loop, before start: the last configuration among what is applied, and its entry's index;
+        None when there never was one (rule C2)."""
 
     def apply(self, entries: Sequence[CommittedEntry]) -> Sequence[Sequence[bytes]]:
         """Apply in order, in one transaction; replies per entry and payload. A SQL error is a
@@ -127,6 +126,28 @@ ProposalOutcome = Applied | NotApplied | OutcomeUnknown
 
 
 @dataclass(frozen=True, slots=True)
+class Changed:
+    """The change is committed (or was so already), and this is what holds now."""
+
+    index: Index
+    configuration: Configuration
+
+
+@dataclass(frozen=True, slots=True)
+class NotChanged:
+    """The change never entered the log and never will."""
+
+    code: str
+    """`not_leader`, `stopping`; `not_ready`, `change_under_way`, `transfer_under_way`: the same
+    request may be good in a moment; whatever ChangeError has: it makes no sense."""
+    message: str
+    hint: str = ""
+
+
+ChangeOutcome = Changed | NotChanged | OutcomeUnknown
+
+
+@dataclass(frozen=True, slots=True)
 class ReadReady:
     """A read at this node sees every write acknowledged before `read_index` was called, once the
     machine has applied `index` (the engine waited for that already)."""
@@ -184,6 +205,10 @@ class EngineStatus:
     commit_index: Index
     applied_index: Index
     peers: tuple[PeerStatus, ...] = field(default=())
+    configuration_index: int = 0
+    """Of the entry that says who the members are; 0: still the founding list."""
+    members: tuple[Member, ...] = ()
+    """As that entry says, committed or not."""
 
 
 @dataclass(slots=True)
@@ -221,6 +246,12 @@ class EngineEvents:
     """The machine waits for what a later entry says."""
     on_note: Callable[[NodeId, bytes], None] | None = None
     """Another member's `tell`."""
+    on_members: Callable[[Configuration], None] = lambda _configuration: None
+    """Other members, roles, places or addresses are in force (a change that is not committed may
+    be taken back: then this is called again)."""
+    on_removed: Callable[[Index], None] = lambda _index: None
+    """This node is no member any more, by the committed entry of that index. It takes part in
+    nothing, and will be refused by all others. Called once."""
     on_copied: Callable[[], None] = lambda: None
     """A copy from another member was installed: the node must be started again to begin with it."""
 
@@ -286,6 +317,10 @@ class EnginePort(Protocol):
 
     def transfer_leadership(self, target: NodeId | None, done: Callable[[str], None]) -> None:
         """Hand over to `target` (None: the most advanced). `done` gets `` or the reason why not."""
+
+    def change_members(self, change: MemberChange, done: Callable[[ChangeOutcome], None]) -> None:
+        """One change (thesis 4.1). `done` is called exactly once, and not before this returns; how
+        long a majority takes is bounded by the leader's own time-out (check-quorum)."""
 
     def tell(self, data: bytes, to: NodeId | None = None) -> None:
         """Say something (at most NOTE_BYTES_MAX bytes) to all members that are connected now, or

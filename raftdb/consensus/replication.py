@@ -65,7 +65,6 @@ class Replicator:
     def __init__(
         self,
         *,
-        peers: Sequence[str],
         library: Library,
         log: DurableLog,
         wall: Wall,
@@ -81,10 +80,19 @@ class Replicator:
         self._log_port = log_port
         self._connected = connected
         self._send = send
-        self._progress = {peer: Progress() for peer in peers}
+        self._progress: dict[str, Progress] = {}
         self._sequence = 0
         """Of the last Append made, for whomever; never starts over while the engine runs."""
         self._last_made: Append | None = None
+
+    def set_peers(self, peers: Sequence[str], *, leads: bool) -> None:
+        """Who gets the log (row 19). One that is new is asked what it has."""
+        before = self._progress
+        self._progress = {peer: before.get(peer) or Progress() for peer in peers}
+        if leads:
+            for peer in peers:
+                if peer not in before:
+                    self.on_connected(peer)
 
     def begin_term(self) -> None:
         """This node leads now: nothing is known of anybody."""

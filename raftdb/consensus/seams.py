@@ -24,14 +24,17 @@ What is overridden, and which row of DESIGN.md's table it serves:
     _checkCommandsToApply, _applyCommand 16 no queue, no forwarding, no request ids (row 20)
     __sendAppendEntries              8,18   the replicator's, event-driven
     __tryLogCompaction, __loadDumpFile 11-13 nothing
-    __parseChangeClusterRequest     15,19   nothing is unpickled; membership is fixed for now
+    __parseChangeClusterRequest     15,19   nothing is unpickled; the library's own changes of
+                                            membership are off
+    __otherNodes, __readonlyNodes      19   set by `set_peers`: other voters; everybody else
+    __votesCount                       19   without its own vote where that does not count
 """
 
 from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import CodeType, ModuleType, SimpleNamespace
 from typing import Any, NoReturn, Protocol
 
@@ -62,6 +65,12 @@ class LibraryCalls(Protocol):
 
     def library_leads(self) -> None:
         """It won, and appended the no-op."""
+
+    def library_appends(self, first: int, entries: Sequence[tuple[int, bytes]]) -> None:
+        """(term, data) each, from index `first` on, are in the log."""
+
+    def library_truncates(self, index: int) -> None:
+        """The log is cut from `index` on."""
 
 
 class _Forbidden:
@@ -278,8 +287,9 @@ class Library:
         election_max_s: float,
     ) -> None:
         names = sorted({node_id, *peers})
-        self.nodes = {name: PeerNode(name, ordinal) for ordinal, name in enumerate(names, 1)}
-        module = load_namespace(clock, random, LibraryLog(log))
+        self._nodes = {name: PeerNode(name, ordinal) for ordinal, name in enumerate(names, 1)}
+        self._clock = clock
+        module = load_namespace(clock, random, LibraryLog(log, calls))
         raft_class = type(
             "Raft", (_Overrides, module.SyncObj), {"seam_calls": calls, "seam_log": log}
         )
@@ -296,9 +306,9 @@ class Library:
         )
         self._wire = _Wire(calls)
         self._calls = calls
-        others = [self.nodes[name] for name in names if name != node_id]
+        others = [self._nodes[name] for name in names if name != node_id]
         self.raft: Any = raft_class(
-            self.nodes[node_id],
+            self._nodes[node_id],
             others,
             configuration,
             nodeClass=_refuse_node_class,
@@ -306,6 +316,39 @@ class Library:
         )
         for node in others:
             self._wire.connected(node)
+
+    def node(self, name: str) -> PeerNode:
+        """The library's name of a member, or of somebody who speaks like one."""
+        node = self._nodes.get(name)
+        if node is None:
+            node = self._nodes[name] = PeerNode(name, len(self._nodes) + 1)
+        return node
+
+    def set_peers(self, voters: Iterable[str], watchers: Iterable[str]) -> None:
+        """Row 19: who counts beside this node, and who only gets the log."""
+        raft = self.raft
+        raft._SyncObj__otherNodes = {self.node(name) for name in voters}
+        raft._SyncObj__readonlyNodes = {self.node(name) for name in watchers}
+        peers = raft._SyncObj__otherNodes | raft._SyncObj__readonlyNodes
+        known = raft._SyncObj__raftNextIndex
+        for node in sorted(known.keys() - peers):
+            del known[node]
+            raft._SyncObj__raftMatchIndex.pop(node, None)
+            raft._SyncObj__lastResponseTime.pop(node, None)
+        for node in sorted(peers - known.keys()):
+            self._wire.connected(node)
+            known[node] = self._last_index() + 1
+            raft._SyncObj__raftMatchIndex[node] = 0
+            raft._SyncObj__lastResponseTime[node] = self._clock.monotonic_s()
+
+    def _last_index(self) -> int:
+        index: int = self.raft._SyncObj__getCurrentLogIndex()
+        return index
+
+    def discount_own_vote(self) -> None:
+        """Row 19: of n voters without this node more than n / 2 have to elect it. The library asks
+        for more than (n + 1) / 2 with its own vote counted."""
+        self.raft._SyncObj__votesCount -= 0.5
 
     # -- state -----------------------------------------------------------------------------------
 
@@ -367,21 +410,21 @@ class Library:
         return bool(self.raft._SyncObj__transferInProgress)
 
     def next_index(self, peer: str) -> int:
-        index: int = self.raft._SyncObj__raftNextIndex[self.nodes[peer]]
+        index: int = self.raft._SyncObj__raftNextIndex[self._nodes[peer]]
         return index
 
     def set_next_index(self, peer: str, index: int) -> None:
-        self.raft._SyncObj__raftNextIndex[self.nodes[peer]] = index
+        self.raft._SyncObj__raftNextIndex[self._nodes[peer]] = index
 
     def match_index(self, peer: str) -> int:
-        index: int = self.raft._SyncObj__raftMatchIndex.get(self.nodes[peer], 0)
+        index: int = self.raft._SyncObj__raftMatchIndex.get(self._nodes[peer], 0)
         return index
 
     def last_response_s(self, peer: str) -> float:
-        return float(self.raft._SyncObj__lastResponseTime[self.nodes[peer]])
+        return float(self.raft._SyncObj__lastResponseTime[self._nodes[peer]])
 
     def note_response(self, peer: str, at_s: float) -> None:
-        self.raft._SyncObj__lastResponseTime[self.nodes[peer]] = at_s
+        self.raft._SyncObj__lastResponseTime[self._nodes[peer]] = at_s
 
     # -- actions ---------------------------------------------------------------------------------
 
@@ -416,13 +459,13 @@ class Library:
     def transfer(self, peer: str) -> bool:
         """The library's TimeoutNow to a peer that has everything; False when it has not."""
         results: list[Any] = []
-        self.raft.transferLeadership(self.nodes[peer], lambda _none, reason: results.append(reason))
+        self.raft.transferLeadership(self.node(peer), lambda _none, reason: results.append(reason))
         return results == [0]
 
     def deliver(self, peer: str, message: dict[str, Any]) -> None:
         """A message that has passed the wall."""
         led = self.role == LEADER
-        self._wire.deliver(self.nodes[peer], message)
+        self._wire.deliver(self.node(peer), message)
         if not led and self.role == LEADER:
             self._calls.library_leads()
 

@@ -71,8 +71,10 @@ class Transfer:
             return "not_leader"
         if self._done is not None:
             return "a transfer is under way"
-        if target is not None and target not in core.peers:
+        if target is not None and target not in core.electorate.peers:
             return f"{target} is not another member"
+        if target is not None and target not in core.electorate.voters:
+            return f"{target} is a learner, and learners never lead"
         return ""
 
     def _finish(self, reason: str) -> None:

@@ -1,6 +1,10 @@
-"""The members' connections: who dials, who is who, one live connection per peer (rows 14, 15).
+"""The members' connections: who dials, who is who, one live connection per peer (rows 14, 15, 19).
 
-Of two members the one whose name sorts first dials. A peer speaks only after a hello that matches
+Of two members the one whose name sorts first dials. The other one dials too when it has waited for
+long: the first may not know of it yet, or not where it is now. Whoever proves to be a node of this
+cluster may connect, a member by this node's own log or not (thesis 4.2: a member may be behind, and
+its leader one that it never heard of); what it says counts by the rules of the wall. Only who was
+removed is turned away, and told so. A peer speaks only after a hello that matches
 its certificate, the cluster and this node's versions; then it has a number, its epoch, and what an
 older connection still delivers is dropped.
 """
@@ -12,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from raftdb.base.errors import ConfigError, ProtocolError
-from raftdb.base.ids import NodeId
+from raftdb.base.ids import NodeId, parse_node_id
 from raftdb.base.limits import Limits
 from raftdb.base.ports import ExpectedPeer, Listener, Ports, Timer
 from raftdb.consensus.link import Link
@@ -22,6 +26,7 @@ from raftdb.consensus.messages import (
     Hello,
     Message,
     Ping,
+    Removed,
     encode,
 )
 from raftdb.consensus.port import Member, Timing
@@ -32,6 +37,10 @@ PENDING_MAX = 64
 STEADY_S = 2.0
 """A connection that lived this long is redialled without a longer pause."""
 COPY_LINKS_MAX = 16
+STRANGERS_MAX = 16
+"""Connections of nodes that are no members by this node's own log."""
+LATE_FACTOR = 4
+"""The second of two members dials after this many maximum election time-outs."""
 BACKOFF_MAX = 8
 """The pause between dials grows to this many times Timing.reconnect_s."""
 PATIENCE_MAX = 4
@@ -58,12 +67,14 @@ class TransportEvents(Protocol):
 
 
 class _Slot:
-    """One other member."""
+    """One other member, or another node that speaks like one."""
 
-    __slots__ = ("dialling", "epoch", "failures", "link", "member", "reported", "timer")
+    __slots__ = ("dialling", "epoch", "failures", "link", "member", "name", "reported", "timer")
 
-    def __init__(self, member: Member) -> None:
+    def __init__(self, name: str, member: Member | None) -> None:
+        self.name = name
         self.member = member
+        """None: no member by what this node knows."""
         self.link: Link | None = None
         self.epoch = 0
         self.dialling: Link | None = None
@@ -95,7 +106,10 @@ class Transport:
         self._timing = timing
         self._limits = limits
         self._events = events
-        self._slots = {str(member.node_id): _Slot(member) for member in peers}
+        self._slots = {str(one.node_id): _Slot(str(one.node_id), one) for one in peers}
+        self._removed: frozenset[str] = frozenset()
+        self._removed_index = 0
+        self._started = False
         self._pending: list[Link] = []
         self._copy_links: list[Link] = []
         self._encoded: tuple[Message | None, bytes] = (None, b"")
@@ -117,9 +131,9 @@ class Transport:
             ready(error)
 
         self._ports.network.listen("peer", self._me.peer_address, self._accept, listening)
-        for name, slot in self._slots.items():
-            if self._dials(name):
-                self._dial(slot)
+        self._started = True
+        for slot in self._slots.values():
+            self._begin(slot)
         self._watch()
 
     def stop(self) -> None:
@@ -137,23 +151,55 @@ class Transport:
         for link in [*self._pending, *self._copy_links]:
             link.abort()
 
+    def set_members(self, others: Sequence[Member]) -> None:
+        """Who the other members are, and where, from now on."""
+        wanted = {str(member.node_id): member for member in others}
+        for name, slot in list(self._slots.items()):
+            if name not in wanted:
+                slot.member = None
+                self._forget_stranger(slot)
+        for name, member in wanted.items():
+            found = self._slots.get(name)
+            if found is None:
+                found = self._slots[name] = _Slot(name, None)
+            before, found.member = found.member, member
+            if before is None or before.peer_address != member.peer_address:
+                found.failures = 0
+                if self._started and found.link is None:
+                    self._begin(found)
+
+    def refuse_removed(self, removed: Sequence[str], index: int) -> None:
+        """Ids that will never be members again, by the entry of that index: they are told, and
+        turned away."""
+        self._removed = frozenset(removed)
+        self._removed_index = index
+        for name in removed:
+            slot = self._slots.get(name)
+            if slot is not None and slot.link is not None:
+                slot.link.close(Removed(index))
+
     def dial_copy(self, peer: str) -> Link:
         """Connect to a member to fetch a copy: `on_copy_open` or `on_copy_lost` follows."""
         link = Link(self, peer, self._ports.clock, self._limits, for_copy=True)
-
-        def failed(reason: str) -> None:
-            if not self._stopped:
-                self._events.on_copy_lost(link, reason)
+        slot = self._slots.get(peer)
+        if slot is None or slot.member is None:
+            reason = f"{peer} is no member that this node knows of yet"
+            self._ports.executor.call_soon(self._copy_failed, link, reason)
+            return link
 
         self._ports.network.connect(
             "peer",
-            self._slots[peer].member.peer_address,
+            slot.member.peer_address,
             ExpectedPeer(NodeId(peer)),
             link,
             self._timing.connect_timeout_s,
-            failed,
+            lambda reason: self._copy_failed(link, reason),
         )
         return link
+
+    def _copy_failed(self, link: Link, reason: str) -> None:
+        if not self._stopped:
+            self._events.on_copy_lost(link, reason)
 
     @property
     def _silence_s_max(self) -> float:
@@ -163,15 +209,18 @@ class Transport:
 
     def connected(self, peer: str) -> bool:
         """Whether `send` reaches a live connection."""
-        return self._slots[peer].link is not None
+        slot = self._slots.get(peer)
+        return slot is not None and slot.link is not None
 
     def epoch(self, peer: str) -> int:
         """Number of the newest connection of this peer."""
-        return self._slots[peer].epoch
+        slot = self._slots.get(peer)
+        return 0 if slot is None else slot.epoch
 
     def send(self, peer: str, message: Message) -> None:
         """Dropped when there is no connection."""
-        link = self._slots[peer].link
+        slot = self._slots.get(peer)
+        link = None if slot is None else slot.link
         if link is None:
             return
         # The same message to several peers (heartbeats, appends) is encoded once.
@@ -191,7 +240,12 @@ class Transport:
 
     def link_hello(self, link: Link, hello: Hello | CopyHello) -> None:
         """Check who is there; raises ProtocolError."""
-        slot = self._check_hello(link, hello)
+        self._check_hello(link, hello)
+        if hello.node_id in self._removed:
+            self._ports.log.info("removed_member_turned_away", peer=hello.node_id)
+            link.refused = True
+            link.close(Removed(self._removed_index))
+            return
         if link.for_copy and len(self._copy_links) >= COPY_LINKS_MAX:
             raise ProtocolError("too many connections for copies")
         self._pending.remove(link)
@@ -200,6 +254,7 @@ class Transport:
             self._copy_links.append(link)
             self._events.on_copy_open(link)
             return
+        slot = self._slot_of(hello.node_id)
         slot.epoch += 1
         link.epoch = slot.epoch
         old, slot.link = slot.link, link
@@ -216,14 +271,18 @@ class Transport:
         assert link.peer is not None
         if link.for_copy:
             self._events.on_copy_message(link, message)
-        elif self._wall.connection_counts(link.epoch, self._slots[link.peer].epoch):
+        elif self._counts(link, link.peer):
             self._events.on_message(link.peer, message)
 
     def link_bulk(self, link: Link) -> None:
         """A piece of a long message moved."""
         assert link.peer is not None
-        if self._wall.connection_counts(link.epoch, self._slots[link.peer].epoch):
+        if self._counts(link, link.peer):
             self._events.on_bulk(link.peer)
+
+    def _counts(self, link: Link, peer: str) -> bool:
+        slot = self._slots.get(peer)
+        return slot is not None and self._wall.connection_counts(link.epoch, slot.epoch)
 
     def link_failed(self, link: Link, error: ProtocolError) -> None:
         """Row 15: log, close this connection, go on serving the others."""
@@ -248,10 +307,9 @@ class Transport:
             if not self._stopped:
                 self._events.on_copy_lost(link, reason)
             return
-        name = link.peer or link.dialled
-        if name is None:
+        slot = self._slots.get(link.peer or link.dialled or "")
+        if slot is None:
             return
-        slot = self._slots[name]
         if slot.dialling is link:
             slot.dialling = None
         if link.peer is None and not link.refused and not self._stopped:
@@ -260,11 +318,24 @@ class Transport:
             slot.link = None
             if self._ports.clock.monotonic_s() - link.made_at_s > STEADY_S:
                 slot.failures = 0
-            self._ports.log.warning("peer_lost", peer=name, reason=reason)
+            self._ports.log.warning("peer_lost", peer=slot.name, reason=reason)
             if not self._stopped:
-                self._events.on_disconnected(name)
-        if link.dialled is not None and slot.link is None:
-            self._dial_later(slot)
+                self._events.on_disconnected(slot.name)
+        if slot.member is None:
+            self._forget_stranger(slot)
+        elif slot.link is None:
+            if link.dialled is not None:
+                self._dial_later(slot)
+            else:
+                self._begin(slot)
+
+    def _forget_stranger(self, slot: _Slot) -> None:
+        """No dialling; and no trace once there is no connection."""
+        if slot.timer is not None:
+            slot.timer.cancel()
+            slot.timer = None
+        if slot.link is None and slot.dialling is None:
+            self._slots.pop(slot.name, None)
 
     # -- dialling --------------------------------------------------------------------------------
 
@@ -274,9 +345,25 @@ class Transport:
     def _accept(self) -> Link:
         return Link(self, None, self._ports.clock, self._limits)
 
+    def _begin(self, slot: _Slot) -> None:
+        """See to it that there will be a connection to this member."""
+        if self._stopped or self._slots.get(slot.name) is not slot:
+            return
+        if slot.timer is not None:
+            slot.timer.cancel()
+            slot.timer = None
+        if self._dials(slot.name):
+            self._dial(slot)
+            return
+        late_s = self._timing.election_max_s * LATE_FACTOR
+        delay_s = late_s * (1.0 + 0.5 * self._ports.random.random())
+        slot.timer = self._ports.executor.call_later(delay_s, self._dial, slot)
+
     def _dial(self, slot: _Slot) -> None:
         slot.timer = None
         if self._stopped or slot.link is not None or slot.dialling is not None:
+            return
+        if slot.member is None:
             return
         name = slot.member.node_id
         link = slot.dialling = Link(self, name, self._ports.clock, self._limits)
@@ -284,7 +371,9 @@ class Transport:
         def failed(reason: str) -> None:
             if slot.dialling is link:
                 slot.dialling = None
-            if not self._stopped:
+            if slot.member is None:
+                self._forget_stranger(slot)
+            elif not self._stopped:
                 self._report(slot, reason)
                 self._dial_later(slot)
 
@@ -299,7 +388,10 @@ class Transport:
         )
 
     def _dial_later(self, slot: _Slot) -> None:
-        if self._stopped or slot.timer is not None:
+        if self._stopped or slot.timer is not None or slot.member is None:
+            return
+        if not self._dials(slot.name):
+            self._begin(slot)
             return
         factor = min(1 << min(slot.failures, 8), BACKOFF_MAX)
         slot.failures += 1
@@ -307,11 +399,11 @@ class Transport:
         slot.timer = self._ports.executor.call_later(delay_s, self._dial, slot)
 
     def _report(self, slot: _Slot, reason: str) -> None:
-        if slot.reported != reason:
+        if slot.reported != reason and slot.member is not None:
             slot.reported = reason
             self._ports.log.warning(
                 "peer_unreachable",
-                peer=slot.member.node_id,
+                peer=slot.name,
                 address=str(slot.member.peer_address),
                 reason=reason,
             )
@@ -322,7 +414,7 @@ class Transport:
         for link in list(self._pending):
             if now_s - link.made_at_s > self._limits.handshake_timeout_ms / 1000:
                 link.abort()
-        for slot in self._slots.values():
+        for slot in list(self._slots.values()):
             link_now = slot.link
             if link_now is None:
                 continue
@@ -341,7 +433,19 @@ class Transport:
 
     # -- who is who ------------------------------------------------------------------------------
 
-    def _check_hello(self, link: Link, hello: Hello | CopyHello) -> _Slot:
+    def _slot_of(self, name: str) -> _Slot:
+        """Of a peer that said hello; raises ProtocolError."""
+        slot = self._slots.get(name)
+        if slot is not None:
+            return slot
+        strangers = sum(1 for one in self._slots.values() if one.member is None)
+        if strangers >= STRANGERS_MAX:
+            raise ProtocolError(f"{name!r} is not another member of this cluster")
+        self._ports.log.info("peer_not_known", peer=name)
+        slot = self._slots[name] = _Slot(name, None)
+        return slot
+
+    def _check_hello(self, link: Link, hello: Hello | CopyHello) -> None:
         mine, name = self._hello, hello.node_id
         assert link.connection is not None
         peer = link.connection.peer
@@ -362,13 +466,14 @@ class Transport:
             )
         if peer.role and (peer.role != "node" or peer.name != name):
             raise ProtocolError(f"the certificate of {peer.name!r} does not allow to be {name!r}")
-        slot = self._slots.get(name)
-        if slot is None:
-            raise ProtocolError(f"{name!r} is not another member of this cluster")
+        if name == mine.node_id:
+            raise ProtocolError(f"{name!r} is this node's own name")
+        try:
+            parse_node_id(name)
+        except ConfigError as error:
+            raise ProtocolError(error.message) from None
         if link.dialled is not None and link.dialled != name:
             raise ProtocolError(f"{name} answers at the address of {link.dialled}")
-        if link.dialled is None and self._dials(name) and not link.for_copy:
-            raise ProtocolError(f"{name} dials although {self._me.node_id} does")
         if hello.library != mine.library:
             raise ProtocolError(
                 f"{name} runs pysyncobj {hello.library}, this node {mine.library}",
@@ -380,7 +485,6 @@ class Transport:
                 hint="replicas must run the same SQLite build with the same arithmetic: install "
                 "the same release on machines of one kind",
             )
-        return slot
 
 
 def _differences(theirs: bytes, mine: bytes) -> str:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterable
 from typing import NamedTuple, Protocol
 
 from raftdb.base.errors import FatalError
+from raftdb.consensus.membership import Configuration
 from raftdb.consensus.messages import Ack, Append, PreVote, RequestVote, Vote
 
 FOLLOWER, CANDIDATE, LEADER = "follower", "candidate", "leader"
@@ -291,6 +292,55 @@ class Wall:
     def read_index_reached(self, read_index: int, applied: int) -> bool:
         """Row 10, rule C2: the machine has applied what was committed when the read came in."""
         return applied >= read_index
+
+    # -- row 19: members that come and go --------------------------------------------------------
+
+    def electorate(self, latest: Configuration, committed: Configuration) -> tuple[str, ...]:
+        """Row 19, thesis 4.1: who counts in elections, commits and reads: the voters of the latest
+        configuration in this member's log, committed or not, and nobody else.
+
+        Without it: two majorities that share no member, so two leaders acknowledge; or a learner's
+        copy is taken for a voter's, and what was acknowledged is on no majority.
+        """
+        return latest.voters
+
+    def change_after_noop(self, commit: int, noop_index: int) -> bool:
+        """Row 19: no change before an entry of the leader's own term is committed (the flaw in the
+        thesis's first form, raft-dev 2015).
+
+        Without it: two leaders of neighbouring terms each add a member to a configuration that the
+        other never saw, and their majorities need not meet.
+        """
+        return commit >= noop_index
+
+    def change_alone(self, uncommitted_index: int) -> bool:
+        """Row 19: one change at a time: the one before is committed.
+
+        Without it: two changes in flight make majorities that do not overlap.
+        """
+        return uncommitted_index == 0
+
+    def keeps_configuration(self, index: int, truncated_from: int) -> bool:
+        """Row 19: a configuration goes with its entry when the log is cut.
+
+        Without it: a member counts by a list of members that no log holds any more.
+        """
+        return index < truncated_from
+
+    def may_stand(self, node_id: str, latest: Configuration, committed: Configuration) -> bool:
+        """Row 19, thesis 4.2.2: voters stand for election; so does one whose removal is in its log
+        and not committed as far as it knows, since it may be the only one with that entry.
+
+        Without it: learners campaign, or a member that was removed disturbs the others for ever.
+        """
+        return node_id in latest.voters or node_id in committed.voters
+
+    def refuses_removed(self, node_id: str, committed: Configuration) -> bool:
+        """Row 19: who was removed is told so, and not listened to. Not before that is committed.
+
+        Without it: a member that never heard of its removal goes on asking for votes.
+        """
+        return node_id in committed.removed
 
     # -- rows 14, 16, rule C2 --------------------------------------------------------------------
 

@@ -14,14 +14,21 @@ from typing import Any
 
 from raftdb._version import __version__
 from raftdb.archive import NOTE_MARK, ArchiveService, Standing, load_keys
+from raftdb.base.atomic import replace_file
 from raftdb.base.config import NodeConfig
 from raftdb.base.damage import DATABASE, damage_of, write_note
 from raftdb.base.errors import Error
 from raftdb.base.ids import Index, NodeId
-from raftdb.base.layout import copies_path, database_path, quarantine_path
+from raftdb.base.layout import copies_path, database_path, quarantine_path, removed_path
 from raftdb.base.ports import Ports
-from raftdb.base.startup import check_clock, check_identity
+from raftdb.base.startup import check_clock, check_identity, removed_error
 from raftdb.consensus import CopySettings, Engine
+from raftdb.consensus.membership import (
+    Configuration,
+    configuration_of,
+    decode_configuration,
+    encode_configuration,
+)
 from raftdb.consensus.port import EngineEvents, EngineStatus, Member, Timing
 from raftdb.embedded.opening import open_data
 from raftdb.embedded.verifier import VerifyProcess
@@ -102,7 +109,8 @@ class Assembly:
         self.damage = opened.damage
         """What is wrong with the files of this node; None: nothing is known to be."""
         check_clock(ports.clock.wall_ms(), self.machine.time_ms(), ports.log)
-        identity = Identity(config.cluster_id, config.history, config.node_id, _members(config))
+        members = self._known_members()
+        identity = Identity(config.cluster_id, config.history, config.node_id, members)
         self.engine = self._make_engine(identity, vfs_base)
         self.comparison = self._make_comparison(identity)
         self._verdicts = Verdicts(self.engine, self.machine, ports, config.limits)
@@ -116,8 +124,8 @@ class Assembly:
         )
         self._healing = self._make_healing()
         self.serves = self.damage is None
-        stall_s = config.journal.stall_ms / 1000
-        self.disk = DiskWatch(self.engine, self.journal, ports, stall_s, len(config.members))
+        stall_s, alone = config.journal.stall_ms / 1000, lambda: len(identity.voters) == 1
+        self.disk = DiskWatch(self.engine, self.journal, ports, stall_s, alone)
         self._housekeeping = Housekeeping(
             self.replica, self.machine, self.journal, ports, config.checkpoint.wal_bytes
         )
@@ -154,6 +162,14 @@ class Assembly:
         if config.timing.measured:
             self.proximity.measured = self.pace.measured
 
+    def _known_members(self) -> tuple[Member, ...]:
+        """As of what is applied; the configuration file's list is only the beginning of that, and
+        what a node without a database has to be content with: it counts nobody, nor leads."""
+        founders = _members(self.config)
+        self.machine.seed_configuration(encode_configuration(configuration_of(founders)))
+        stored = self.machine.configuration()
+        return founders if stored is None else decode_configuration(stored[1]).members
+
     def _events(self) -> EngineEvents:
         return EngineEvents(
             on_role=self._on_role,
@@ -166,7 +182,7 @@ class Assembly:
     def _make_engine(self, identity: Identity, vfs_base: str) -> Engine:
         return self.engine_class(
             node_id=self.config.node_id,
-            members=_listening(identity.members, self.config),
+            members=_listening(_members(self.config), self.config),
             cluster_id=self.config.cluster_id,
             journal=self.journal,
             machine=self.machine,
@@ -182,6 +198,7 @@ class Assembly:
     def _make_comparison(self, identity: Identity) -> Comparison:
         return Comparison(
             node_id=identity.node_id,
+            voters=identity.voters,
             members=[member.node_id for member in identity.members],
             engine=self.engine,
             machine=self.machine,
@@ -404,12 +421,12 @@ class Assembly:
             status.role,
             int(status.term),
             int(status.applied_index),
-            len(self.replica.identity.members),
+            len(self.replica.identity.voters),
         )
 
     def _confirmed(self) -> int:
         """Up to which entry a majority has the same content: only that is archived (D1, A5)."""
-        if len(self.replica.identity.members) == 1:
+        if len(self.replica.identity.voters) == 1:
             return int(self.machine.applied()[0])
         return self.comparison.agreed_index
 
@@ -417,6 +434,22 @@ class Assembly:
 
     def _on_role(self, status: EngineStatus) -> None:
         self._verdicts.on_role(status)
+
+    def _on_members(self, configuration: Configuration) -> None:
+        identity = self.replica.identity
+        identity.members = configuration.members
+        self.comparison.set_members(identity.voters, [one.node_id for one in identity.members])
+
+    def _on_removed(self, index: Index) -> None:
+        """This node is no member any more: it ends in order, and remembers."""
+        if self._stopping:
+            return
+        text = json.dumps({"node_id": self.config.node_id, "index": int(index)}) + "\n"
+        replace_file(self._ports.files, removed_path(self.config.data_dir), text.encode())
+        self._failure = removed_error(self.config, int(index))
+        self._ports.log.error("removed", index=int(index), reason=str(self._failure))
+        self.stop()
+        self._ports.executor.call_later(CLOSE_S, self._drained)
 
     def _on_waiting(self) -> None:
         self._verdicts.on_waiting()
@@ -479,9 +512,11 @@ class Assembly:
             "applied_index": int(status.applied_index),
             "client_connections": self.listener.connections,
             "stopping": self._stopping,
+            "configuration_index": int(status.configuration_index),
             "members": [
                 {
                     "node_id": member.node_id,
+                    "role": member.role,
                     "location": member.location,
                     "peer_address": str(member.peer_address),
                     "client_address": str(member.client_address),

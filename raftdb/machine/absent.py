@@ -53,6 +53,13 @@ class AbsentMachine(Machine):
         """What was dropped from the log is applied on a majority, and was applied here."""
         return self._base
 
+    def configuration(self) -> tuple[int, bytes] | None:
+        """What the last one was stood in the database."""
+        return None
+
+    def seed_configuration(self, body: bytes) -> None:
+        """There is nothing to write it into."""
+
     def apply(self, entries: Sequence[Entry]) -> list[list[bytes]]:
         """Never called: whoever drives it is told that nothing can be applied."""
         raise FatalError("entries cannot be applied without a database", code="database_absent")

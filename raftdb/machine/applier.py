@@ -36,7 +36,7 @@ from raftdb.command import (
     resolved,
 )
 from raftdb.command.requests import session_number
-from raftdb.machine import failures
+from raftdb.machine import failures, stored
 from raftdb.machine.content import ContentHasher
 from raftdb.machine.determinism import RequestClock, RequestFunctions
 from raftdb.machine.failures import StatementFailed, keeps_rows
@@ -282,11 +282,9 @@ class Applier:
     # Transactions
 
     def _apply_group(self, units: list[Unit]) -> int:
-        """Apply units in one transaction; how many of them are committed then.
-
-        When one of them ends the transaction, those before it are applied again without it, and
-        it goes alone the next time.
-        """
+        """Apply units in one transaction; how many of them are committed then. When one of them
+        ends the transaction, those before it are applied again without it, and it goes alone the
+        next time."""
         try:
             self._transaction(units)
             return len(units)
@@ -341,6 +339,8 @@ class Applier:
                 if self.recorder is not None:
                     total = self._content.request_total()
                     self._recorded.append((unit.index, unit.position, total))
+            elif unit.configuration:
+                stored.write_configuration(self._run, unit.index, unit.configuration)
         self._commit(units[-1])
         for unit in units if self._verdicts else ():
             if isinstance(unit.request, Verdict):

@@ -54,6 +54,8 @@ def begin_history(
             if not known:
                 for table in ("session", "reply", "key", "horizon"):
                     run(f"DELETE FROM {PREFIX}{table}")
+            # The members of the old cluster are not those of the new one.
+            run(f"DELETE FROM {PREFIX}meta WHERE key = 'configuration'")
             for key, value in (("history", history), ("lineage", json.dumps(list(known.items())))):
                 run(f"INSERT OR REPLACE INTO {PREFIX}meta VALUES (?, ?)", (key, value))
         connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)

@@ -150,9 +150,7 @@ class Machine:
     ) -> Machine:
         """Open the current generation. `clock` gives readers their greatest age (without it they
         have none); `vfs_base` names the VFS below, `` for the system's.
-
-        Raises ConfigError (no database, another history, another format) and FatalError.
-        """
+        Raises ConfigError (no database, another history, another format) and FatalError."""
         generation = generations.current(files, directory)
         if generation is None:
             raise ConfigError(
@@ -210,17 +208,23 @@ class Machine:
         progress = self._applier.progress
         return progress.index, progress.term
 
+    def configuration(self) -> tuple[int, bytes] | None:
+        """The cluster's members as of the last entry applied that said so, and its index."""
+        return stored.read_configuration(run_on(self._writer))
+
+    def seed_configuration(self, body: bytes) -> None:
+        """The founding list, durably, unless there is a configuration. Before anything else."""
+        stored.seed_configuration(self._writer, body)
+
     def copied(self) -> tuple[Index, Term] | None:
-        """The entry that this database was copied at from another node; None if it was founded
-        here. A journal that does not reach that far goes on from there (rule C2)."""
+        """The entry that this database was copied at from another node, if it was: a journal that
+        does not reach that far goes on from there (rule C2)."""
         return self._copied
 
     def apply(self, entries: Sequence[Entry]) -> list[list[bytes]]:
         """Apply entries in order; encoded replies per entry and payload. On the apply lane.
-
         A SQL error is a reply. FatalError: this node cannot go on (nothing of what was not
-        committed shows), and every later call raises it again.
-        """
+        committed shows), and every later call raises it again."""
         with self._writer_lock:
             return self._guarded(self._applier.apply, entries)
 
@@ -311,8 +315,8 @@ class Machine:
     def record_hashes(
         self, recorder: Recorder, before_checkpoint: Callable[[], None] | None = None
     ) -> None:
-        """From now on tell the content hash after each request, before its transaction commits:
-        for the archive, and for a replay that compares. On whatever thread applies.
+        """Tell the content hash after each request from now on, before its transaction commits, on
+        whatever thread applies: for the archive, and for a replay that compares.
         `before_checkpoint` is called, on its lane, before what was told can become durable."""
         with self._writer_lock:
             self._applier.recorder = recorder

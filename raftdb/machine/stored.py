@@ -64,6 +64,32 @@ def _lineage(rows: dict[str, Any], path: str) -> list[Any]:
         raise ConfigError(f"{path} has a damaged lineage: {error}") from error
 
 
+def write_configuration(run: Run, index: int, body: bytes) -> None:
+    """All members of the cluster as of entry `index` (0: the founding list), in the transaction
+    that applies it (rule C2)."""
+    value = index.to_bytes(8, "big") + body
+    run(f"INSERT OR REPLACE INTO {PREFIX}meta VALUES ('configuration', ?) {MARK}", (value,))
+
+
+def read_configuration(run: Run) -> tuple[int, bytes] | None:
+    """(index, body) of the last one that was applied, if there ever was one."""
+    rows = list(run(f"SELECT value FROM {PREFIX}meta WHERE key = 'configuration' {MARK}"))
+    if not rows:
+        return None
+    value = bytes(rows[0][0])
+    return int.from_bytes(value[:8], "big"), value[8:]
+
+
+def seed_configuration(connection: apsw.Connection, body: bytes) -> None:
+    """Write it, durably, unless there is one."""
+    run = run_on(connection)
+    if read_configuration(run) is None:
+        run(f"PRAGMA synchronous = FULL {MARK}")
+        with connection:
+            write_configuration(run, 0, body)
+        run(f"PRAGMA synchronous = NORMAL {MARK}")
+
+
 @dataclass(frozen=True, slots=True)
 class Progress:
     """How far the database is: all of entry `index`, and `position` requests of the next one."""

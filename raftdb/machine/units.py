@@ -20,6 +20,9 @@ class Entry(Protocol):
     def term(self) -> Term: ...
     @property
     def payloads(self) -> tuple[bytes, ...]: ...
+    @property
+    def configuration(self) -> bytes:
+        """Of a change of members: all of them from now on; else nothing. Opaque here."""
 
 
 class Unit:
@@ -27,6 +30,7 @@ class Unit:
 
     __slots__ = (
         "alone",
+        "configuration",
         "foreign_keys",
         "index",
         "is_last",
@@ -52,6 +56,7 @@ class Unit:
         """Of the entry before this one."""
         self.position = position
         self.request = request
+        self.configuration = entry.configuration if request is None else b""
         self.is_last = is_last
         self.is_mark = is_last and entry.index % MARK_EVERY == 0
         """All replicas commit here, to be compared."""

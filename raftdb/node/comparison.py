@@ -67,22 +67,24 @@ class Comparison:
         *,
         node_id: NodeId,
         members: Sequence[NodeId],
+        voters: Sequence[NodeId] | None = None,
         engine: EnginePort,
         machine: Compared,
         ports: Ports,
         quarantine_path: str,
         on_serving: Callable[[bool], None],
     ) -> None:
-        """`on_serving` is told when this node stops answering anybody, and when it begins again."""
+        """`voters`: of the members, those that count; None: all. `on_serving` is told when this
+        node stops answering anybody, and when it begins again."""
         self._node_id = str(node_id)
-        self._majority = len(members) // 2 + 1
-        self._members = len(members)
         self._engine = engine
         self._machine = machine
         self._ports = ports
         self._path = quarantine_path
         self._on_serving = on_serving
-        self._heard = {str(member): _Heard() for member in members if member != node_id}
+        self._heard: dict[str, _Heard] = {}
+        self._voters: frozenset[str] = frozenset()
+        self._majority = 0
         self._ahead: set[int] = set()
         """Indexes that others told and this node has not reached."""
         self._told_index = -1
@@ -103,6 +105,7 @@ class Comparison:
         """Called when `agreed_index` has moved."""
         self.diverged: dict[str, tuple[str, ...]] = {}
         """Members that differed from the majority when last compared, with their tables."""
+        self.set_members(members if voters is None else voters, members)
 
     # Life
 
@@ -111,13 +114,25 @@ class Comparison:
         if self._ports.files.exists(self._path):
             self._from_file = True
             self._enter_quarantine(_reason_in(self._ports.files.read_file(self._path)))
-        if self._heard:
-            self._arm()
+        self._arm()
 
     def stop(self) -> None:
         """Compare no more."""
         if self._timer is not None:
             self._timer.cancel()
+
+    def set_members(self, voters: Sequence[NodeId], members: Sequence[NodeId]) -> None:
+        """Who is compared from now on, and who counts: the majority is one of voters, and whoever
+        has another content than it is wrong, learner or not."""
+        names = sorted(str(member) for member in members if member != self._node_id)
+        self._heard = {name: self._heard.get(name) or _Heard() for name in names}
+        self._voters = frozenset(str(voter) for voter in voters)
+        self._majority = len(self._voters) // 2 + 1
+        self.diverged = {
+            name: tables
+            for name, tables in self.diverged.items()
+            if name in self._heard or name == self._node_id
+        }
 
     def release(self) -> None:
         """The database was replaced by a copy of the majority's: serve again."""
@@ -206,11 +221,14 @@ class Comparison:
         for peer, heard in self._heard.items():
             if index in heard.values:
                 values[peer] = heard.values[index]
-        [(value, count)] = Counter(values.values()).most_common(1)
+        voices = Counter(value for name, value in values.items() if name in self._voters)
+        if not voices:
+            return
+        [(value, count)] = voices.most_common(1)
         if count >= self._majority:
             self._judged(index, values, value)
-        elif count < len(values):
-            self._doubted(index, complete=len(values) == self._members)
+        elif len(voices) > 1:
+            self._doubted(index, complete=voices.total() == len(self._voters))
 
     def _catch_up(self) -> None:
         """Judge what others told before this node had come there."""

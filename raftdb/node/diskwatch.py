@@ -7,6 +7,7 @@ down, says why, and does not stand again until the disk has answered.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from raftdb.base.ports import Ports
@@ -28,13 +29,19 @@ class DiskWatch:
     """Belongs to the loop."""
 
     def __init__(
-        self, engine: EnginePort, journal: Watched, ports: Ports, stall_s: float, members: int
+        self,
+        engine: EnginePort,
+        journal: Watched,
+        ports: Ports,
+        stall_s: float,
+        alone: Callable[[], bool],
     ) -> None:
+        """`alone`: nobody else could lead."""
         self._engine = engine
         self._journal = journal
         self._ports = ports
         self._stall_s = stall_s
-        self._alone = members == 1
+        self._alone = alone
         self._batch = 0
         self._since_s = 0.0
         self._timer: Any = None
@@ -73,7 +80,7 @@ class DiskWatch:
         self._ports.log.warning(
             "disk_stalls", seconds=round(self.waiting_s, 3), leads=leads, batch=self._batch
         )
-        if self._alone:
+        if self._alone():
             return
         self._engine.stand_down(
             f"the disk has not taken a write for {self.waiting_s:.1f} s", cause=CAUSE

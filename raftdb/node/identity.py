@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from raftdb.base.ids import Address, ClusterId, HistoryId, NodeId
-from raftdb.consensus.port import Member
+from raftdb.consensus.membership import VOTER, Member
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Identity:
-    """One replica's place in its cluster."""
+    """One replica's place in its cluster. Only `members` ever changes, on the loop: they are those
+    of the configuration in force (raftdb.consensus.membership)."""
 
     cluster_id: ClusterId
     history: HistoryId
@@ -18,6 +19,11 @@ class Identity:
     members: tuple[Member, ...]
     fork: int = 0
     """Which fork of the history: a restore begins another."""
+
+    @property
+    def voters(self) -> tuple[NodeId, ...]:
+        """Those that count."""
+        return tuple(one.node_id for one in self.members if one.role == VOTER)
 
     def member(self, node_id: NodeId) -> Member | None:
         """The member of that name."""

@@ -367,7 +367,7 @@ class Replica:
             return
         self._draining = True
         status = self._engine.status()
-        if status.role != "leader" or len(self._identity.members) == 1:
+        if status.role != "leader" or len(self._identity.voters) == 1:
             self._finish(done)
             return
         self._log.info("handing_over", term=status.term)

@@ -83,6 +83,8 @@ class _Entry:
     index: Index
     term: Term
     payloads: tuple[bytes, ...]
+    configuration: bytes = b""
+    """Never there: the members of what is lost are not those of what is recovered."""
 
 
 # ---- the archive

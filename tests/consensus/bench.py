@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from raftdb.base.errors import InternalError
-from raftdb.base.ids import Index, Term
+from raftdb.base.ids import Address, Index, NodeId, Term
 from raftdb.base.limits import Limits
 from raftdb.consensus.core import Core
 from raftdb.consensus.entry import NOOP
 from raftdb.consensus.log import HardState, LogEntry
+from raftdb.consensus.membership import VOTER, Configurations, Member, configuration_of
 from raftdb.consensus.messages import Message, PreVoteResponse, Vote
 from raftdb.consensus.port import Timing
 from raftdb.consensus.wall import Wall
@@ -169,6 +170,11 @@ class ListLog:
         return [event for event, _fields in self.lines]
 
 
+def record(name: str, role: str = VOTER) -> Member:
+    """A member of that name."""
+    return Member(NodeId(name), f"zone/{name}", Address(name, 7000), Address(name, 7001), role)
+
+
 class HandLinks:
     """Everybody is connected; what is sent is kept."""
 
@@ -208,7 +214,9 @@ class Bench:
         self.peers = [f"n{number}" for number in range(2, size + 1)]
         self.core = Core(
             node_id="n1",
-            peers=self.peers,
+            configurations=Configurations(
+                configuration_of([record("n1"), *map(record, self.peers)])
+            ),
             log=self.journal,
             wall=wall or Wall(),
             clock=self.clock,

@@ -16,11 +16,12 @@ from raftdb.base.limits import Limits
 from raftdb.consensus.core import Core
 from raftdb.consensus.entry import NOOP
 from raftdb.consensus.log import HardState
+from raftdb.consensus.membership import Configurations, configuration_of
 from raftdb.consensus.messages import Append, Message, RequestVote
 from raftdb.consensus.port import ReadOutcome, ReadReady, Timing
 from raftdb.consensus.reads import Reads
 from raftdb.consensus.wall import LEADER, Wall
-from tests.consensus.bench import HalfRandom, HandClock, HandJournal, ListLog
+from tests.consensus.bench import HalfRandom, HandClock, HandJournal, ListLog, record
 
 Wire = tuple[str, str, Message]
 
@@ -50,7 +51,7 @@ class Player:
         self.stopped = ""
         self.core = Core(
             node_id=name,
-            peers=[peer for peer in stage.names if peer != name],
+            configurations=Configurations(configuration_of(stage.founders)),
             log=journal,
             wall=wall,
             clock=stage.clock,
@@ -99,6 +100,7 @@ class Stage:
 
     def __init__(self, count: int, *, append_bytes_max: int = 1 << 16) -> None:
         self.names = [f"n{number}" for number in range(1, count + 1)]
+        self.founders = [record(name) for name in self.names]
         self.append_bytes_max = append_bytes_max
         self.clock = HandClock()
         self.members: dict[str, Player] = {}

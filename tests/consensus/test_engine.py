@@ -53,6 +53,9 @@ class HandMachine:
     def copied(self) -> Any:
         return self.copied_at
 
+    def configuration(self) -> Any:
+        return None
+
     def apply(self, entries: Any) -> Any:
         if self.failure is not None:
             raise self.failure

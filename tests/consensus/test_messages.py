@@ -38,6 +38,7 @@ from raftdb.consensus.messages import (
     PreVoteResponse,
     ReadIndex,
     ReadIndexIs,
+    Removed,
     RequestVote,
     TermHint,
     TimeoutNow,
@@ -73,6 +74,7 @@ EXAMPLES: list[Any] = [
     CopyFetch(b"id", 1, 2),
     CopyPart(b"id", 1, 2, b"data"),
     CopyGone(b"id"),
+    Removed(9),
 ]
 
 

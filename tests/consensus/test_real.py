@@ -50,6 +50,9 @@ class Tally:
     def copied(self) -> Any:
         return None
 
+    def configuration(self) -> Any:
+        return None
+
     def apply(self, entries: Sequence[CommittedEntry]) -> Sequence[Sequence[bytes]]:
         replies = []
         for entry in entries:

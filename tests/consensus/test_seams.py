@@ -32,6 +32,12 @@ SOURCES = {
 }
 
 
+class NoWatch:
+    def library_appends(self, first: int, entries: object) -> None: ...
+
+    def library_truncates(self, index: int) -> None: ...
+
+
 def test_the_library_is_the_one_that_the_wall_was_built_around() -> None:
     directory = Path(str(pysyncobj.__file__)).parent
     found = {name: hashlib.sha256((directory / name).read_bytes()).hexdigest() for name in SOURCES}
@@ -46,7 +52,7 @@ def test_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_pickles_of_the_library_are_closed() -> None:
-    module = seams.load_namespace(HandClock(), HalfRandom(), LibraryLog(HandJournal()))
+    module = seams.load_namespace(HandClock(), HalfRandom(), LibraryLog(HandJournal(), NoWatch()))
     bomb = pickle.dumps(("x",))
     for call in (module.pickle.loads, module.pickle.load, module.pickle.dumps, module.pickle.dump):
         with pytest.raises(InternalError, match="unpickle"):
@@ -54,7 +60,7 @@ def test_pickles_of_the_library_are_closed() -> None:
 
 
 def test_everything_that_opens_starts_or_sleeps_is_closed() -> None:
-    module = seams.load_namespace(HandClock(), HalfRandom(), LibraryLog(HandJournal()))
+    module = seams.load_namespace(HandClock(), HalfRandom(), LibraryLog(HandJournal(), NoWatch()))
     for name in ("os", "time", "sys", "TCPTransport", "TCPNode", "PipeNotifier", "getEncryptor"):
         with pytest.raises(InternalError, match=name):
             getattr(module, name)()
@@ -112,7 +118,7 @@ def test_nothing_is_opened_started_or_looked_up() -> None:
 
 
 def test_sets_of_nodes_do_not_depend_on_string_hashes() -> None:
-    nodes = Bench(size=5).library.nodes
+    nodes = Bench(size=5).library._nodes
     assert [hash(node) for node in nodes.values()] == [1, 2, 3, 4, 5]
     assert nodes["n2"] == seams.PeerNode("n2", 2)
     assert nodes["n2"] != seams.PeerNode("n3", 3)

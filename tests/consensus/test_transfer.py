@@ -35,7 +35,7 @@ def test_anyone_will_do_when_nobody_was_named(
     library = SimpleNamespace(role="leader", term=1, leader="n1", transfer=lambda _peer: True)
     core: Any = SimpleNamespace(
         node_id="n1",
-        peers=("n2", "n3"),
+        electorate=SimpleNamespace(peers=("n2", "n3"), voters=("n2", "n3")),
         library=library,
         best_successor=lambda: "n2",
         _links=SimpleNamespace(connected=lambda _peer: True),

@@ -45,6 +45,7 @@ class Entry:
     index: Index
     term: Term
     payloads: tuple[bytes, ...]
+    configuration: bytes = b""
 
 
 @dataclass

@@ -34,7 +34,7 @@ class Engine:
 
 def watch(role: str = "leader", members: int = 3) -> tuple[Bench, Disk, Engine, DiskWatch]:
     bench, disk, engine = Bench(), Disk(), Engine(role)
-    made = DiskWatch(engine, disk, bench.ports, 1.0, members)  # type: ignore[arg-type]
+    made = DiskWatch(engine, disk, bench.ports, 1.0, lambda: members == 1)  # type: ignore[arg-type]
     made.start()
     return bench, disk, engine, made
 

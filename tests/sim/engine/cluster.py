@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from raftdb.base.errors import Error
 from raftdb.base.limits import Limits
 from raftdb.base.ports import Ports
 from raftdb.consensus import Timing
+from raftdb.consensus.membership import LEARNER
 from raftdb.consensus.wall import Wall
 from raftdb.journal import Journal, RetentionBounds
 from tests.sim.checkers import Broken, Checker
@@ -18,9 +20,11 @@ from tests.sim.engine.network import Fabric, SimNetwork, Weather
 from tests.sim.engine.nodes import (
     DIRECTORY,
     EngineNode,
+    Gone,
     Machine,
     NodeSettings,
     SimNode,
+    member_of,
     members_of,
 )
 from tests.sim.engine.ports import SimClock, SimExecutor, SimLog, SimRandom
@@ -45,6 +49,8 @@ class Host:
         self.disk_slow_s = 0.0
         self.excused = False
         """Its disk was made to fail, so that stopping is what it should do."""
+        self.removed = False
+        """Its node is no member any more, and knows it."""
 
 
 class Cluster:
@@ -79,17 +85,25 @@ class Cluster:
         self.elections = 0
         self.copies_installed = 0
         for member in self._settings.members:
-            name = str(member.node_id)
-            files = SimFiles(random.Random(f"{world.seed} disk {name}"))
-            Journal.create(files, DIRECTORY, SimRandom(f"{world.seed} found {name}"))
-            self.hosts[name] = Host(Machine(name, files, ToyStore()))
+            self._make_host(str(member.node_id))
+
+    def _make_host(self, name: str) -> None:
+        files = SimFiles(random.Random(f"{self.world.seed} disk {name}"))
+        Journal.create(files, DIRECTORY, SimRandom(f"{self.world.seed} found {name}"))
+        self.hosts[name] = Host(Machine(name, files, ToyStore()))
+
+    def join(self, name: str) -> None:
+        """Start a new node with an empty disk, which knows the founders and takes itself for a
+        learner; whether it is one the others decide."""
+        self._make_host(name)
+        self.start(name)
 
     # -- processes -------------------------------------------------------------------------------
 
     def start(self, name: str) -> None:
         """Start the node's process, unless it runs."""
         host, world = self.hosts[name], self.world
-        if host.life is not None:
+        if host.life is not None or host.removed:
             return
         host.lives += 1
         life = host.life = Life(world, name, host.lives)
@@ -110,7 +124,11 @@ class Cluster:
             self._on_fatal(host, error)
 
         world.note(f"{name} starts")
-        node = host.node = self._factory(host.machine, self._settings, ports, draw, on_fatal)
+        settings = self._settings
+        if all(member.node_id != name for member in settings.members):
+            own = member_of(name, role=LEARNER)
+            settings = replace(settings, members=[*settings.members, own])
+        node = host.node = self._factory(host.machine, settings, ports, draw, on_fatal)
         life.after_each = lambda: self._look(node)
         life.run(node.start)
 
@@ -158,6 +176,10 @@ class Cluster:
             self.copies_installed += 1
             self.world.at(0.0, self._again, host, host.lives)
             return
+        if isinstance(error, Gone):
+            host.removed = True
+            self.world.at(0.0, self._gone, host, host.lives)
+            return
         if not host.excused:
             code = error.code if isinstance(error, Error) else type(error).__name__
             self.world.fail(
@@ -169,6 +191,10 @@ class Cluster:
         if host.life is not None and host.lives == number:
             self.kill(host.machine.name, power=False)
             self.start(host.machine.name)
+
+    def _gone(self, host: Host, number: int) -> None:
+        if host.life is not None and host.lives == number:
+            self.kill(host.machine.name, power=False)
 
     def _lane_latency_s(self, host: Host, lane: str) -> float:
         draw = self.world.random

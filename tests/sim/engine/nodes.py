@@ -22,7 +22,9 @@ from raftdb.consensus import (
     ReadOutcome,
     Timing,
 )
+from raftdb.consensus.membership import VOTER, MemberChange
 from raftdb.consensus.messages import Message
+from raftdb.consensus.port import ChangeOutcome
 from raftdb.consensus.wall import Wall
 from raftdb.journal import Journal, LogEntry, RetentionBounds
 from tests.sim.checkers import Checker
@@ -55,6 +57,10 @@ class NodeSettings:
     checkers: Sequence[Checker]
     retention: RetentionBounds | None = None
     copies: type[ToyCopies] = ToyCopies
+
+
+class Gone(Exception):
+    """The node was removed from the cluster, and knows it."""
 
 
 class SimNode(Protocol):
@@ -134,7 +140,10 @@ class EngineNode:
             timing=settings.timing,
             limits=settings.limits,
             events=EngineEvents(
-                lambda _status: None, on_fatal, on_copied=lambda: on_fatal(Again())
+                lambda _status: None,
+                on_fatal,
+                on_copied=lambda: on_fatal(Again()),
+                on_removed=lambda _index: on_fatal(Gone()),
             ),
             wall=settings.wall,
             fingerprint=b"toy",
@@ -179,6 +188,9 @@ class EngineNode:
     def transfer(self, done: Callable[[str], None]) -> None:
         self.engine.transfer_leadership(None, done)
 
+    def change(self, change: MemberChange, done: Callable[[ChangeOutcome], None]) -> None:
+        self.engine.change_members(change, done)
+
     def _on_applied(self, entry: Any) -> None:
         for checker in self._checkers:
             checker.on_applied(self.name, entry)
@@ -193,12 +205,10 @@ class EngineNode:
 
 def members_of(count: int) -> list[Member]:
     """n1, n2, …, each on a machine of its own name."""
-    return [
-        Member(
-            NodeId(f"n{number}"),
-            f"zone{number}",
-            Address(f"n{number}", 7000),
-            Address(f"n{number}", 7001),
-        )
-        for number in range(1, count + 1)
-    ]
+    return [member_of(f"n{number}") for number in range(1, count + 1)]
+
+
+def member_of(name: str, machine: str = "", role: str = VOTER) -> Member:
+    """A member of that id, on a machine (by default of its own name)."""
+    host = machine or name
+    return Member(NodeId(name), f"zone-{host}", Address(host, 7000), Address(host, 7001), role)

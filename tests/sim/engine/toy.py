@@ -74,6 +74,12 @@ class ToyMachine:
     def copied(self) -> tuple[Index, Term] | None:
         return self._store.copied
 
+    def configuration(self) -> tuple[int, bytes] | None:
+        for entry in reversed(self._store.entries):
+            if entry.configuration:
+                return entry.index, entry.configuration
+        return None
+
     def apply(self, entries: Sequence[CommittedEntry]) -> Sequence[Sequence[bytes]]:
         replies = []
         for entry in entries:

@@ -36,7 +36,7 @@ class ToyCopyJob:
         self._store.durable = len(self._store.entries)
         self._last = self._store.entries[-1]
         self._data = msgpack.packb(
-            [(one.index, one.term, one.payloads) for one in self._store.entries]
+            [(one.index, one.term, one.payloads, one.configuration) for one in self._store.entries]
         )
         self._files.make_directory(self._directory)
         return self._last.index
@@ -82,8 +82,8 @@ class ToyCopies:
     def put(self, data: bytes) -> None:
         """One durable step: the next start has all of it."""
         entries = [
-            CommittedEntry(Index(index), Term(term), tuple(payloads))
-            for index, term, payloads in msgpack.unpackb(data)
+            CommittedEntry(Index(index), Term(term), tuple(payloads), configuration)
+            for index, term, payloads, configuration in msgpack.unpackb(data)
         ]
         self._store.installed = entries
 
