@@ -78,8 +78,7 @@ class Core:
         self._links = links
         self._random = random
         self._on_copy_needed = on_copy_needed
-        self._campaigning = False
-        self._forced = False
+        self._campaigning = self._forced = False
         self._stand_downs: dict[str, str] = {}
         self.may_lead = True
         """Otherwise it votes and follows only."""
@@ -118,6 +117,7 @@ class Core:
             log_port=log_port,
             connected=links.connected,
             send=links.send,
+            directory=self.electorate.directory,
         )
         self._handlers = self._handler_table()
         self.configure()
@@ -484,7 +484,7 @@ class Core:
             return
         self._count_again = False
         own = self.wall.own_copy(log.last_index, log.durable_index)
-        matches = [library.match_index(peer) for peer in self.electorate.voters]
+        matches = [library.match_index(peer) for peer in self.electorate.holders]
         own, matches = self.electorate.holds(own, matches)
         commit = library.commit_index
         moved = self.wall.commit_index(own, matches, commit, library.term, log.term_at)

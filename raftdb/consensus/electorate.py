@@ -6,7 +6,12 @@ from collections.abc import Sequence
 
 from raftdb.consensus.entry import CONFIGURATION
 from raftdb.consensus.log import DurableLog
-from raftdb.consensus.membership import Configurations, decode_configuration
+from raftdb.consensus.membership import (
+    Configurations,
+    decode_configuration,
+    encode_configuration,
+)
+from raftdb.consensus.messages import Directory
 from raftdb.consensus.wall import Wall
 
 SCAN_BYTES = 1 << 20
@@ -25,6 +30,8 @@ class Electorate:
         """All others that get the log."""
         self.voters: tuple[str, ...] = ()
         """Those of them that count."""
+        self.holders: tuple[str, ...] = ()
+        """Those of them whose copies count."""
         self.learners: tuple[str, ...] = ()
         """Those that do not."""
         self.is_voter = False
@@ -42,10 +49,16 @@ class Electorate:
         counted = wall.electorate(latest, committed)
         self.is_voter = self._node_id in counted
         self.voters = tuple([name for name in counted if name != self._node_id])
+        holders = wall.holders(latest, committed)
+        self.holders = tuple([name for name in holders if name != self._node_id])
         everybody = {str(member.node_id) for member in latest.members} | set(counted)
         self.peers = tuple(sorted(everybody - {self._node_id}))
         self.learners = tuple([name for name in self.peers if name not in self.voters])
         self.may_stand = wall.may_stand(self._node_id, latest, committed)
+
+    def directory(self) -> Directory:
+        """Who the members are, and where."""
+        return Directory(encode_configuration(self.configurations.latest))
 
     # -- the log ---------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from raftdb.base.errors import FatalError, ProtocolError
 from raftdb.base.ids import Index
 from raftdb.base.ports import Ports
 from raftdb.consensus.changes import ChangeDone, Changes
@@ -20,7 +21,7 @@ from raftdb.consensus.membership import (
     configuration_of,
     decode_configuration,
 )
-from raftdb.consensus.messages import Removed
+from raftdb.consensus.messages import Directory, Removed
 from raftdb.consensus.port import ChangeOutcome, EngineEvents, NotChanged, StateMachine
 from raftdb.consensus.transport import Transport
 from raftdb.consensus.wall import LEADER
@@ -62,6 +63,7 @@ class Members:
             core, ports.clock.monotonic_s, round_s, transport.connected, call, self._soon
         )
         core.handle(Removed, self._on_told_removed)
+        core.handle(Directory, self._on_directory)
 
     def _soon(self, done: ChangeDone, outcome: ChangeOutcome) -> None:
         self._ports.executor.call_soon(self._call, done, outcome)
@@ -159,6 +161,13 @@ class Members:
         if message.log_index > self.configurations.committed_index:
             self._ports.log.warning("told_of_removal", peer=peer, index=message.log_index)
             self._gone(Index(message.log_index))
+
+    def _on_directory(self, _peer: str, message: Directory) -> None:
+        """Addresses to fetch a copy from; who counts is not learned from messages."""
+        try:
+            self._transport.learn(decode_configuration(message.configuration).members)
+        except FatalError as error:
+            raise ProtocolError(error.message) from error
 
     def _gone(self, index: Index) -> None:
         """A leader leaves its office first."""

@@ -218,6 +218,12 @@ class Removed(NamedTuple):
     log_index: int
 
 
+class Directory(NamedTuple):
+    """Who the members are, and where, for one who cannot know it from a log that it lacks."""
+
+    configuration: bytes
+
+
 class Part(NamedTuple):
     """A piece of a message too long for one frame."""
 
@@ -258,6 +264,7 @@ Message = (
     | CopyPart
     | CopyGone
     | Removed
+    | Directory
 )
 
 
@@ -297,6 +304,7 @@ _TYPES: dict[int, tuple[type[Any], tuple[type[Any], ...]]] = {
     55: (CopyPart, (bytes, int, int, bytes)),
     56: (CopyGone, (bytes,)),
     60: (Removed, (int,)),
+    61: (Directory, (bytes,)),
 }
 _CODES: dict[type[Any], int] = {cls: code for code, (cls, _checks) in _TYPES.items()}
 

@@ -9,7 +9,14 @@ from raftdb.base.errors import ProtocolError
 from raftdb.base.limits import Limits
 from raftdb.base.ports import Log
 from raftdb.consensus.log import DurableLog
-from raftdb.consensus.messages import APPEND_ENTRIES_MAX, Ack, Append, CopyNeeded, Message
+from raftdb.consensus.messages import (
+    APPEND_ENTRIES_MAX,
+    Ack,
+    Append,
+    CopyNeeded,
+    Directory,
+    Message,
+)
 from raftdb.consensus.seams import Library
 from raftdb.consensus.wall import Wall
 
@@ -72,6 +79,7 @@ class Replicator:
         log_port: Log,
         connected: Callable[[str], bool],
         send: Callable[[str, Message], None],
+        directory: Callable[[], Directory],
     ) -> None:
         self._library = library
         self._log = log
@@ -80,6 +88,7 @@ class Replicator:
         self._log_port = log_port
         self._connected = connected
         self._send = send
+        self._directory = directory
         self._progress: dict[str, Progress] = {}
         self._sequence = 0
         """Of the last Append made, for whomever; never starts over while the engine runs."""
@@ -183,6 +192,8 @@ class Replicator:
                 "follower_needs_copy", peer=peer, next_index=wanted, first_index=first_index
             )
         progress.stalled = progress.lacks = True
+        # It may have been away for so long, or be so new, that it knows nobody who is here.
+        self._send(peer, self._directory())
         self._send(peer, CopyNeeded(self._library.term, first_index))
 
     def _deliver(self, peer: str, next_index: int, *, success: bool) -> None:

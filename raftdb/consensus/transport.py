@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from raftdb.base.errors import ConfigError, ProtocolError
-from raftdb.base.ids import NodeId, parse_node_id
+from raftdb.base.ids import Address, NodeId, parse_node_id
 from raftdb.base.limits import Limits
 from raftdb.base.ports import ExpectedPeer, Listener, Ports, Timer
 from raftdb.consensus.link import Link
@@ -107,6 +107,7 @@ class Transport:
         self._limits = limits
         self._events = events
         self._slots = {str(one.node_id): _Slot(str(one.node_id), one) for one in peers}
+        self._heard_of: dict[str, Address] = {}
         self._removed: frozenset[str] = frozenset()
         self._removed_index = 0
         self._started = False
@@ -168,6 +169,10 @@ class Transport:
                 if self._started and found.link is None:
                     self._begin(found)
 
+    def learn(self, members: Sequence[Member]) -> None:
+        """Where members are by another's word, for whoever is no member by this node's own log."""
+        self._heard_of = {str(one.node_id): one.peer_address for one in members}
+
     def refuse_removed(self, removed: Sequence[str], index: int) -> None:
         """Ids that will never be members again, by the entry of that index: they are told, and
         turned away."""
@@ -182,14 +187,16 @@ class Transport:
         """Connect to a member to fetch a copy: `on_copy_open` or `on_copy_lost` follows."""
         link = Link(self, peer, self._ports.clock, self._limits, for_copy=True)
         slot = self._slots.get(peer)
-        if slot is None or slot.member is None:
+        known = None if slot is None or slot.member is None else slot.member.peer_address
+        address = known or self._heard_of.get(peer)
+        if address is None:
             reason = f"{peer} is no member that this node knows of yet"
             self._ports.executor.call_soon(self._copy_failed, link, reason)
             return link
 
         self._ports.network.connect(
             "peer",
-            slot.member.peer_address,
+            address,
             ExpectedPeer(NodeId(peer)),
             link,
             self._timing.connect_timeout_s,

@@ -304,6 +304,13 @@ class Wall:
         """
         return latest.voters
 
+    def holders(self, latest: Configuration, committed: Configuration) -> tuple[str, ...]:
+        """Row 19: whose copies make an entry committed: the electorate's.
+
+        Without it: learners' copies count, which nobody asks when the next leader is elected.
+        """
+        return self.electorate(latest, committed)
+
     def change_after_noop(self, commit: int, noop_index: int) -> bool:
         """Row 19: no change before an entry of the leader's own term is committed (the flaw in the
         thesis's first form, raft-dev 2015).

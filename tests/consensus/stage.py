@@ -12,13 +12,32 @@ from collections.abc import Callable
 from typing import Any
 
 from raftdb.base.errors import Error
+from raftdb.base.ids import NodeId
 from raftdb.base.limits import Limits
+from raftdb.consensus.changes import Changes
 from raftdb.consensus.core import Core
-from raftdb.consensus.entry import NOOP
+from raftdb.consensus.entry import CONFIGURATION, NOOP
 from raftdb.consensus.log import HardState
-from raftdb.consensus.membership import Configurations, configuration_of
+from raftdb.consensus.membership import (
+    LEARNER,
+    Add,
+    Configurations,
+    Demote,
+    Member,
+    MemberChange,
+    Promote,
+    Remove,
+    configuration_of,
+)
 from raftdb.consensus.messages import Append, Message, RequestVote
-from raftdb.consensus.port import ReadOutcome, ReadReady, Timing
+from raftdb.consensus.port import (
+    Changed,
+    ChangeOutcome,
+    NotChanged,
+    ReadOutcome,
+    ReadReady,
+    Timing,
+)
 from raftdb.consensus.reads import Reads
 from raftdb.consensus.wall import LEADER, Wall
 from tests.consensus.bench import HalfRandom, HandClock, HandJournal, ListLog, record
@@ -51,7 +70,7 @@ class Player:
         self.stopped = ""
         self.core = Core(
             node_id=name,
-            configurations=Configurations(configuration_of(stage.founders)),
+            configurations=Configurations(configuration_of(stage.seed(name))),
             log=journal,
             wall=wall,
             clock=stage.clock,
@@ -60,6 +79,9 @@ class Player:
             timing=Timing(),
             limits=Limits(append_bytes_max=stage.append_bytes_max),
             links=_Links(stage, name),
+        )
+        self.changes = Changes(
+            self.core, stage.clock.monotonic_s, 0.3, self.core._links.connected, _tell, _tell
         )
         self.reads = Reads(wall, lambda done, outcome: done(outcome))
         self._wall = wall
@@ -79,6 +101,10 @@ class Player:
         try:
             call(*arguments)
             self.core.advance_commit()
+            if self.core.settle():
+                self.changes.settle()
+            if self.core.library.role == LEADER:
+                self.changes.step()
             self._read_round()
         except Error as error:
             self.stopped = error.code
@@ -113,6 +139,31 @@ class Stage:
     def join(self, name: str, terms: list[int], wall: Wall) -> None:
         """Put a member on the stage, with a log of these terms from entry 2 on."""
         self.members[name] = Player(self, name, HandJournal(terms), wall)
+
+    def seed(self, name: str) -> list[Member]:
+        """What a member of that name begins with: the founders, and itself as a learner."""
+        if name in self.names[: len(self.founders)]:
+            return self.founders
+        return [*self.founders, record(name, LEARNER)]
+
+    def change(self, name: str, kind: str, subject: str) -> None:
+        """A change of members is asked for."""
+        player, what = self.members[name], f"{kind} {subject}"
+        node_id = NodeId(subject)
+        change: MemberChange = {
+            "add": Add(record(subject)),
+            "promote": Promote(node_id),
+            "demote": Demote(node_id, force=True),
+            "remove": Remove(node_id, force=True),
+        }[kind]
+
+        def done(outcome: ChangeOutcome) -> None:
+            if isinstance(outcome, Changed):
+                self.say(f"{name} has done {what}, by entry {outcome.index}")
+            elif isinstance(outcome, NotChanged):
+                self.say(f"{name} refuses {what}: {outcome.code}")
+
+        player.act(player.changes.begin, change, done, False)
 
     def is_cut(self, source: str, target: str) -> bool:
         return (source, target) in self._cut
@@ -222,6 +273,10 @@ class Stage:
                 self.say(describe(player))
 
 
+def _tell(done: Callable[[Any], None], outcome: Any) -> None:
+    done(outcome)
+
+
 def _fits(name: str, wanted: str) -> bool:
     return wanted in ("", "*") or name in wanted.split(",")
 
@@ -239,13 +294,17 @@ def describe(player: Player) -> str:
     )
 
 
+def _kind(data: bytes) -> str:
+    if data == NOOP:
+        return "(no-op)"
+    return "(members)" if data[:1] == CONFIGURATION else ""
+
+
 def show(message: Message) -> str:
     """A message in a few words."""
     fields = message._asdict()
     if isinstance(message, Append):
-        terms = " ".join(
-            f"{term}{'(no-op)' if data == NOOP else ''}" for term, data in message.entries
-        )
+        terms = " ".join(f"{term}{_kind(data)}" for term, data in message.entries)
         return (
             f"Append(term {message.term}, after ({message.prev_index}, {message.prev_term}), "
             f"entries of terms [{terms}], commit {message.commit_index})"

@@ -27,6 +27,7 @@ from raftdb.consensus.messages import (
     CopyNeeded,
     CopyOffer,
     CopyPart,
+    Directory,
     Heartbeat,
     HeartbeatAck,
     Hello,
@@ -75,6 +76,7 @@ EXAMPLES: list[Any] = [
     CopyPart(b"id", 1, 2, b"data"),
     CopyGone(b"id"),
     Removed(9),
+    Directory(b"all"),
 ]
 
 

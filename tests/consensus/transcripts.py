@@ -22,6 +22,9 @@ it is what changed in how members behave.
     propose NAME [COUNT]         the leader makes entries
     read NAME                    a linearizable read comes in
     transfer NAME TO             the leader asks TO to stand
+    newcomer NAME                another node, with an empty log
+    change NAME KIND WHO         it is asked to add, promote, demote or remove WHO
+    voters                       who counts, by everybody's own log
     wires, status                what waits; where everybody is
 """
 
@@ -72,6 +75,7 @@ class Play:
     def __init__(self, walls: dict[str, type[Wall]]) -> None:
         self._walls = walls
         self._wall: Wall = Wall()
+        self._newcomers: Wall = Wall()
         self._stage: Stage | None = None
 
     @property
@@ -111,6 +115,7 @@ class Play:
             terms = [int(term) for term in given.pop(member, "").split(",") if term]
             self.stage.join(member, terms, self._wall)
         assert not given, f"unknown members {given}"
+        self._newcomers = self._wall
         self._wall = Wall()
 
     def _deadline(self, name: str) -> None:
@@ -164,6 +169,20 @@ class Play:
 
     def _transfer(self, name: str, target: str) -> None:
         self.stage.send(name, target, TimeoutNow(self.stage.members[name].core.library.term))
+
+    def _newcomer(self, name: str) -> None:
+        self.stage.names.append(name)
+        self.stage.join(name, [], self._newcomers)
+
+    def _change(self, name: str, kind: str, who: str) -> None:
+        self.stage.change(name, kind, who)
+
+    def _voters(self) -> None:
+        for player in self.stage.members.values():
+            known = player.core.electorate.configurations
+            voters, learners = " ".join(known.latest.voters), " ".join(known.latest.learners)
+            more = f", learners {learners}" if learners else ""
+            self.stage.say(f"{player.name}: by entry {known.latest_index} voters {voters}{more}")
 
     def _wires(self) -> None:
         for source, target, message in self.stage.wires:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterable
 
+from raftdb.consensus.membership import Configuration
 from raftdb.consensus.messages import Ack, Append, PreVote, RequestVote, Vote
 from raftdb.consensus.wall import LogView, Placed, Wall
 from tests.sim.checkers import Checker, PromiseDurable
@@ -229,6 +230,55 @@ class DropsLogBehindCopy(Wall):
     """Row 12: a log that holds the copy's last entry goes, and what was acknowledged behind it."""
 
     def keeps_log(self, log: LogView, index: int, term: int) -> bool:
+        return False
+
+
+class ChangesBeforeNoop(Wall):
+    """Row 19: a new leader changes members before an entry of its own term is committed."""
+
+    def change_after_noop(self, commit: int, noop_index: int) -> bool:
+        return True
+
+
+class TwoChangesAtOnce(Wall):
+    """Row 19: changes do not wait for each other."""
+
+    def change_alone(self, uncommitted_index: int) -> bool:
+        return True
+
+
+class OldQuorumCounts(Wall):
+    """Row 19: the voters of the committed configuration count, not those of the latest one."""
+
+    def electorate(self, latest: Configuration, committed: Configuration) -> tuple[str, ...]:
+        return committed.voters
+
+
+class KeepsCutConfigurations(Wall):
+    """Row 19: a configuration stays in force when its entry is cut from the log."""
+
+    def keeps_configuration(self, index: int, truncated_from: int) -> bool:
+        return True
+
+
+class LearnersCopiesCount(Wall):
+    """Row 19: a learner's acknowledgement is taken for a voter's."""
+
+    def holders(self, latest: Configuration, committed: Configuration) -> tuple[str, ...]:
+        return (*latest.voters, *latest.learners)
+
+
+class AnybodyStands(Wall):
+    """Row 19: learners and removed members campaign."""
+
+    def may_stand(self, node_id: str, latest: Configuration, committed: Configuration) -> bool:
+        return True
+
+
+class RemovedDisturbs(AnybodyStands, NoStickiness):
+    """Rows 9 and 19: nobody tells a removed member, and nothing stops its campaigns."""
+
+    def refuses_removed(self, node_id: str, committed: Configuration) -> bool:
         return False
 
 
