@@ -72,6 +72,15 @@ def _options(function: _Function) -> _Function:
                 help="An empty place for the archive (s3://…). Default: a directory of its own.",
             ),
             click.option(
+                "--against",
+                metavar="RAFTDB.TOML",
+                type=click.Path(path_type=Path, exists=True, dir_okay=False),
+                default=None,
+                help="Restore from the archive of a real cluster, named by a node's configuration, "
+                "into a scratch directory (total-loss and point-in-time; nothing is broken).",
+            ),
+            click.option("--yes", is_flag=True, help="Consent to --against."),
+            click.option(
                 "--objectives",
                 type=click.Path(path_type=Path, exists=True, dir_okay=False),
                 default=None,
@@ -105,6 +114,8 @@ def _run(
     repeat: int,
     points: int,
     archive: str | None,
+    against: Path | None,
+    yes: bool,
     objectives: Path | None,
     html: Path | None,
     history: Path | None,
@@ -112,15 +123,20 @@ def _run(
     as_json: bool,
 ) -> int:
     from raftdb.drill import SCENARIOS, History, Options, load_objectives, run
+    from raftdb.drill.against import rehearse
     from raftdb.drill.history import default_path
 
     wanted = names or tuple(SCENARIOS)
-    results = run(
-        wanted,
-        Options(int(nodes), seconds, repeat, points, directory, archive),
-        load_objectives(objectives, tuple(SCENARIOS)),
-        lambda text: click.echo(text, err=True),
-    )
+    bounds = load_objectives(objectives, tuple(SCENARIOS))
+    if against is not None:
+        if not yes:
+            raise click.UsageError(
+                f"--against reads the archive that {against} names, all of it: consent by --yes."
+            )
+        results = [rehearse(name, against, points, bounds[name], _say) for name in wanted]
+    else:
+        own = Options(int(nodes), seconds, repeat, points, directory, archive)
+        results = run(wanted, own, bounds, _say)
     if html is not None:
         from raftdb.drill.page import render
 
@@ -131,6 +147,10 @@ def _run(
     if any(one.broken for one in results):
         return int(ExitCode.BROKEN)
     return int(ExitCode.FAILED if any(one.missed for one in results) else ExitCode.OK)
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
 
 
 def _show(results: list[Result], as_json: bool) -> None:

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -190,16 +190,16 @@ class DrillCluster:
         )
 
 
-def command(*arguments: str | Path) -> dict[str, Any]:
-    """Run `raftdb …  --json`, as an operator would, and give what it printed. Raises
-    OperationalError with its message when it fails."""
+def command(*arguments: str | Path, environ: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Run `raftdb …  --json`, as an operator would, and give what it printed; by default without
+    any setting of another cluster. Raises OperationalError with its message when it fails."""
     done = subprocess.run(
         [sys.executable, "-m", "raftdb.cli", *map(str, arguments), "--json"],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         encoding="utf-8",
-        env=own_environ(),
+        env=own_environ() if environ is None else environ,
         timeout=COMMAND_S,
         check=False,
     )

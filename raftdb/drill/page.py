@@ -44,7 +44,9 @@ def _summary(results: Sequence[Result]) -> str:
     rows = []
     for one in results:
         objective = one.objective
-        loss = "0" if not one.rpo_writes else f"{one.rpo_writes} writes, {one.rpo_s:.2f} s"
+        loss = "0" if one.rpo_writes == 0 else "-"
+        if one.rpo_writes:
+            loss = f"{one.rpo_writes} writes, {one.rpo_s or 0:.2f} s"
         allowed = _bound(objective.rpo_writes, " writes") or _bound(objective.rpo_s, " s")
         cells = (
             escape(one.scenario),

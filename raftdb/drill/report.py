@@ -81,8 +81,8 @@ def distribution(results: Sequence[Result]) -> list[dict[str, Any]]:
                 "scenario": name,
                 "drills": len(of),
                 "met": sum(one.verdict == MET for one in of),
-                "rpo_writes_max": max(one.rpo_writes for one in of),
-                "rpo_max_s": round(max(one.rpo_s for one in of), 3),
+                "rpo_writes_max": max(one.rpo_writes or 0 for one in of),
+                "rpo_max_s": round(max(one.rpo_s or 0.0 for one in of), 3),
                 "rto_p50_s": round(quantile(times, 0.5), 3),
                 "rto_p99_s": round(quantile(times, 0.99), 3),
                 "rto_max_s": round(max(times, default=0.0), 3),
@@ -122,6 +122,8 @@ def _cells(facts: Mapping[str, Any]) -> list[str]:
 
 
 def _loss(facts: Mapping[str, Any]) -> str:
+    if facts["rpo_writes"] is None:
+        return "-"
     if not facts["rpo_writes"]:
         return "0"
     return f"{facts['rpo_writes']}, {_seconds(facts['rpo_s'])}"

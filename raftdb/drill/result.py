@@ -52,8 +52,9 @@ class Result:
     nodes: int
     acknowledged: int = 0
     failed_tries: int = 0
-    rpo_writes: int = 0
-    rpo_s: float = 0.0
+    rpo_writes: int | None = 0
+    """None: there was no load, with the archive of a real cluster."""
+    rpo_s: float | None = 0.0
     rto_s: float | None = None
     full_s: float | None = None
     silence_s: float = 0.0

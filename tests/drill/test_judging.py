@@ -11,6 +11,7 @@ import pytest
 
 from raftdb.base.errors import APPLIED, ConfigError, OperationalError
 from raftdb.drill import SCENARIOS, History, Objective, last_drills, load_objectives
+from raftdb.drill.against import _moments, rehearse
 from raftdb.drill.check import check_cluster, measure_loss, missing
 from raftdb.drill.load import Load, Write, longest_silence_s
 from raftdb.drill.page import render
@@ -210,3 +211,19 @@ def test_committed_and_not_archived_is_no_acknowledgement() -> None:
     assert not load._try(Pending(), write)  # type: ignore[arg-type]
     assert write.acknowledged_s is None
     assert len(load.failures()) == 1
+
+
+def test_with_the_archive_of_a_real_cluster_nothing_is_broken() -> None:
+    with pytest.raises(ConfigError, match="breaks a cluster"):
+        rehearse("leader-kill", Path("raftdb.toml"), 3, Objective(), print)
+    one = {"first_index": 7, "last_index": 9}
+    assert _moments("total-loss", {"destinations": [one]}, 5, 1) == [None]
+    drawn = _moments("point-in-time", {"destinations": [one]}, 50, 1)
+    assert set(drawn) == {7, 8, 9}
+    with pytest.raises(ConfigError, match="no base"):
+        _moments("point-in-time", {"destinations": [{"first_index": None, "last_index": 3}]}, 5, 1)
+    found = result(rpo_writes=None, rpo_s=None, rto_s=1.0, objective=Objective(rto_s=2.0))
+    assert found.verdict == "met"
+    assert "RPO -" in summary(found.as_dict())
+    assert "<td>-</td>" in render([found])
+    assert distribution([found])[0]["rpo_writes_max"] == 0
