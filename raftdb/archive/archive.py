@@ -117,9 +117,9 @@ class Archive:
         fail may have succeeded, and its repetition then finds the name taken.)"""
         return self.store.put(name, data) or self.store.get(name) == data
 
-    def listing(self, prefix: str) -> list[Listed]:
-        """Objects in a folder, by name."""
-        return self.store.listing(prefix)
+    def listing(self, prefix: str, after: str = "") -> list[Listed]:
+        """Objects in a folder, by name; those after a name."""
+        return self.store.listing(prefix, after)
 
     # ---- epochs
 

@@ -47,6 +47,7 @@ class BaseJob:
         self.last_size = 0
         """Bytes of the last copy's file."""
         self._not_before_s = 0.0
+        self._sequence = 0
 
     @property
     def ready(self) -> bool:
@@ -62,11 +63,13 @@ class BaseJob:
         """Go no further."""
         self._stopped = True
 
-    def begin(self, writer: ChainWriter, epoch: int, previous: int) -> None:
-        """Take and upload a copy; `previous` is the manifest of the base it may build on, or 0."""
+    def begin(self, writer: ChainWriter, epoch: int, previous: int, sequence: int) -> None:
+        """Take and upload a copy; `previous` is the manifest of the base it may build on, or 0,
+        `sequence` the last manifest there is."""
         if self.busy or self._ports.clock.monotonic_s() < self._not_before_s:
             return
         self.busy = True
+        self._sequence = sequence
 
         def take() -> Capture:
             _empty(self._ports, self._directory)
@@ -134,7 +137,7 @@ class BaseJob:
         assert self._upload is not None
         assert self._capture is not None
         record = self._upload.record(self._capture, self._capture.time_ms, fingerprint().to_wire())
-        name, data = writer.put_base(record)
+        name, data = writer.put_base(record, self._sequence)
         self._close()
         return name, data, record
 

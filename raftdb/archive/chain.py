@@ -17,9 +17,13 @@ from raftdb.archive.errors import ArchiveDamagedError
 from raftdb.archive.parallel import each
 from raftdb.archive.records import Claim, Manifest, Pruned, Segment
 from raftdb.archive.store import Listed
-from raftdb.archive.writer import NO_DIGEST
+from raftdb.archive.writer import NO_DIGEST, newest_start
 
 __all__ = ["Chain", "Link", "Problem", "Timeline", "load_chain", "load_timeline"]
+
+
+NEWEST_BASES = 3
+"""The newest base may be uploaded and not be in the chain yet: so many are looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +84,22 @@ class Chain:
 
 
 def load_chain(
-    archive: Archive, claim: Claim, progress: Callable[[int], None] | None = None
+    archive: Archive,
+    claim: Claim,
+    progress: Callable[[int], None] | None = None,
+    after: int = 0,
 ) -> Chain:
-    """Read an epoch's chain. Raises ArchiveUnavailableError; damage is in `problems`."""
+    """Read an epoch's chain, or what of it follows manifest `after`. Raises
+    ArchiveUnavailableError; damage is in `problems`."""
     chain = Chain(archive, claim)
     _load_pruned(chain)
     kept = dict(chain.pruned.kept) if chain.pruned is not None else {}
-    listed = archive.listing(layout.folder(claim.epoch, "manifests"))
+    first_kept = chain.first
+    if after >= chain.first:
+        chain.first, kept = after + 1, {}
+    listed = archive.listing(
+        layout.folder(claim.epoch, "manifests"), layout.manifest_name(claim.epoch, chain.first - 1)
+    )
     sequences = {number for one in listed if (number := layout.number_of(one.name))}
     last = max(sequences, default=chain.first - 1)
     wanted = sorted(kept) + list(range(chain.first, last + 1))
@@ -108,7 +121,7 @@ def load_chain(
         if progress is not None:
             progress(done)
     _verify_links(chain, kept)
-    _look_beyond(chain)
+    _look_beyond(chain, partial=after >= first_kept)
     return chain
 
 
@@ -153,14 +166,27 @@ def _verify_links(chain: Chain, kept: dict[int, bytes]) -> None:
         before = link
 
 
-def _look_beyond(chain: Chain) -> None:
+def _folder_after(epoch: int, kind: str, number: str) -> tuple[str, str]:
+    folder = layout.folder(epoch, kind)
+    return folder, folder + number if number else ""
+
+
+def _look_beyond(chain: Chain, *, partial: bool) -> None:
     """Objects that no manifest names; a segment that follows the chain's end is taken into it."""
     archive, epoch = chain.archive, chain.claim.epoch
     named = {link.manifest.object for link in chain.links.values() if link.manifest.object}
+    begin = chain.links.get(chain.first)
+    known = "" if begin is None or not partial else f"{begin.manifest.archived:016d}"
     segments = [
-        one for one in archive.listing(layout.folder(epoch, "segments")) if one.name not in named
+        one
+        for one in archive.listing(*_folder_after(epoch, "segments", known))
+        if one.name not in named
     ]
-    bases = [one for one in archive.listing(layout.folder(epoch, "bases")) if one.name not in named]
+    bases = [
+        one
+        for one in archive.listing(*_folder_after(epoch, "bases", known))
+        if one.name not in named
+    ]
     chain.unreferenced = segments + bases
     last = chain.last
     archived = last.manifest.archived if last is not None else 0
@@ -269,9 +295,24 @@ class Timeline:
         return 1 << 62
 
 
-def load_timeline(archive: Archive, epoch: int | None = None) -> Timeline:
-    """Read the newest epoch (or `epoch`) and those it descends from. Raises
-    ArchiveUnavailableError, and ArchiveDamagedError when a claim is missing or damaged."""
+def _load_newest(archive: Archive, claim: Claim) -> Chain | None:
+    """What is needed for an epoch's newest moment, from its newest base on; None when that cannot
+    be told, or anything is wrong with it. A chain grows by thousands of manifests a day."""
+    for skip in range(NEWEST_BASES):
+        start = newest_start(archive, claim.epoch, skip)
+        if not start:
+            return None
+        chain = load_chain(archive, claim, after=start)
+        last = chain.last
+        if last is not None and last.manifest.base > start:
+            return None if any(not one.harmless for one in chain.problems) else chain
+    return None
+
+
+def load_timeline(archive: Archive, epoch: int | None = None, *, newest: bool = False) -> Timeline:
+    """Read the newest epoch (or `epoch`) and those it descends from. With `newest` only what its
+    newest moment needs, where that is whole. Raises ArchiveUnavailableError, and
+    ArchiveDamagedError when a claim is missing or damaged."""
     claims = archive.claims()
     if not claims:
         raise ArchiveDamagedError(layout.claim_name(1), f"is missing in {archive.url}")
@@ -283,4 +324,7 @@ def load_timeline(archive: Archive, epoch: int | None = None) -> Timeline:
         if claim.parent >= number:
             raise ArchiveDamagedError(layout.claim_name(number), f"descends from {claim.parent}")
         number = claim.parent
+    if newest and (chain := _load_newest(archive, line[0])) is not None:
+        before = [Chain(archive, claim) for claim in reversed(line[1:])]
+        return Timeline(archive, [*before, chain])
     return Timeline(archive, [load_chain(archive, claim) for claim in reversed(line)])

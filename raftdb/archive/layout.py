@@ -4,7 +4,7 @@ archive                                       what the archive is: its id, the c
 epochs/00000001                               a claim: whose history writes from here on
 e00000001/manifests/000000000001              the chain: one item per object below, in order
 e00000001/segments/<first>-<last>-<random>    entries of the log
-e00000001/bases/<index>-<random>              a copy of the database: what its file is made of
+e00000001/bases/<index>-<manifest>-<random>   a copy of the database: what its file is made of
 e00000001/packs/<random>/<number>             the chunks of such a file
 e00000001/pruned/<manifest>                   what retention took away, and what it kept
 holds/<name>                                  a legal hold: nothing is pruned while it is there
@@ -19,6 +19,7 @@ __all__ = [
     "HOLDS",
     "ROOT",
     "base_name",
+    "base_sequence",
     "claim_name",
     "folder",
     "manifest_name",
@@ -54,9 +55,16 @@ def segment_name(epoch: int, first: int, last: int, mark: bytes) -> str:
     return f"{folder(epoch, 'segments')}{first:016d}-{last:016d}-{mark.hex()}"
 
 
-def base_name(epoch: int, index: int, mark: bytes) -> str:
-    """The description of a base copy."""
-    return f"{folder(epoch, 'bases')}{index:016d}-{mark.hex()}"
+def base_name(epoch: int, index: int, sequence: int, mark: bytes) -> str:
+    """The description of a base copy, which was begun when the chain ended at `sequence`: whoever
+    wants the newest moment need not read the chain before."""
+    return f"{folder(epoch, 'bases')}{index:016d}-{sequence:012d}-{mark.hex()}"
+
+
+def base_sequence(name: str) -> int:
+    """The `sequence` in a base's name; 0 when it has none."""
+    parts = name.rpartition("/")[2].split("-")
+    return int(parts[1]) if len(parts) == 3 and parts[1].isdecimal() else 0
 
 
 def pack_name(epoch: int, mark: bytes, number: int) -> str:

@@ -35,8 +35,9 @@ class Store(Protocol):
     def get(self, name: str) -> bytes | None:
         """Its bytes, or None when there is none."""
 
-    def listing(self, prefix: str) -> list[Listed]:
-        """All objects whose names begin with the folder `prefix` (ending in /), by name."""
+    def listing(self, prefix: str, after: str = "") -> list[Listed]:
+        """All objects whose names begin with the folder `prefix` (ending in /), by name; only those
+        whose names sort after `after`."""
 
 
 class PruneStore(Store, Protocol):

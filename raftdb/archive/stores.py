@@ -108,7 +108,7 @@ class DirectoryStore:
         except OSError as error:
             raise self._failed("read", error) from error
 
-    def listing(self, prefix: str) -> list[Listed]:
+    def listing(self, prefix: str, after: str = "") -> list[Listed]:
         found = []
         try:
             if not os.path.isdir(self._path):
@@ -116,11 +116,11 @@ class DirectoryStore:
             for folder, _folders, names in os.walk(os.path.join(self._path, prefix)):
                 for name in names:
                     path = os.path.join(folder, name)
-                    if name.endswith(".partial"):
+                    relative = os.path.relpath(path, self._path)
+                    if name.endswith(".partial") or relative <= after:
                         continue
                     state = os.stat(path)
                     modified_ms = state.st_mtime_ns // 1_000_000
-                    relative = os.path.relpath(path, self._path)
                     found.append(Listed(relative, state.st_size, modified_ms))
         except OSError as error:
             raise self._failed("list", error) from error
@@ -194,11 +194,11 @@ class ObjectStore:
         except self._errors as error:
             raise self._failed("read from", error) from error
 
-    def listing(self, prefix: str) -> list[Listed]:
+    def listing(self, prefix: str, after: str = "") -> list[Listed]:
         try:
             found = [
                 Listed(str(one["path"]), int(one["size"]), int(1000 * _stamp(one)))
-                for part in self._obstore.list(self._store, prefix or None)
+                for part in self._obstore.list(self._store, prefix or None, offset=after or None)
                 for one in part
             ]
         except self._errors as error:

@@ -374,7 +374,8 @@ class Destination:
     def _begin_base(self, tail: Tail) -> None:
         assert self._writer is not None
         last = tail.last
-        self._base.begin(self._writer, tail.epoch, last.base if last is not None else 0)
+        previous = last.base if last is not None else 0
+        self._base.begin(self._writer, tail.epoch, previous, tail.sequence)
 
     def _add_base(self) -> Tail:
         assert self._writer is not None

@@ -17,7 +17,7 @@ from raftdb.archive.envelope import DIGEST_BYTES, digest
 from raftdb.archive.errors import ChainMovedError, SupersededError
 from raftdb.archive.records import ArchiveEntry, BaseRecord, Claim, Manifest, Segment
 
-__all__ = ["ChainWriter", "Tail", "replay_s"]
+__all__ = ["ChainWriter", "Tail", "newest_start", "replay_s"]
 
 NO_DIGEST = bytes(DIGEST_BYTES)
 MARK_BYTES = 6
@@ -96,11 +96,17 @@ class ChainWriter:
         if claims[-1].history != self._history:
             raise _superseded(claims[-1], self._history, bool(mine))
         self._epoch = claims[-1].epoch
-        listed = self._archive.listing(layout.folder(self._epoch, "manifests"))
-        sequences = [number for one in listed if (number := layout.number_of(one.name))]
+        sequences = self._sequences(newest_start(self._archive, self._epoch))
+        sequences = sequences or self._sequences(0)
         if not sequences:
             return Tail(self._epoch, 0, NO_DIGEST, None)
         return self.follow(self._tail_at(max(sequences)))
+
+    def _sequences(self, after: int) -> list[int]:
+        listed = self._archive.listing(
+            layout.folder(self._epoch, "manifests"), layout.manifest_name(self._epoch, after)
+        )
+        return [number for one in listed if (number := layout.number_of(one.name))]
 
     def follow(self, tail: Tail) -> Tail:
         """Read what was added after `tail`, by whomever."""
@@ -220,9 +226,11 @@ class ChainWriter:
             replay_rate=replay_rate,
         )
 
-    def put_base(self, record: BaseRecord) -> tuple[str, bytes]:
-        """Make the description of a base: its name and bytes."""
-        name = layout.base_name(record.epoch, record.index, self._randbytes(MARK_BYTES))
+    def put_base(self, record: BaseRecord, sequence: int = 0) -> tuple[str, bytes]:
+        """Make the description of a base: its name and bytes. `sequence`: where the chain ended
+        when it was begun, or before."""
+        mark = self._randbytes(MARK_BYTES)
+        name = layout.base_name(record.epoch, record.index, sequence, mark)
         return name, self._put(name, self._archive.seal(record, name))
 
     def _put(self, name: str, data: bytes) -> bytes:
@@ -260,6 +268,14 @@ class ChainWriter:
         if not self._archive.put(name, data):
             raise ChainMovedError(f"manifest {manifest.sequence} was added by another node")
         return Tail(tail.epoch, manifest.sequence, digest(data), manifest)
+
+
+def newest_start(archive: Archive, epoch: int, skip: int = 0) -> int:
+    """A sequence before that of the newest base's manifest; `skip`: of an older base. 0 when there
+    is none."""
+    listed = archive.listing(layout.folder(epoch, "bases"))
+    sequences = [layout.base_sequence(one.name) for one in listed]
+    return sequences[-1 - skip] if skip < len(sequences) else 0
 
 
 def _superseded(claim: Claim, history: str, known: bool) -> SupersededError:

@@ -137,7 +137,7 @@ Example:
     "hash, and note the result in the archive.",
 )
 @click.option(
-    "--quick", is_flag=True, help="Do not read every object: the chains, and what --restore needs."
+    "--quick", is_flag=True, help="Do not read every object: what the newest moment needs, no more."
 )
 @click.option(
     "--scratch",
@@ -166,7 +166,7 @@ def verify(
 
     if background:
         os.nice(19)
-    found = open_archive(urls, key_file, config)
+    found = open_archive(urls, key_file, config, newest=quick)
     facts = verify_archive(found, every_object=not quick)
     if really:
         from raftdb.consensus.entry import decode_payloads

@@ -109,8 +109,8 @@ def restore(
     members = _members(nodes, local, base_port, replace=replace, clone=clone)
     if ca is not None and (insecure or not replace):
         raise click.UsageError("--ca goes with --replace, and not with --insecure.")
-    found = open_archive(urls, key_file, config)
     explicit = any(one is not None for one in (at, index, mark, before_statement))
+    found = open_archive(urls, key_file, config, newest=not explicit)
     check_damage(found, explicit=explicit, accepted=despite_damage)
     point = find_point(
         found, decode_payloads, at=at, index=index, mark=mark, before_statement=before_statement

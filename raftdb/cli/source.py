@@ -84,13 +84,16 @@ def archive_config(urls: tuple[str, ...], key_file: Path | None, config: Path | 
     return ArchiveConfig(destinations=found, key_file=os.path.abspath(keys) if keys else "")
 
 
-def open_archive(urls: tuple[str, ...], key_file: Path | None, config: Path | None) -> Destinations:
-    """Read what the archive's destinations hold."""
+def open_archive(
+    urls: tuple[str, ...], key_file: Path | None, config: Path | None, *, newest: bool = False
+) -> Destinations:
+    """Read what the archive's destinations hold, or what of it the newest moment needs."""
     from raftdb.ops.archive import keys_of, open_destinations
     from raftdb.runtime.files import RealFiles
 
     found, keys = where(urls, key_file, config)
-    return open_destinations(found, keys_of(keys, os.environ, RealFiles()))
+    keyring = keys_of(keys, os.environ, RealFiles())
+    return open_destinations(found, keyring, newest=newest)
 
 
 @contextmanager

@@ -94,8 +94,11 @@ def open_archives(urls: Sequence[str], keyring: Keyring) -> list[Archive]:
     return [Archive.open(open_store(url), sealer) for url in urls]
 
 
-def open_destinations(urls: Sequence[str], keyring: Keyring) -> Destinations:
-    """Read the chains of all that answer. Raises what the last one raised when none can be used."""
+def open_destinations(
+    urls: Sequence[str], keyring: Keyring, *, newest: bool = False
+) -> Destinations:
+    """Read the chains of all that answer; with `newest` what their newest moments need. Raises what
+    the last one raised when none can be used."""
     if not urls:
         raise ConfigError("no destination is given", hint="--from file:///directory, or s3://…")
     sealer = Sealer(keyring, os.urandom)
@@ -106,7 +109,7 @@ def open_destinations(urls: Sequence[str], keyring: Keyring) -> Destinations:
     for url in urls:
         try:
             archive = Archive.open(open_store(url), sealer)
-            timelines.append(load_timeline(archive))
+            timelines.append(load_timeline(archive, newest=newest))
             archives.append(archive)
         except ArchiveUnavailableError as error:
             failure = error

@@ -105,7 +105,7 @@ class Live:
             pass
         file.close()
         record = upload.record(capture, capture.time_ms, fingerprint().to_wire())
-        name, data = self.writer.put_base(record)
+        name, data = self.writer.put_base(record, self.tail.sequence)
         self.tail = self.writer.base(self.tail, self.term, name, data, record)
         self.previous = record
         self.sent_bytes = upload.sent_bytes
@@ -152,9 +152,10 @@ def filled(directory: Path, store: Store | None = None, *, seed: int = 1, **opti
     return live
 
 
-def sources(*stores: Store, keyring: Keyring = KEYS) -> Sources:
-    """What a restore reads."""
-    return Sources([load_timeline(Archive.open(one, sealer(keyring))) for one in stores])
+def sources(*stores: Store, keyring: Keyring = KEYS, newest: bool = False) -> Sources:
+    """What a restore reads; `newest`: of the newest moment."""
+    archives = [Archive.open(one, sealer(keyring)) for one in stores]
+    return Sources([load_timeline(one, newest=newest) for one in archives])
 
 
 def restored(

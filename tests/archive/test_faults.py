@@ -173,9 +173,9 @@ class Failing:
         self._check("get", name)
         return self.inner.get(name)
 
-    def listing(self, prefix: str) -> list[Listed]:
+    def listing(self, prefix: str, after: str = "") -> list[Listed]:
         self._check("listing", prefix)
-        return self.inner.listing(prefix)
+        return self.inner.listing(prefix, after)
 
 
 def test_a_store_that_refuses_in_the_midst_is_an_error_or_another_ones_turn(

@@ -16,7 +16,9 @@ from raftdb.archive import (
     SupersededError,
     open_store,
 )
+from raftdb.archive.layout import manifest_name
 from raftdb.archive.records import Claim
+from raftdb.archive.store import Listed, Store
 from raftdb.base.errors import ConfigError
 from raftdb.base.ids import Index, Term
 from raftdb.command import Verdict, encode_request
@@ -281,4 +283,63 @@ def test_a_request_that_ran_long_and_its_verdict_in_a_later_segment(
         assert done.proven
     _plan, done = restored(found, tmp_path / "before", Point(first - 1, 1))
     assert done.content == live.hashes[first, 0]
+    live.close()
+
+
+class Counting:
+    """A store that counts what is read from it."""
+
+    def __init__(self, inner: Store) -> None:
+        self.inner = inner
+        self.read: list[str] = []
+
+    @property
+    def url(self) -> str:
+        return self.inner.url
+
+    def put(self, name: str, data: bytes) -> bool:
+        return self.inner.put(name, data)
+
+    def get(self, name: str) -> bytes | None:
+        self.read.append(name)
+        return self.inner.get(name)
+
+    def listing(self, prefix: str, after: str = "") -> list[Listed]:
+        return self.inner.listing(prefix, after)
+
+
+def test_the_newest_moment_needs_the_chain_behind_its_base_only(tmp_path: Path) -> None:
+    live = filled(tmp_path)
+    for number in range(30):
+        live.run((f"INSERT INTO t(x) VALUES ({number})",))
+        live.segment()
+    live.base()
+    live.run(("INSERT INTO t(x) VALUES (99)",))
+    live.segment()
+    total = live.tail.sequence
+    store = Counting(live.store)
+    found = sources(store, newest=True)
+    manifests = [name for name in store.read if "/manifests/" in name]
+    assert len(manifests) == 2 < total
+    _plan, done = restored(found, tmp_path / "work")
+    assert done.content == live.machine.content_hash().total
+    assert done.proven
+    assert found.problems == []
+    # A base that no manifest names yet is passed over; so is what is older than needed.
+    upload = live.previous
+    assert upload is not None
+    live.writer.put_base(upload, live.tail.sequence)
+    (tmp_path / "archive" / manifest_name(1, 3)).unlink()
+    found = sources(live.store, newest=True)
+    assert [one for one in found.problems if not one.harmless] == []
+    assert len(found.timelines[0].chains[-1].links) == 2
+    assert live.new_writer("n2").begin() == live.tail
+    # Damage where it is needed: all is read, and named.
+    (tmp_path / "archive" / manifest_name(1, total)).write_bytes(b"no")
+    found = sources(live.store, newest=True)
+    assert {one.object for one in found.problems if not one.harmless} == {
+        manifest_name(1, 3),
+        manifest_name(1, total),
+    }
+    assert len(found.timelines[0].chains[-1].links) > 20
     live.close()

@@ -121,8 +121,8 @@ class Switched:
     def get(self, name: str) -> bytes | None:
         return self.now.get(name)
 
-    def listing(self, prefix: str) -> Any:
-        return self.now.listing(prefix)
+    def listing(self, prefix: str, after: str = "") -> Any:
+        return self.now.listing(prefix, after)
 
 
 class Uploader:
