@@ -4,7 +4,8 @@ Owns: the Raft engine (elections, replication, commit, linearizable reads, trans
 the members' own transport, and every touch of pysyncobj.
 Promises: nothing is acknowledged, voted or asked for before it is on disk; a committed entry is
 never replaced; each proposal gets exactly one outcome; nothing that came from outside is unpickled.
-May import: base, journal (entry and hard state), pysyncobj (only in seams), msgpack.
+May import: base, journal (entry and hard state), pysyncobj (only in seams), msgpack,
+zstandard (only in packing).
 Never: SQL, commands, a thread, a socket, a file or a clock of its own.
 """
 

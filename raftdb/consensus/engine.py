@@ -305,8 +305,9 @@ class Engine:
                 if to is None or peer == to:
                     self._transport.send(peer, note)
 
-    def set_timing(self, timing: Timing) -> None:
-        """From now on these times hold. See EnginePort."""
+    def set_timing(self, timing: Timing, far: Sequence[str] = ()) -> None:
+        """From now on these times hold, and these are far. See EnginePort."""
+        self._transport.set_far(far)
         self._core.set_timing(timing)
 
     def stand_down(self, reason: str, *, cause: str = "content") -> None:
@@ -449,8 +450,7 @@ class Engine:
         self._call(self._events.on_role, self.status())
 
     def _on_durable(self) -> None:
-        if not self._stopped:
-            self._event(self._core.on_durable)
+        self._event(self._core.on_durable)
 
     def _on_listening(self, error: BaseException | None) -> None:
         if error is not None:

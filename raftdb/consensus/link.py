@@ -19,12 +19,14 @@ from raftdb.consensus.messages import (
     CopyHello,
     Hello,
     Message,
+    Packed,
     Part,
     PartAck,
     Ping,
     decode,
     encode,
 )
+from raftdb.consensus.packing import packed, unpacked
 
 PARTS_UNANSWERED_MAX = 8
 """Pieces under way to one peer: what a heartbeat may have to wait behind."""
@@ -82,6 +84,8 @@ class Link:
         self.peer: str | None = None
         self.for_copy = for_copy
         """Carries a copy of the database and nothing else."""
+        self.far = False
+        """The peer is behind a long line: Appends go compressed."""
         self.epoch = 0
         self.refused = False
         """The other side broke the protocol, and that was reported."""
@@ -139,6 +143,9 @@ class Link:
             return
         if body is None:
             body = encode(message)
+        if self.far and isinstance(message, Append):
+            data = packed(body)
+            body = encode(Packed(data)) if data else body
         if isinstance(message, Append) and (self._bulk or len(body) > self._part_bytes):
             self._bulk.append(body)
             self._pump_bulk()
@@ -227,6 +234,11 @@ class Link:
             self._parts_answered = message.parts
             self._owner.link_bulk(self)
             self._pump_bulk()
+        elif isinstance(message, Packed) and not self.for_copy:
+            inner = decode(unpacked(message.data, self._message_bytes_max))
+            if not isinstance(inner, Append):
+                raise ProtocolError(f"{type(inner).__name__}, compressed")
+            self._owner.link_message(self, inner)
         elif isinstance(message, Hello | CopyHello):
             raise ProtocolError("a second hello")
         else:
@@ -245,6 +257,6 @@ class Link:
             self._parts.clear()
             self._parts_bytes = 0
             message = decode(body)
-            if not isinstance(message, Append):
+            if not isinstance(message, Append | Packed):
                 raise ProtocolError(f"{type(message).__name__} in pieces")
-            self._owner.link_message(self, message)
+            self._on_message(message)

@@ -102,6 +102,12 @@ class Append(NamedTuple):
     """(term, data) each, at prev_index + 1, + 2, …"""
 
 
+class Packed(NamedTuple):
+    """An Append, compressed (raftdb.consensus.packing): to a follower behind a long line."""
+
+    data: bytes
+
+
 class Ack(NamedTuple):
     """Answer to the Append of that sequence."""
 
@@ -245,6 +251,7 @@ Message = (
     | Vote
     | TermHint
     | Append
+    | Packed
     | Ack
     | Heartbeat
     | HeartbeatAck
@@ -293,6 +300,7 @@ _TYPES: dict[int, tuple[type[Any], tuple[type[Any], ...]]] = {
     21: (Ack, (int, int, bool, int)),
     22: (Heartbeat, (int, int, int)),
     23: (HeartbeatAck, (int, int)),
+    24: (Packed, (bytes,)),
     30: (Note, (bytes,)),
     40: (ReadIndex, (int,)),
     41: (ReadIndexIs, (int, int, bool)),

@@ -326,8 +326,9 @@ class EnginePort(Protocol):
         """Say something (at most NOTE_BYTES_MAX bytes) to all members that are connected now, or
         to one; lost when a connection is. Nothing of it is logged."""
 
-    def set_timing(self, timing: Timing) -> None:
-        """From now on these times hold. Safe at any moment: they decide when something is tried,
+    def set_timing(self, timing: Timing, far: Sequence[str] = ()) -> None:
+        """From now on these times hold, and members `far` are behind long lines: what is sent to
+        them is compressed. Safe at any moment: they decide when something is tried,
         never whether it is right. Raises ConfigError for times that do not fit together."""
 
     def step_down(self) -> None:

@@ -113,6 +113,8 @@ class Transport:
         self._started = False
         self._pending: list[Link] = []
         self._copy_links: list[Link] = []
+        self._far: frozenset[str] = frozenset()
+        """Peers behind long lines."""
         self._encoded: tuple[Message | None, bytes] = (None, b"")
         self._listener: Listener | None = None
         self._stopped = False
@@ -212,6 +214,13 @@ class Transport:
     def _silence_s_max(self) -> float:
         return max(2 * self._timing.election_max_s, self._timing.connect_timeout_s)
 
+    def set_far(self, far: Sequence[str]) -> None:
+        """Who is behind a long line, from now on."""
+        self._far = frozenset(far)
+        for name, slot in self._slots.items():
+            if slot.link is not None:
+                slot.link.far = name in self._far
+
     # -- Links -----------------------------------------------------------------------------------
 
     def connected(self, peer: str) -> bool:
@@ -264,6 +273,7 @@ class Transport:
         slot = self._slot_of(hello.node_id)
         slot.epoch += 1
         link.epoch = slot.epoch
+        link.far = hello.node_id in self._far
         old, slot.link = slot.link, link
         slot.reported = ""
         if slot.dialling is link:

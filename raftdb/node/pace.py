@@ -13,6 +13,10 @@ from raftdb.consensus.port import EnginePort, Member, Timing
 from raftdb.consensus.timing import stretched
 from raftdb.node.proximity import Proximity
 
+FAR_S = 0.010
+"""From this round trip on a line is long."""
+NEAR_S = 0.005
+"""And below this one it is not any more."""
 CHANGE = 0.2
 """By less than that share nothing is changed."""
 
@@ -38,6 +42,8 @@ class Pace:
         self._log = ports.log
         self.timing = base
         """As it is now."""
+        self.far: tuple[str, ...] = ()
+        """Members to whom log entries go compressed."""
 
     def measured(self) -> None:
         """There is news of a distance."""
@@ -52,10 +58,22 @@ class Pace:
             (wanted.election_min_s, now.election_min_s),
             (wanted.heartbeat_s, now.heartbeat_s),
         )
-        if wanted != now and any(abs(new - old) > CHANGE * old for new, old in pairs):
-            self.timing = wanted
+        moved = any(abs(new - old) > CHANGE * old for new, old in pairs)
+        far = tuple(sorted(self._far_ones()))
+        if moved or far != self.far:
+            self.timing, self.far = wanted if moved else now, far
             self._log.info("timing", **self.facts())
-            self._engine.set_timing(wanted)
+            self._engine.set_timing(self.timing, far)
+
+    def _far_ones(self) -> list[str]:
+        found = []
+        for member in self._voters():
+            name = str(member.node_id)
+            trip_s = self._proximity.round_trip_s(name)
+            bound_s = NEAR_S if name in self.far else FAR_S
+            if name != self._own and trip_s is not None and trip_s > bound_s:
+                found.append(name)
+        return found
 
     def facts(self) -> dict[str, Any]:
         """For the status, in milliseconds."""
@@ -65,4 +83,5 @@ class Pace:
             "election_max_ms": round(timing.election_max_s * 1000, 1),
             "heartbeat_ms": round(timing.heartbeat_s * 1000, 1),
             "leader_timeout_ms": round(timing.leader_timeout_s * 1000, 1),
+            "far": self.far,
         }
