@@ -24,8 +24,8 @@ from tests.workloads import (
     Operation,
     Outcome,
     Workload,
-    outcome_of_error,
 )
+from tests.workloads.asking import ask, outcome_of
 
 TIMEOUT_S = 5.0
 FINAL_S = 60.0
@@ -74,18 +74,14 @@ class Client:
         return outcome
 
     def _run(self, workload: Workload, operation: Operation) -> Outcome:
-        if operation.is_read:
-            steps = self._core.query(operation.statements, timeout_s=TIMEOUT_S)
-        else:
-            steps = self._core.execute(operation.statements, timeout_s=TIMEOUT_S)
-        return self._ended(workload, operation, steps)
+        return self._ended(workload, operation, ask(self._core, operation, TIMEOUT_S))
 
     def _ended(self, workload: Workload, operation: Operation, steps: Any) -> Outcome:
         try:
             reply = self._driver.run(steps)
         except Error as error:
-            return outcome_of_error(error, is_read=operation.is_read)
-        return Outcome(OK, workload.value(operation, reply.results), index=reply.index)
+            return outcome_of(workload, operation, None, error)
+        return outcome_of(workload, operation, reply, None)
 
     def close(self) -> None:
         """Give the session back, if that is quick."""

@@ -62,8 +62,7 @@ class EmbeddedLink:
         if not assembly.serves:
             assembly = self._renew()
         try:
-            index = int(assembly.machine.applied()[0])
-            return assembly.machine.query(*statements, timeout_s=timeout_s), index
+            return assembly.machine.query_at(statements, timeout_s=timeout_s)
         except Error as error:
             raise self._failed(error) from error
 

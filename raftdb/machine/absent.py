@@ -96,11 +96,16 @@ class AbsentMachine(Machine):
 
     def query_reply(
         self, statements: tuple[Statement, ...], rows_max: int | None, stop: QueryStop
-    ) -> bytes:
+    ) -> tuple[bytes, int]:
+        self._refuse()
+
+    def query_at(
+        self, statements: tuple[Statement, ...], timeout_s: float = UNTIMED_S
+    ) -> tuple[Results, int]:
         self._refuse()
 
     def query_briefly(
-        self, statements: tuple[Statement, ...], rows_max: int | None
+        self, statements: tuple[Statement, ...], rows_max: int | None, index: int
     ) -> bytes | None:
         self._refuse()
 

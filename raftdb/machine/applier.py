@@ -53,7 +53,7 @@ from raftdb.machine.sessions import BURNED, Sessions
 from raftdb.machine.settings import Settings
 from raftdb.machine.sqltext import DML, leading_verb
 from raftdb.machine.statements import StatementRunner
-from raftdb.machine.stored import Progress, read_progress
+from raftdb.machine.stored import Progress, read_progress, shown_index
 from raftdb.machine.switches import RecursiveTriggers
 from raftdb.machine.units import Entry, Unit, check_alone
 
@@ -143,6 +143,8 @@ class Applier:
 
     def _take_progress(self) -> None:
         progress = self.progress
+        # The newest entry that queries may see something of, a COMMIT under way included.
+        self.shown_index = shown_index(progress)
         self._time_ms, self._session_ms = progress.time_ms, progress.session_ms
         self._results = progress.results
         self._clock.set_time(self._time_ms)
@@ -318,8 +320,7 @@ class Applier:
         self._control(_BEGIN)
 
     def _transaction(self, units: list[Unit], failed: bytes | None = None) -> None:
-        """BEGIN to COMMIT. With `failed` the reply of the one unit is known: it ended the
-        transaction when it was the first in it."""
+        """BEGIN to COMMIT. `failed`: the known reply of a unit that ended a transaction before."""
         foreign_keys = units[0].foreign_keys
         self._begin(units[0])
         self._recorded.clear()
@@ -368,6 +369,7 @@ class Applier:
         self._control(_PROGRESS, values)
         if self._recorded and self.recorder is not None:
             self.recorder(self._time_ms, self._recorded)
+        self.shown_index = int(last.index)
         if self._schema_changed:
             self.epoch.value += 1
             self._control(_COMMIT)
@@ -404,9 +406,8 @@ class Applier:
         self._control(f"PRAGMA foreign_keys = ON {MARK}")
 
     def _renew_schema(self) -> None:
-        """Read schema and statistics from the file again, so that the planner's state is a function
-        of what is stored, and not of how this process came there (rule M5). Outside a transaction:
-        inside one a virtual table would lose what it keeps in memory."""
+        """Read schema and statistics from the file again: the planner's state is a function of what
+        is stored (rule M5). Outside of transactions: virtual tables keep things in memory there."""
         self._schema_changed = False
         self._control(f"PRAGMA writable_schema = RESET {MARK}")
         self.recursive_triggers.take()

@@ -342,32 +342,51 @@ class Machine:
         """
         bytes_max = self._limits.result_bytes_max if rows_bytes_max is None else rows_bytes_max
         rows = _MANY if rows_max is None else rows_max
-        return self._readers.query(statements, bytes_max, rows, stop, timeout_s)
+        return self._readers.query(statements, bytes_max, rows, stop, timeout_s)[0]
+
+    def query_at(
+        self, statements: tuple[Statement, ...], timeout_s: float = UNTIMED_S
+    ) -> tuple[Results, int]:
+        """As `query`, and the log index that the snapshot shows: everything up to it. Of an entry
+        with many requests some may be missing, if it was being applied just then."""
+        room = self._limits.result_bytes_max
+        return self._readers.query(statements, room, _MANY, None, timeout_s)
 
     def query_reply(
         self, statements: tuple[Statement, ...], rows_max: int | None, stop: QueryStop
-    ) -> bytes:
-        """As `query`, encoded, with few rows at a time in memory beside it."""
+    ) -> tuple[bytes, int]:
+        """As `query_at`, encoded, with few rows at a time in memory beside it."""
         room = self._limits.result_bytes_max
         return self._readers.reply(statements, room, rows_max or _MANY, stop)
 
     def query_briefly(
-        self, statements: tuple[Statement, ...], rows_max: int | None
+        self, statements: tuple[Statement, ...], rows_max: int | None, index: int
     ) -> bytes | None:
-        """The encoded reply of one statement, if it is done within about a millisecond; or None."""
+        """The encoded reply of one statement, if it is done within about a millisecond and shows
+        `index` and nothing newer; or None."""
+        if self._applier.shown_index != index:
+            return None
         results = self._readers.briefly(statements, self._limits.result_bytes_max, rows_max)
-        return None if results is None else encode_reply(results)
+        if results is None or self._applier.shown_index != index:
+            return None
+        return encode_reply(results)
 
     def query_rows(
         self, sql: str, parameters: Parameters = (), timeout_s: float = UNTIMED_S
     ) -> tuple[tuple[str, ...], list[tuple[Any, ...]], int]:
-        """As `query`, for one statement and one set of parameters: (columns, rows, index that the
-        snapshot holds at least). For local reads inside a program. From any thread."""
-        index = self._applier.progress.index
+        """As `query_at`, for one statement and one set of parameters: (columns, rows, index). For
+        local reads inside a program. From any thread."""
+        applier = self._applier
+        index = applier.shown_index
         columns, rows, _room = self._readers.rows(
             sql, parameters, self._limits.result_bytes_max, _MANY, timeout_s
         )
-        return columns, rows, index
+        if applier.progress.index == index == applier.shown_index:
+            return columns, rows, index
+        # Something was committed meanwhile: before or after the snapshot, who knows.
+        results, index = self.query_at((Statement(sql, (parameters,)),), timeout_s)
+        [found] = results.statements
+        return found.columns, list(found.rows), index
 
     def open_stream(self) -> RowStream:
         """A query whose rows are taken a page at a time; `begin` it next, `close` it in the end.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import apsw
@@ -29,6 +30,7 @@ from raftdb.machine.statements import (
     names_of,
     value_bytes,
 )
+from raftdb.machine.stored import read_progress, shown_index
 
 _INFOS_MAX = 512
 _INFO_BYTES_MAX = 16_384
@@ -133,19 +135,36 @@ class Reader:
                 statement.sql, statement.parameter_sets[0], bytes_max, rows_max
             )
             return Results((StatementResult(columns, tuple(rows), 0, 0),))
-        self.connection.execute(_BEGIN)
+        return self.query_at(statements, bytes_max, rows_max)[0]
+
+    def query_at(
+        self, statements: Sequence[Statement], bytes_max: int, rows_max: int
+    ) -> tuple[Results, int]:
+        """As `query`, and the log index that the snapshot shows."""
+        with self._snapshot() as index:
+            return self._query_all(statements, bytes_max, rows_max), index
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[int]:
+        """A read transaction; the log index that it shows."""
         try:
-            return self._query_all(statements, bytes_max, rows_max)
+            yield self._hold()
         finally:
             # Some failures (a page that does not read) have ended it already.
             if self.connection.in_transaction:
                 self.connection.execute(_ROLLBACK)
 
-    def reply(self, statements: Sequence[Statement], bytes_max: int, rows_max: int) -> bytes:
-        """As `query`, encoded, with no more than a few rows at a time as Python values."""
+    def _hold(self) -> int:
+        execute = self.connection.execute
+        execute(_BEGIN)
+        return shown_index(read_progress(lambda sql: execute(sql).fetchall()))
+
+    def reply(
+        self, statements: Sequence[Statement], bytes_max: int, rows_max: int
+    ) -> tuple[bytes, int]:
+        """As `query_at`, encoded, with no more than a few rows at a time as Python values."""
         builder = ReplyBuilder()
-        self.connection.execute(_BEGIN)
-        try:
+        with self._snapshot() as index:
             for statement in statements:
                 packed = bytearray()
                 count = 0
@@ -164,11 +183,7 @@ class Reader:
                 bytes_max -= len(packed)
                 rows_max -= count
                 builder.add(columns, count, packed)
-        finally:
-            # Some failures (a page that does not read) have ended it already.
-            if self.connection.in_transaction:
-                self.connection.execute(_ROLLBACK)
-        return builder.encode()
+        return builder.encode(), index
 
     def _query_all(self, statements: Sequence[Statement], bytes_max: int, rows_max: int) -> Results:
         results = []
@@ -236,6 +251,12 @@ class Reader:
             raise
         finally:
             authorizer.user = False
+
+    def begin_at(self, sql: str, parameters: Parameters) -> tuple[tuple[str, ...], int]:
+        """As `begin`, and the log index of the snapshot, which is held until the connection is
+        closed."""
+        index = self._hold()
+        return self.begin(sql, parameters), index
 
     def begin(self, sql: str, parameters: Parameters) -> tuple[str, ...]:
         """Begin to execute one statement whose rows `more` gives; its columns."""

@@ -74,10 +74,10 @@ class ReaderPool:
         rows_max: int,
         stop: QueryStop | None = None,
         timeout_s: float = UNTIMED_S,
-    ) -> Results:
-        """Run the statements on a free reader, on one snapshot."""
+    ) -> tuple[Results, int]:
+        """Run the statements on a free reader, on one snapshot: and the log index that it shows."""
         return self._run(
-            lambda reader: reader.query(statements, bytes_max, rows_max),
+            lambda reader: reader.query_at(statements, bytes_max, rows_max),
             statements,
             stop,
             timeout_s,
@@ -85,7 +85,7 @@ class ReaderPool:
 
     def reply(
         self, statements: Sequence[Statement], bytes_max: int, rows_max: int, stop: QueryStop
-    ) -> bytes:
+    ) -> tuple[bytes, int]:
         """As `query`, encoded."""
         return self._run(
             lambda reader: reader.reply(statements, bytes_max, rows_max),

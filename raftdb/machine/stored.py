@@ -105,6 +105,12 @@ class Progress:
     """The chain over all replies."""
 
 
+def shown_index(progress: Progress) -> int:
+    """The newest entry of which something is there. What was shown must be waited for elsewhere, so
+    half of an entry counts as that entry."""
+    return progress.index + (1 if progress.position else 0)
+
+
 def read_progress(run: Run) -> Progress:
     """As of the last commit, or of the transaction that `run` reads in."""
     [(index, term, position, time_ms, session_ms, results)] = run(

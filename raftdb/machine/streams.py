@@ -22,11 +22,13 @@ class RowStream:
         self._lock = threading.Lock()
         self._closed = False
         self._columns: tuple[str, ...] = ()
+        self.index = 0
+        """The log index that its snapshot shows, once it was begun."""
 
     def begin(self, sql: str, parameters: Parameters, timeout_s: float, stop: QueryStop) -> None:
         """Take the snapshot and begin to execute. Raises as Machine.query."""
-        self._guarded(
-            lambda reader: setattr(self, "_columns", reader.begin(sql, parameters)), timeout_s, stop
+        self._columns, self.index = self._guarded(
+            lambda reader: reader.begin_at(sql, parameters), timeout_s, stop
         )
 
     def fetch(

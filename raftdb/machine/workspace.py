@@ -20,7 +20,7 @@ from raftdb.machine.format import MARK, PAGE_BYTES, TIME_MS_MAX
 from raftdb.machine.overlay import LogIndex, OverlayVfs, PageBudget
 from raftdb.machine.policy import WriteAuthorizer
 from raftdb.machine.statements import StatementRunner
-from raftdb.machine.stored import Progress
+from raftdb.machine.stored import Progress, shown_index
 from raftdb.machine.switches import RecursiveTriggers
 from raftdb.machine.transaction import NoContent, Step, TransactionRunner
 
@@ -75,6 +75,8 @@ class Workspace:
         self._foreign_keys = True
         self._schema_version = -1
         self._time_ms = 0
+        self.index = 0
+        """The log index that the snapshot shows."""
         self._count = 0
         self.broken = False
         """It is not to be used again."""
@@ -110,6 +112,7 @@ class Workspace:
         self._control(f"BEGIN IMMEDIATE {MARK}")
         self._renew_schema()
         self._time_ms = progress.time_ms
+        self.index = shown_index(progress)
         self._count = 0
         self._stopping = False
         self._runner.begin(seed)

@@ -71,9 +71,7 @@ class Cursors:
     def __len__(self) -> int:
         return len(self._open)
 
-    def open(
-        self, statement: Statement, rows: int, index: int, age_ms: int, ended: Ended
-    ) -> QueryStop | None:
+    def open(self, statement: Statement, rows: int, age_ms: int, ended: Ended) -> QueryStop | None:
         """Begin a query, and read its first page."""
         if len(self._open) + self._opening >= self._limits.cursors_max:
             ended(
@@ -105,7 +103,7 @@ class Cursors:
             stream, body, last = result
             self._numbers += 1
             number = self._numbers
-            self._open[number] = _Open(stream, index, age_ms, self._clock.monotonic_s())
+            self._open[number] = _Open(stream, stream.index, age_ms, self._clock.monotonic_s())
             self._sweep_later()
             self._answer(number, body, last, ended)
 

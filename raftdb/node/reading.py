@@ -214,10 +214,10 @@ class Reading:
             index = int(self._engine.applied_index)
             age_ms = -1 if self._fresh_s is None else int(self._age_s() * 1000) + 1
             if read.page_rows:
-                self._open_cursor(read, index, age_ms)
+                self._open_cursor(read, age_ms)
                 continue
             try:
-                body = self._machine.query_briefly(read.statements, read.rows_max or None)
+                body = self._machine.query_briefly(read.statements, read.rows_max or None, index)
             except Exception as error:
                 self._draining = bool(ready)
                 if ready:
@@ -225,7 +225,7 @@ class Reading:
                 self._ended(read.call, None, error)
                 return
             if body is None:
-                self._on_lane(read, index, age_ms)
+                self._on_lane(read, age_ms)
             else:
                 read.call.end(Answer(body, index, age_ms), None)
             if ready and now_s() > end_s:
@@ -233,14 +233,15 @@ class Reading:
                 self._executor.call_soon(self._drain)
                 return
 
-    def _on_lane(self, read: _Read, index: int, age_ms: int) -> None:
+    def _on_lane(self, read: _Read, age_ms: int) -> None:
         call = read.call
 
-        def work(stop: QueryStop) -> bytes:
-            return self._machine.query_reply(read.statements, read.rows_max or None, stop)
+        def work(stop: QueryStop) -> Answer:
+            rows_max = read.rows_max or None
+            body, index = self._machine.query_reply(read.statements, rows_max, stop)
+            return Answer(body, index, age_ms)
 
-        def done(result: Any, error: BaseException | None) -> None:
-            answer = Answer(result, index, age_ms) if error is None else None
+        def done(answer: Any, error: BaseException | None) -> None:
             self._ended(call, answer, error)
 
         call.stop = self.lane(work, done)
@@ -269,10 +270,10 @@ class Reading:
         self._executor.submit(f"read-{lane}", lambda: work(stop), ended)
         return stop
 
-    def _open_cursor(self, read: _Read, index: int, age_ms: int) -> None:
+    def _open_cursor(self, read: _Read, age_ms: int) -> None:
         [statement] = read.statements
         done = self._paged(read.call)
-        read.call.stop = self.cursors.open(statement, read.page_rows, index, age_ms, done)
+        read.call.stop = self.cursors.open(statement, read.page_rows, age_ms, done)
 
     def fetch(self, cursor: int, rows: int, call: Call) -> None:
         """The next page of a cursor. Its call-back may come before this returns."""

@@ -63,9 +63,6 @@ class Host(Protocol):
     ) -> None:
         """Into the log; `done` gets the outcome, when it is as durable as wanted."""
 
-    def applied_index(self) -> int:
-        """As of now."""
-
 
 class Transactions:
     """All that are open on this replica."""
@@ -252,7 +249,6 @@ class Transaction:
             if error is not None or self._over is not None:
                 self._finish(call, None, self._over or error)
                 return
-            self._index = owner.host.applied_index()
             self._on_lane = True
             owner.submit(
                 lambda: owner.machine.begin_transaction(self._seed, self._foreign_keys), begun
@@ -267,6 +263,8 @@ class Transaction:
             elif error is not None:
                 self._finish(call, None, _as_error(error))
             else:
+                assert workspace is not None, "it was begun"
+                self._index = workspace.index
                 self._finish(call, Answer(None, self._index))
 
         owner.host.confirm(confirmed)

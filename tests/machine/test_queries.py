@@ -22,6 +22,7 @@ from raftdb.command import Statement, encode_reply
 from raftdb.command.requests import Parameters
 from raftdb.machine import QueryStop, readers
 from raftdb.machine.reader import Reader
+from raftdb.runtime.clock import RealClock
 from tests.machine.support import Database
 from tests.machine.transactions import Transaction
 
@@ -327,7 +328,8 @@ def test_an_encoded_reply_is_the_same_row_by_row(filled: Database) -> None:
     )
     stop = QueryStop()
     machine = filled.machine
-    reply = machine.query_reply(statements, None, stop)
+    reply, index = machine.query_reply(statements, None, stop)
+    assert index == machine.applied()[0]
     assert reply == encode_reply(machine.query(*statements))
     machine.query_reply(statements, 2_002, stop)
     large = (Statement(f"{many} SELECT zeroblob(1000000) FROM c", ((50,),)),)
@@ -336,3 +338,47 @@ def test_an_encoded_reply_is_the_same_row_by_row(filled: Database) -> None:
             machine.query_reply(asked, rows_max, stop)
         assert caught.value.code == "result_too_large"
     assert machine.query_reply((Statement("SELECT 1"),), None, stop), "the reader serves the next"
+
+
+def test_an_answer_says_the_index_of_its_snapshot(tmp_path: Path) -> None:
+    filled = Database(tmp_path, clock=RealClock())
+    filled.run("CREATE TABLE t(id INTEGER PRIMARY KEY, a)", "INSERT INTO t(a) VALUES (0)")
+    machine = filled.machine
+    count = (Statement("SELECT count(*) FROM t"),)
+    before = int(machine.applied()[0])
+    filled.run("INSERT INTO t(a) VALUES (1)")
+    after = int(machine.applied()[0])
+    assert machine.query_briefly(count, None, before) is None, "it would show something newer"
+    assert machine.query_briefly(count, None, after) is not None
+    results, index = machine.query_at(count)
+    assert (results.statements[0].rows, index) == (((2,),), after)
+    assert machine.query_rows(count[0].sql) == (("count(*)",), [(2,)], after)
+    stream = machine.open_stream()
+    stream.begin("SELECT id FROM t", (), 5.0, QueryStop())
+    filled.run("INSERT INTO t(a) VALUES (2)")
+    assert stream.index == after
+    stream.close()
+    filled.close()
+
+
+def test_half_an_entry_counts_as_that_entry(tmp_path: Path) -> None:
+    """What a client saw of it, another node must have before it is asked next."""
+    database = Database(tmp_path)
+    database.run("CREATE TABLE t(a)")
+    machine = database.machine
+    shown: list[int] = []
+    transaction = machine._applier._transaction
+
+    def watched(units: Any, failed: bytes | None = None) -> None:
+        transaction(units, failed)
+        shown.append(machine.query_at((Statement("SELECT count(*) FROM t"),))[1])
+
+    machine._applier._transaction = watched  # type: ignore[method-assign]
+    index = database.next_index
+    requests = [
+        database.request("INSERT INTO t VALUES (1)"),
+        database.request("PRAGMA user_version = 3", foreign_keys=False),
+    ]
+    machine.apply([database.entry(*requests)])
+    assert shown == [index, index]
+    database.close()

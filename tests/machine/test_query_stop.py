@@ -63,28 +63,29 @@ def test_stopping_what_is_over_disturbs_nobody(database: Database) -> None:
 def test_a_query_in_passing_is_short_or_has_not_happened(tmp_path: Path) -> None:
     database = Database(tmp_path, clock=RealClock())
     machine = database.machine
+    index = int(machine.applied()[0])
     short = (Statement("SELECT ?, 'x'", ((7,),)),)
-    reply = decode_reply(machine.query_briefly(short, None) or b"")
+    reply = decode_reply(machine.query_briefly(short, None, index) or b"")
     assert isinstance(reply, Results)
     assert reply.statements[0].rows == ((7, "x"),)
     with pytest.raises(ProgrammingError):
-        machine.query_briefly((Statement("SELECT nonsense"),), None)
+        machine.query_briefly((Statement("SELECT nonsense"),), None, index)
     started_s = time.monotonic()
-    assert machine.query_briefly((Statement(ENDLESS),), None) is None
+    assert machine.query_briefly((Statement(ENDLESS),), None, index) is None
     assert time.monotonic() - started_s < 1.0
     many = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < ?)"
     for sql, limit in ((f"{many} SELECT x FROM c", 2_000), ("SELECT zeroblob(?)", 100_000)):
         statements = (Statement(sql, ((limit,),)),)
-        assert machine.query_briefly(statements, None) is None
-        assert machine.query_briefly((Statement(sql, ((1,),)),), None) is None, "for a while"
+        assert machine.query_briefly(statements, None, index) is None
+        assert machine.query_briefly((Statement(sql, ((1,),)),), None, index) is None, "for a while"
         assert len(machine.query(*statements).statements[0].rows) > 0
     with pytest.raises(DataError):
-        machine.query_briefly((Statement("VALUES (1), (2)"),), 1)
-    assert machine.query_briefly((*short, *short), None) is None
+        machine.query_briefly((Statement("VALUES (1), (2)"),), 1, index)
+    assert machine.query_briefly((*short, *short), None, index) is None
     taken = [machine._readers._idle.pop()]
-    assert machine.query_briefly(short, None) is None, "no waiting for a reader either"
+    assert machine.query_briefly(short, None, index) is None, "no waiting for a reader either"
     machine._readers._give_back(taken.pop())
-    assert machine.query_briefly(short, None) is not None
+    assert machine.query_briefly(short, None, index) is not None
     database.close()
 
 
@@ -97,7 +98,8 @@ def test_what_nothing_can_stop_is_not_tried_in_passing_until_it_was_seen_to_be_q
     database.run("CREATE TABLE t (a)", "CREATE VIEW v AS SELECT a LIKE '%b' AS b FROM t")
 
     def briefly(sql: str, *parameters: Any) -> bool:
-        return machine.query_briefly((Statement(sql, (parameters,)),), None) is not None
+        index = int(machine.applied()[0])
+        return machine.query_briefly((Statement(sql, (parameters,)),), None, index) is not None
 
     text = "a" * 100_000
     started_s = time.monotonic()

@@ -163,6 +163,7 @@ class FakeMachine:
         self.asked: list[tuple[int | None, Any]] = []
         self.is_brief = False
         self.brief = 0
+        self.shown_index: Callable[[], int] = lambda: 0
         self.seen: set[int] = set()
 
     def was_applied(self, session: int, sequence: int) -> bool:
@@ -172,7 +173,7 @@ class FakeMachine:
         return SESSION.token if number == SESSION.number else None
 
     def query_briefly(
-        self, statements: tuple[Statement, ...], rows_max: int | None
+        self, statements: tuple[Statement, ...], rows_max: int | None, _index: int
     ) -> bytes | None:
         if not self.is_brief:
             return None
@@ -181,8 +182,9 @@ class FakeMachine:
 
     def query_reply(
         self, statements: tuple[Statement, ...], rows_max: int | None, stop: Any
-    ) -> bytes:
-        return encode_reply(self.query(*statements, rows_max=rows_max, stop=stop))
+    ) -> tuple[bytes, int]:
+        reply = encode_reply(self.query(*statements, rows_max=rows_max, stop=stop))
+        return reply, self.shown_index()
 
     def query(self, *statements: Statement, rows_max: int | None = None, stop: Any) -> Results:
         self.asked.append((rows_max, stop))
@@ -206,6 +208,7 @@ class Bench:
         self.loop = HandLoop()
         self.engine = FakeEngine()
         self.machine = FakeMachine()
+        self.machine.shown_index = lambda: self.engine.applied_index
         self.limits = limits or Limits()
         self.answers: list[Any] = []
         random = SimpleNamespace(random=lambda: 0.5, randbytes=lambda count: b"r" * count)

@@ -17,6 +17,7 @@ class Stream:
 
     def __init__(self) -> None:
         self.left = 3
+        self.index = 7
         self.closed = False
         self.error: Exception | None = None
 
@@ -53,7 +54,7 @@ class Bench:
         self.pages.append(error if page is None else page.cursor)
 
     def open(self) -> None:
-        self.cursors.open(Statement("SELECT"), 1, 7, -1, self.ended)
+        self.cursors.open(Statement("SELECT"), 1, -1, self.ended)
         self.loop.run()
 
     def fetch(self, number: int) -> None:

@@ -22,6 +22,8 @@ REPLY = encode_reply(Results(()))
 class FakeWorkspace:
     """Runs nothing; remembers."""
 
+    index = 50
+
     def __init__(self, bench: Opened) -> None:
         self.bench = bench
         self.ran: list[str] = []

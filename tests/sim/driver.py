@@ -30,9 +30,9 @@ from tests.workloads import (
     Operation,
     Record,
     Workload,
-    outcome_of_error,
 )
 from tests.workloads import Outcome as Ended
+from tests.workloads.asking import Committed, ask, outcome_of
 
 
 class SimLink(Link):
@@ -308,19 +308,15 @@ class Client:
         self._open = (record, operation, of)
         timeout_s = 10 * self._cluster.sizes.patience_s
 
-        def ended(reply: Outcome | None, error: BaseException | None) -> None:
-            outcome = _outcome(of, operation, reply, error)
+        def ended(reply: Outcome | Committed | None, error: BaseException | None) -> None:
+            outcome = outcome_of(of, operation, reply, error)
             if outcome.status == UNKNOWN and operation.resume and self._core.unsettled:
                 self._driver.run(self._core.resume(timeout_s=timeout_s), ended)
                 return
             self._ended(record, operation, of, outcome)
             done(outcome)
 
-        if operation.is_read:
-            steps = self._core.query(operation.statements, timeout_s=timeout_s)
-        else:
-            steps = self._core.execute(operation.statements, timeout_s=timeout_s)
-        self._driver.run(steps, ended)
+        self._driver.run(ask(self._core, operation, timeout_s), ended)
 
     def _ended(
         self, record: Record, operation: Operation, workload: Workload, outcome: Ended
@@ -332,12 +328,3 @@ class Client:
         for checker in self._cluster.checkers:
             checker.on_return(record)
         workload.took(self.number, operation, outcome)
-
-
-def _outcome(
-    workload: Workload, operation: Operation, reply: Outcome | None, error: BaseException | None
-) -> Ended:
-    if reply is not None:
-        return Ended(OK, workload.value(operation, reply.results), index=reply.index)
-    assert isinstance(error, Error)
-    return outcome_of_error(error, is_read=operation.is_read)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from raftdb.base.errors import APPLIED, Error
-from raftdb.command import Results, Statement
+from raftdb.command import Results, Statement, StatementResult
+
+Dialogue = Generator[Statement, StatementResult, Any]
+"""An interactive transaction: yields statements one by one, gets each one's result, and returns the
+operation's value. What it returns is committed."""
 
 OK, REFUSED, UNKNOWN = "ok", "refused", "unknown"
 
@@ -32,7 +36,13 @@ class Operation:
     """JSON values only."""
     statements: tuple[Statement, ...]
     is_read: bool = False
-    """Sent as a linearizable query, not as a write."""
+    """Sent as a query, not as a write."""
+    level: str = "linearizable"
+    """Of a read: a read level by its name, as `bounded(0.5)`."""
+    dialogue: Callable[[], Dialogue] | None = None
+    """An interactive transaction instead of `statements`."""
+    think_s: float = 0.0
+    """How long the client of a transaction thinks between two statements."""
     resume: bool = False
     """When its outcome is unknown: ask again with the same sequence (`Core.resume`) until it is
     known. Otherwise the driver leaves it: the client's next request settles it."""
@@ -52,6 +62,8 @@ class Outcome:
     error: str = ""
     index: int = 0
     """The log index that the client was told; 0 when none."""
+    age_s: float = 0.0
+    """How old the answer of a read may be, as the client was told."""
 
 
 class Workload:
@@ -85,11 +97,11 @@ class Workload:
         raise NotImplementedError
 
 
-def outcome_of_error(error: Error, *, is_read: bool) -> Outcome:
+def outcome_of_error(error: Error, *, is_read: bool, is_dialogue: bool = False) -> Outcome:
     """What an error of the client library says about the operation.
 
     A committed failure carries the position of the statement that failed. A read that failed
-    showed nothing, whatever the reason.
+    showed nothing, whatever the reason. A transaction that failed before its COMMIT is gone.
     """
     if is_read:
         return Outcome(REFUSED, error=error.code)
@@ -98,7 +110,7 @@ def outcome_of_error(error: Error, *, is_read: bool) -> Outcome:
         return Outcome(UNKNOWN, error=error.code)
     if error.outcome == "unknown":
         return Outcome(UNKNOWN, error=error.code)
-    if error.detail.get("statement", -1) >= 0:
+    if error.detail.get("statement", -1) >= 0 and not is_dialogue:
         return Outcome(OK, error=error.code)
     return Outcome(REFUSED, error=error.code)
 

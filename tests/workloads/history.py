@@ -31,6 +31,7 @@ class Record:
     result: Any = None
     error: str = ""
     index: int = 0
+    age_s: float = 0.0
 
     @property
     def is_ok(self) -> bool:
@@ -74,7 +75,7 @@ class History:
     def end(self, record: Record, outcome: Outcome, now_s: float) -> None:
         """Its outcome is there. An unknown one has no end."""
         record.outcome, record.error = outcome.status, outcome.error
-        record.index = outcome.index
+        record.index, record.age_s = outcome.index, outcome.age_s
         if outcome.status != UNKNOWN:
             record.result = outcome.value
             record.return_ns = round(now_s * 1e9)

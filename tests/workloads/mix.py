@@ -13,9 +13,11 @@ from tests.workloads.batches import Batches
 from tests.workloads.counters import Counters
 from tests.workloads.history import Record
 from tests.workloads.inserts import Inserts
+from tests.workloads.levels import Levels
 from tests.workloads.lists import Lists
 from tests.workloads.registers import Registers
 from tests.workloads.schemas import Schemas
+from tests.workloads.vaults import Vaults
 
 WORKLOADS: tuple[type[Workload], ...] = (
     Registers,
@@ -25,6 +27,8 @@ WORKLOADS: tuple[type[Workload], ...] = (
     Batches,
     Counters,
     Schemas,
+    Vaults,
+    Levels,
 )
 
 

@@ -91,3 +91,33 @@ class BankModel:
         balances[source] -= amount
         balances[target] += amount
         return True, tuple(balances)
+
+
+class VaultModel:
+    """All vaults at once, by interactive transactions: `move` (result: the two balances that it
+    read, and whether it moved), `audit` (all balances, read one by one)."""
+
+    def __init__(self, vaults: int, balance: int) -> None:
+        self._start = (balance,) * vaults
+
+    def key(self, record: Record) -> Hashable:
+        return "vaults"
+
+    def start(self, key: Hashable) -> Any:
+        return self._start
+
+    def step(self, state: Any, record: Record) -> tuple[bool, Any]:
+        known = record.is_ok
+        if record.operation == "audit":
+            return not known or record.result == list(state), state
+        arguments = record.arguments
+        source, target, amount = arguments["source"], arguments["target"], arguments["amount"]
+        enough = state[source] >= amount
+        if known and record.result != [state[source], state[target], enough]:
+            return False, state
+        if not enough:
+            return True, state
+        balances = list(state)
+        balances[source] -= amount
+        balances[target] += amount
+        return True, tuple(balances)

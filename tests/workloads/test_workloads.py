@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from raftdb.base.errors import Error
-from raftdb.command import Execute, Failed, Results
+from raftdb.command import Execute, Failed, Results, Statement
 from tests.machine.support import Database, stamp
 from tests.workloads import (
     OK,
     UNKNOWN,
     WORKLOADS,
+    Dialogue,
     History,
     Mix,
     Operation,
@@ -59,10 +60,29 @@ class Driver:
         self.workload.took(client, operation, outcome)
 
     def perform(self, operation: Operation) -> Outcome:
+        if operation.dialogue is not None:
+            return self.converse(operation.dialogue())
         if operation.is_read:
-            results = self.database.machine.query(*operation.statements)
-            return Outcome(OK, self.workload.value(operation, results))
+            results, index = self.database.machine.query_at(operation.statements)
+            return Outcome(OK, self.workload.value(operation, results), index=index)
         return self.execute(operation)
+
+    def converse(self, dialogue: Dialogue) -> Outcome:
+        """A transaction; nobody else is here, so its statements may commit one by one."""
+        database = self.database
+        unknown = self.draw.random() < 0.05
+        try:
+            statement = next(dialogue)
+            while True:
+                if statement.sql.startswith("SELECT"):
+                    results = database.machine.query(statement)
+                else:
+                    results = Results(database.run(statement))
+                statement = dialogue.send(results.statements[0])
+        except StopIteration as said:
+            if unknown:
+                return Outcome(UNKNOWN)
+            return Outcome(OK, said.value, index=int(database.machine.applied()[0]))
 
     def execute(self, operation: Operation) -> Outcome:
         database = self.database
@@ -79,7 +99,8 @@ class Driver:
         assert isinstance(reply, Results)
         if self.draw.random() < 0.05:
             return Outcome(UNKNOWN)
-        return Outcome(OK, self.workload.value(operation, reply))
+        index = int(database.machine.applied()[0])
+        return Outcome(OK, self.workload.value(operation, reply), index=index)
 
 
 @pytest.fixture
@@ -154,6 +175,30 @@ class Halves(Driver):
         return outcome
 
 
+class LosesHalf(Driver):
+    """Forgets what a transaction wrote last."""
+
+    def converse(self, dialogue: Dialogue) -> Outcome:
+        if self.draw.random() < 0.9:
+            return super().converse(dialogue)
+        kept: list[Statement] = []
+
+        def cut() -> Dialogue:
+            result = None
+            while True:
+                try:
+                    statement = dialogue.send(result) if result is not None else next(dialogue)
+                except StopIteration as said:
+                    return said.value
+                if statement.sql.startswith("UPDATE"):
+                    kept.append(statement)
+                    if len(kept) == 2:
+                        statement = Statement("SELECT 1")
+                result = yield statement
+
+        return super().converse(cut())
+
+
 class Stale(Driver):
     """Answers a read from the past."""
 
@@ -163,7 +208,8 @@ class Stale(Driver):
 
     def perform(self, operation: Operation) -> Outcome:
         outcome = super().perform(operation)
-        if operation.is_read and not operation.arguments.get("final"):
+        is_read = operation.is_read or operation.name == "audit"
+        if is_read and not operation.arguments.get("final"):
             key = f"{operation.name} {operation.arguments}"
             before = self.past.get(key)
             self.past[key] = outcome
@@ -187,6 +233,10 @@ LIES: list[tuple[str, type[Driver], str]] = [
     ("list", Stale, "linearizable"),
     ("bank", Stale, "linearizable"),
     ("counter", Stale, "linearizable"),
+    ("level", Stale, "stale read"),
+    ("level", Loses, "acknowledged kept"),
+    ("vault", Stale, "linearizable"),
+    ("vault", LosesHalf, "all or nothing"),
 ]
 
 
