@@ -349,7 +349,6 @@ def test_an_answer_says_the_index_of_its_snapshot(tmp_path: Path) -> None:
     filled.run("INSERT INTO t(a) VALUES (1)")
     after = int(machine.applied()[0])
     assert machine.query_briefly(count, None, before) is None, "it would show something newer"
-    assert machine.query_briefly(count, None, after) is not None
     results, index = machine.query_at(count)
     assert (results.statements[0].rows, index) == (((2,),), after)
     assert machine.query_rows(count[0].sql) == (("count(*)",), [(2,)], after)
