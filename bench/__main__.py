@@ -19,8 +19,10 @@ from bench import archive as archive_module
 from bench import commits as commits_module
 from bench import embedded_read as embedded_module
 from bench import host, report
+from bench import hostile as hostile_module
 from bench import overload as overload_module
 from bench import profile as profile_module
+from bench import reads as reads_module
 from bench import timeline as timeline_module
 from bench import transactions as transactions_module
 from bench.errors import BenchError
@@ -429,6 +431,96 @@ def archive(
         path = output or RESULTS / host.file_name(results)
         commits_module.save(results, path)
         click.echo(f"results in {path}")
+
+    _guarded(run)
+
+
+@main.command("hostile")
+@click.option("--calm", "calm_s", default=1.5, type=click.FloatRange(0.2, 60), help="Seconds.")
+@click.option("--only", default="", help="Only those whose name holds this text.")
+@click.option("--directory", help="As in commits.")
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON, no table.")
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The JSON file of results.  [default: bench/results/hostile-DATE.json]",
+)
+def hostile(
+    calm_s: float, only: str, directory: str | None, as_json: bool, output: Path | None
+) -> None:
+    """What is meant to bring a cluster down, and what other clients notice of it."""
+    console = Console(stderr=True) if as_json else _console()
+
+    def run() -> None:
+        place, disk = host.work_directory(directory)
+        try:
+            found = hostile_module.run(
+                place, calm_s, only, lambda line: console.print(line, highlight=False)
+            )
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+        results = {
+            **host.record("hostile", disk),
+            "versions": ALL["raftdb"](Options()).prepare(),
+            **found,
+            "verdict": hostile_module.verdict(found),
+        }
+        path = output or RESULTS / host.file_name(results)
+        commits_module.save(results, path)
+        if as_json:
+            click.echo(json.dumps(results))
+        else:
+            hostile_module.show(results, console)
+            console.print(f"results in {path}", highlight=False)
+
+    _guarded(run)
+
+
+@main.command("reads")
+@click.option("--rounds", default=3, type=click.IntRange(1, 100), help="Interleaved rounds.")
+@click.option("--seconds", default=2.0, type=click.FloatRange(0.2, 600), help="Of one phase.")
+@click.option("--targets", "names", help="raftdb, rqlite.  [default: rqlite if RQLITED is set]")
+@click.option("--directory", help="As in commits.")
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON, no table.")
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The JSON file of results.  [default: bench/results/reads-DATE.json]",
+)
+def reads(
+    rounds: int,
+    seconds: float,
+    names: str | None,
+    directory: str | None,
+    as_json: bool,
+    output: Path | None,
+) -> None:
+    """Reads at each level over the network, and batches of 1,000 rows."""
+    default = "raftdb,rqlite" if os.environ.get("RQLITED") else "raftdb"
+    chosen = [name for name in _names(names or default) if name in ("raftdb", "rqlite")]
+    console = Console(stderr=True) if as_json else _console()
+
+    def run() -> None:
+        commits_module.require([ALL[name](Options()) for name in chosen])
+        place, disk = host.work_directory(directory)
+        try:
+            found = reads_module.run(
+                chosen, rounds, seconds, place, lambda line: console.print(line, highlight=False)
+            )
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+        results = {
+            **host.record("reads", disk),
+            "versions": ALL["raftdb"](Options()).prepare(),
+            "runs": [asdict(one) for one in found],
+        }
+        path = output or RESULTS / host.file_name(results)
+        commits_module.save(results, path)
+        if as_json:
+            click.echo(json.dumps(results))
+        else:
+            reads_module.show(found, console)
+            console.print(f"results in {path}", highlight=False)
 
     _guarded(run)
 

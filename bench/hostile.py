@@ -1,0 +1,270 @@
+"""What is meant to bring a cluster down, and what others notice of it: `python -m bench hostile`.
+
+One client after the other sends something hostile, as a read and as a write, while two others do
+small writes and small reads all the time. For each: the answer, how long it took, the others'
+latency beside that of a calm time right before, elections, and the memory of the largest node.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from bench.errors import BenchError
+from bench.figures import percentile
+
+MIB = 1 << 20
+ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"
+BILLION = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 1000000000)"
+PAUSE_S = 0.005
+"""Between two requests of the others."""
+READ_TIMEOUT_S = 5.0
+WRITE_TIMEOUT_S = 30.0
+RSS_MB_MAX = 1_000.0
+TIMES_MAX = 2.0
+"""The others' p99 beside that of a calm time."""
+FLOOR_MS = 25.0
+"""Below this a p99 is the machine's own noise."""
+
+
+def values(count: int) -> str:
+    """A query with so many parameters."""
+    return f"SELECT count(*) FROM (VALUES {','.join(['(?)'] * count)})"
+
+
+def cases() -> dict[str, tuple[str, tuple[Any, ...]]]:
+    """Name to query and parameters. As a write, its result is inserted."""
+    many = ",".join(["1"] * 1_000_000)
+    return {
+        "endless recursion": (f"{ENDLESS} SELECT max(i) FROM n", ()),
+        "endless rows": (f"{ENDLESS} SELECT i FROM n", ()),
+        "cross join of millions": ("SELECT count(*) FROM big a, big b, big c", ()),
+        "GROUP BY of a billion": (f"{BILLION} SELECT count(*) FROM n GROUP BY i", ()),
+        "blob of 100 MB": ("SELECT ?", (b"x" * (100 * MIB),)),
+        "32,766 parameters": (values(32_766), tuple(range(32_766))),
+        "32,767 parameters": (values(32_767), tuple(range(32_767))),
+        "32,768 parameters": (values(32_768), tuple(range(32_768))),
+        "statement of 1 MiB + 1": (f"SELECT 7 --{'x' * (MIB - 10)}", ()),
+        "row of 40 MB": ("SELECT zeroblob(40000000)", ()),
+        "100,000 parentheses": (f"SELECT {'(' * 100_000}1{')' * 100_000}", ()),
+        "LIKE of 200 KB": ("SELECT 'x' LIKE ?", ("%a" * 100_000,)),
+        "GLOB of 200 KB": ("SELECT 'x' GLOB ?", ("*a" * 100_000,)),
+        "LIKE, 40 KB on 500 KB": ("SELECT ? LIKE ?", ("a" * 500_000, "%" + "a" * 40_000 + "b")),
+        "zeroblob(2^31)": ("SELECT zeroblob(2147483648)", ()),
+        "printf('%*d') of 2 GB": ("SELECT printf('%*d', 2147483647, 1)", ()),
+        "printf('%*d') of 60 MB": ("SELECT length(printf('%*d', 60000000, 1))", ()),
+        "JSON of a million": ("SELECT sum(value) FROM json_each(?)", (f"[{many}]",)),
+    }
+
+
+@dataclass(frozen=True)
+class Case:
+    """What one hostile request did. Times in ms, memory in 10^6 bytes."""
+
+    name: str
+    kind: str
+    answer: str
+    took_ms: float
+    calm_p99_ms: float
+    others_p99_ms: float
+    others: int
+    elections: int
+    rss_mb: float
+
+
+class Others:
+    """Small writes and reads of other clients, one after the other on a connection each."""
+
+    def __init__(self, url: str) -> None:
+        self.samples_ms: list[float] = []
+        self._url = url
+        self._stopping = threading.Event()
+        self._threads = [threading.Thread(target=self._run, args=(kind,)) for kind in (0, 1)]
+        self.failed: list[str] = []
+
+    def __enter__(self) -> Others:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join(60)
+
+    def _run(self, kind: int) -> None:
+        import raftdb
+
+        number = 0
+        with raftdb.connect(self._url, timeout=60) as db:
+            while not self._stopping.wait(PAUSE_S):
+                number += 1
+                before = time.perf_counter()
+                try:
+                    if kind:
+                        db.execute("INSERT INTO others VALUES (?)", (number,))
+                    else:
+                        db.execute("SELECT a FROM others WHERE rowid = 1").fetchone()
+                except raftdb.Error as error:
+                    self.failed.append(str(error))
+                    continue
+                self.samples_ms.append((time.perf_counter() - before) * 1000)
+
+    def p99_ms(self) -> tuple[float, int]:
+        """Of all samples since the last call."""
+        samples, self.samples_ms = sorted(self.samples_ms), []
+        return (percentile(samples, 99) if samples else float("inf")), len(samples)
+
+
+def _memory_mb(pids: list[int]) -> float:
+    peaks = []
+    for pid in pids:
+        text = Path(f"/proc/{pid}/status").read_text()
+        peaks.append(int(text.partition("VmHWM:")[2].split()[0]) * 1024 / 1e6)
+        with suppress(OSError):
+            # Begin the peak anew (proc(5)).
+            Path(f"/proc/{pid}/clear_refs").write_text("5")
+    return max(peaks)
+
+
+def run(
+    directory: Path, calm_s: float, only: str, progress: Callable[[str], None]
+) -> dict[str, Any]:
+    """All cases on one cluster of three processes, with TLS."""
+    import raftdb
+    from raftdb.demo.processes import ProcessCluster
+    from raftdb.ops.found import found_local
+
+    founded = found_local(directory / "cluster")
+    cluster = ProcessCluster(directory / "cluster")
+    found: list[Case] = []
+    try:
+        cluster.start()
+        pids = [node.pid for node in cluster.nodes.values() if node.pid is not None]
+        with raftdb.connect(founded.url, timeout=30) as db:
+            for sql in ("CREATE TABLE t (a)", "CREATE TABLE others (a)", "CREATE TABLE big (a)"):
+                db.execute(sql)
+            db.executemany("INSERT INTO big VALUES (?)", [(n,) for n in range(3_000)])
+            with Others(founded.url) as others:
+                for name, (sql, parameters) in cases().items():
+                    for kind in ("read", "write"):
+                        if only in name:
+                            case = _one(db, others, pids, calm_s, name, kind, sql, parameters)
+                            found.append(case)
+                            progress(f"{name}, {kind}: {case.answer}, {case.took_ms:,.0f} ms")
+                failed = others.failed
+            index = db.content_hash()["index"]
+            totals = set()
+            for one in founded.members:
+                with raftdb.connect(founded.url, prefer=str(one.node_id), timeout=60) as node:
+                    totals.add(node.content_hash(index=index)["total"])
+        cluster.require_running()
+    finally:
+        cluster.kill()
+    return {
+        "cases": [asdict(case) for case in found],
+        "others_failed": failed,
+        "nodes_equal": len(totals) == 1,
+    }
+
+
+def _one(
+    db: Any,
+    others: Others,
+    pids: list[int],
+    calm_s: float,
+    name: str,
+    kind: str,
+    sql: str,
+    parameters: tuple[Any, ...],
+) -> Case:
+    import raftdb
+
+    others.p99_ms()
+    _memory_mb(pids)
+    time.sleep(calm_s)
+    calm_ms, count = others.p99_ms()
+    if not count:
+        raise BenchError("the others were not served in a calm time")
+    term = db.status()["term"]
+    before = time.perf_counter()
+    try:
+        if kind == "read":
+            rows = db.execute(sql, parameters, timeout=READ_TIMEOUT_S).fetchmany(1)
+            answer = f"ok: {str(rows)[:30]}"
+        else:
+            db.execute(f"INSERT INTO t {sql}", parameters, timeout=WRITE_TIMEOUT_S)
+            answer = "ok"
+    except raftdb.Error as error:
+        answer = f"{error.code}, {error.outcome}"
+    took_ms = (time.perf_counter() - before) * 1000
+    # What it left behind counts as its own: a lane that is busy still, a reply that is thrown away.
+    time.sleep(max(0.0, calm_s - took_ms / 1000))
+    others_ms, count = others.p99_ms()
+    return Case(
+        name,
+        kind,
+        answer,
+        took_ms,
+        calm_ms,
+        others_ms,
+        count,
+        int(db.status()["term"]) - int(term),
+        _memory_mb(pids),
+    )
+
+
+def verdict(found: dict[str, Any]) -> dict[str, Any]:
+    """What was promised, and what did not hold."""
+    slow = [
+        f"{case['name']}, {case['kind']}"
+        for case in found["cases"]
+        if case["others_p99_ms"] > max(TIMES_MAX * case["calm_p99_ms"], FLOOR_MS)
+    ]
+    elections = sum(case["elections"] for case in found["cases"])
+    rss_mb = max(case["rss_mb"] for case in found["cases"])
+    sound = found["nodes_equal"] and not found["others_failed"] and not elections
+    return {
+        "others_slowed_by": slow,
+        "elections": elections,
+        "rss_mb": rss_mb,
+        "nodes_equal": found["nodes_equal"],
+        "others_failed": len(found["others_failed"]),
+        "met": sound and not slow and rss_mb <= RSS_MB_MAX,
+    }
+
+
+def show(results: dict[str, Any], console: Console) -> None:
+    """Print the figures."""
+    drawn = Table(title="Hostile requests, and what other clients notice of them")
+    drawn.add_column("what")
+    drawn.add_column("answer")
+    for title in ("took ms", "others p99 ms", "calm p99 ms", "elections", "RSS MB"):
+        drawn.add_column(title, justify="right")
+    for case in results["cases"]:
+        drawn.add_row(
+            f"{case['name']}, {case['kind']}",
+            case["answer"],
+            f"{case['took_ms']:,.0f}",
+            f"{case['others_p99_ms']:,.1f}",
+            f"{case['calm_p99_ms']:,.1f}",
+            str(case["elections"]),
+            f"{case['rss_mb']:,.0f}",
+        )
+    console.print(drawn)
+    said = results["verdict"]
+    slow = "; ".join(said["others_slowed_by"]) or "none"
+    console.print(
+        f"elections: {said['elections']}; nodes equal: {said['nodes_equal']}; requests of others"
+        f" that failed: {said['others_failed']}; largest node: {said['rss_mb']:,.0f} MB; others'"
+        f" p99 more than doubled by: {slow}",
+        highlight=False,
+    )
