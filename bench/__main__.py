@@ -15,6 +15,7 @@ from types import FrameType
 import click
 from rich.console import Console
 
+from bench import apply_cost as apply_module
 from bench import archive as archive_module
 from bench import commits as commits_module
 from bench import embedded_read as embedded_module
@@ -521,6 +522,27 @@ def reads(
         else:
             reads_module.show(found, console)
             console.print(f"results in {path}", highlight=False)
+
+    _guarded(run)
+
+
+@main.command("apply")
+@click.option("--rounds", default=5, type=click.IntRange(1, 100), help="The best one counts.")
+@click.option("--directory", help="As in commits.")
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON, no table.")
+def apply(rounds: int, directory: str | None, as_json: bool) -> None:
+    """The CPU of applying a single-row request, and its parts."""
+
+    def run() -> None:
+        place, disk = host.work_directory(directory)
+        try:
+            found = apply_module.run(rounds, place)
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+        if as_json:
+            click.echo(json.dumps({**host.record("apply", disk), **found}))
+        else:
+            apply_module.show(found, _console())
 
     _guarded(run)
 

@@ -131,19 +131,29 @@ class Trials:
         trial = _Trial(self._machine, statements, foreign_keys, self._clock.wall_ms())
         call = self._call(timeout_s, decide, _late)
         call.stop = trial
-        timer = self._executor.call_later(self._limit_s, trial.stop)
         seed = self._random.randbytes(8)
         begun_s = self._now_s()
+        passed: list[bool] = []
+
+        def settle(error: Error | None) -> None:
+            call.end(None if error is not None else Answer(None, 0), error)
+            if not passed:
+                passed.append(True)
+                self._next(session)
+
+        def expire() -> None:
+            # One long step is not stopped by that; its caller need not wait for it.
+            trial.stop()
+            settle(_too_long())
+
+        timer = self._executor.call_later(self._limit_s, expire)
 
         def ended(found: Error | None, error: BaseException | None) -> None:
             timer.cancel()
             if error is None and found is None and self._now_s() - begun_s <= QUICK_S:
                 self._trust(statements)
-            if isinstance(error, OverloadedError):
-                found = error
             # Other failures are left to the place where they matter: to the applying.
-            call.end(None if found is not None else Answer(None, 0), found)
-            self._next(session)
+            settle(error if isinstance(error, OverloadedError) else found)
             if isinstance(error, FatalError):
                 raise error
 
@@ -221,8 +231,9 @@ class _Trial:
             except OperationalError:
                 return _too_long() if self._stopped else None
             if step.ended:
-                return None
-        return None
+                break
+        # A step that nothing could stop came to its end all the same.
+        return _too_long() if self._stopped else None
 
 
 def _too_long() -> Error:

@@ -68,7 +68,7 @@ class Workspace:
     def execute(self, statement: Statement, time_ms: int) -> Executed:
         self.bench.executed.append(statement.sql)
         self.bench.loop.pass_time(self.bench.takes_s)
-        if self.stopped:
+        if self.stopped and not self.bench.deaf:
             raise OperationalError("stopped", code="transaction_timeout")
         if self.bench.fails is not None:
             raise self.bench.fails
@@ -85,6 +85,8 @@ class Tried(Bench):
         super().__init__(Limits(write_ms_max=2_000))
         self.takes_s = 0.0
         self.fails: Error | None = None
+        self.deaf = False
+        """What runs is one long step, which nothing stops."""
         self.executed: list[str] = []
         self.given_back = 0
         machine: Any = self.machine
@@ -123,6 +125,19 @@ def test_one_that_comes_to_no_end_never_reaches_the_log(bench: Tried) -> None:
     assert not error.retryable
     assert bench.logged() == []
     assert bench.given_back == 1
+
+
+@pytest.mark.parametrize("takes_s", [3.0, 4.5])
+def test_one_long_step_that_nothing_stops_does_not_reach_it_either(
+    bench: Tried, takes_s: float
+) -> None:
+    bench.deaf, bench.takes_s = True, takes_s
+    bench.execute(1, sql="INSERT INTO t VALUES (? LIKE ?)")
+    assert bench.failed().code == "statement_too_long"
+    assert bench.logged() == []
+    bench.takes_s = 0.0
+    bench.execute(1, sql="INSERT INTO t VALUES (1)")
+    assert len(bench.logged()) == 1, "its session goes on"
 
 
 def test_its_callers_deadline_ends_it_too(bench: Tried) -> None:
