@@ -259,6 +259,30 @@ class CopyConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ScrubConfig:
+    """What is read again in the background, to find what changed on the disk since."""
+
+    content_hours: int = field(
+        default=24,
+        metadata=_about(
+            INTEGER, "The content hash is computed from the rows again so often; 0: never."
+        ),
+    )
+    content_share_percent: int = field(
+        default=5, metadata=_about(INTEGER, "Of one core's time that this takes, as a rule.")
+    )
+
+    def __post_init__(self) -> None:
+        if self.content_hours < 0:
+            raise ConfigError(f"scrub.content_hours is {self.content_hours}, below 0")
+        if not 1 <= self.content_share_percent <= 100:
+            raise ConfigError(
+                f"scrub.content_share_percent is {self.content_share_percent}",
+                hint="give 1 to 100",
+            )
+
+
+@dataclass(frozen=True, slots=True)
 class NodeConfig:
     """Everything a node is told. Paths are absolute."""
 
@@ -309,6 +333,7 @@ class NodeConfig:
     journal: JournalConfig = JournalConfig()
     archive: ArchiveConfig = ArchiveConfig()
     copy: CopyConfig = CopyConfig()
+    scrub: ScrubConfig = ScrubConfig()
 
     def __post_init__(self) -> None:
         _check_members(self.node_id, self.members)
@@ -348,6 +373,7 @@ SECTIONS: dict[str, type[Any]] = {
     "journal": JournalConfig,
     "archive": ArchiveConfig,
     "copy": CopyConfig,
+    "scrub": ScrubConfig,
 }
 
 SECTION_DOCS = {
@@ -359,6 +385,7 @@ SECTION_DOCS = {
     "journal": "How much of the log stays on disk once the database holds it.",
     "archive": "Continuous copies off-site: docs/archive.md. The same on all nodes.",
     "copy": "Copies of the database for nodes that are too far behind.",
+    "scrub": "What is read again in the background, to find what changed on the disk since.",
 }
 
 

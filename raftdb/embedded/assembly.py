@@ -37,6 +37,7 @@ from raftdb.machine import Machine, fingerprint
 from raftdb.node import (
     PROXIMITY_MARK,
     Comparison,
+    ContentScrub,
     DiskWatch,
     Goals,
     Healing,
@@ -130,6 +131,7 @@ class Assembly:
             self.replica, self.machine, self.journal, ports, config.checkpoint.wal_bytes
         )
         self._make_placed(ports)
+        self._scrub = self._make_scrub()
         self._archive = self._open_archive()
         self.listener = ClientListener(
             replica=self.replica, ports=ports, limits=config.limits, describe=self.describe
@@ -229,6 +231,17 @@ class Assembly:
             return quarantined(self.config.node_id, self.damage)
         return self.comparison.refusal(local=local)
 
+    def _make_scrub(self) -> ContentScrub:
+        scrub = self.config.scrub
+        return ContentScrub(
+            scan=self.machine.open_scan(),
+            wal_bytes=self.machine.wal_bytes,
+            differs=self.comparison.quarantine,
+            ports=self._ports,
+            every_s=scrub.content_hours * 3600.0,
+            share=scrub.content_share_percent / 100,
+        )
+
     def _copy_settings(self, vfs_base: str) -> CopySettings:
         config, files = self.config, self._ports.files
         store = MachineCopies(
@@ -267,7 +280,7 @@ class Assembly:
         if self._archive is not None:
             self._archive.start()
         self.comparison.start()
-        for part in (self.goals, self.proximity, self.preference):
+        for part in (self.goals, self.proximity, self.preference, self._scrub):
             part.start()
         self.listener.open(self.config.client_listen, opened)
 
@@ -285,7 +298,7 @@ class Assembly:
         if self._archive is not None:
             self._archive.stop()
         self.comparison.stop()
-        for part in (self.goals, self.proximity, self.preference):
+        for part in (self.goals, self.proximity, self.preference, self._scrub):
             part.stop()
         self._verdicts.stop()
         self.listener.stop_accepting()
@@ -319,7 +332,7 @@ class Assembly:
         if self._archive is not None:
             self._archive.stop()
         self.comparison.stop()
-        for part in (self.goals, self.proximity, self.preference):
+        for part in (self.goals, self.proximity, self.preference, self._scrub):
             part.stop()
         self._verdicts.stop()
         self.listener.stop_accepting()
@@ -537,6 +550,7 @@ class Assembly:
             **self.goals.facts(),
             "damage": damage_facts(self.damage, self._healing),
             "timing": self.pace.facts(),
+            "scrub_content": self._scrub.facts(),
             "copy": self.engine.copies.status() if self.engine.copies is not None else None,
             **self._facts(),
         }

@@ -40,6 +40,7 @@ from raftdb.machine.reader import UNTIMED_S, QueryStop
 from raftdb.machine.readers import ReaderPool
 from raftdb.machine.rowhash import ContentHash
 from raftdb.machine.samples import Sample
+from raftdb.machine.scan import ContentScan
 from raftdb.machine.sqltext import is_read
 from raftdb.machine.stored import run_on
 from raftdb.machine.streams import RowStream
@@ -333,13 +334,9 @@ class Machine:
         timeout_s: float = UNTIMED_S,
     ) -> Results:
         """Execute read-only statements, all on one snapshot: the last commit, or a later one. From
-        any thread.
-
-        Raises ProgrammingError with code `not_a_read` when one would write, and DataError with
-        code `result_too_large` when all rows together have more than `rows_max` rows (None: no
-        bound) or `rows_bytes_max` bytes (None: limits.result_bytes_max). `stop` ends it early;
-        DeadlineError after `timeout_s`.
-        """
+        any thread. Raises ProgrammingError (`not_a_read`), DataError (`result_too_large`: more
+        than `rows_max` rows, None for no bound, or `rows_bytes_max` bytes, None for
+        limits.result_bytes_max) and DeadlineError. `stop` ends it early."""
         bytes_max = self._limits.result_bytes_max if rows_bytes_max is None else rows_bytes_max
         rows = _MANY if rows_max is None else rows_max
         return self._readers.query(statements, bytes_max, rows, stop, timeout_s)[0]
@@ -387,6 +384,10 @@ class Machine:
         results, index = self.query_at((Statement(sql, (parameters,)),), timeout_s)
         [found] = results.statements
         return found.columns, list(found.rows), index
+
+    def open_scan(self) -> ContentScan:
+        """Computes the content hash from the rows again, bit by bit. From any thread."""
+        return ContentScan(lambda: self._readers.dedicated().connection, self._meta.hash_key)
 
     def open_stream(self) -> RowStream:
         """A query whose rows are taken a page at a time; `begin` it next, `close` it in the end.

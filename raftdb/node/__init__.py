@@ -24,6 +24,7 @@ from raftdb.node.proximity import MARK as PROXIMITY_MARK
 from raftdb.node.proximity import Proximity
 from raftdb.node.reading import RETRY_AFTER_MS, busy_error
 from raftdb.node.replica import Cancellable, Replica
+from raftdb.node.scrub_content import ContentScrub
 from raftdb.node.transactions import Transaction
 from raftdb.node.verdicts import Verdicts
 
@@ -33,6 +34,7 @@ __all__ = [
     "Answer",
     "Cancellable",
     "Comparison",
+    "ContentScrub",
     "DiskWatch",
     "Done",
     "Goals",

@@ -45,6 +45,8 @@ class Compared(Protocol):
 
     def last_sample(self) -> Sample | None: ...
 
+    def copied(self) -> tuple[int, int] | None: ...
+
     def keep_table_sums(self, keep: bool) -> None: ...
 
 
@@ -96,6 +98,8 @@ class Comparison:
         self._handing_over = False
         self._timer: Any = None
         self._from_file = False
+        self._rotten = False
+        """Quarantined by `quarantine`: digests say nothing of it, only another database does."""
         self.state = AGREES
         self.reason = ""
         """Why this node does not serve; `` while it does."""
@@ -112,8 +116,10 @@ class Comparison:
     def start(self) -> None:
         """Begin, quarantined still if this node was when it stopped."""
         if self._ports.files.exists(self._path):
-            self._from_file = True
-            self._enter_quarantine(_reason_in(self._ports.files.read_file(self._path)))
+            reason, rotten_since = _read_quarantine(self._ports.files.read_file(self._path))
+            self._rotten = rotten_since == self._database()
+            self._from_file = not self._rotten
+            self._enter_quarantine(reason)
         self._arm()
 
     def stop(self) -> None:
@@ -134,11 +140,22 @@ class Comparison:
             if name in self._heard or name == self._node_id
         }
 
+    def quarantine(self, reason: str) -> None:
+        """This node's database is damaged in a way that its digests do not show: a scrub found
+        it. Until another database is in its place it answers nobody."""
+        self._rotten, self._from_file = True, False
+        self._enter_quarantine(reason)
+        self._ports.executor.submit("checkpoint", self._write, self._written)
+
+    def _database(self) -> str:
+        """Names the database that this node has now: where it was copied."""
+        return f"copied at {self._machine.copied()}"
+
     def release(self) -> None:
         """The database was replaced by a copy of the majority's: serve again."""
         self.state, self.reason = AGREES, ""
         self.diverged.pop(self._node_id, None)
-        self._from_file = False
+        self._from_file = self._rotten = False
         self._on_serving(True)
         self._engine.stand_down("")
         self._ports.log.info("quarantine_ended", node_id=self._node_id)
@@ -360,7 +377,10 @@ class Comparison:
         self._engine.transfer_leadership(sound[0], done)
 
     def _write(self) -> None:
-        text = json.dumps({"reason": self.reason}) + "\n"
+        note = {"reason": self.reason}
+        if self._rotten:
+            note["rotten"] = self._database()
+        text = json.dumps(note) + "\n"
         replace_file(self._ports.files, self._path, text.encode())
 
     def _written(self, _result: Any, error: BaseException | None) -> None:
@@ -412,8 +432,10 @@ def _nothing() -> None:
     pass
 
 
-def _reason_in(data: bytes) -> str:
+def _read_quarantine(data: bytes) -> tuple[str, str]:
+    """Why, and in which database, if that has to go (else ``)."""
     try:
-        return str(json.loads(data[:65_536])["reason"])
-    except (ValueError, KeyError, TypeError):
-        return "it was quarantined before it was started, and the reason does not read"
+        note = json.loads(data[:65_536])
+        return str(note["reason"]), str(note.get("rotten", ""))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return "it was quarantined before it was started, and the reason does not read", ""

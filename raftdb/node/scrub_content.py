@@ -1,0 +1,208 @@
+"""A slow scrub: the content hash is computed from the rows again, in the background.
+
+The comparison of replicas sees what was written differently. This sees what changed afterwards in
+the file of one node, below SQLite and its page checksums: rows that do not add up to the sum that
+was kept while they were written. That node leaves service and fetches a copy, as one that differs
+from the majority does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from raftdb.base.errors import FatalError
+from raftdb.base.ports import Ports
+
+FIRST_S = 600.0
+"""The first pass begins so long after the start."""
+CHUNK_ROWS = 500
+"""Some 2 ms of work, between which other threads come to their turn."""
+WAL_GROWN_BYTES = 64 << 20
+"""A table's snapshot may make the write-ahead log grow by this. From a quarter of it on the scan
+goes three times as fast, from half of it on as fast as it can; beyond, the table is left for the
+next pass."""
+SKIPPED_MAX = 16
+"""Names of tables that were left out, for the status."""
+
+
+class Scan(Protocol):
+    """What is needed of the machine's scan."""
+
+    rows: int
+
+    def tables(self) -> list[str]: ...
+
+    def begin(self, table: str) -> bool: ...
+
+    def step(self, rows: int) -> bool | None: ...
+
+    def end(self) -> None: ...
+
+
+class ContentScrub:
+    """One pass over all tables every so many hours. Belongs to the loop; reads on a lane."""
+
+    def __init__(
+        self,
+        *,
+        scan: Scan,
+        wal_bytes: Callable[[], int],
+        differs: Callable[[str], None],
+        ports: Ports,
+        every_s: float,
+        share: float,
+    ) -> None:
+        """`share`: of one core's time that it takes at most, 0 to 1. `every_s` 0: no pass at all.
+        `differs` is told why this node's content is not what it was."""
+        self._scan = scan
+        self._wal_bytes = wal_bytes
+        self._differs = differs
+        self._ports = ports
+        self._every_s = every_s
+        self._share = share
+        self._timer: Any = None
+        self._stopped = False
+        self._tables: list[str] = []
+        self._table = ""
+        self._wal_before = 0
+        self._began_s = 0.0
+        self._took_s = 0.0
+        self._done = self._rows = 0
+        self._skipped: list[str] = []
+        self._last: dict[str, Any] | None = None
+
+    def start(self) -> None:
+        """Begin in a while."""
+        if self._every_s:
+            self._arm(min(FIRST_S, self._every_s), self.begin)
+
+    def stop(self) -> None:
+        """End, in the midst of a table if need be. Nothing is lost."""
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._table:
+            self._ports.executor.submit("scrub", self._scan.end, _ignore)
+
+    def _arm(self, after_s: float, what: Callable[[], None]) -> None:
+        self._timer = self._ports.executor.call_later(after_s, what)
+
+    def _submit(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
+        clock = self._ports.clock
+        start_s = clock.monotonic_s()
+
+        def finished(result: Any, error: BaseException | None) -> None:
+            self._took_s = clock.monotonic_s() - start_s
+            if isinstance(error, FatalError):
+                raise error
+            if self._stopped:
+                return
+            if error is not None:
+                # Such as no free descriptor: not the table's fault.
+                self._ports.log.warning("scrub_interrupted", table=self._table, error=str(error))
+                self._skip()
+            else:
+                done(result)
+
+        self._ports.executor.submit("scrub", work, finished)
+
+    # ---- a pass
+
+    def begin(self) -> None:
+        """A pass begins."""
+        self._began_s = self._ports.clock.monotonic_s()
+        self._done = self._rows = 0
+        self._tables, self._table, self._skipped = [], "", []
+        self._submit(self._scan.tables, self._found)
+
+    def _found(self, tables: list[str]) -> None:
+        self._tables = tables
+        self._next()
+
+    def _next(self) -> None:
+        if self._done >= len(self._tables):
+            self._ended()
+            return
+        self._table = self._tables[self._done]
+        self._wal_before = self._wal_bytes()
+        table = self._table
+        self._submit(lambda: self._scan.begin(table), self._opened)
+
+    def _opened(self, exists: bool) -> None:
+        if exists:
+            self._step()
+        else:
+            self._after()
+
+    def _step(self) -> None:
+        self._submit(lambda: self._scan.step(CHUNK_ROWS), self._stepped)
+
+    def _stepped(self, equal: bool | None) -> None:
+        if equal is None:
+            grown = self._wal_bytes() - self._wal_before
+            if grown > WAL_GROWN_BYTES:
+                self._skip()
+                return
+            share = self._share * (3 if grown > WAL_GROWN_BYTES // 4 else 1)
+            share = 1.0 if grown > WAL_GROWN_BYTES // 2 else min(share, 1.0)
+            self._arm(self._took_s * (1 / share - 1), self._step)
+        elif equal:
+            self._rows += self._scan.rows
+            self._after()
+        else:
+            self._wrong()
+
+    def _skip(self) -> None:
+        """Writers need the write-ahead log: this table, another time."""
+        if len(self._skipped) < SKIPPED_MAX:
+            self._skipped.append(self._table)
+        self._after()
+
+    def _after(self) -> None:
+        self._done += 1
+        pause_s = self._took_s * (1 / self._share - 1)
+        self._submit(self._scan.end, lambda _none: self._arm(pause_s, self._next))
+
+    def _ended(self, wrong: str = "") -> None:
+        clock, log = self._ports.clock, self._ports.log
+        seconds = round(clock.monotonic_s() - self._began_s, 3)
+        self._table = ""
+        self._last = {
+            "result": "differs" if wrong else "incomplete" if self._skipped else "equal",
+            "table": wrong,
+            "ended_ms": clock.wall_ms(),
+            "seconds": seconds,
+            "rows": self._rows,
+            "tables": self._done,
+            "skipped": list(self._skipped),
+        }
+        if self._skipped:
+            log.warning("scrub_incomplete", skipped=", ".join(self._skipped), rows=self._rows)
+        elif not wrong:
+            log.info("scrub_equal", tables=self._done, rows=self._rows, seconds=seconds)
+        self._arm(self._every_s, self.begin)
+
+    def _wrong(self) -> None:
+        table, self._table = self._table, ""
+        self._ports.log.error("scrub_differs", table=table, rows=self._scan.rows)
+        self._ended(table)
+        self._ports.executor.submit("scrub", self._scan.end, _ignore)
+        self._differs(f"the rows of table {table} in this node's file are not what was written")
+
+    def facts(self) -> dict[str, Any]:
+        """For the status."""
+        return {
+            "table": self._table,
+            "tables_done": self._done,
+            "tables": len(self._tables),
+            "rows": self._rows + (self._scan.rows if self._table else 0),
+            "last": self._last,
+        }
+
+
+def _ignore(_result: Any, _error: BaseException | None) -> None:
+    pass
+
+
+__all__ = ["ContentScrub"]
