@@ -22,6 +22,7 @@ COMMANDS = {
     "sql": ("raftdb.cli.sql", "sql"),
     "load": ("raftdb.cli.load", "load"),
     "check": ("raftdb.cli.check", "check"),
+    "vacuum": ("raftdb.cli.vacuum", "vacuum"),
     "inspect": ("raftdb.cli.inspect", "inspect"),
     "archive": ("raftdb.cli.archive", "archive"),
     "restore": ("raftdb.cli.restore", "restore"),

@@ -198,12 +198,19 @@ class Connection(Transactions):
         return self._run(self._core.content_hash(index, timeout_s=timeout_s, exact=exact))
 
     def ask(
-        self, what: str, /, *, timeout: float | None = None, **arguments: Any
+        self,
+        what: str,
+        /,
+        *,
+        timeout: float | None = None,
+        anywhere: bool = False,
+        **arguments: Any,
     ) -> dict[str, Any]:
-        """A question or an order about the cluster by its name in docs/protocol.md, to the leader;
-        what it answers."""
+        """A question or an order about the cluster by its name in docs/protocol.md, to the leader
+        (`anywhere`: to the preferred node, about itself); what it answers."""
         timeout_s = with_timeout(self.options, timeout)
-        return self._run(self._core.ask(what, arguments, timeout_s=timeout_s))
+        steps = self._core.ask(what, arguments, timeout_s=timeout_s, anywhere=anywhere)
+        return self._run(steps)
 
     def await_durable(
         self,

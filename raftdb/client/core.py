@@ -484,11 +484,12 @@ class Core:
         return _info(answered)
 
     def ask(
-        self, what: str, arguments: dict[str, Any], *, timeout_s: float
+        self, what: str, arguments: dict[str, Any], *, timeout_s: float, anywhere: bool = False
     ) -> Steps[dict[str, Any]]:
-        """A question or an order about the cluster, to the leader."""
+        """A question or an order about the cluster, to the leader; or (`anywhere`) about a node, to
+        the preferred one."""
         call = self.courier.call(timeout_s)
-        answered = yield from self.courier.ask_leader(
+        answered = yield from (self.courier.ask_any if anywhere else self.courier.ask_leader)(
             lambda peer, timeout_ms: (Ask(peer.request_id(), what, arguments, timeout_ms),), call
         )
         return _info(answered)

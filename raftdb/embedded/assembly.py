@@ -232,15 +232,9 @@ class Assembly:
         return self.comparison.refusal(local=local)
 
     def _make_scrub(self) -> ContentScrub:
-        scrub = self.config.scrub
-        return ContentScrub(
-            scan=self.machine.open_scan(),
-            wal_bytes=self.machine.wal_bytes,
-            differs=self.comparison.quarantine,
-            ports=self._ports,
-            every_s=scrub.content_hours * 3600.0,
-            share=scrub.content_share_percent / 100,
-        )
+        every_s = 0.0 if self.machine.absent else self.config.scrub.content_hours * 3600.0
+        share = self.config.scrub.content_share_percent / 100
+        return ContentScrub(self.machine, self.comparison.quarantine, self._ports, every_s, share)
 
     def _copy_settings(self, vfs_base: str) -> CopySettings:
         config, files = self.config, self._ports.files

@@ -14,12 +14,15 @@ from raftdb.command.requests import Parameters, Statement
 from raftdb.command.results import Results
 from raftdb.machine.applier import Recorder
 from raftdb.machine.captures import CaptureJob
+from raftdb.machine.format import HASH_BYTES
 from raftdb.machine.machine import Machine
 from raftdb.machine.reader import UNTIMED_S, QueryStop
 from raftdb.machine.rowhash import ContentHash
 from raftdb.machine.samples import Sample
+from raftdb.machine.scan import ContentScan
 from raftdb.machine.streams import RowStream
 from raftdb.machine.units import Entry
+from raftdb.machine.vacuum import Vacuumed
 from raftdb.machine.workspace import Workspace
 
 
@@ -112,6 +115,14 @@ class AbsentMachine(Machine):
     def query_rows(
         self, sql: str, parameters: Parameters = (), timeout_s: float = UNTIMED_S
     ) -> tuple[tuple[str, ...], list[tuple[Any, ...]], int]:
+        self._refuse()
+
+    def open_scan(self) -> ContentScan:
+        """There is nothing to scan: it fails when it begins."""
+        return ContentScan(self._refuse, bytes(HASH_BYTES))
+
+    def vacuum(self, pages_max: int) -> Vacuumed:
+        """Nothing is there."""
         self._refuse()
 
     def open_stream(self) -> RowStream:

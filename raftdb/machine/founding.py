@@ -28,7 +28,7 @@ def found(path: str, history: HistoryId, vfs_base: str) -> None:
         for pragma in (
             f"page_size = {PAGE_BYTES}",
             "encoding = 'UTF-8'",
-            "auto_vacuum = NONE",
+            "auto_vacuum = INCREMENTAL",
             "journal_mode = WAL",
             "synchronous = FULL",
         ):

@@ -45,6 +45,7 @@ from raftdb.machine.sqltext import is_read
 from raftdb.machine.stored import run_on
 from raftdb.machine.streams import RowStream
 from raftdb.machine.units import Entry
+from raftdb.machine.vacuum import Vacuumed, vacuum
 from raftdb.machine.workspace import Workspace, Workspaces
 
 _MANY = 1 << 62
@@ -433,8 +434,7 @@ class Machine:
         return self._applier.progress.time_ms
 
     def samples_since(self, index: int) -> list[Sample]:
-        """Digests of commits after `index` at which other replicas commit too, and of the last
-        one. From any thread."""
+        """As Samples.since. From any thread."""
         return self._applier.samples.since(index)
 
     def sample_at(self, index: int) -> Sample | None:
@@ -450,8 +450,7 @@ class Machine:
         return self._applier.samples.last()
 
     def keep_table_sums(self, keep: bool) -> None:
-        """Whether samples have the sums of all tables, the last one included: O(tables) per commit,
-        for as long as replicas differ. On the apply lane."""
+        """Whether samples have the sums of all tables: O(tables) per commit. On the apply lane."""
         with self._writer_lock:
             self._applier.samples.detailed = keep
             if keep:
@@ -505,6 +504,11 @@ class Machine:
     def end_transaction(self, workspace: Workspace) -> None:
         """The transaction is over: whatever it did in its workspace is forgotten."""
         self._workspaces.give_back(workspace)
+
+    def vacuum(self, pages_max: int) -> Vacuumed:
+        """Give up to so many free pages of the file back. On the apply lane."""
+        with self._writer_lock:
+            return self._guarded(lambda _entries: vacuum(self._writer, pages_max), ())
 
     # Durability
 

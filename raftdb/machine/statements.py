@@ -273,7 +273,10 @@ class StatementRunner:
         authorizer = self._authorizer
         authorizer.begin(is_dml)
         if verb == "VACUUM":
-            raise NotSupportedError("refused: VACUUM rewrites the whole database")
+            raise NotSupportedError(
+                "refused: VACUUM rewrites the whole database, and changes row ids",
+                hint="free pages are used again; `raftdb vacuum` gives them back to the disk",
+            )
         cursor = self._connection.cursor()
         try:
             inspected = inspect_statement(cursor, sql)

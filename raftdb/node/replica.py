@@ -54,6 +54,7 @@ from raftdb.node.identity import Identity
 from raftdb.node.reading import LOCAL, RETRY_AFTER_MS, SESSION, Reading, busy_error
 from raftdb.node.transactions import Transactions
 from raftdb.node.trials import Trials
+from raftdb.node.vacuum import Vacuum
 
 _VERIFIED_SESSIONS_MAX = 4_096
 
@@ -117,6 +118,7 @@ class Replica:
         """Who declares and tells the cluster's settings."""
         self._writes = Congestion(ports.clock.monotonic_s, limits.queue_age_ms_max)
         self._refusal = refusal or _none
+        self.vacuum = Vacuum(machine, ports, self._refusal)
         self._draining = False
         self._under_way = 0
         self._on_idle: Callable[[], None] | None = None

@@ -40,14 +40,20 @@ class Scan(Protocol):
     def end(self) -> None: ...
 
 
+class Scanned(Protocol):
+    """What is needed of the machine."""
+
+    def open_scan(self) -> Scan: ...
+
+    def wal_bytes(self) -> int: ...
+
+
 class ContentScrub:
     """One pass over all tables every so many hours. Belongs to the loop; reads on a lane."""
 
     def __init__(
         self,
-        *,
-        scan: Scan,
-        wal_bytes: Callable[[], int],
+        machine: Scanned,
         differs: Callable[[str], None],
         ports: Ports,
         every_s: float,
@@ -55,8 +61,8 @@ class ContentScrub:
     ) -> None:
         """`share`: of one core's time that it takes at most, 0 to 1. `every_s` 0: no pass at all.
         `differs` is told why this node's content is not what it was."""
-        self._scan = scan
-        self._wal_bytes = wal_bytes
+        self._scan = machine.open_scan()
+        self._wal_bytes = machine.wal_bytes
         self._differs = differs
         self._ports = ports
         self._every_s = every_s

@@ -208,6 +208,26 @@ def test_check(cluster: Cluster, raftdb: Command) -> None:
     assert len({node["hash"] for node in facts["nodes"]}) == 1
 
 
+def test_vacuum(cluster: Cluster, raftdb: Command) -> None:
+    at = ("--dir", cluster.directory)
+    with cluster.connect() as db:
+        db.execute(
+            "CREATE TABLE large AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n"
+            " WHERE i < 2000) SELECT hex(randomblob(500)) AS a FROM n"
+        )
+        db.execute("DROP TABLE large")
+        cluster.wait_for_index(db.last_index)
+        found = raftdb("vacuum", *at, "--json").json()
+        assert [one["problem"] for one in found] == ["", "", ""]
+        assert all(one["given_back_bytes"] > 1_500_000 for one in found), found
+        assert all(one["free_bytes"] == 0 for one in found)
+        leader = raftdb("leader", "show", *at).out.strip()
+        assert found[-1]["node_id"] == leader
+        done = raftdb("vacuum", *at)
+        assert (done.code, done.out.count(": 0 bytes given back")) == (0, 3), done
+    assert raftdb("check", *at).code == 0
+
+
 def test_leader_moves_where_it_is_told(cluster: Cluster, raftdb: Command) -> None:
     before = raftdb("leader", "show", "--dir", cluster.directory).out.strip()
     target = next(one for one in cluster.node_ids if one != before)

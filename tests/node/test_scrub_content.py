@@ -52,14 +52,10 @@ class Node:
         self.wal_bytes = 0
         self.wrong: list[str] = []
         ports: Any = SimpleNamespace(clock=self.loop, executor=self.loop, log=self.log)
-        self.scrub = ContentScrub(
-            scan=self.database.machine.open_scan(),
-            wal_bytes=lambda: self.wal_bytes,
-            differs=self.wrong.append,
-            ports=ports,
-            every_s=every_s,
-            share=0.1,
+        machine: Any = SimpleNamespace(
+            open_scan=self.database.machine.open_scan, wal_bytes=lambda: self.wal_bytes
         )
+        self.scrub = ContentScrub(machine, self.wrong.append, ports, every_s, 0.1)
         self.scrub.start()
 
     @property
