@@ -55,7 +55,7 @@ def vacuum(url: str | None, directory: Path | None, timeout: float, as_json: boo
             ]
         )
     else:
-        for one in found:
+        for one in sorted(found, key=lambda one: one.node_id):
             click.echo(_line(one))
     return int(ExitCode.UNREACHABLE if any(one.problem for one in found) else ExitCode.OK)
 
