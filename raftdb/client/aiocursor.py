@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from raftdb.base.errors import InterfaceError
-from raftdb.client.cursor import Column, Cursor, classified, no_executemany, without_begin
-from raftdb.client.sqltext import BLANK, READ, split
+from raftdb.client.cursor import Column, Cursor, classified, no_executemany
+from raftdb.client.sqltext import BLANK, READ
 from raftdb.client.stream import Stream, not_a_query
 from raftdb.client.values import adapt_parameters, adapt_sets, key_of
 from raftdb.command import Statement
@@ -44,7 +44,7 @@ class AsyncCursor:
         cursor._check_open()
         kind = classified(sql)
         await self._forget()
-        if kind.kind == BLANK:
+        if kind.kind == BLANK or (kind.verb == "PRAGMA" and cursor._keys_pragma(sql)):
             return self
         statement = Statement(sql, (adapt_parameters(parameters),))
         reads = kind.kind == READ
@@ -103,7 +103,7 @@ class AsyncCursor:
         if not isinstance(script, str):
             raise InterfaceError(f"a script is text, not {type(script).__name__}")
         await self._forget()
-        statements = tuple(Statement(text) for text in without_begin(split(script)))
+        statements = cursor._script(script)
         if statements:
             await self._connection._request(statements, False, None, timeout, durability)
         return self

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any, overload
 from raftdb.base.errors import Error, InterfaceError, ProgrammingError
 from raftdb.client.core import NOT_READS
 from raftdb.client.options import with_timeout
-from raftdb.client.sqltext import BLANK, READ, SHORT, Kind, classify, classify_short, split
+from raftdb.client.sqltext import (
+    BLANK,
+    READ,
+    SHORT,
+    Kind,
+    classify,
+    classify_short,
+    keys_pragma,
+    split,
+)
 from raftdb.client.stream import not_a_query, not_streamed
 from raftdb.client.values import (
     INTEGER_MAX,
@@ -167,7 +176,7 @@ class Cursor:
         ):
             return self
         self._forget()
-        if kind.kind == BLANK:
+        if kind.kind == BLANK or (kind.verb == "PRAGMA" and self._keys_pragma(sql)):
             return self
         statement = Statement(sql, (adapt_parameters(parameters),))
         if stream:
@@ -181,6 +190,28 @@ class Cursor:
         if kind.inserts:
             self._take_rowid(results.statements[0])
         return self
+
+    def _keys_pragma(self, sql: str) -> bool:
+        """PRAGMA foreign_keys, asked or set here: each write carries it. Within a transaction
+        setting it does nothing, as in SQLite. False: it is another statement."""
+        found, connection = keys_pragma(sql), self._connection
+        if found is None:
+            return False
+        if isinstance(found, str):
+            self._columns = ("foreign_keys",)
+            self._rows = ((int(connection.foreign_keys),),)
+        elif not connection.in_transaction:
+            connection.foreign_keys = found
+        return True
+
+    def _script(self, script: str) -> tuple[Statement, ...]:
+        """Its statements: PRAGMA foreign_keys at its beginning, as dumps have it, is done; BEGIN
+        and COMMIT around the rest are taken off."""
+        texts = split(script)
+        while texts and self._keys_pragma(texts[0]):
+            del texts[0]
+        self._forget()
+        return tuple(Statement(text) for text in without_begin(texts))
 
     def _begin_stream(
         self, kind: Kind, statement: Statement, read: str | None, timeout: float | None
@@ -285,10 +316,8 @@ class Cursor:
         self._check_open()
         if not isinstance(script, str):
             raise InterfaceError(f"a script is text, not {type(script).__name__}")
-        self._forget()
-        texts = without_begin(split(script))
-        if texts:
-            statements = tuple(Statement(text) for text in texts)
+        statements = self._script(script)
+        if statements:
             self._connection._request(statements, False, None, timeout, None, durability)
         return self
 

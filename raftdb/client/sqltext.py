@@ -34,7 +34,7 @@ _PRAGMAS_WITH_ARGUMENT = re.compile(
 _PRAGMAS_WITHOUT = re.compile(
     _PRAGMAS_WITH_ARGUMENT.pattern + r"|(database|collation|function|module|pragma)_list"
     r"|compile_options|(user|schema|data)_version|application_id|encoding|page_(count|size)"
-    r"|freelist_count|foreign_keys"
+    r"|freelist_count"
 )
 SHORT = 4_096
 """Characters of a statement up to which its kind is remembered."""
@@ -126,6 +126,28 @@ def _pragma(tokens: Iterator[tuple[str, str]]) -> str:
         return READ if _PRAGMAS_WITHOUT.fullmatch(name) else WRITE
     tells = texts[1] == "(" and _PRAGMAS_WITH_ARGUMENT.fullmatch(name)
     return READ if tells else WRITE
+
+
+_TRUE = frozenset(("on", "yes", "true"))
+
+
+def keys_pragma(sql: str) -> bool | str | None:
+    """PRAGMA foreign_keys, which is the connection's own affair: whether it is to be on; `` when
+    only asked; None for every other statement. Anything that is not true is false, as in SQLite."""
+    texts = [text.lower() for _kind, text in _tokens(sql) if text != ";"]
+    if texts[2:3] == ["."]:
+        texts = texts[:1] + texts[3:]
+    if texts[:2] != ["pragma", "foreign_keys"]:
+        return None
+    rest = texts[2:]
+    if not rest:
+        return ""
+    if rest[0] == "(" and rest[-1] == ")":
+        rest = rest[:-1]
+    if rest[0] not in ("=", "(") or len(rest) != 2:
+        return None
+    value = rest[1].strip("'\"")
+    return int(value) != 0 if value.isdigit() else value in _TRUE
 
 
 _MODES = ("DEFERRED", "IMMEDIATE", "EXCLUSIVE")

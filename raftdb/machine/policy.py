@@ -95,6 +95,30 @@ ASSIGNED_PRAGMAS = frozenset(
 """May be assigned in a logged request. defer_foreign_keys lasts until the request ends; the others
 are kept in the database, on every replica."""
 
+_FILE = "leave it out: how a node keeps its file is not SQL's to say"
+_INSTEAD = {
+    "journal_mode": "leave it out: nodes keep a write-ahead log, and a majority syncs each commit",
+    "synchronous": "leave it out: a majority syncs each commit before it is acknowledged",
+    "busy_timeout": "leave it out: there are no locks to wait for; connections have a timeout",
+    "locking_mode": "leave it out: there are no locks",
+    "cache_size": _FILE,
+    "mmap_size": _FILE,
+    "temp_store": _FILE,
+    "wal_autocheckpoint": _FILE,
+    "wal_checkpoint": "leave it out: nodes do it by themselves",
+    "incremental_vacuum": "run `raftdb vacuum`",
+    "optimize": "it depends on the node: run ANALYZE",
+    "case_sensitive_like": "use GLOB",
+    "writable_schema": "use ALTER TABLE",
+}
+"""What to do instead of PRAGMAs that programs set out of habit."""
+
+
+def _not_offered(pragma: str, where: str = "") -> str:
+    instead = _INSTEAD.get(pragma)
+    return f"PRAGMA {pragma} is not offered{where}" + (f" ({instead})" if instead else "")
+
+
 _LOCAL_FUNCTIONS = frozenset(
     (
         "fts5_source_id",
@@ -280,12 +304,10 @@ class WriteAuthorizer(_Authorizer):
 
     def _pragma(self, name: str | None, value: str | None, _database: str | None) -> str:
         pragma = (name or "").lower()
-        if pragma == "optimize":
-            return "PRAGMA optimize depends on the node: run ANALYZE"
         if pragma == "foreign_keys" and value is not None:
             return "PRAGMA foreign_keys is set for a connection by the client, not in a request"
         if pragma not in LOGGED_PRAGMAS:
-            return f"PRAGMA {pragma} is not offered in a request that is replicated"
+            return _not_offered(pragma, " in a request that is replicated")
         if value is not None and pragma not in ASSIGNED_PRAGMAS | _ARGUMENT_PRAGMAS:
             return f"PRAGMA {pragma} cannot be set"
         return ""
@@ -317,7 +339,7 @@ class ReadAuthorizer(_Authorizer):
     def _pragma(self, name: str | None, value: str | None, _database: str | None) -> str:
         pragma = (name or "").lower()
         if pragma not in READ_PRAGMAS:
-            return f"PRAGMA {pragma} is not offered"
+            return _not_offered(pragma)
         if value is not None and pragma not in _ARGUMENT_PRAGMAS:
             return f"PRAGMA {pragma} cannot be set by a query: use execute"
         return ""

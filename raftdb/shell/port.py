@@ -42,9 +42,6 @@ class ResultSet(Protocol):
 class Connection(Protocol):
     """A connection to the cluster."""
 
-    foreign_keys: bool
-    """Whether writes of this connection enforce foreign keys."""
-
     def execute(self, sql: str, parameters: Any = (), /, **options: Any) -> Cursor:
         """Run one statement. `read="local"` and the like choose the read level."""
 

@@ -5,7 +5,6 @@ Data goes to `output`, everything else to `messages`, so that a pipe gets data a
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,13 +21,9 @@ from raftdb.shell.statements import (
     Piece,
     leading_words,
     read_pieces,
-    without_leading_comments,
 )
 
 SCRIPT_DEPTH_MAX = 16
-_FOREIGN_KEYS = re.compile(
-    r"PRAGMA\s+foreign_keys\s*=\s*(?P<value>on|off|yes|no|true|false|[01])\s*;?\s*", re.I
-)
 _BEGINS = (("BEGIN",), ("COMMIT",), ("END",), ("ROLLBACK",), ("SAVEPOINT",), ("RELEASE",))
 _DEFINING = frozenset({"CREATE", "DROP", "ALTER"})
 
@@ -148,8 +143,6 @@ class Shell:
     def run_statement(self, piece: Piece) -> None:
         """Execute SQL and show what it returns."""
         words = leading_words(piece.text)
-        if not self.connection.in_transaction and self._switch_foreign_keys(piece.text):
-            return
         started = self.clock.monotonic_s()
         cursor = self._execute(piece.text)
         if words and words[0] in _DEFINING:
@@ -167,14 +160,6 @@ class Shell:
     def _show_time(self, started_s: float) -> None:
         if self.settings.timer:
             self.say(f"Time: {(self.clock.monotonic_s() - started_s) * 1000:.1f} ms")
-
-    def _switch_foreign_keys(self, sql: str) -> bool:
-        """PRAGMA foreign_keys = …: a setting of the connection, as in SQLite."""
-        match = _FOREIGN_KEYS.fullmatch(without_leading_comments(sql))
-        if match is None:
-            return False
-        self.connection.foreign_keys = match["value"].lower() in ("on", "1", "yes", "true")
-        return True
 
     def _end_of_script(self) -> None:
         if self.connection.in_transaction and not self._depth and not self.quitting:

@@ -531,3 +531,28 @@ def test_nothing_to_resume(db: Db) -> None:
     assert not db.unsettled
     with pytest.raises(raftdb.InterfaceError):
         db.resume()
+
+
+def test_the_pragma_of_foreign_keys_is_the_connections_own(
+    node: FakeNode, db: raftdb.Connection
+) -> None:
+    """As every program sets it when it connects; each write carries it then."""
+    assert db.execute("PRAGMA foreign_keys").fetchall() == [(1,)]
+    for text, on in (
+        ("PRAGMA foreign_keys = OFF", False),
+        ("pragma main.foreign_keys(ON);", True),
+        ("PRAGMA foreign_keys=0 -- as in a dump", False),
+        ("PRAGMA foreign_keys = 'yes'", True),
+        ("PRAGMA foreign_keys = maybe", False),
+    ):
+        cursor = db.execute(text)
+        assert (cursor.fetchall(), cursor.description) == ([], None)
+        assert db.foreign_keys is on
+    cursor = db.execute("PRAGMA foreign_keys")
+    assert cursor.fetchone() == (0,)
+    assert cursor.description[0][0] == "foreign_keys"  # type: ignore[index]
+    db.execute("CREATE TABLE t (a)")
+    db.executescript("PRAGMA foreign_keys=ON; BEGIN; INSERT INTO t VALUES (1); COMMIT;")
+    sent = [message.foreign_keys for message in node.requests if isinstance(message, Execute)]
+    assert sent == [False, True]
+    assert db.execute("SELECT count(*) FROM t").fetchone() == (1,)

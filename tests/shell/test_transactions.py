@@ -53,14 +53,6 @@ def test_a_transaction_may_span_scripts(bench: Bench, tmp_path: Path) -> None:
     assert bench.said == ""
 
 
-def test_foreign_keys_are_a_setting_of_the_connection(bench: Bench) -> None:
-    bench.run("PRAGMA foreign_keys = ON;")
-    assert bench.connection.foreign_keys is True
-    bench.run("-- as in a dump\npragma foreign_keys=off;\n")
-    assert bench.connection.foreign_keys is False
-    assert bench.connection.levels == []
-
-
 def test_an_unknown_outcome_can_be_resumed(bench: Bench) -> None:
     bench.run(".resume")
     assert "no write whose outcome is unknown" in bench.said
