@@ -119,6 +119,9 @@ class Life:
         shutil.rmtree(copy)
         self.machine = self._open()
 
+    def vacuum(self) -> None:
+        assert self.machine.vacuum(16).possible
+
     def shrink_cache(self) -> None:
         self.machine._writer.execute("PRAGMA cache_size = 10 /*raftdb*/")
 
@@ -176,7 +179,9 @@ LIVES = given(
     verdicts=st.lists(st.booleans(), min_size=1, max_size=4),
     cuts=st.lists(st.integers(1, 8), min_size=1, max_size=6),
     turns=st.lists(
-        st.sampled_from(["", "read", "checkpoint", "restart", "kill", "reinstall", "shrink_cache"]),
+        st.sampled_from(
+            ["", "read", "checkpoint", "restart", "kill", "reinstall", "shrink_cache", "vacuum"]
+        ),
         min_size=1,
         max_size=6,
     ),
