@@ -141,14 +141,14 @@ class Assembly:
         """What has to do with where the members are."""
         config = self.config
         self.goals = Goals(
-            self.replica, self.engine, self.machine, lambda: self.replica.identity.members, ports
+            self.replica, self.engine, self.machine, lambda: self.replica.identity.voting, ports
         )
         self.replica.settings_asked = self.goals.ask
         self.proximity = Proximity(self.engine, ports, self._unfit)
         self.preference = Preference(
             self.engine,
             lambda: self.goals.settings,
-            lambda: self.replica.identity.members,
+            lambda: self.replica.identity.voting,
             self.proximity,
             ports,
         )
@@ -157,7 +157,7 @@ class Assembly:
             self.engine,
             _timing(config),
             str(config.node_id),
-            lambda: self.replica.identity.members,
+            lambda: self.replica.identity.voting,
             self.proximity,
             ports,
         )

@@ -25,6 +25,11 @@ class Identity:
         """Those that count."""
         return tuple(one.node_id for one in self.members if one.role == VOTER)
 
+    @property
+    def voting(self) -> tuple[Member, ...]:
+        """Those that count, with all that is known of them."""
+        return tuple(one for one in self.members if one.role == VOTER)
+
     def member(self, node_id: NodeId) -> Member | None:
         """The member of that name."""
         for member in self.members:

@@ -91,7 +91,7 @@ class Replica:
         self._admission = Admission(limits)
         self._deadlines = Deadlines(ports.clock, ports.executor)
         self.durable = Durable(
-            engine, lambda: self._identity.members, identity.node_id, self._token_at
+            engine, lambda: self._identity.voting, identity.node_id, self._token_at
         )
         """What replies wait for, beyond the quorum."""
         self.transactions = Transactions(

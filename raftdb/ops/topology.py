@@ -33,6 +33,8 @@ class Topology:
     """By level: `place`, `nodes`, `survives` (with all others up), `survives_now`."""
     voters: int
     majority: int
+    learners: set[str]
+    """Members that have copies and do not count."""
     settings: dict[str, Any]
     problem: str
     """Why the survival goal is not kept, or what the leader says of it; `` when it is."""
@@ -48,7 +50,12 @@ def topology_of(state: ClusterState) -> Topology:
     leader = next((node for node in state.nodes if node.node_id == state.leader), None)
     facts = leader.facts if leader is not None else {}
     known = facts or next((node.facts for node in state.nodes if node.answers), {})
-    voters = [node for node in state.nodes if node.facts.get("member_role") != "learner"]
+    learners = {
+        str(member["node_id"])
+        for member in known.get("members", ())
+        if member.get("role") == "learner"
+    }
+    voters = [node for node in state.nodes if node.node_id not in learners]
     durable = _durable(leader)
     gone = {node.node_id for node in voters if not node.answers}
     found: dict[str, list[dict[str, Any]]] = {}
@@ -71,6 +78,7 @@ def topology_of(state: ClusterState) -> Topology:
         losses=found,
         voters=len(voters),
         majority=majority(len(voters)),
+        learners=learners,
         settings=dict(known.get("settings", {})),
         problem=str(survival.get("problem", "")),
     )
@@ -124,6 +132,7 @@ def topology_dict(topology: Topology) -> dict[str, Any]:
         "healthy": topology.state.healthy,
         "voters": topology.voters,
         "majority": topology.majority,
+        "learners": sorted(topology.learners),
         "settings": topology.settings,
         "survive": topology.goal,
         "problem": topology.problem,
@@ -179,6 +188,8 @@ def _node_line(node: NodeState, topology: Topology) -> str:
     trips = topology.round_trips_ms.get(node.node_id, {})
     told = ", ".join(f"{other} {trip_ms:.1f} ms" for other, trip_ms in sorted(trips.items()))
     role = node.role if node.answers else f"unreachable ({node.problem})"
+    if node.node_id in topology.learners:
+        role += ", a learner: counts in no majority"
     return f"{node.node_id}  {role}" + (f"  to {told}" if told else "")
 
 

@@ -67,6 +67,16 @@ def test_as_values() -> None:
     assert (facts["problem"], facts["survive"], facts["majority"]) == ("no", "zone", 3)
 
 
+def test_learners_are_drawn_and_do_not_count() -> None:
+    members = Fake("n1").status()["members"]
+    members[1]["role"] = "learner"
+    found = topology(members=members)
+    assert (found.voters, found.majority, found.learners) == (4, 3, {"n2"})
+    text = "\n".join(topology_lines(found))
+    assert "n2  follower, a learner" in text
+    assert "loss of any one region: survived (4 of them)" in text
+
+
 def test_what_is_not_survived_is_named() -> None:
     PLACES["n3"] = "eu/paris"
     try:
