@@ -13,7 +13,7 @@ class NothingAgain(Checker):
     def on_send(self, node: Any, message: Any) -> None:
         if isinstance(message, Append):
             core = node.engine._core
-            match = min(core.library.match_index(peer) for peer in core.peers)
+            match = min(core.library.match_index(peer) for peer in core.electorate.peers)
             if message.prev_index < match:
                 raise Broken(
                     "nothing sent again",
