@@ -22,6 +22,7 @@ from raftdb.archive import (
     Sources,
     load_timeline,
     open_store,
+    uploader,
 )
 from raftdb.base.config import ArchiveConfig, CheckpointConfig, JournalConfig, load_config
 from raftdb.cli.status import status_lines
@@ -54,13 +55,18 @@ def cluster(directory: Path, archive: ArchiveConfig, nodes: int = 3) -> Iterator
     for one in founded.members:
         config = load_config(str(directory / one.node_id / "raftdb.toml"))
         members.append(raftdb.Node(replace(config, archive=archive)))
-    for node in members:
-        node.start()
-    try:
-        yield members
-    finally:
+    with pytest.MonkeyPatch.context() as patch:
+        # Who takes over waits long, so that nodes far apart do not race: here they are near.
+        patch.setattr(uploader, "TAKE_OVER_S", 0.4)
+        patch.setattr(uploader, "TAKE_OVER_SPREAD_S", 0.4)
+        patch.setattr(uploader, "LEADER_WAITS_S", 1.0)
         for node in members:
-            node.stop()
+            node.start()
+        try:
+            yield members
+        finally:
+            for node in members:
+                node.stop()
 
 
 def archives(node: raftdb.Node) -> list[dict[str, Any]]:
