@@ -81,7 +81,6 @@ def recover(
     lost nodes alone had acknowledged is lost: what that can be is shown first. The data of the
     survivors are set aside, not deleted. Only for a majority that will not come back.
     """
-    from raftdb.consensus.entry import decode_payloads
     from raftdb.ops.inspect import find_node, stopped_node
     from raftdb.ops.recover import plan_recovery, recovery_facts
     from raftdb.ops.survivors import look_at
@@ -91,7 +90,7 @@ def recover(
     with ExitStack() as locks:
         for directory in directories:
             locks.enter_context(stopped_node(find_node(directory, files), files))
-        here = [look_at(directory, files, decode_payloads) for directory in directories]
+        here = [look_at(directory, files, _log_format()) for directory in directories]
         elsewhere = [one for path in accounts for one in _accounts(path)]
         running = _others(here, elsewhere, leave)
         archives = None
@@ -156,6 +155,26 @@ def _carry_out(plan: Any, here: Sequence[Any], bundle: Path | None) -> dict[str,
     }
 
 
+def _log_format() -> Any:
+    from raftdb.base.settings import MemberConfig
+    from raftdb.consensus.entry import CONFIGURATION, decode_payloads
+    from raftdb.consensus.membership import decode_configuration
+    from raftdb.ops.survivors import LogFormat
+
+    def members(body: bytes) -> Any:
+        found = decode_configuration(body)
+        rows = tuple(
+            MemberConfig(one.node_id, one.location, one.peer_address, one.client_address)
+            for one in found.members
+        )
+        return rows, found.voters
+
+    def configuration(data: bytes) -> bytes:
+        return data[1:] if data[:1] == CONFIGURATION else b""
+
+    return LogFormat(decode_payloads, configuration, members)
+
+
 def _accounts(path: Path) -> list[Any]:
     from raftdb.ops.survivors import parse_account
 
@@ -178,7 +197,8 @@ def _others(here: Sequence[Any], elsewhere: Sequence[Any], leave: Sequence[str])
     from raftdb.ops.majority import running_members
 
     seen = {one.account.node_id for one in here} | {one.node_id for one in elsewhere}
-    found = running_members(here[0].config, seen)
+    members = {one.node_id: one for survivor in here for one in survivor.members}
+    found = running_members(here[0].config, list(members.values()), seen)
     for node_id, leader in found.items():
         if leader:
             raise ConfigError(

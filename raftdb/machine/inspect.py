@@ -70,6 +70,8 @@ class DatabaseReport:
     page_bytes: int
     database_bytes: int
     wal_bytes: int
+    configuration: tuple[int, bytes] | None = None
+    """The members, as consensus encodes them, and the entry that brought them."""
 
 
 def inspect_database(directory: str, *, files: Files, full: bool = True) -> DatabaseReport:
@@ -120,6 +122,7 @@ def _report(run: Run, path: str, files: Files, full: bool) -> DatabaseReport:
         page_bytes=page_bytes,
         database_bytes=stored.size_bytes(run),
         wal_bytes=_size(files, path + "-wal"),
+        configuration=stored.read_configuration(run),
     )
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from raftdb.base.config import NodeConfig
 from raftdb.base.errors import Error
+from raftdb.base.settings import MemberConfig
 from raftdb.client import connect
 from raftdb.ops.status import gather
 
@@ -15,10 +16,12 @@ __all__ = ["running_members"]
 ASK_S = 2.0
 
 
-def running_members(config: NodeConfig, seen: Collection[str]) -> dict[str, str]:
-    """Members beside `seen` that answer a client with this node's certificate: each with the leader
-    that it follows, `` without one."""
-    addresses = [str(one.client_address) for one in config.members if one.node_id not in seen]
+def running_members(
+    config: NodeConfig, members: Sequence[MemberConfig], seen: Collection[str]
+) -> dict[str, str]:
+    """Those of the members, beside `seen`, that answer a client with this node's certificate: each
+    with the leader that it follows, `` without one."""
+    addresses = [str(one.client_address) for one in members if one.node_id not in seen]
     if not addresses:
         return {}
     options: dict[str, Any] = {"insecure": True}

@@ -185,7 +185,7 @@ def plan_recovery(
     archived = _archived_terms(archives, min(log))
     kept = merge(log, archived)
     last_term = archived[kept.archive_to] if kept.archive_to > kept.log_to else log[kept.log_to]
-    known = {one.node_id: one for one in source.config.members}
+    known = {one.node_id: one for one in source.members}
     names = [one.account.node_id for one in here]
     for name in keep:
         if name not in known:
@@ -194,6 +194,12 @@ def plan_recovery(
             )
         if name not in names:
             names.append(name)
+    strange = [name for name in names if name not in known]
+    if strange:
+        raise ConfigError(
+            f"{', '.join(strange)} was no member any more when {source.account.node_id} last wrote",
+            hint="recover without it: a removed member stays removed",
+        )
     voters = tuple(one for name, one in known.items() if name in names)
     accounts = (*(one.account for one in here), *elsewhere)
     return Recovery(source, database, kept, accounts, voters, last_term, archives)
@@ -288,7 +294,7 @@ def make_bundle(
         "time": time_text(time_ms),
         "content": copy.content_total.hex(),
         "voters": [_member(one) for one in plan.voters],
-        "former_members": [_member(one) for one in plan.source.config.members],
+        "former_members": [_member(one) for one in plan.source.members],
         "archive": plan.archives is not None,
         "made": time_text(clock.wall_ms()),
     }

@@ -7,7 +7,7 @@ an election: an entry that a majority had, and one survivor still has, is in it 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,12 @@ from raftdb.ops.inspect import CONFIG_FILE, NodeDirectory, Payloads, find_node
 __all__ = [
     "Account",
     "Kept",
+    "LogFormat",
     "Survivor",
     "choose",
     "look_at",
     "merge",
     "parse_account",
-    "voters_of",
 ]
 
 ACCOUNT_FORMAT = 1
@@ -66,6 +66,17 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
+class LogFormat:
+    """What consensus alone knows of an entry; the composition root hands it in."""
+
+    payloads: Payloads
+    configuration: Callable[[bytes], bytes]
+    """The members that an entry brings, from its data, as bytes; empty for any other entry."""
+    members: Callable[[bytes], tuple[tuple[MemberConfig, ...], tuple[str, ...]]]
+    """From such bytes: all members, and the ids of those that vote."""
+
+
+@dataclass(frozen=True, slots=True)
 class Survivor:
     """A survivor whose directory is here."""
 
@@ -73,6 +84,8 @@ class Survivor:
     directory: Path
     node: NodeDirectory
     config: NodeConfig
+    members: tuple[MemberConfig, ...]
+    """Of the cluster, as of the end of its log: its configuration file is of its beginning."""
 
 
 def parse_account(value: object, where: str) -> Account:
@@ -96,12 +109,7 @@ def parse_account(value: object, where: str) -> Account:
         ) from error
 
 
-def voters_of(config: NodeConfig) -> tuple[MemberConfig, ...]:
-    """Whose votes count in the cluster that this node was a member of."""
-    return config.members
-
-
-def look_at(directory: Path, files: Files, payloads: Payloads) -> Survivor:
+def look_at(directory: Path, files: Files, log: LogFormat) -> Survivor:
     """Read a stopped node's journal and database, all of both. Raises ConfigError."""
     path = directory / CONFIG_FILE
     if not path.is_file():
@@ -117,42 +125,56 @@ def look_at(directory: Path, files: Files, payloads: Payloads) -> Survivor:
             hint="a recovery that was interrupted is finished by `raftdb rejoin BUNDLE DIR`",
         )
     journal = inspect_journal(files, node.journal)
-    time_ms = 0
+    state = _database(node, files)
+    time_ms, brought = state.time_ms, state.configuration
     for entry in read_entries(files, node.journal):
         if not journal.damage:
-            time_ms = max([time_ms, *_times(payloads, entry.data)])
+            time_ms = max([time_ms, *_times(log.payloads, entry.data)])
+            body = log.configuration(entry.data)
+            if body and entry.index > brought[0]:
+                brought = int(entry.index), body
+    members, voters = config.members, tuple(str(one.node_id) for one in config.members)
+    if brought[1]:
+        members, voters = log.members(brought[1])
     damage = tuple(f"{one.file}, offset {one.offset}: {one.text}" for one in journal.damage)
-    (applied, applied_term), database_damage, applied_ms = _database(node, files)
     last = int(journal.last_index), int(journal.last_term)
-    if last[0] < applied and not database_damage:
+    if last[0] < state.index and not state.damage:
         # A copy was installed, and nothing has come since: all below is committed.
-        last = applied, applied_term
+        last = state.index, state.term
     account = Account(
         node_id=config.node_id,
         cluster_id=config.cluster_id,
         history=config.history,
-        voters=tuple(one.node_id for one in voters_of(config)),
+        voters=voters,
         first_index=int(journal.first_index),
         last_index=last[0],
         last_term=last[1],
-        applied_index=applied,
-        time_ms=max(time_ms, applied_ms),
+        applied_index=state.index,
+        time_ms=time_ms,
         journal_damage=damage,
-        database_damage=database_damage,
+        database_damage=state.damage,
     )
-    return Survivor(account, directory.absolute(), node, config)
+    return Survivor(account, directory.absolute(), node, config, members)
 
 
 def _times(payloads: Payloads, data: bytes) -> list[int]:
     return [decode_request(payload).stamp.time_ms for payload in payloads(data)]
 
 
-def _database(node: NodeDirectory, files: Files) -> tuple[tuple[int, int], tuple[str, ...], int]:
-    """(applied index and term, damage, logged time)."""
+@dataclass(frozen=True, slots=True)
+class _Database:
+    index: int
+    term: int
+    time_ms: int
+    damage: tuple[str, ...]
+    configuration: tuple[int, bytes]
+
+
+def _database(node: NodeDirectory, files: Files) -> _Database:
     try:
         report = inspect_database(node.database, files=files)
     except ConfigError as error:
-        return (0, 0), (error.message,), 0
+        return _Database(0, 0, 0, (error.message,), (0, b""))
     damage = list(report.integrity)
     if report.content_matches is False:
         damage.append("the rows do not have the content hash that was kept for them")
@@ -160,7 +182,13 @@ def _database(node: NodeDirectory, files: Files) -> tuple[tuple[int, int], tuple
         damage.append(f"it belongs to history {report.history}")
     if files.exists(quarantine_path(node.data_dir)):
         damage.append("the node was quarantined: its content differed from the majority's")
-    return (int(report.index), int(report.term)), tuple(damage), report.time_ms
+    return _Database(
+        int(report.index),
+        int(report.term),
+        report.time_ms,
+        tuple(damage),
+        report.configuration or (0, b""),
+    )
 
 
 def choose(here: Sequence[Survivor], elsewhere: Sequence[Account]) -> tuple[Survivor, Survivor]:
@@ -272,16 +300,19 @@ def _apart(what: str) -> ConfigError:
     )
 
 
+def _voters(accounts: Sequence[Account]) -> set[str]:
+    """As the newest log has them."""
+    return set(max(accounts, key=lambda one: (not one.journal_damage, one.newest)).voters)
+
+
 def lost_voters(accounts: Sequence[Account], running: Sequence[str]) -> list[str]:
     """Voters that nobody looked at."""
-    seen = {one.node_id for one in accounts}
-    known = {name for one in accounts for name in one.voters}
-    return sorted((known | set(running)) - seen)
+    return sorted((_voters(accounts) | set(running)) - {one.node_id for one in accounts})
 
 
 def may_lack(accounts: Sequence[Account]) -> bool:
     """Whether a majority of voters was not looked at: it may have acknowledged more."""
-    voters = {name for one in accounts for name in one.voters}
+    voters = _voters(accounts)
     sound = {one.node_id for one in accounts if not one.journal_damage}
     return len(voters - sound) >= len(voters) // 2 + 1
 

@@ -14,6 +14,9 @@ import pytest
 import raftdb
 from raftdb.base.config import ArchiveConfig
 from raftdb.base.errors import ConfigError
+from raftdb.base.ids import NodeId
+from raftdb.consensus.membership import Remove
+from raftdb.consensus.port import Changed
 from raftdb.ops.survivors import Account, Kept, may_lack, merge, parse_account
 from tests.archive.test_uploader import all_archived, cluster, wait_for
 from tests.cli.conftest import Command
@@ -168,31 +171,56 @@ def test_survivors_and_an_archive_make_a_new_cluster(
     assert "superseded" in again.err
 
 
+def _remove(nodes: list[raftdb.Node], node_id: str) -> int:
+    """Take a member out, for good; the index of the entry."""
+
+    def ask() -> int:
+        leaders = [one for one in nodes if one.running and one.status()["role"] == "leader"]
+        done: list[object] = []
+        if len(leaders) != 1:
+            return 0
+        executor, assembly = leaders[0]._executor, leaders[0]._assembly
+        assert executor is not None
+        assert assembly is not None
+        change = assembly.engine.change_members
+        executor.call_threadsafe(change, Remove(NodeId(node_id)), done.append)
+        wait_for("an answer", lambda: done)
+        return int(done[0].index) if isinstance(done[0], Changed) else 0
+
+    return int(wait_for(f"{node_id} to be removed", ask))
+
+
 def test_without_an_archive_the_newest_survivor_counts(
     tmp_path: Path,
     command: Command,  # noqa: F811
 ) -> None:
+    """Five members, one of which was removed: two of the four that are left hold all there is."""
     home = tmp_path / "c"
     with cluster(home, ArchiveConfig(), nodes=5) as nodes:
         addresses = ",".join(str(one.client_address) for one in nodes[0].config.members)
         connection = raftdb.connect(f"raftdb://{addresses}/", insecure=True, timeout=20.0)
         connection.execute("CREATE TABLE t(n INTEGER PRIMARY KEY)")
-        nodes[3].stop()
+        index = _remove(nodes, "n1")
         _insert(connection, 0, 10)
-        nodes[4].stop()
+        wait_for("n4 to know", lambda: nodes[3].status()["applied_index"] >= index)
+        nodes[3].stop()
         _insert(connection, 10, 10)
     account = command("recover", home / "n5", "--json", "--leave", "n4")
     assert account.code == 0, account
+    assert account.json()["may_be_lost"]
     (tmp_path / "n5.json").write_text(account.out)
     elsewhere = command("recover", home / "n4", "--account", tmp_path / "n5.json")
     assert "survivor_elsewhere" in elsewhere.err
+    removed = command("recover", home / "n4", home / "n5", "--keep", "n1")
+    assert "was no member" in removed.err
     done = command("recover", home / "n4", home / "n5", "--yes", "--json")
     assert done.code == 0, done
     facts = done.json()
-    assert (facts["log_of"], facts["may_be_lost"], facts["quorum"]) == ("n5", True, 2)
+    assert (facts["log_of"], facts["may_be_lost"], facts["quorum"]) == ("n5", False, 2)
+    assert facts["not_seen"] == ["n2", "n3"]
     with _started(home / "n4", home / "n5") as nodes:
-        rows = _rows(connection)
-        assert rows == list(range(len(rows)))
-        assert 10 <= len(rows) < 20
+        assert _rows(connection) == list(range(20))
         connection.close()
-        assert nodes[0].status()["history"] == facts["history"]
+        status = nodes[0].status()
+        assert status["history"] == facts["history"]
+        assert [one["node_id"] for one in status["members"]] == ["n4", "n5"]
