@@ -7,6 +7,9 @@ latency beside that of a calm time right before, elections, and the memory of th
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -20,12 +23,15 @@ from rich.table import Table
 
 from bench.errors import BenchError
 from bench.figures import percentile
+from bench.processes import die_with_parent
+from bench.targets.raftdb import REPOSITORY
 
 MIB = 1 << 20
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"
 BILLION = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 1000000000)"
 PAUSE_S = 0.005
 """Between two requests of the others."""
+START_S = 30.0
 READ_TIMEOUT_S = 5.0
 WRITE_TIMEOUT_S = 30.0
 RSS_MB_MAX = 1_000.0
@@ -80,22 +86,26 @@ class Case:
     rss_mb: float
 
 
-class Others:
-    """Small writes and reads of other clients, one after the other on a connection each."""
+class Load:
+    """Small writes and reads, one after the other on a connection each. In a process of its own:
+    a hostile client that builds a hundred megabytes must not hold these up itself."""
 
     def __init__(self, url: str) -> None:
         self.samples_ms: list[float] = []
+        self.failed: list[str] = []
         self._url = url
         self._stopping = threading.Event()
         self._threads = [threading.Thread(target=self._run, args=(kind,)) for kind in (0, 1)]
-        self.failed: list[str] = []
 
-    def __enter__(self) -> Others:
+    def run(self) -> None:
+        """Tell p99, count and failures since the last time, for each line that comes in."""
         for thread in self._threads:
             thread.start()
-        return self
-
-    def __exit__(self, *_error: object) -> None:
+        for _line in sys.stdin:
+            samples, self.samples_ms = sorted(self.samples_ms), []
+            failed, self.failed = self.failed, []
+            p99_ms = percentile(samples, 99) if samples else None
+            print(json.dumps([p99_ms, len(samples), failed]), flush=True)
         self._stopping.set()
         for thread in self._threads:
             thread.join(60)
@@ -118,10 +128,47 @@ class Others:
                     continue
                 self.samples_ms.append((time.perf_counter() - before) * 1000)
 
+
+class Others:
+    """The process that does it."""
+
+    def __init__(self, url: str) -> None:
+        self.failed: list[str] = []
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "bench.hostile", url],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=REPOSITORY,
+            start_new_session=True,
+            preexec_fn=die_with_parent,
+        )
+
+    def __enter__(self) -> Others:
+        """Ready when they are served."""
+        end_s = time.monotonic() + START_S
+        while not self.p99_ms()[1]:
+            if time.monotonic() > end_s:
+                raise BenchError(f"the other clients were not served within {START_S:g} s")
+            time.sleep(0.1)
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
     def p99_ms(self) -> tuple[float, int]:
-        """Of all samples since the last call."""
-        samples, self.samples_ms = sorted(self.samples_ms), []
-        return (percentile(samples, 99) if samples else float("inf")), len(samples)
+        """Of all requests since the last call, and how many."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            raise BenchError("the process of the other clients has ended")
+        p99_ms, count, failed = json.loads(line)
+        self.failed += failed
+        return (float("inf") if p99_ms is None else p99_ms), count
 
 
 def _memory_mb(pids: list[int]) -> float:
@@ -268,3 +315,7 @@ def show(results: dict[str, Any], console: Console) -> None:
         f" p99 more than doubled by: {slow}",
         highlight=False,
     )
+
+
+if __name__ == "__main__":
+    Load(sys.argv[1]).run()
