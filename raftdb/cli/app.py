@@ -31,6 +31,7 @@ COMMANDS = {
     "undelete": ("raftdb.cli.restore", "undelete"),
     "topology": ("raftdb.cli.topology", "topology"),
     "cluster": ("raftdb.cli.cluster", "cluster"),
+    "member": ("raftdb.cli.member", "member"),
     "leader": ("raftdb.cli.leader", "leader"),
     "outcome": ("raftdb.cli.outcome", "outcome"),
     "cert": ("raftdb.cli.cert", "cert"),

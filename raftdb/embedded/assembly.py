@@ -44,6 +44,7 @@ from raftdb.node import (
     Housekeeping,
     Identity,
     MachineCopies,
+    Membership,
     Pace,
     Preference,
     Proximity,
@@ -144,6 +145,8 @@ class Assembly:
             self.replica, self.engine, self.machine, lambda: self.replica.identity.voting, ports
         )
         self.replica.settings_asked = self.goals.ask
+        membership = Membership(self.replica, self.engine, lambda: self.goals.settings)
+        self.replica.members_asked = membership.ask
         self.proximity = Proximity(self.engine, ports, self._unfit)
         self.preference = Preference(
             self.engine,
@@ -178,6 +181,8 @@ class Assembly:
             on_fatal=self.fail,
             on_note=self._on_note,
             on_waiting=self._on_waiting,
+            on_members=self._on_members,
+            on_removed=self._on_removed,
             on_copied=lambda: self.start_again("a copy of the database was installed"),
         )
 

@@ -18,6 +18,7 @@ from raftdb.node.goals import Goals
 from raftdb.node.healing import Healing, damage_facts, quarantined
 from raftdb.node.housekeeping import Housekeeping
 from raftdb.node.identity import Identity
+from raftdb.node.membership import Membership
 from raftdb.node.pace import Pace
 from raftdb.node.preference import Preference
 from raftdb.node.proximity import MARK as PROXIMITY_MARK
@@ -41,6 +42,7 @@ __all__ = [
     "Healing",
     "Housekeeping",
     "Identity",
+    "Membership",
     "MachineCopies",
     "PROXIMITY_MARK",
     "Pace",

@@ -116,6 +116,8 @@ class Replica:
         """To whom leadership goes when this node is asked to stop."""
         self.settings_asked: Callable[[Mapping[str, Any], float, Done], None] | None = None
         """Who declares and tells the cluster's settings."""
+        self.members_asked: Callable[[Mapping[str, Any], float, Done], None] | None = None
+        """Who changes and tells its members."""
         self._writes = Congestion(ports.clock.monotonic_s, limits.queue_age_ms_max)
         self._refusal = refusal or _none
         self.vacuum = Vacuum(machine, ports, self._refusal)

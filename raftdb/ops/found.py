@@ -212,7 +212,7 @@ def found_cluster(
             found_certificates(str(directory), founded.cluster_id, names, days=days, former=former)
         for member in members:
             progress(str(member.node_id))
-            _found_node(founded, member, files, random, origin)
+            found_node(founded, member, files, random, origin)
         _found_client(founded, files)
         files.sync_directory(str(directory))
     except BaseException:
@@ -285,13 +285,14 @@ def node_config(founded: LocalCluster, member: MemberConfig) -> NodeConfig:
     )
 
 
-def _found_node(
+def found_node(
     founded: LocalCluster,
     member: MemberConfig,
     files: Files,
     random: Random,
-    origin: Origin | None,
+    origin: Origin | None = None,
 ) -> None:
+    """Directory, configuration, an empty log and database (or what `origin` fills in)."""
     directory = os.path.join(founded.directory, member.node_id)
     config = node_config(founded, member)
     if origin is not None:

@@ -45,6 +45,13 @@ def _settings(replica: Replica, arguments: Mapping[str, Any], timeout_s: float, 
     replica.settings_asked(arguments, timeout_s, done)
 
 
+def _members(replica: Replica, arguments: Mapping[str, Any], timeout_s: float, done: Done) -> None:
+    """`change`, `node`, …: change the cluster's members; without a change, tell them."""
+    if replica.members_asked is None:
+        raise InterfaceError("this node changes no members")
+    replica.members_asked(arguments, timeout_s, done)
+
+
 def _vacuum(replica: Replica, arguments: Mapping[str, Any], timeout_s: float, done: Done) -> None:
     """Give free pages of this node's file back, for a second."""
     replica.vacuum.ask(arguments, timeout_s, done)
@@ -52,6 +59,7 @@ def _vacuum(replica: Replica, arguments: Mapping[str, Any], timeout_s: float, do
 
 ASKS: Mapping[str, Ask] = {
     "await_durable": Ask(_await_durable, administers=False),
+    "members": Ask(_members, administers=True),
     "settings": Ask(_settings, administers=True),
     "vacuum": Ask(_vacuum, administers=True),
 }

@@ -2,6 +2,7 @@
 
 python -m tests.sim.engine --seeds 0:200
 python -m tests.sim.engine --seeds 17:18 --trace
+python -m tests.sim.engine members --seeds 0:50
 python -m tests.sim.engine planted
 """
 
@@ -11,13 +12,14 @@ import argparse
 import sys
 import time
 
+from tests.sim.engine.members import run_members_seed
 from tests.sim.engine.run import Result, run_seed
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit code 0 when nothing broke."""
     parser = argparse.ArgumentParser(prog="python -m tests.sim.engine", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=("run", "planted"), default="run")
+    parser.add_argument("what", nargs="?", choices=("run", "members", "planted"), default="run")
     parser.add_argument("--seeds", default="0:50", help="FIRST:LAST, the last one excluded")
     parser.add_argument("--nodes", type=int, default=None, help="3, 4, 5 or 7; drawn otherwise")
     parser.add_argument("--trace", action="store_true", help="print the story of the run")
@@ -31,25 +33,28 @@ def main(arguments: list[str] | None = None) -> int:
     started_s = time.perf_counter()
     results: list[Result] = []
     for seed in range(first, last):
-        result = run_seed(seed, nodes=options.nodes, trace=options.trace)
+        if options.what == "members":
+            result = run_members_seed(seed, nodes=options.nodes, trace=options.trace)
+        else:
+            result = run_seed(seed, nodes=options.nodes, trace=options.trace)
         results.append(result)
         if result.broken:
-            _explain(result, options.nodes, trace=options.trace)
+            _explain(result, options.what, options.nodes, trace=options.trace)
             if not options.keep_going:
                 break
     _table(results, time.perf_counter() - started_s)
     return 1 if any(result.broken for result in results) else 0
 
 
-def _explain(result: Result, nodes: int | None, *, trace: bool) -> None:
+def _explain(result: Result, what: str, nodes: int | None, *, trace: bool) -> None:
     print(f"seed {result.seed}: BROKEN {result.broken}")
     if not trace:
         for line in result.notes[-15:]:
             print("   ", line)
     extra = f" --nodes {nodes}" if nodes else ""
     print(
-        f"reproduce: python -m tests.sim.engine --seeds {result.seed}:{result.seed + 1}{extra}"
-        " --trace"
+        f"reproduce: python -m tests.sim.engine {what} --seeds {result.seed}:{result.seed + 1}"
+        f"{extra} --trace"
     )
 
 

@@ -1,7 +1,7 @@
 """Members that come and go while faults happen (row 19), on whatever side of a split believes to
 lead: additions, promotions, demotions, removals (of the leader too), disks that are lost for good.
 
-`python -m tests.sim.engine members --seeds 0:200` runs seeds; `… planted-members` looks for bugs.
+`python -m tests.sim.engine members --seeds 0:200` runs seeds.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from raftdb.consensus.membership import (
 )
 from raftdb.consensus.port import Changed, ChangeOutcome
 from raftdb.consensus.wall import Wall
-from tests.sim.checkers import Broken, Checker
+from tests.sim.checkers import Broken
 from tests.sim.engine.cluster import Cluster
 from tests.sim.engine.nodes import member_of
 from tests.sim.engine.run import Result, Simulation
@@ -199,13 +199,9 @@ class MembersSimulation(Simulation):
 
 
 def run_members_seed(
-    seed: int,
-    *,
-    wall: Wall | None = None,
-    without: type[Checker] | None = None,
-    trace: bool = False,
+    seed: int, *, nodes: int | None = None, wall: Wall | None = None, trace: bool = False
 ) -> Result:
     """Run one seed."""
-    simulation = MembersSimulation(seed, wall=wall, without=without, trace=trace)
+    simulation = MembersSimulation(seed, nodes=nodes, wall=wall, trace=trace)
     result = simulation.run()
     return replace(result, faults={**result.faults, **simulation.changes.done})

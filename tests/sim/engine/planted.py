@@ -314,6 +314,13 @@ SCRIPTED: tuple[type[Wall], ...] = (
     InstallsOldCopies,
     MixesCopies,
     DropsLogBehindCopy,
+    ChangesBeforeNoop,
+    TwoChangesAtOnce,
+    OldQuorumCounts,
+    KeepsCutConfigurations,
+    LearnersCopiesCount,
+    AnybodyStands,
+    RemovedDisturbs,
 )
 """Shown by scripted runs in tests/consensus; seeds are tried all the same."""
 

@@ -1,0 +1,196 @@
+"""Members that come and go, asked of the leader from anywhere.
+
+with raftdb.connect(url) as connection:
+    add_member(connection, new)
+    change_member(connection, "promote", "n4", timeout_s=60.0, clock=clock)
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from raftdb.base.config import NodeConfig
+from raftdb.base.errors import ConfigError, DeadlineError, Error, OperationalError
+from raftdb.base.ids import ClusterId, HistoryId, parse_address, parse_location, parse_node_id
+from raftdb.base.layout import database_path
+from raftdb.base.ports import Clock, Files, Random
+from raftdb.base.settings import MemberConfig
+from raftdb.base.startup import time_text
+from raftdb.machine import Machine
+from raftdb.ops.certificates import AUTHORITY, TLS, authority_directory
+from raftdb.ops.found import CONFIG_FILE, LocalCluster, found_node, node_config
+from raftdb.runtime.log import StreamLog
+from raftdb.security import issue_node
+
+__all__ = ["add_member", "change_member", "list_members", "prepare_member", "replace_member"]
+
+ASK_S = 15.0
+"""One question takes so long at most; a longer wait is several."""
+
+
+class Connection(Protocol):
+    """What is needed of a connection to the cluster."""
+
+    def ask(
+        self, what: str, /, *, timeout: float | None = None, **arguments: Any
+    ) -> dict[str, Any]:
+        """A question or an order, to the leader."""
+
+
+def list_members(connection: Connection) -> dict[str, Any]:
+    """`members` (node_id, role, location, peer_address, client_address), `removed`, `index`."""
+    return connection.ask("members")
+
+
+def add_member(connection: Connection, member: MemberConfig, *, timeout_s: float) -> dict[str, Any]:
+    """As a learner. What was added already is fine. Raises ConfigError, OperationalError."""
+    return connection.ask(
+        "members",
+        timeout=timeout_s,
+        change="add",
+        node=member.node_id,
+        location=member.location,
+        peer=str(member.peer_address),
+        client=str(member.client_address),
+    )
+
+
+def change_member(
+    connection: Connection,
+    change: str,
+    node_id: str,
+    *,
+    timeout_s: float,
+    clock: Clock,
+    **more: Any,
+) -> dict[str, Any]:
+    """`promote`, `demote`, `remove` or `move`, asked again until `timeout_s` has passed while a
+    learner has not caught up yet or the outcome is unknown: what is done already is answered so."""
+    end_s = clock.monotonic_s() + timeout_s
+    while True:
+        left_s = end_s - clock.monotonic_s()
+        try:
+            return connection.ask(
+                "members",
+                timeout=max(0.1, min(ASK_S, left_s)),
+                change=change,
+                node=node_id,
+                **more,
+            )
+        except (OperationalError, DeadlineError) as error:
+            if not _worth_another(error) or left_s <= ASK_S / 100:
+                raise
+            _wait(connection)
+
+
+def _worth_another(error: Error) -> bool:
+    return error.code == "not_caught_up" or error.outcome == "unknown"
+
+
+def _wait(connection: Connection) -> None:
+    """One round to the leader, so that nobody is asked without a pause."""
+    connection.ask("members")
+
+
+def replace_member(
+    connection: Connection, old: str, new: MemberConfig, *, timeout_s: float, clock: Clock
+) -> dict[str, Any]:
+    """`new` in the place of `old`: added, promoted, and only then is `old` removed, so that the
+    cluster is never smaller. Where `new` takes over addresses of `old`, that has to go first."""
+    known = list_members(connection)["members"]
+    there = next((one for one in known if one["node_id"] == old), None)
+    if there is None:
+        raise ConfigError(
+            f"{old} is no member",
+            code="no_member",
+            hint="members are " + ", ".join(str(one["node_id"]) for one in known),
+        )
+    in_its_way = {there["peer_address"], there["client_address"]} & {
+        str(new.peer_address),
+        str(new.client_address),
+    }
+    if in_its_way:
+        change_member(connection, "remove", old, timeout_s=timeout_s, clock=clock)
+    add_member(connection, new, timeout_s=timeout_s)
+    told = list_members(connection)
+    if there["role"] == "voter":
+        told = change_member(connection, "promote", new.node_id, timeout_s=timeout_s, clock=clock)
+    if not in_its_way:
+        told = change_member(connection, "remove", old, timeout_s=timeout_s, clock=clock)
+    return told
+
+
+def prepare_member(
+    directory: Path,
+    member: MemberConfig,
+    status: Mapping[str, Any],
+    members: Sequence[Mapping[str, Any]],
+    files: Files,
+    random: Random,
+    clock: Clock,
+    encode: Callable[[Sequence[MemberConfig], MemberConfig], bytes],
+) -> Path:
+    """A directory for a node that is to be added, below that of its cluster: configuration, an
+    empty log and database, and a certificate by the cluster's authority, which has to lie there.
+    `status`: what a member says of itself; `members`: as listed now; `encode`: these members and
+    the new one, as a learner, as a configuration's bytes. Returns the path of its raftdb.toml.
+    Raises ConfigError.
+    """
+    known = [_member_config(one) for one in members]
+    if any(one.node_id == member.node_id for one in known):
+        raise ConfigError(f"{member.node_id} is a member already", code="member_exists")
+    # Whose address it takes over is on its way out.
+    taken = {member.peer_address, member.client_address}
+    known = [one for one in known if not taken & {one.peer_address, one.client_address}]
+    insecure = not (directory / AUTHORITY).is_dir()
+    founded = LocalCluster(
+        directory.absolute(),
+        ClusterId(str(status["cluster_id"])),
+        HistoryId(str(status["history"])),
+        (*known, member),
+        insecure,
+        time_text(clock.wall_ms()),
+    )
+    target = directory / member.node_id
+    if target.exists():
+        raise ConfigError(
+            f"{target} exists", hint="a new node begins in a directory of its own", code="not_empty"
+        )
+    found_node(founded, member, files, random)
+    config = node_config(founded, member)
+    try:
+        if not insecure:
+            issue_node(authority_directory(directory), member.node_id, str(target / TLS))
+        _note_members(config, encode(known, member), files)
+    except BaseException:
+        shutil.rmtree(target, ignore_errors=True)
+        raise
+    return target / CONFIG_FILE
+
+
+def _note_members(config: NodeConfig, body: bytes, files: Files) -> None:
+    """It takes itself for a learner until the log says otherwise: a node that holds nothing counts
+    nowhere (rule J5)."""
+    machine = Machine.open(
+        database_path(config.data_dir),
+        history=config.history,
+        limits=config.limits,
+        files=files,
+        log=StreamLog(level="error"),
+    )
+    try:
+        machine.seed_configuration(body)
+    finally:
+        machine.close()
+
+
+def _member_config(facts: Mapping[str, Any]) -> MemberConfig:
+    return MemberConfig(
+        parse_node_id(str(facts["node_id"])),
+        parse_location(str(facts["location"])),
+        parse_address(str(facts["peer_address"])),
+        parse_address(str(facts["client_address"])),
+    )
