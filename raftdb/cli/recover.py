@@ -265,8 +265,8 @@ def _show_plan(facts: dict[str, Any]) -> None:
     else:
         click.echo("nothing that was acknowledged is lost: a majority was looked at")
     click.echo(
-        f"the new cluster: {', '.join(facts['voters'])}; it works while {facts['quorum']} of them "
-        "do"
+        f"the new cluster: {', '.join(facts['voters'])}; it needs {facts['quorum']} of "
+        f"{len(facts['voters'])} to work"
     )
     for url in facts["archives"]:
         click.echo(f"a new epoch is claimed in {url}")

@@ -479,7 +479,8 @@ class Transport:
         if hello.history_id != mine.history_id:
             raise ProtocolError(
                 f"{name} follows history {hello.history_id}, this node {mine.history_id}",
-                hint="one of them was restored or recovered: add the other one anew",
+                hint="one of them was restored or recovered: bring the other one back by "
+                "`raftdb rejoin`, or as a new member",
             )
         if peer.role and (peer.role != "node" or peer.name != name):
             raise ProtocolError(f"the certificate of {peer.name!r} does not allow to be {name!r}")
