@@ -56,6 +56,7 @@ def status_dict(state: ClusterState) -> dict[str, Any]:
         "healthy": state.healthy,
         "leader": state.leader,
         "members": len(state.nodes),
+        "voters": state.voters,
         "with_leader": state.with_leader,
         "quorum": state.quorum,
         "archive": archives_of(state),
@@ -129,9 +130,11 @@ def status_lines(state: ClusterState) -> list[str]:
         colalign=["left", "left", "left", "right", "right", "right", "right", "left", "left"],
     )
     verdict = "healthy" if state.healthy else "NOT AVAILABLE"
+    learners = len(state.nodes) - state.voters
+    more = f", and {learners} learner{'s' if learners > 1 else ''}" if learners else ""
     return [
-        f"cluster {state.cluster_id}: {verdict}, {state.with_leader} of {len(state.nodes)} members "
-        f"with the leader ({state.leader or 'none'})",
+        f"cluster {state.cluster_id}: {verdict}, {state.with_leader} of {state.voters} members "
+        f"with the leader ({state.leader or 'none'}){more}",
         "",
         *(line.rstrip() for line in table.splitlines()),
         *_archive_lines(state),

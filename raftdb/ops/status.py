@@ -39,6 +39,9 @@ class NodeState:
     location: str = ""
     problem: str = ""
     role: str = "unreachable"
+    """`leader`, `follower`, `candidate`, `stopped`; `learner`: a follower that counts nowhere."""
+    voter: bool = True
+    """It counts in majorities, by the newest account of the members."""
     term: int = 0
     leader: str | None = None
     applied_index: int = 0
@@ -65,13 +68,18 @@ class ClusterState:
     leader: str | None
     """The node that leads in the highest term seen, if it answers itself."""
     with_leader: int
-    """Members that follow it, itself included, by their own or by its account."""
+    """Voters that follow it, itself included, by their own or by its account."""
     problems: list[str] = field(default_factory=list)
 
     @property
     def quorum(self) -> int:
-        """How many members make a majority."""
-        return len(self.nodes) // 2 + 1
+        """How many voters make a majority."""
+        return self.voters // 2 + 1
+
+    @property
+    def voters(self) -> int:
+        """How many members count."""
+        return sum(1 for node in self.nodes if node.voter)
 
     @property
     def healthy(self) -> bool:
@@ -166,6 +174,9 @@ def _summarize(
             nodes.append(NodeState(member["node_id"], address, member["location"], text))
         else:
             nodes.append(_state_of(answer, address))
+        nodes[-1].voter = member.get("role", "voter") == "voter"
+        if nodes[-1].role == "follower" and not nodes[-1].voter:
+            nodes[-1].role = "learner"
     leads = [one for one in nodes if one.role == "leader" and one.term == int(newest["term"])]
     leader = leads[0] if leads else None
     with_leader = 0
@@ -174,6 +185,8 @@ def _summarize(
         for node in nodes:
             if node.answers:
                 node.lag_entries = max(0, leader.commit_index - node.applied_index)
+            if not node.voter:
+                continue
             follows = node.answers and node.leader == leader.node_id and node.term == leader.term
             if follows or node is leader or seen.get(node.node_id, {}).get("connected"):
                 with_leader += 1
@@ -220,7 +233,7 @@ def _problems(state: ClusterState) -> list[str]:
         found.append("there is no leader")
     elif state.with_leader < state.quorum:
         found.append(
-            f"no quorum: {state.with_leader} of {len(state.nodes)} members follow {state.leader}"
+            f"no quorum: {state.with_leader} of {state.voters} members follow {state.leader}"
         )
     for node in state.nodes:
         if not node.answers:

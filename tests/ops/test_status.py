@@ -237,3 +237,16 @@ def test_indexes_that_never_meet_prove_nothing() -> None:
         n2=[content(n + 1, t="a") for n in range(100)],
     )
     assert (report.equal, report.complete, report.index) == (False, False, 0)
+
+
+def test_learners_count_in_no_majority() -> None:
+    members = [
+        {**one, "role": "voter" if one["node_id"] != "n3" else "learner"}
+        for one in answer("n1")["members"]
+    ]
+    state = state_of({name: answer(name, members=members) for name in IDS})
+    assert [node.role for node in state.nodes] == ["leader", "follower", "learner"]
+    assert (state.voters, state.quorum, state.with_leader) == (2, 2, 2)
+    assert state.healthy
+    two = state_of({name: answer(name, members=members) for name in ("n1", "n3")})
+    assert (two.with_leader, two.healthy) == (1, False)
