@@ -94,6 +94,8 @@ class Machine:
         history = bytes.fromhex(meta.history)
         self._request_clock = RequestClock()
         self._applier = Applier(writer, run_on(writer), self._request_clock, history, meta.hash_key)
+        self.settings_cell = self._applier.settings
+        """Where `settings` stand, for who looks often."""
         writer.set_wal_hook(self._wal_hook)
         self._readers = ReaderPool(
             lambda: open_reader(path, vfs.name), limits.readers_max, clock, self._applier.epoch
@@ -411,9 +413,8 @@ class Machine:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """The cluster's settings as of the last commit: another object after each change. From any
-        thread."""
-        return self._applier.settings.current
+        """The cluster's, as of the last commit: another object after each change. Any thread."""
+        return self.settings_cell.current
 
     @property
     def lineage(self) -> tuple[tuple[HistoryId, int], ...]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+from raftdb.base.cluster import read_settings
 from raftdb.base.durability import QUORUM, Durability, parse_durability
 from raftdb.base.errors import (
     APPLIED,
@@ -89,6 +90,19 @@ class All:
         return min(level.upto(durable) for level in self._levels)
 
 
+class Cell(Protocol):
+    """Something that is exchanged as a whole when it changes."""
+
+    @property
+    def current(self) -> Mapping[str, Any]: ...
+
+
+class _Nothing:
+    """No settings."""
+
+    current: Mapping[str, Any] = {}
+
+
 class InLocations:
     """A DurabilityLevel: on disk in so many distinct locations of voters."""
 
@@ -120,13 +134,24 @@ class Durable:
         self._levels: dict[Durability, DurabilityLevel] = {}
         self.archive: Archiving | None = None
         """Set by whoever has one."""
-        self.default_of: Callable[[], Durability] = lambda: QUORUM
-        """What the database's settings say."""
+        self.cell: Cell = _Nothing()
+        """Where the database's settings stand."""
+        self.plain_for: object = self.cell.current
+        """The settings as they were when their default was found to be the quorum: while they are
+        that very object, a request that asks for nothing pays this one look."""
+        self._read: tuple[object, Durability] = (self.cell.current, QUORUM)
 
     @property
     def default(self) -> Durability:
         """Of the database: for requests that say nothing of it."""
-        return self.default_of()
+        stored = self.cell.current
+        if stored is self.plain_for:
+            return QUORUM
+        if stored is not self._read[0]:
+            self._read = (stored, read_settings(stored).durability)
+        if self._read[1].is_plain:
+            self.plain_for = stored
+        return self._read[1]
 
     def wanted(self, text: str) -> Durability | None:
         """What a request waits for; None: nothing beyond the quorum. Raises InterfaceError."""

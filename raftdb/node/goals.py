@@ -51,7 +51,7 @@ class Goals:
         self._problem = ""
         """As it was logged last."""
         self._timer: Any = None
-        replica.durable.default_of = lambda: self.settings.durability
+        replica.durable.cell = machine.settings_cell
 
     @property
     def settings(self) -> ClusterSettings:

@@ -208,9 +208,12 @@ class Replica:
                 # It takes no place in the sequence: a corrected request may use the number again.
                 self._executor.call_soon(done, None, error)
                 return
-            plain = not durability and self.durable.default.is_plain
+            durable = self.durable
+            if not durability and durable.cell.current is durable.plain_for:
+                self.propose(payload, left_s, done)
+                return
             # A retry of what is applied is told so, however few can be reached.
-            refuse = plain or not self._machine.was_applied(number, sequence)
+            refuse = not self._machine.was_applied(number, sequence)
             self.propose_durably(payload, left_s, done, durability, refuse)
 
         trials = self._trials

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -44,7 +45,8 @@ def test_a_success_waits_until_enough_locations_have_it(bench: Bench) -> None:
 def test_the_databases_default_holds_for_who_says_nothing_and_a_request_may_ask_for_less(
     bench: Bench,
 ) -> None:
-    bench.replica.durable.default_of = lambda: parse_durability("locations=2")
+    settings = SimpleNamespace(current={"durability": "locations=2"})
+    bench.replica.durable.cell = settings
     bench.execute()
     applied(bench, 60)
     assert bench.answers == []
@@ -53,6 +55,14 @@ def test_the_databases_default_holds_for_who_says_nothing_and_a_request_may_ask_
     assert bench.answers == [Answer(REPLY, 61)]
     bench.engine.acknowledge(n2=60)
     assert len(bench.answers) == 2
+    settings.current = {}
+    bench.execute(3)
+    applied(bench, 62)
+    assert len(bench.answers) == 3
+    settings.current = {"durability": "locations=3"}
+    bench.execute(4)
+    applied(bench, 63)
+    assert len(bench.answers) == 3, "from the moment on when it is applied"
 
 
 def test_outcome_queries_and_stored_replies_wait_too(bench: Bench) -> None:
