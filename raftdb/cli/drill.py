@@ -21,6 +21,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 ABOUT = {
     "leader-kill": "Kill the leader's process under load, and measure until writes go on.",
     "node-loss": "Kill a follower's process under load: nobody may notice.",
+    "disk-loss": "Delete the leader's disk for good: a new member takes its place.",
     "region-loss": "Kill every node of the leader's region at once; it comes back later.",
     "total-loss": "Kill every node, delete every disk, and restore a new cluster from the archive.",
     "total-loss-archived": "The same, with clients that wait for the archive: nothing may be lost.",

@@ -12,11 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from raftdb.base.config import load_config
 from raftdb.base.errors import ConfigError, Error, OperationalError
+from raftdb.base.ids import Address
 from raftdb.base.ports import Clock
 from raftdb.client import Connection, connect
 from raftdb.demo.processes import NodeProcess, ProcessCluster
-from raftdb.ops.found import found_local
+from raftdb.ops.found import CONFIG_FILE, found_local
 from raftdb.ops.target import read_client_file
 
 POLL_S = 0.02
@@ -49,9 +51,13 @@ class DrillCluster:
         self._clock = clock
         self._settings = tuple(settings)
         self.processes = ProcessCluster(directory)
+        self._addresses: dict[str, Address] = {}
         for node in self.processes.nodes.values():
-            node.settings = self._settings
-            node.environ = own_environ()
+            self._equip(node)
+
+    def _equip(self, node: NodeProcess) -> None:
+        node.settings = self._settings
+        node.environ = own_environ()
 
     @classmethod
     def found(
@@ -99,6 +105,16 @@ class DrillCluster:
         for node in nodes:
             node.kill()
 
+    def lose(self, node_id: str) -> None:
+        """Kill a node, and remove its directory: it is gone for good."""
+        self.kill(node_id)
+        shutil.rmtree(self.processes.nodes.pop(node_id).directory)
+
+    def adopt(self, node_id: str) -> None:
+        """A directory of a new node has been made."""
+        node = self.processes.nodes[node_id] = NodeProcess(node_id, self.directory / node_id)
+        self._equip(node)
+
     def delete(self) -> None:
         """Remove every node's directory, and everything else of the cluster."""
         shutil.rmtree(self.directory)
@@ -113,13 +129,14 @@ class DrillCluster:
     def connect_to(self, node_id: str, **options: Any) -> Connection:
         """To one node and no other; reads are local."""
         target = read_client_file(self.directory / "client" / "client.toml")
-        hosts = target.url.partition("://")[2].partition("/")[0].split(",")
-        url = f"raftdb://{hosts[self._place(node_id)]}/"
         settings = {"pin": True, "read": "local", "timeout": 5.0, **options}
-        return connect(url, **{**target.options, **settings})
+        return connect(f"raftdb://{self._address(node_id)}/", **{**target.options, **settings})
 
-    def _place(self, node_id: str) -> int:
-        return self.node_ids.index(node_id)
+    def _address(self, node_id: str) -> Address:
+        if node_id not in self._addresses:
+            config = load_config(str(self.node(node_id).directory / CONFIG_FILE), {})
+            self._addresses[node_id] = config.member.client_address
+        return self._addresses[node_id]
 
     def status(self, node_id: str) -> dict[str, Any]:
         """What one node says of itself. Raises Error when it does not answer."""

@@ -10,6 +10,7 @@ from typing import Any
 from raftdb.drill.cluster import DrillCluster, command
 from raftdb.drill.load import TABLE
 from raftdb.drill.stage import Stage
+from raftdb.ops.ports import free_ports
 
 ALARM_MS = 2_000
 """In a drill an archive that is behind raises its alarm sooner than by default."""
@@ -19,6 +20,7 @@ ARCHIVED_CLIENTS = 16
 """Each waits for the next upload: more of them write as much."""
 ACCIDENT = f"DELETE FROM {TABLE}"
 ALARMS_S = 60.0
+REPLACE_S = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,34 @@ def node_loss(stage: Stage) -> None:
     stage.phase(f"raftdb start: {lost}")
     stage.cluster.start(lost)
     stage.until_full()
+    stage.end()
+
+
+def disk_loss(stage: Stage) -> None:
+    """The leader's process and disk are gone for good; a new member takes its place."""
+    stage.begin()
+    cluster = stage.cluster
+    lost = cluster.wait_for_leader()
+    location = cluster.location(lost)
+    with stage.disaster(f"{lost}, the leader, is killed and its directory deleted"):
+        cluster.lose(lost)
+    stage.until_committed()
+    # As many neighbours as the cluster has ports: none of the lost node's, which look free.
+    new, port = f"n{stage.result.nodes + 1}", free_ports(2 * stage.result.nodes)
+    spec = f"{new},location={location},peer=127.0.0.1:{port},client=127.0.0.1:{port + 1}"
+    stage.phase(f"raftdb member prepare {new}; raftdb start")
+    command("member", "prepare", spec, "--dir", cluster.directory)
+    cluster.adopt(new)
+    cluster.start(new)
+    stage.phase(f"raftdb member replace {lost} {new}")
+    command(
+        *("member", "replace", lost, spec, "--dir", cluster.directory),
+        *("--timeout", str(REPLACE_S)),
+    )
+    stage.until_full()
+    members = {one["node_id"]: one for one in cluster.status(new)["members"]}
+    stage.result.check(f"{lost} is no member any more", lost not in members)
+    stage.result.check(f"{new} is a voter", members.get(new, {}).get("role") == "voter")
     stage.end()
 
 
@@ -202,6 +232,7 @@ SCENARIOS: dict[str, Scenario] = {
     for one in (
         Scenario("leader-kill", "The leader's process is killed.", leader_kill),
         Scenario("node-loss", "A follower's process is killed.", node_loss),
+        Scenario("disk-loss", "A node's disk is gone for good.", disk_loss),
         Scenario("region-loss", "Every node of the leader's region is killed.", region_loss),
         Scenario("total-loss", "Every node and disk is gone: archive only.", total_loss),
         Scenario(
