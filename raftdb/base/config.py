@@ -161,6 +161,18 @@ class JournalConfig:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class DiskConfig:
+    """Room on the disk."""
+
+    reserve_bytes: int = field(
+        default=32 * MIB,
+        metadata=_about(
+            INTEGER, "Room that is kept: with less, the node takes no writes. 0: no such watch."
+        ),
+    )
+
+
 DESTINATIONS_MAX = 4
 
 
@@ -271,10 +283,17 @@ class ScrubConfig:
     content_share_percent: int = field(
         default=5, metadata=_about(INTEGER, "Of one core's time that this takes, as a rule.")
     )
+    file_hours: int = field(
+        default=6, metadata=_about(INTEGER, "All files are read for damage so often; 0: never.")
+    )
+    file_bytes_per_s: int = field(
+        default=4 * MIB, metadata=_about(INTEGER, "How fast these files are read.")
+    )
 
     def __post_init__(self) -> None:
-        if self.content_hours < 0:
-            raise ConfigError(f"scrub.content_hours is {self.content_hours}, below 0")
+        for name, least in (("content_hours", 0), ("file_hours", 0), ("file_bytes_per_s", 1)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"scrub.{name} is {getattr(self, name)}, below {least}")
         if not 1 <= self.content_share_percent <= 100:
             raise ConfigError(
                 f"scrub.content_share_percent is {self.content_share_percent}",
@@ -334,6 +353,7 @@ class NodeConfig:
     archive: ArchiveConfig = ArchiveConfig()
     copy: CopyConfig = CopyConfig()
     scrub: ScrubConfig = ScrubConfig()
+    disk: DiskConfig = DiskConfig()
 
     def __post_init__(self) -> None:
         _check_members(self.node_id, self.members)
@@ -352,6 +372,8 @@ class NodeConfig:
         for name in ("keep_bytes", "pinned_bytes_max", "stall_ms"):
             if getattr(self.journal, name) < 0:
                 raise ConfigError(f"journal.{name} is {getattr(self.journal, name)}, below 0")
+        if self.disk.reserve_bytes < 0:
+            raise ConfigError(f"disk.reserve_bytes is {self.disk.reserve_bytes}, below 0")
 
     @property
     def member(self) -> MemberConfig:
@@ -374,6 +396,7 @@ SECTIONS: dict[str, type[Any]] = {
     "archive": ArchiveConfig,
     "copy": CopyConfig,
     "scrub": ScrubConfig,
+    "disk": DiskConfig,
 }
 
 SECTION_DOCS = {
@@ -386,6 +409,7 @@ SECTION_DOCS = {
     "archive": "Continuous copies off-site: docs/archive.md. The same on all nodes.",
     "copy": "Copies of the database for nodes that are too far behind.",
     "scrub": "What is read again in the background, to find what changed on the disk since.",
+    "disk": "Room on the disk.",
 }
 
 

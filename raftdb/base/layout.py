@@ -5,6 +5,7 @@
 <data_dir>/database/     the SQLite database, by generation
 <data_dir>/quarantine.json  why this node does not serve; only while it does not
 <data_dir>/removed.json  this node is no member any more; only since it knows that
+<data_dir>/reserve       room that is kept for the time when the disk is full
 <data_dir>/copies/       a copy of it on its way to another node, or from one
 """
 
@@ -17,6 +18,7 @@ DATABASE_DIRECTORY = "database"
 QUARANTINE_FILE = "quarantine.json"
 REMOVED_FILE = "removed.json"
 COPIES_DIRECTORY = "copies"
+RESERVE_FILE = "reserve"
 
 
 def journal_path(data_dir: str) -> str:
@@ -37,6 +39,11 @@ def removed_path(data_dir: str) -> str:
 def database_path(data_dir: str) -> str:
     """The directory of the database."""
     return posixpath.join(data_dir, DATABASE_DIRECTORY)
+
+
+def reserve_path(data_dir: str) -> str:
+    """The file that takes up the room that is kept."""
+    return posixpath.join(data_dir, RESERVE_FILE)
 
 
 def copies_path(data_dir: str) -> str:

@@ -117,6 +117,13 @@ class Files(Protocol):
     def sync_directory(self, path: str) -> None:
         """fsync the directory: names in it are durable."""
 
+    def free_bytes(self, path: str) -> int:
+        """Room on the file system of that directory, for this user."""
+
+    def keep_room(self, path: str, size: int) -> None:
+        """Have a file there that takes `size` bytes of room and holds nothing; 0: no file. OSError
+        when there is no room; then there is no such file."""
+
     def lock(self, path: str) -> Callable[[], None]:
         """Take an exclusive lock that dies with the process; returns what releases it.
         BlockingIOError when another process has it."""

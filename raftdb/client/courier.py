@@ -59,9 +59,9 @@ FAREWELL_S = 0.2
 STALL_S = 1.0
 """A node that takes nothing of what we send for so long has stopped."""
 QUARANTINE_REST_S = 5.0
-UNMET = ("too_few_locations", "archive_unreachable")
-"""Codes of a write that is refused while what it is to wait for cannot be reached: tried until the
-deadline, and then it is the error."""
+UNMET = ("too_few_locations", "archive_unreachable", "disk_full")
+"""Codes of a write that is refused while what it needs is not there: tried until the deadline, and
+then it is the error."""
 
 _PERMANENT_CODES = frozenset(("wrong_cluster", "wrong_history", "version"))
 

@@ -19,7 +19,14 @@ from raftdb.base.config import NodeConfig
 from raftdb.base.damage import DATABASE, damage_of, write_note
 from raftdb.base.errors import Error
 from raftdb.base.ids import Index, NodeId
-from raftdb.base.layout import copies_path, database_path, quarantine_path, removed_path
+from raftdb.base.layout import (
+    copies_path,
+    database_path,
+    journal_path,
+    quarantine_path,
+    removed_path,
+    reserve_path,
+)
 from raftdb.base.ports import Ports
 from raftdb.base.startup import check_clock, check_identity, removed_error
 from raftdb.consensus import CopySettings, Engine
@@ -29,7 +36,8 @@ from raftdb.consensus.membership import (
     decode_configuration,
     encode_configuration,
 )
-from raftdb.consensus.port import EngineEvents, EngineStatus, Member, Timing
+from raftdb.consensus.port import EngineEvents, EngineStatus, Member
+from raftdb.embedded.given import listening, members_of, timing_of
 from raftdb.embedded.opening import open_data
 from raftdb.embedded.verifier import VerifyProcess
 from raftdb.journal import Journal
@@ -38,7 +46,9 @@ from raftdb.node import (
     PROXIMITY_MARK,
     Comparison,
     ContentScrub,
+    DiskSpace,
     DiskWatch,
+    FileScrub,
     Goals,
     Healing,
     Housekeeping,
@@ -49,6 +59,7 @@ from raftdb.node import (
     Preference,
     Proximity,
     Replica,
+    Room,
     Verdicts,
     damage_facts,
     quarantined,
@@ -105,6 +116,13 @@ class Assembly:
         """False from the moment on when nothing may be answered any more. From any thread."""
         self._failure: BaseException | None = None
         check_identity(ports.files, config)
+        room = Room(
+            ports.files,
+            reserve_path(config.data_dir),
+            config.data_dir,
+            config.disk.reserve_bytes,
+        )
+        room.let_go()
         opened = open_data(config, ports, self.journal_class, self.machine_class, vfs_base)
         self.journal, self.machine = opened.journal, opened.machine
         self._note = opened.note
@@ -128,6 +146,9 @@ class Assembly:
         self.serves = self.damage is None
         stall_s, alone = config.journal.stall_ms / 1000, lambda: len(identity.voters) == 1
         self.disk = DiskWatch(self.engine, self.journal, ports, stall_s, alone)
+        self.space = DiskSpace(room, self.engine, ports, alone)
+        self.replica.read_only = self.space.refusal
+        self.scrub = FileScrub(self.machine, journal_path(config.data_dir), ports, config.scrub)
         self._housekeeping = Housekeeping(
             self.replica, self.machine, self.journal, ports, config.checkpoint.wal_bytes
         )
@@ -158,7 +179,7 @@ class Assembly:
         self.replica.successor = self.preference.successor
         self.pace = Pace(
             self.engine,
-            _timing(config),
+            timing_of(config),
             str(config.node_id),
             lambda: self.replica.identity.voting,
             self.proximity,
@@ -170,7 +191,7 @@ class Assembly:
     def _known_members(self) -> tuple[Member, ...]:
         """As of what is applied; the configuration file's list is only the beginning of that, and
         what a node without a database has to be content with: it counts nobody, nor leads."""
-        founders = _members(self.config)
+        founders = members_of(self.config)
         self.machine.seed_configuration(encode_configuration(configuration_of(founders)))
         stored = self.machine.configuration()
         return founders if stored is None else decode_configuration(stored[1]).members
@@ -189,12 +210,12 @@ class Assembly:
     def _make_engine(self, identity: Identity, vfs_base: str) -> Engine:
         return self.engine_class(
             node_id=self.config.node_id,
-            members=_listening(_members(self.config), self.config),
+            members=listening(members_of(self.config), self.config),
             cluster_id=self.config.cluster_id,
             journal=self.journal,
             machine=self.machine,
             ports=self._ports,
-            timing=_timing(self.config),
+            timing=timing_of(self.config),
             limits=self.config.limits,
             events=self._events(),
             fingerprint=json.dumps(fingerprint().to_wire(), sort_keys=True).encode(),
@@ -274,6 +295,8 @@ class Assembly:
         self.engine.start()
         self._housekeeping.start()
         self.disk.start()
+        self.space.start()
+        self.scrub.start()
         if self._healing is not None:
             self._healing.start()
         if self._archive is not None:
@@ -292,6 +315,8 @@ class Assembly:
         self.proximity.say()
         self._housekeeping.stop()
         self.disk.stop()
+        self.space.stop()
+        self.scrub.stop()
         if self._healing is not None:
             self._healing.stop()
         if self._archive is not None:
@@ -326,6 +351,8 @@ class Assembly:
         self._ports.executor.call_later(CLOSE_S, self._end)
         self._housekeeping.stop()
         self.disk.stop()
+        self.space.stop()
+        self.scrub.stop()
         if self._healing is not None:
             self._healing.stop()
         if self._archive is not None:
@@ -341,7 +368,7 @@ class Assembly:
         """Whether the node can go on in spite of the error: damage to its own files is noted, and
         it begins anew at once, in a way that heals it."""
         damage = damage_of(error, self._ports.clock.wall_ms())
-        if damage is None or self._healing is not None or len(self.config.members) == 1:
+        if damage is None or self._healing is not None or not self.engine.status().peers:
             return False
         if self._again or self._stopping:
             return self._again
@@ -544,6 +571,8 @@ class Assembly:
             "wal_pages": self.machine.wal_pages,
             "journal_bytes": self.journal.bytes,
             "disk_stalled": self.disk.stalled,
+            **self.space.facts(),
+            "scrub_files": self.scrub.facts(),
             "archive": [] if self._archive is None else self._archive.status(),
             **self.comparison.facts(),
             **self.goals.facts(),
@@ -564,36 +593,6 @@ class Assembly:
             "lag_entries": max(0, int(last_index) - int(peer.match_index)),
             "round_trip_ms": peer.round_trip_ms if trip_s is None else round(trip_s * 1000, 3),
         }
-
-
-def _members(config: NodeConfig) -> tuple[Member, ...]:
-    return tuple(
-        Member(one.node_id, one.location, one.peer_address, one.client_address)
-        for one in config.members
-    )
-
-
-def _listening(members: tuple[Member, ...], config: NodeConfig) -> tuple[Member, ...]:
-    """The members as the engine wants them: this one by the address where it listens, which may
-    differ from the address by which others reach it (behind NAT, in a container)."""
-    return tuple(
-        replace(member, peer_address=config.peer_listen)
-        if member.node_id == config.node_id
-        else member
-        for member in members
-    )
-
-
-def _timing(config: NodeConfig) -> Timing:
-    timing = config.timing
-    return Timing(
-        election_min_s=timing.election_min_ms / 1000,
-        election_max_s=timing.election_max_ms / 1000,
-        heartbeat_s=timing.heartbeat_ms / 1000,
-        leader_timeout_s=timing.leader_timeout_ms / 1000,
-        connect_timeout_s=timing.connect_timeout_ms / 1000,
-        reconnect_s=timing.reconnect_ms / 1000,
-    )
 
 
 def _ignore(_what: object) -> None:

@@ -182,6 +182,9 @@ class AbsentMachine(Machine):
     def durable_index(self) -> Index:
         return Index(0)
 
+    def check_pages(self, offset: int, count: int) -> int:
+        return 0
+
     def checkpoint(self) -> Index:
         return Index(0)
 

@@ -147,6 +147,24 @@ class Checkpointer:
                 raise failures.fatal(error, "copying") from error
         return b"".join(pages)
 
+    def check_pages(self, offset: int, count: int, path: str) -> int:
+        """Read whole pages of the file from `offset` on, so that their checksums are looked at;
+        how many bytes there were, 0 at its end. No checkpoint writes meanwhile. FatalError names
+        file and offset."""
+        with self.lock:
+            start = offset
+            while start < offset + count and not self._closed:
+                try:
+                    whole, _page = self._connection.read("main", 0, start, PAGE_BYTES)
+                except apsw.Error as error:
+                    found = failures.at(failures.fatal(error, "looking for damage"), path)
+                    found.detail["offset"] = start
+                    raise found from error
+                if not whole:
+                    break
+                start += PAGE_BYTES
+        return start - offset
+
     def close(self) -> None:
         """Close the connection, with `lock` held."""
         self._closed = True

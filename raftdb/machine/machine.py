@@ -26,10 +26,7 @@ from raftdb.machine.captures import Capture, CaptureJob
 from raftdb.machine.checkpoints import Checkpointer, rewrite_log
 from raftdb.machine.connections import open_checkpointer, open_reader, open_writer
 from raftdb.machine.determinism import RequestClock, use_utc
-from raftdb.machine.format import (
-    DATABASE_FILE,
-    PAGE_BYTES,
-)
+from raftdb.machine.format import DATABASE_FILE, PAGE_BYTES
 from raftdb.machine.founding import found
 from raftdb.machine.layout import Run
 from raftdb.machine.logguard import LogGuard, check_header
@@ -534,6 +531,10 @@ class Machine:
             # none; one that comes at this very moment is counted with the next.
             self.wal_pages = 0
         return durable
+
+    def check_pages(self, offset: int, count: int) -> int:
+        """See Checkpointer.check_pages. On a lane of its own."""
+        return self._checkpointer.check_pages(offset, count, self.path)
 
     # Copies
 

@@ -13,6 +13,7 @@ from raftdb.node.admission import Admission
 from raftdb.node.calls import Answer, Done
 from raftdb.node.comparison import Comparison
 from raftdb.node.copying import MachineCopies
+from raftdb.node.diskspace import DiskSpace, Room
 from raftdb.node.diskwatch import DiskWatch
 from raftdb.node.goals import Goals
 from raftdb.node.healing import Healing, damage_facts, quarantined
@@ -26,6 +27,7 @@ from raftdb.node.proximity import Proximity
 from raftdb.node.reading import RETRY_AFTER_MS, busy_error
 from raftdb.node.replica import Cancellable, Replica
 from raftdb.node.scrub_content import ContentScrub
+from raftdb.node.scrub_files import FileScrub
 from raftdb.node.transactions import Transaction
 from raftdb.node.verdicts import Verdicts
 
@@ -36,6 +38,7 @@ __all__ = [
     "Cancellable",
     "Comparison",
     "ContentScrub",
+    "DiskSpace",
     "DiskWatch",
     "Done",
     "Goals",
@@ -49,6 +52,8 @@ __all__ = [
     "Preference",
     "Proximity",
     "Replica",
+    "Room",
+    "FileScrub",
     "Transaction",
     "Verdicts",
     "busy_error",

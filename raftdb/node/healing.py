@@ -64,6 +64,9 @@ class Healing:
     def start(self) -> None:
         """Stand down, and fetch a copy: now, or a while after the last ones."""
         self._engine.stand_down(self.damage.reason, cause=DAMAGE)
+        if not self._others:
+            self._ports.executor.call_soon(self._give_up, damaged_everywhere(self.damage))
+            return
         pause_s = self._pause_s()
         log = self._ports.log
         if pause_s:

@@ -121,6 +121,8 @@ class Replica:
         self._writes = Congestion(ports.clock.monotonic_s, limits.queue_age_ms_max)
         self._refusal = refusal or _none
         self.vacuum = Vacuum(machine, ports, self._refusal)
+        self.read_only: Callable[[], Error | None] = lambda: None
+        """Why nothing may be written now, though reads go on."""
         self._draining = False
         self._under_way = 0
         self._on_idle: Callable[[], None] | None = None
@@ -488,7 +490,7 @@ class Replica:
     def _refuse(self) -> Error | None:
         if self._draining:
             return self._not_leader()
-        refused = self._refusal(local=False)
+        refused = self._refusal(local=False) or self.read_only()
         # Who does not lead says so, whatever else is the matter.
         leads = refused is not None and self._engine.status().role == "leader"
         return refused if leads else None

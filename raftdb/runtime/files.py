@@ -33,6 +33,17 @@ def _data_sync(descriptor: int) -> None:
         os.fdatasync(descriptor)
 
 
+def _allocate(descriptor: int, size: int) -> None:
+    """Room for `size` bytes, where the system can give it without writing them."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, size)
+        os.ftruncate(descriptor, size)
+        return
+    chunk = bytes(1 << 20)
+    for offset in range(0, size, len(chunk)):
+        os.pwrite(descriptor, chunk[: size - offset], offset)
+
+
 class RealFile:
     """One open file descriptor. Positioned calls only, so any thread may use it."""
 
@@ -135,6 +146,24 @@ class RealFiles:
             os.fsync(descriptor)
         except OSError as error:
             raise OSError(error.errno, error.strerror, path) from None
+        finally:
+            os.close(descriptor)
+
+    def free_bytes(self, path: str) -> int:
+        found = os.statvfs(path)
+        return found.f_bavail * found.f_frsize
+
+    def keep_room(self, path: str, size: int) -> None:
+        if size <= 0:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+            return
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _FILE_MODE)
+        try:
+            _allocate(descriptor, size)
+        except BaseException:
+            os.unlink(path)
+            raise
         finally:
             os.close(descriptor)
 

@@ -170,8 +170,42 @@ def test_a_damaged_log_begins_behind_the_damage(tmp_path: Path) -> None:
             wait_for(lambda: three.sound(name), 20.0)
             assert not segment.exists()
             assert three.nodes[name].failure is None
+        _scrubbed(three, name)
     finally:
         three.stop()
+
+
+def _scrubbed(three: Three, name: str) -> None:
+    """What nobody reads is found all the same, and named."""
+    node, page = three.nodes[name], 40
+    with three.leader().connect(timeout=10.0) as connection:
+        for number in range(4):
+            connection.execute("INSERT INTO t(text) VALUES (?)", (f"{number} " * 20_000,))
+    wait_for(lambda: len(three.segments(name)) > 2)
+    for number, change in enumerate(
+        (
+            lambda: None,
+            lambda: flip(three.database(name), page * 4096 + 100),
+            lambda: flip(three.segments(name)[0], 400),
+        )
+    ):
+        assembly, executor = node._assembly, node._executor
+        assert assembly is not None
+        assert executor is not None
+        assembly.machine.checkpoint()
+        change()
+        executor.call_threadsafe(assembly.scrub.begin)
+        if number == 0:
+            wait_for(lambda assembly=assembly: assembly.scrub.passes == 1, 20.0)
+            facts = node.status()["scrub_files"]
+            assert facts["read_bytes"] > three.database(name).stat().st_size
+            assert facts["last_sound_pass"]
+            continue
+        wait_for(lambda assembly=assembly: node._assembly is not assembly, 20.0)
+        if number == 1:
+            assert assembly.damage is not None
+            assert assembly.damage.offset == page * 4096
+        wait_for(lambda: three.sound(name), 20.0)
 
 
 def _read_all(assembly: Assembly) -> None:

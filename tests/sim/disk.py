@@ -239,6 +239,9 @@ class SimFiles:
 
     def __init__(self, draw: random.Random) -> None:
         self._random = draw
+        self.free = 1 << 50
+        self.kept: dict[str, int] = {}
+        """Room that is kept, by the path of its file."""
         self._inodes: dict[int, _Inode] = {}
         self._inode_count = 0
         self._names: dict[str, int] = {}
@@ -510,6 +513,16 @@ class SimFiles:
                 waiting.append(operation)
         self._name_operations = waiting
         self._forget_nameless()
+
+    def free_bytes(self, path: str) -> int:
+        return self.free - sum(self.kept.values())
+
+    def keep_room(self, path: str, size: int) -> None:
+        self.kept.pop(path, None)
+        if size > self.free_bytes(path):
+            raise OSError(errno.ENOSPC, "no room", path)
+        if size:
+            self.kept[path] = size
 
     def lock(self, path: str) -> Callable[[], None]:
         if path in self._locks:

@@ -1,0 +1,18 @@
+"""A few flipped bits; `python -m tests.e2e.flips` has all kinds of files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.catching_up import small_journals
+from tests.e2e.flips import QUICK, run
+
+
+def test_flipped_bits_are_healed_or_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small_journals(monkeypatch)
+    trials = run(tmp_path, list(QUICK), 11)
+    outcomes = {(trial.kind, trial.running): trial.outcome for trial in trials}
+    assert outcomes["CURRENT", False] == "healed"
+    assert outcomes["page", True] in ("healed", "unharmed"), "unharmed: nobody had read it yet"
