@@ -328,9 +328,9 @@ def transactions(
 @click.option("--seconds", default=4.0, type=click.FloatRange(0.5, 600), help="Of one level.")
 @click.option(
     "--work",
-    default=3_000,
+    default=2_500,
     type=click.IntRange(1, 1_000_000),
-    help="Rows that one statement makes for itself; with 1 the generator is the bottleneck.",
+    help="Rows that one statement joins, by 2,500.",
 )
 @click.option("--connections", default=256, type=click.IntRange(64, 1_000))
 @click.option("--insecure", is_flag=True, help="Without TLS.")

@@ -36,7 +36,7 @@ class Settings:
     seconds: float = 4.0
     connections: int = 256
     closed_loop: int = 64
-    work: int = 3_000
+    work: int = 2_500
     """Rows that each statement makes for itself: so few of them are a load that the generator,
     on the same machine, can offer ten times what the cluster can do."""
     deadline_ms: int = 2_000

@@ -156,7 +156,7 @@ class Replica:
         reading = self._reading
         return {
             "writes_waiting": self._writes.count,
-            "writes_refused": self._writes.refused,
+            "writes_refused": self._writes.refused + self._trials.queue.refused,
             "reads_waiting": self._reads_waiting,
             "reads_refused": reading.turns.refused + reading.queries.refused,
         }

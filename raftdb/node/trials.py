@@ -27,6 +27,8 @@ from raftdb.base.ports import Ports
 from raftdb.command import Statement
 from raftdb.machine import Machine, Workspace
 from raftdb.node.calls import Answer, Done, UnderWay
+from raftdb.node.congestion import Congestion
+from raftdb.node.reading import busy_error
 from raftdb.node.risks import CACHED_BYTES_MAX, JOINS, RECURSES, SQUARES, is_short, risk
 
 QUICK_S = 0.05
@@ -64,6 +66,8 @@ class Trials:
         self._random = ports.random
         self._executor = ports.executor
         self._limit_s = limits.write_ms_max / 1000
+        self.queue = Congestion(ports.clock.monotonic_s, limits.queue_age_ms_max)
+        """Those that are tried, or wait for a lane."""
         self._trusted: dict[str, float] = {}
         self._behind: dict[int, deque[Callable[[], None]]] = {}
         """By session, while one of its requests is tried: what came after it, since sequences enter
@@ -96,6 +100,10 @@ class Trials:
     ) -> None:
         """Try it; then either `enter`, with what is left of `timeout_s`, or `done` with the error
         that refuses it. At its deadline it is over, and nothing of it was or will be applied."""
+        retry_ms = self.queue.refusal_ms()
+        if retry_ms:
+            self._executor.call_soon(done, None, busy_error(retry_ms, "long requests"))
+            return
         begun_s = self._now_s()
 
         def start() -> None:
@@ -129,6 +137,7 @@ class Trials:
     ) -> None:
         self._behind[session] = deque()
         trial = _Trial(self._machine, statements, foreign_keys, self._clock.wall_ms())
+        self.queue.entered(trial)
         call = self._call(timeout_s, decide, _late)
         call.stop = trial
         seed = self._random.randbytes(8)
@@ -139,6 +148,7 @@ class Trials:
             call.end(None if error is not None else Answer(None, 0), error)
             if not passed:
                 passed.append(True)
+                self.queue.left(trial)
                 self._next(session)
 
         def expire() -> None:

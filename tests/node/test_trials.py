@@ -12,6 +12,7 @@ from raftdb.command import Results, SessionId, Statement, decode_request, encode
 from raftdb.machine import Executed
 from raftdb.machine.transaction import Step
 from raftdb.node import trials
+from raftdb.node.congestion import FLOOR
 from raftdb.node.risks import JOINS, PLAIN, RECURSES, SQUARES, risk
 from tests.node.fakes import HISTORY, SESSION, Bench
 
@@ -238,3 +239,26 @@ def test_the_order_of_a_session_is_kept_and_others_pass(bench: Tried) -> None:
 def test_a_retry_of_what_was_applied_is_not_tried_again(bench: Tried) -> None:
     bench.execute(99, sql=ENDLESS)
     assert (bench.executed, len(bench.logged())) == ([], 1)
+
+
+def test_what_would_wait_long_to_be_tried_is_refused(
+    bench: Tried, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running: list[Any] = []
+    monkeypatch.setattr(bench.loop, "submit", lambda *work: running.append(work))
+    for number in range(FLOOR):
+        session = SessionId(bytes.fromhex(HISTORY), (10 + number) << 16, b"t" * 16)
+        bench.execute(1, session, ENDLESS)
+    bench.loop.now_s += 0.5
+    bench.execute(1, OTHER, ENDLESS)
+    error = bench.failed()
+    assert isinstance(error, OverloadedError)
+    assert error.detail["retry_after_ms"] > 0
+    bench.execute(2, OTHER, "INSERT INTO t VALUES (1)")
+    assert len(bench.logged()) == 1, "plain writes are not in that queue"
+    for _lane, work, done in running:
+        done(work(), None)
+    bench.loop.run()
+    assert len(bench.logged()) == 1 + FLOOR
+    bench.execute(1, OTHER, ENDLESS)
+    assert len(running) == FLOOR + 1
