@@ -139,8 +139,8 @@ def removed_error(config: NodeConfig, index: int) -> ConfigError:
     return ConfigError(
         f"node {config.node_id} was removed from the cluster, by entry {index} of its log",
         code="removed",
-        hint="an id is never used again: to bring this machine back, join it as a new node with "
-        "another id and an empty directory (raftdb join); what is left here may be deleted",
+        hint="an id is never used again: to bring this machine back, make it a new node of another "
+        "id (raftdb member prepare); what is left here may be deleted",
     )
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from raftdb.base.config import NodeConfig, load_config
 from raftdb.base.errors import ConfigError
 from raftdb.base.ids import ClusterId, HistoryId, NodeId
+from raftdb.base.layout import removed_path
 from raftdb.base.startup import (
     IDENTITY_FILE,
     RELEASED,
@@ -64,6 +65,17 @@ def test_an_empty_directory_is_not_a_member(config: NodeConfig) -> None:
         assert "raftdb init" in caught.value.hint
         assert "new member" in caught.value.hint
         assert not (Path(config.data_dir) / IDENTITY_FILE).exists()
+
+
+def test_a_removed_node_stays_removed(config: NodeConfig) -> None:
+    write_identity(FILES, config.data_dir, OWN)
+    Path(removed_path(config.data_dir)).write_text('{"node_id": "n1", "index": 17}')
+    with pytest.raises(ConfigError, match="removed from the cluster, by entry 17") as caught:
+        check_identity(FILES, config)
+    assert caught.value.code == "removed"
+    Path(removed_path(config.data_dir)).write_text("half a f")
+    with pytest.raises(ConfigError, match="removed from the cluster"):
+        check_identity(FILES, config)
 
 
 def test_some_other_directory(config: NodeConfig) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pickle
 import struct
+from dataclasses import replace
 
 import pytest
 
 from raftdb.base.errors import ProtocolError
+from raftdb.base.ids import Address, NodeId
 from raftdb.base.limits import Limits
 from raftdb.base.ports import Peer
 from raftdb.consensus.messages import (
@@ -17,10 +19,11 @@ from raftdb.consensus.messages import (
     Part,
     PartAck,
     Ping,
+    Removed,
     Vote,
     encode,
 )
-from raftdb.consensus.transport import PENDING_MAX
+from raftdb.consensus.transport import LATE_FACTOR, PENDING_MAX, STRANGERS_MAX
 from tests.consensus.test_messages import EXAMPLES, Bomb, nothing_unpickled
 from tests.consensus.wires import HandConnection, Station, frame, hello, node
 from tests.sim.engine import planted
@@ -315,3 +318,64 @@ def test_stop_closes_everything() -> None:
     station.network.dials.pop()[3]("refused")
     station.executor.pass_time(5)
     assert station.network.dials == []
+
+
+# -- row 19 --------------------------------------------------------------------------------------
+
+
+def test_a_node_that_is_no_member_here_is_listened_to_and_forgotten() -> None:
+    """It may lead a cluster that this node has not heard of yet."""
+    station = Station()
+    connection = station.accepted(node("n9"))
+    connection.receive(hello("n9"), Heartbeat(1, 1, 1))
+    assert station.take()[1:] == [("connected", "n9"), ("n9", Heartbeat(1, 1, 1))]
+    station.transport.send("n9", HeartbeatAck(1, 1))
+    assert HeartbeatAck(1, 1) in connection.take()
+    connection.abort()
+    assert not station.transport.connected("n9")
+    assert "n9" not in station.transport._slots
+
+
+def test_strangers_are_bounded() -> None:
+    station = Station()
+    for number in range(STRANGERS_MAX + 1):
+        connection = station.accepted(node(f"x{number}"))
+        connection.receive(hello(f"x{number}"))
+    assert not connection.open
+    assert station.transport.connected("x0")
+    assert len(station.transport._slots) == STRANGERS_MAX + 2
+
+
+def test_who_was_removed_is_told_and_turned_away() -> None:
+    station = Station()
+    there = station.join()
+    station.transport.refuse_removed(["n1"], 7)
+    assert there.take() == [Removed(7)]
+    assert not there.open
+    again = station.accepted(node("n1"))
+    again.receive(hello("n1"))
+    assert again.take() == [hello("n2"), Removed(7)]
+    assert not again.open
+    assert not station.transport.connected("n1")
+
+
+def test_the_second_of_two_dials_when_nobody_came_for_long() -> None:
+    station = Station()
+    assert [str(dial[0]) for dial in station.network.dials] == ["n3:1"]
+    station.executor.pass_time(LATE_FACTOR * station.timing.election_max_s * 1.6)
+    assert "n1:1" in [str(dial[0]) for dial in station.network.dials]
+
+
+def test_members_that_come_are_dialled_and_a_new_address_is_used() -> None:
+    station = Station()
+    n1, _me, n3 = station.members
+    n4 = replace(n3, node_id=NodeId("n4"), peer_address=Address("n4", 1))
+    station.transport.set_members([n1, n3, n4])
+    assert [str(dial[0]) for dial in station.network.dials] == ["n3:1", "n4:1"]
+    station.network.dials[0][3]("connection refused")
+    station.transport.set_members([n1, replace(n3, peer_address=Address("n3b", 5)), n4])
+    assert str(station.network.dials[-1][0]) == "n3b:5"
+    station.transport.set_members([n1])
+    before = len(station.network.dials)
+    station.executor.pass_time(1.0)
+    assert len(station.network.dials) == before
