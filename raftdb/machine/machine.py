@@ -234,8 +234,7 @@ class Machine:
         nothing has happened, and `apply` has to be called. Saves two hand-overs between threads.
 
         It is given up by the clock in the midst; what could be busy for long in one step is not
-        begun, nor anything while somebody else has the writer or when the last one was slow.
-        """
+        begun, nor anything while somebody else has the writer or when the last one was slow."""
         clock = self._clock
         if clock is None or sum(len(entry.payloads) for entry in entries) > BRIEF_REQUESTS_MAX:
             return None
