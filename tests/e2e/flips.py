@@ -17,6 +17,7 @@ import shutil
 import sys
 import tempfile
 import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from tests.e2e.cluster import Cluster
 
 ROWS = 600
 WAIT_S = 40.0
+LOG_LINES = 100_000
 EXITS = (2, 4)
 """Configuration, or a promise that cannot be kept: both with the reason in the log."""
 
@@ -90,12 +92,18 @@ class Flips:
         name = self._draw.choice([one for one in self.cluster.node_ids if one != leader])
         place = self._directory / "c" / name
         kept = self._directory / "kept"
-        if not running:
+        if running:
+            self.cluster.wait_for_node(name)
+        else:
             self.cluster.kill(name)
             shutil.rmtree(kept, ignore_errors=True)
             shutil.copytree(place, kept)
         offset = self._flip(place, kind)
-        log_from = len(self.cluster.node(name).log_tail(100_000))
+        if offset < 0:
+            if not running:
+                self.cluster.start(name)
+            return Trial(kind, running, offset, "there is no such file now")
+        log_from = len(self.cluster.node(name).log_tail(LOG_LINES))
         if running:
             self._use(name)
             self.cluster.kill(name)
@@ -108,7 +116,9 @@ class Flips:
         return Trial(kind, running, offset, outcome)
 
     def _flip(self, place: Path, kind: str) -> int:
-        found = sorted(place.glob(KINDS[kind]))
+        found = [one for one in sorted(place.glob(KINDS[kind])) if one.stat().st_size]
+        if not found:
+            return -1
         path = found[0] if kind == "old segment" else found[-1]
         size = path.stat().st_size
         if kind == "page" and size > 8192:
@@ -147,7 +157,7 @@ class Flips:
             try:
                 status = self.cluster.status(name)
                 if status["damage"] is None and status["applied_index"] >= status["commit_index"]:
-                    said = node.log_tail(100_000)[log_from:]
+                    said = node.log_tail(LOG_LINES)[log_from:]
                     healed = "damage_found" in said or "copy_installed" in said
                     return "healed" if healed else "unharmed"
             except Error:
@@ -183,12 +193,13 @@ class Flips:
         return rows if len(rows) == self._rows else []
 
 
-def run(directory: Path, trials: list[tuple[str, bool]], seed: int) -> list[Trial]:
+def run(directory: Path, trials: Sequence[tuple[str, bool]], seed: int) -> Iterator[Trial]:
     """These, one after the other, on one cluster."""
     flips = Flips(directory, seed)
     try:
         flips.begin()
-        return [flips.trial(kind, running) for kind, running in trials]
+        for kind, running in trials:
+            yield flips.trial(kind, running)
     finally:
         flips.cluster.kill()
 
