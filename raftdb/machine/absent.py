@@ -4,7 +4,7 @@ until a copy of the database is there."""
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from raftdb.base.errors import FatalError, OperationalError
@@ -20,6 +20,7 @@ from raftdb.machine.reader import UNTIMED_S, QueryStop
 from raftdb.machine.rowhash import ContentHash
 from raftdb.machine.samples import Sample
 from raftdb.machine.scan import ContentScan
+from raftdb.machine.settings import Settings
 from raftdb.machine.streams import RowStream
 from raftdb.machine.units import Entry
 from raftdb.machine.vacuum import Vacuumed
@@ -40,6 +41,7 @@ class AbsentMachine(Machine):
         self.path = ""
         self._copied = None
         self.wal_pages = 0
+        self.settings_cell = Settings(self._no_rows)
 
     def _refuse(self) -> NoReturn:
         raise OperationalError(
@@ -48,6 +50,9 @@ class AbsentMachine(Machine):
             retryable=True,
             hint="use another node; this one fetches a copy by itself",
         )
+
+    def _no_rows(self, sql: str, parameters: tuple[Any, ...] = ()) -> NoReturn:
+        self._refuse()
 
     def close(self) -> None:
         """Nothing is open."""
@@ -134,10 +139,6 @@ class AbsentMachine(Machine):
     @property
     def lineage(self) -> tuple[tuple[HistoryId, int], ...]:
         return ()
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        return {}
 
     def was_applied(self, session: int, sequence: int) -> bool:
         return False
