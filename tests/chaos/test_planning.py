@@ -20,11 +20,12 @@ from chaos.faults import FAULTS
 from chaos.links import BLOCK, Links, both_ways, latency
 from chaos.run import Plan, Round
 from chaos.traffic import silence_s
+from tests.workloads import WORKLOADS
 
 
 def test_slices_go_around_the_whole_matrix() -> None:
     everything = matrix.cells()
-    assert len(everything) == len(set(everything)) == 2 * 7 * len(FAULTS)
+    assert len(everything) == len(set(everything)) == 2 * len(WORKLOADS) * len(FAULTS)
     seen = [cell for number in range(len(everything)) for cell in matrix.slice_of(number, 10)]
     assert set(seen) == set(everything)
     assert matrix.slice_of(3, 10) == matrix.slice_of(3 + len(everything), 10)
