@@ -306,7 +306,7 @@ class Client:
         for checker in self._cluster.checkers:
             checker.on_invoke(record)
         self._open = (record, operation, of)
-        timeout_s = 10 * self._cluster.sizes.patience_s
+        timeout_s = self._cluster.sizes.timeout_s
 
         def ended(reply: Outcome | Committed | None, error: BaseException | None) -> None:
             outcome = outcome_of(of, operation, reply, error)

@@ -118,16 +118,17 @@ def _rottable(path: str, content: bytes) -> int:
     if path.endswith("-wal"):
         return 0
     if path.endswith(".segment"):
-        # Behind its beginning the last batch may look torn. In a sealed segment that is too
-        # careful by one batch, which does no harm.
-        return max(content.rfind(BATCH), 0)
+        # The last batch may look torn, and so may the one before it when that one is not synced
+        # and never will be. In a sealed segment that is too careful, which does no harm.
+        last = max(content.rfind(BATCH), 0)
+        return max(content.rfind(BATCH, 0, last), 0)
     return len(content)
 
 
 KINDS = {
     "failing-call": Kind(failing_call, 1.5),
-    "power-in-write": Kind(power_in_write, 2.0),
+    "power-in-write": Kind(power_in_write, 3.0),
     "slow-disk": Kind(slow_disk, 1.5),
     "stall": Kind(stall, 0.5),
-    "rot": Kind(rot, 0.5),
+    "rot": Kind(rot, 1.0),
 }

@@ -39,6 +39,30 @@ def isolate_leader(n: Nemesis, draw: random.Random, number: int) -> None:
         n.block(number, both_ways(pairs), _last(n, draw))
 
 
+def split(n: Nemesis, draw: random.Random, number: int) -> None:
+    """The network falls apart, and each client is on one side: the leader may be on the small one,
+    with some who go on asking it."""
+    leaders = [node.name for node in n.cluster.leaders()]
+    names = [name for name in n.names if name not in leaders]
+    draw.shuffle(names)
+    cut = draw.randint(0, max(0, (len(n.names) - 1) // 2 - len(leaders)))
+    near = {*leaders, *names[:cut]} or {names[0]}
+    clients = [client.name for client in n.clients]
+    near |= {name for name in clients if draw.random() < 0.5}
+    far = {*n.names, *clients} - near
+    n.note(f"split {sorted(near)} | {sorted(far)}", number)
+    pairs = {(a, b) for a in sorted(near) for b in sorted(far)}
+    n.block(number, both_ways(pairs), n.seconds(draw, (0.3, 1.5), (1.0, 3.0)))
+
+
+def lost_replies(n: Nemesis, draw: random.Random, number: int) -> None:
+    """Some clients reach everybody and hear nobody, for about as long as they wait."""
+    clients = [client.name for client in n.clients if draw.random() < 0.6]
+    n.note(f"clients {clients} hear nothing", number)
+    pairs = {(name, client) for name in n.names for client in clients}
+    n.block(number, pairs, n.cluster.sizes.timeout_s * draw.uniform(0.3, 1.5))
+
+
 def one_way(n: Nemesis, draw: random.Random, number: int) -> None:
     """Some directions are lost, the others not."""
     names = n.names
@@ -168,12 +192,14 @@ def _pair(stream: Stream) -> list[Stream]:
 KINDS = {
     "partition": Kind(partition, 3.0),
     "isolate-leader": Kind(isolate_leader, 1.5),
+    "split": Kind(split, 3.0),
     "one-way": Kind(one_way, 1.0),
     "lost-acks": Kind(lost_acks, 1.0),
     "bridge": Kind(bridge, 0.7),
     "ring": Kind(ring, 0.5),
     "flapping": Kind(flapping, 0.7),
     "client-cut": Kind(client_cut, 1.5),
+    "lost-replies": Kind(lost_replies, 1.5),
     "reset": Kind(reset, 2.0),
     "linger": Kind(linger, 2.0),
     "slow-ways": Kind(slow_ways, 1.5),

@@ -81,6 +81,8 @@ class Sizes:
     """That another lane's work happens in the midst of a disk call of SQLite's."""
     patience_s: float = 0.5
     """How long a client waits before it looks elsewhere."""
+    timeout_s: float = 5.0
+    """How long a client's operation may take; then it is given up."""
 
 
 class Cluster:
@@ -114,7 +116,7 @@ class Cluster:
 
     def _found(self, member: MemberConfig) -> None:
         """As `raftdb init` does it, on a disk of its own."""
-        world, name = self.world, str(member.node_id)
+        name = str(member.node_id)
         config = NodeConfig(
             cluster_id=CLUSTER,
             history=HISTORY,
@@ -129,9 +131,24 @@ class Cluster:
             checkpoint=CheckpointConfig(wal_bytes=self.sizes.wal_bytes),
             journal=JournalConfig(keep_bytes=self.sizes.keep_bytes),
         )
+        files = self.new_disk(config)
+        self.fabric.places[name] = member.location
+        self.hosts[name] = Host(
+            name,
+            files,
+            SimClock(self.world),
+            config,
+            random.Random(f"{self.world.seed} host {name}"),
+        )
+
+    def new_disk(self, config: NodeConfig) -> SimFiles:
+        """What `raftdb init` leaves on a disk."""
+        world, name = self.world, str(config.node_id)
         files = SimFiles(random.Random(f"{world.seed} disk {name}"))
         write_identity(
-            files, config.data_dir, NodeIdentity(CLUSTER, HISTORY, member.node_id, "2026-01-01")
+            files,
+            config.data_dir,
+            NodeIdentity(CLUSTER, config.history, config.node_id, "2026-01-01"),
         )
         for path in (journal_path(config.data_dir), database_path(config.data_dir)):
             files.make_directory(path)
@@ -142,11 +159,10 @@ class Cluster:
         vfs = simulated()
         vfs.now_ms = lambda: WALL_START_MS + int(world.now_s * 1000)
         vfs.routes[name] = Route(files, self._locks.new_prefix())
-        Machine.create(database_path(config.data_dir), HISTORY, files=files, vfs_base=vfs.name)
-        self.fabric.places[name] = member.location
-        self.hosts[name] = Host(
-            name, files, SimClock(world), config, random.Random(f"{world.seed} host {name}")
+        Machine.create(
+            database_path(config.data_dir), config.history, files=files, vfs_base=vfs.name
         )
+        return files
 
     # -- processes -------------------------------------------------------------------------------
 

@@ -58,6 +58,9 @@ class WatchedMachine(Machine):
         for on_applied in told(self.watchers, "on_applied"):
             for entry in entries:
                 on_applied(self.node.name, entry)
+        if progress.position:
+            # In the midst of an entry: the others need not stop there too.
+            return
         for on_progress in told(self.watchers, "on_progress"):
             on_progress(self.node, int(progress.index), progress.results)
 

@@ -55,6 +55,13 @@ def percentile(values: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else 0.0
 
 
+def undecided(results: Sequence[Result]) -> str:
+    """Histories for which no order was found and none was excluded: the search has a bound."""
+    open_ = [f"seed {one.seed} ({', '.join(one.undecided)})" for one in results if one.undecided]
+    shown = f": {'; '.join(open_[:TOLD_MAX])}" if open_ else ""
+    return f"{len(open_)} histories came to the bound of the search for an order{shown}"
+
+
 def table(results: Sequence[Result], wall_s: float) -> None:
     """Sums and rates of many runs."""
     wall_s = max(wall_s, 1e-9)
@@ -82,6 +89,7 @@ def table(results: Sequence[Result], wall_s: float) -> None:
             f"median {percentile(recovered, 0.5):.2f}, p99 {percentile(recovered, 0.99):.2f}, "
             f"max {max(recovered, default=0):.2f} election timeouts after healing",
         ),
+        ("undecided", undecided(results)),
         ("settled", f"median {percentile(settled, 0.5):.1f} s, max {max(settled, default=0):.1f}"),
         ("faults", " ".join(f"{name}:{count}" for name, count in sorted(faults.items()))),
     ]

@@ -21,7 +21,15 @@ from tests.sim.hosts import Cluster
 from tests.sim.settings import Settings, draw_settings
 from tests.sim.vfs import seed_sqlite
 from tests.sim.world import World
-from tests.workloads import WORKLOADS, History, Mix, Operation, Violation, Workload, draw_mix
+from tests.workloads import (
+    WORKLOADS,
+    History,
+    Mix,
+    Operation,
+    Violation,
+    Workload,
+    draw_mix,
+)
 
 RECOVERY_TIMEOUTS = 10
 """After healing, a write is acknowledged within this many election timeouts."""
@@ -65,6 +73,8 @@ class Result:
     recovered: float = 0.0
     """Election timeouts from the end of all faults to the first write after."""
     cpu_s: float = 0.0
+    undecided: tuple[str, ...] = ()
+    """Workloads for which the search for an order of all operations came to its bound."""
     faults: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     """The story; its last lines when something broke. Empty when nothing did."""
@@ -175,6 +185,7 @@ class Simulation:
             settled_s=self.settled_s,
             recovered=self.recovered_s / self.settings.election_timeout_s,
             cpu_s=time.process_time() - self._begun_cpu_s,
+            undecided=self.workload.undecided,
             faults=self.nemesis.counts,
             notes=self.world.story(ANSWERS) if broken else [],
             traceback=trace,
@@ -217,17 +228,37 @@ class Simulation:
         return self._setup if operation.workload == self._setup.name else self.workload
 
     def _recover(self) -> None:
-        """After healing, writes go on again within some election timeouts."""
+        """After healing, writes go on again within some election timeouts. The time in which no
+        majority can be had without a member that fetches a copy does not count: it is as long as
+        the copy is."""
         written: list[bool] = []
+        spent_s, last_s = 0.0, self.world.now_s
         begun_s = self.world.now_s
         limit_s = RECOVERY_TIMEOUTS * self.settings.election_timeout_s
+        whole_s = SETTLE_TIMEOUTS * self.settings.election_timeout_s
         probe = self._client(self.settings.clients + 1, self._setup, self.settings.sizes.places[0])
         probe.until_done(self._setup.probe(), lambda: written.append(True))
         while not written:
             self.world.step()
-            if self.world.now_s - begun_s > limit_s:
+            now_s = self.world.now_s
+            if not self._waits_for_a_copy():
+                spent_s += now_s - last_s
+            last_s = now_s
+            if spent_s > limit_s or now_s - begun_s > whole_s:
                 raise Broken("liveness", f"no write within {limit_s:g} s after healing")
-        self.recovered_s = self.world.now_s - begun_s
+        self.recovered_s = spent_s
+
+    def _waits_for_a_copy(self) -> bool:
+        """Members were lost for good, and of those that are left one has been outrun by the log."""
+        ready = copying = 0
+        for host in self._sound():
+            node = host.node
+            if node is not None and node.engine.copies is not None:
+                if node.engine.copies.fetcher.state == "idle":
+                    ready += 1
+                else:
+                    copying += 1
+        return copying > 0 and ready <= len(self.cluster.hosts) // 2
 
     def _settle(self) -> None:
         """What is open ends, the last reads are done, and all nodes become equal."""

@@ -16,6 +16,9 @@ SCALES = {"rack": 1.0, "metro": 1.0, "continent": 3.0, "globe": 6.0}
 """Timing is that of a LAN times this: as docs/configuration.md says for a WAN."""
 DURATIONS_S = {"rack": (8, 16), "metro": (10, 25), "continent": (40, 100), "globe": (80, 240)}
 CALM, CALM_CHANCE = 6, 0.12
+OPERATIONS_MAX = 900
+"""About so many a run has: where clients are many and quick, it is short."""
+CROWD_CHANCE = 0.25
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,15 @@ class Settings:
     def election_timeout_s(self) -> float:
         """The longest."""
         return self.sizes.timing.election_max_ms / 1000
+
+    @property
+    def work(self) -> float:
+        """About how long a run takes, in no unit."""
+        nodes, timing = len(self.sizes.places), self.sizes.timing
+        turn_s = self.pause_s + ROUND_TRIPS_S[self.profile]
+        operations = self.clients * self.duration_s / turn_s
+        heartbeats = self.duration_s * 1000 / timing.heartbeat_ms
+        return nodes * (operations + 2 * heartbeats)
 
 
 def draw_settings(seed: int, nodes: int | None = None, profile: str | None = None) -> Settings:
@@ -64,10 +76,11 @@ def draw_settings(seed: int, nodes: int | None = None, profile: str | None = Non
             slow_chance=draw.choice((0.0, 0.01, 0.05)),
             bytes_per_s=draw.choice((0.0, 0.0, 1e6, 2e5)),
         ),
-        slow_apply_chance=draw.choice((0.0, 0.02, 0.1)),
-        keep_bytes=random.Random(f"kept log {seed}").choice((1, 10_000, 50_000, 1 << 20)),
+        slow_apply_chance=draw.choice((0.0, 0.02, 0.5)),
+        keep_bytes=random.Random(f"kept log {seed}").choice((1, 1, 10_000, 1 << 20)),
         between_chance=draw.choice((0.0, 0.02, 0.3)),
         patience_s=0.5 * scale,
+        timeout_s=random.Random(f"timeout {seed}").choice((1.0, 2.0, 5.0)) * scale,
     )
     low, high = DURATIONS_S[profile]
     duration_s = draw.uniform(low, high)
@@ -78,11 +91,18 @@ def draw_settings(seed: int, nodes: int | None = None, profile: str | None = Non
         duration_s *= CALM
         plan.every_s *= CALM
         pause_s *= CALM
+    clients = draw.choice((1, 3, 6))
+    crowd = random.Random(f"crowd {seed}")
+    if crowd.random() < CROWD_CHANCE:
+        # Many in a hurry: entries of many requests, and much under way when something breaks.
+        clients, pause_s = 10, crowd.choice((0.005, 0.03)) * scale
+        plan.every_s /= 2
+    turn_s = pause_s + ROUND_TRIPS_S[profile]
     return Settings(
         profile=profile,
         sizes=sizes,
-        duration_s=duration_s,
-        clients=draw.choice((1, 3, 6)),
+        duration_s=min(duration_s, max(3.0 * scale, OPERATIONS_MAX * turn_s / clients)),
+        clients=clients,
         pause_s=pause_s,
         plan=plan,
     )

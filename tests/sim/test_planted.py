@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
+from pathlib import Path
+
 import pytest
 
 from raftdb.consensus.wall import Wall
 from tests.sim.planted import BUGS, NOT_YET
-from tests.sim.planted.catalogue import ELSEWHERE, SCRIPTED
+from tests.sim.planted.catalogue import ELSEWHERE, SCRIPTED, SHOWN
 from tests.sim.planted.hunt import SWARM_MIN, hunt
 from tests.sim.planted.scenarios import PLAYS
 
 QUICK = ("journal-ack-before-fsync", "no-savepoint", "duplicates-execute", "no-directory-sync")
+
+TABLE = Path(__file__).parents[2] / "docs" / "testing.md"
+SLOW = ("copy-under-load", "killed-in-entries", "torn-writes")
+"""Scripts of some seconds each."""
 
 
 def named(name: str):  # type: ignore[no-untyped-def]
@@ -22,9 +30,14 @@ def test_ordinary_seeds_find_it(name: str) -> None:
     assert hunt(named(name)).invariant
 
 
-@pytest.mark.parametrize("name", SCRIPTED)
+SCENES = {scene: name for name, scene in (SCRIPTED | SHOWN).items() if scene not in SLOW}
+"""One bug for each script; `python -m tests.sim planted` has them all."""
+
+
+@pytest.mark.parametrize("name", SCENES.values())
 def test_a_script_finds_it_and_passes_without_it(name: str) -> None:
-    found = hunt(named(name))
+    bug = named(name)
+    found = hunt(dataclasses.replace(bug, scenario=bug.scenario or SHOWN[name]))
     assert found.invariant, found.what
 
 
@@ -32,8 +45,9 @@ def test_every_bug_has_a_name_a_rule_and_a_way_in() -> None:
     names = [bug.name for bug in BUGS]
     assert len(set(names)) == len(names) >= 30
     assert len(names) - len(SCRIPTED) >= SWARM_MIN
-    assert set(SCRIPTED) <= set(names)
-    assert set(SCRIPTED.values()) == set(PLAYS)
+    assert {*SCRIPTED, *SHOWN} <= set(names)
+    assert not SCRIPTED.keys() & SHOWN.keys()
+    assert {*SCRIPTED.values(), *SHOWN.values()} == set(PLAYS)
     for bug in BUGS:
         assert bug.rule
         assert bug.story
@@ -49,3 +63,11 @@ def test_a_bug_is_out_when_its_run_is_over() -> None:
     with bug.planted():
         assert getattr(target, name) is not before
     assert getattr(target, name) is before
+
+
+def test_the_table_of_rules_names_every_bug_as_it_is_found() -> None:
+    text = TABLE.read_text(encoding="utf-8").partition("### Every rule")[2]
+    scripted = set(re.findall(r"\*`([a-z0-9-]+)`\*", text))
+    assert {bug.name for bug in BUGS if bug.scenario} == scripted
+    for bug in BUGS:
+        assert f"`{bug.name}`" in text, bug.name

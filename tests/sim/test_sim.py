@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import signal
 import subprocess
@@ -20,11 +21,15 @@ import pytest
 from tests.sim import many, report
 from tests.sim.__main__ import main
 from tests.sim.checkers import Broken, Checker, whole_checkers
+from tests.sim.disk import SimFiles
 from tests.sim.faults import kinds
+from tests.sim.planted import scenarios_copies
+from tests.sim.planted.script import Script
 from tests.sim.run import Result, Simulation, run_seed
 from tests.sim.settings import draw_settings
 from tests.sim.shrink import shrink
-from tests.workloads import OK, read_history
+from tests.workloads import OK, Mix, Verdict, judged, read_history
+from tests.workloads.registers import Registers
 
 ROOT = Path(__file__).parents[2]
 
@@ -94,7 +99,7 @@ def test_a_broken_invariant_ends_the_run_and_is_told(capsys: pytest.CaptureFixtu
     assert result.invariant == "trip"
     report.explain(result, {"nodes": 3})
     lines = capsys.readouterr().out.splitlines()
-    assert re.fullmatch(r"seed 7 \(5 nodes, metro, .*\): BROKEN trip: on purpose", lines[-2])
+    assert re.fullmatch(r"seed 7 \(\d nodes, \w+, .*\): BROKEN trip: on purpose", lines[-2])
     assert lines[-1] == "reproduce: python -m tests.sim --seed 7 --nodes 3 --trace"
     assert len(lines) == report.LAST_NOTES + 3
     assert lines[0].startswith("last events of seed 7 ")
@@ -221,6 +226,24 @@ def test_clients_that_could_not_begin_before_the_faults_ended_begin_nothing_late
     assert {record.client for record in records[first:]} == {simulation.operator.number}
 
 
+def test_a_majority_that_has_to_wait_for_a_copy_has_the_time() -> None:
+    """Two of five were lost, and one of the others was outrun (seed 238879915056)."""
+
+    def play(s: Script) -> None:
+        leader, follower = scenarios_copies.outrun(s)
+        lost = next(name for name in s.others(leader) if name != follower)
+        s.down(lost)
+        s.host(lost).damaged = True
+        s.host(lost).files = SimFiles(random.Random("a new disk"))
+        s.up(follower)
+
+    limits = {"journal_segment_bytes": 2048, "peer_part_bytes": 400}
+    script = Script(play, limits=limits, wal_bytes=1, keep_bytes=1)
+    result = script.run()
+    assert not result.broken
+    assert result.copies == 1
+
+
 def test_leaving_a_fault_out_leaves_the_others_as_they_are() -> None:
     every = Simulation(9)
     some = Simulation(9, without={0, 2})
@@ -256,3 +279,24 @@ def test_orders_that_make_no_sense_are_refused(capsys: pytest.CaptureFixture[str
         main(["--nodes", "6"])
     assert caught.value.code == 2
     assert "--nodes" in capsys.readouterr().err
+
+
+def test_a_search_that_came_to_its_bound_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(judged, "check_linearizable", lambda *_a, **_k: Verdict(None, 9, 0))
+    settings = replace(draw_settings(SHORT[0]), duration_s=3.0, clients=1)
+    result = run_seed(SHORT[0], settings=settings, workload=Mix([(Registers(), 1.0)]))
+    assert not result.broken
+    assert result.undecided == ("register",)
+    report.table([result, Result(5, "")], 1.0)
+    told = capsys.readouterr().out
+    assert f"1 histories came to the bound of the search for an order: seed {SHORT[0]}" in told
+
+
+def test_one_of_many_seeds_is_run_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    digests = iter(("one", "one", "one", "other", "alone"))
+    monkeypatch.setattr(many, "run_seed", lambda seed, **_choice: Result(seed, next(digests)))
+    assert not many._work((2 * many.TWICE_EVERY, {})).broken
+    assert "one and then other" in many._work((many.TWICE_EVERY, {})).broken
+    assert not many._work((many.TWICE_EVERY + 1, {})).broken

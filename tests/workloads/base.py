@@ -71,6 +71,9 @@ class Workload:
     the recorded history alone."""
 
     name: ClassVar[str]
+    undecided: tuple[str, ...] = ()
+    """After `check`: workloads whose search for an order came to its bound before it came to an
+    end. All else that they promise was judged; whoever reports must say so."""
 
     def setup(self) -> Sequence[Statement]:
         """To be executed one after the other, each until it is acknowledged."""

@@ -64,6 +64,7 @@ class Mix(Workload):
     def check(self, records: Sequence[Record]) -> None:
         for part in self._list:
             part.check([record for record in records if record.workload == part.name])
+        self.undecided = tuple(name for part in self._list for name in part.undecided)
 
 
 def draw_mix(draw: random.Random) -> Mix:

@@ -6,7 +6,9 @@ does not hold. It sees the nodes from outside and trusts none of them.
 
 from tests.sim.checkers.acknowledged_kept import AcknowledgedKept
 from tests.sim.checkers.applied_equal import AppliedEqual
+from tests.sim.checkers.applied_in_log import AppliedInLog
 from tests.sim.checkers.base import Broken, Checker, NodeView, told
+from tests.sim.checkers.commit_held import CommitHeld
 from tests.sim.checkers.committed_stays import CommittedStays
 from tests.sim.checkers.hash_equal import HashEqual
 from tests.sim.checkers.indexes_forward import IndexesForward
@@ -17,12 +19,16 @@ from tests.sim.checkers.nothing_again import NothingAgain
 from tests.sim.checkers.on_the_device import OnTheDevice
 from tests.sim.checkers.one_leader import OneLeader
 from tests.sim.checkers.promise_durable import PromiseDurable
+from tests.sim.checkers.promises_kept import PromisesKept
+from tests.sim.checkers.reads_see_acknowledged import ReadsSeeAcknowledged
 
 __all__ = [
     "AcknowledgedKept",
     "AppliedEqual",
+    "AppliedInLog",
     "Broken",
     "Checker",
+    "CommitHeld",
     "CommittedStays",
     "HashEqual",
     "IndexesForward",
@@ -34,6 +40,8 @@ __all__ = [
     "OnTheDevice",
     "OneLeader",
     "PromiseDurable",
+    "PromisesKept",
+    "ReadsSeeAcknowledged",
     "all_checkers",
     "told",
     "whole_checkers",
@@ -41,7 +49,7 @@ __all__ = [
 
 
 def all_checkers(*, without: type[Checker] | None = None) -> list[Checker]:
-    """A fresh set for one run, perhaps without one of them."""
+    """A fresh set for one run of engines, perhaps without one of them."""
     kinds = (
         OneLeader,
         LogMatching,
@@ -62,14 +70,18 @@ WHOLE = (
     LeaderCompleteness,
     IndexesForward,
     AppliedEqual,
+    AppliedInLog,
+    CommitHeld,
     PromiseDurable,
+    PromisesKept,
     OnTheDevice,
     NothingAgain,
     HashEqual,
+    ReadsSeeAcknowledged,
 )
 """What watches whole nodes; the workloads judge their histories themselves."""
 
 
-def whole_checkers(*, without: type[Checker] | None = None) -> list[Checker]:
-    """A fresh set for one run of whole nodes, perhaps without one of them."""
-    return [kind() for kind in WHOLE if kind is not without]
+def whole_checkers() -> list[Checker]:
+    """A fresh set for one run of whole nodes."""
+    return [kind() for kind in WHOLE]

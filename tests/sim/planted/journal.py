@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import posixpath
 from typing import Any
 
@@ -9,9 +10,10 @@ from raftdb.base.atomic import NEW_SUFFIX
 from raftdb.base.errors import ConfigError
 from raftdb.base.ids import Term
 from raftdb.base.ports import File, Files
+from raftdb.journal import format as fmt
 from raftdb.journal import journal as journal_module
-from raftdb.journal import recovery, segments, writer
-from raftdb.journal.format import LogEntry, encode_batch
+from raftdb.journal import recovery, scan, segments, writer
+from raftdb.journal.format import HardState, LogEntry, encode_batch
 from raftdb.journal.journal import Journal
 from raftdb.journal.writer import BatchPlan, BatchWritten
 from tests.sim.planted.bug import Bug, Patch
@@ -95,14 +97,69 @@ def _rot_is_torn() -> list[Patch]:
 def _unverified_entries() -> list[Patch]:
     """Records of sealed segments are handed out as they are read."""
 
-    def decode_entry(data: bytes, offset: int, index: int, seed: int) -> LogEntry:
-        from raftdb.journal import format as fmt
+    return [(segments, "decode_entry", _as_it_is)]
 
-        _kind, length, _index, term, _check = fmt._RECORD.unpack_from(data, offset)
-        start = offset + fmt.RECORD_HEADER_BYTES
-        return LogEntry(fmt.Index(index), Term(term), bytes(data[start : start + length]))
 
-    return [(segments, "decode_entry", decode_entry)]
+def _vote_forgotten() -> list[Patch]:
+    """The vote of the last term is not read back."""
+    decode = scan.decode_hard_state
+
+    def without_vote(term: Term, data: bytes) -> HardState:
+        return HardState(decode(term, data).term, None)
+
+    header = recovery.decode_segment_header
+
+    def header_without_vote(data: bytes) -> Any:
+        found = header(data)
+        return dataclasses.replace(found, hard_state=HardState(found.hard_state.term, None))
+
+    return [
+        (scan, "decode_hard_state", without_vote),
+        (recovery, "decode_segment_header", header_without_vote),
+    ]
+
+
+def _term_forgotten() -> list[Patch]:
+    """A start is in the term of its last entry."""
+    run = recovery._Recovery.run
+
+    def of_the_log(self: Any, release: Any) -> Any:
+        found = run(self, release)
+        index = found.segments.active.index
+        if index.last_term < found.hard_state.term:
+            found.hard_state = HardState(Term(index.last_term), None)
+        return found
+
+    return [(recovery._Recovery, "run", of_the_log)]
+
+
+def _torn_is_data() -> list[Patch]:
+    """A batch counts when its header verifies; nobody looks at what is behind it."""
+
+    def header_only(data: bytes, offset: int, seed: int) -> fmt.Batch:
+        head = fmt.decode_batch_header(data, offset, seed)
+        end = offset + fmt.BATCH_HEADER_BYTES + (head.body_bytes if head else 0)
+        try:
+            return decode_batch(data, offset, seed)
+        except fmt.FormatError:
+            if head is None:
+                raise
+        assert head is not None
+        records, at = [], offset + fmt.BATCH_HEADER_BYTES
+        while at + fmt.RECORD_HEADER_BYTES <= min(end, len(data)):
+            kind, length, index, term, _check = fmt._RECORD.unpack_from(data, at)
+            records.append(fmt.Record(kind, index, term, at, length))
+            at += fmt.RECORD_HEADER_BYTES + length
+        return fmt.Batch(head, offset, min(end + fmt.TRAILER_BYTES, len(data)), 0, records)
+
+    decode_batch = fmt.decode_batch
+    return [(scan, "decode_batch", header_only), (segments, "decode_entry", _as_it_is)]
+
+
+def _as_it_is(data: bytes, offset: int, index: int, seed: int) -> LogEntry:
+    _kind, length, _index, term, _check = fmt._RECORD.unpack_from(data, offset)
+    start = offset + fmt.RECORD_HEADER_BYTES
+    return LogEntry(fmt.Index(index), Term(term), bytes(data[start : start + length]))
 
 
 def _empty_is_a_member() -> list[Patch]:
@@ -188,6 +245,24 @@ BUGS = [
         "J3",
         "records are not checked when they are read from the disk again",
         make=_unverified_entries,
+    ),
+    Bug(
+        "torn-tail-taken-for-data",
+        "J2, J3, classic",
+        "a batch counts when its header verifies, whatever is behind it",
+        make=_torn_is_data,
+    ),
+    Bug(
+        "vote-forgotten-at-restart",
+        "row 1, J1",
+        "a start knows its term, and not whom it voted for",
+        make=_vote_forgotten,
+    ),
+    Bug(
+        "term-forgotten-at-restart",
+        "row 1, J1",
+        "a start is in the term of its last entry",
+        make=_term_forgotten,
     ),
     Bug(
         "empty-directory-is-a-member",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from typing import Any
 
@@ -60,6 +61,18 @@ def _applied_outside() -> list[Patch]:
         control(applier_module._PROGRESS, *noted[0])
 
     return [(Applier, "_commit", commit_twice)]
+
+
+def _starts_over() -> list[Patch]:
+    """How far an entry of several transactions came is not remembered."""
+    take = Applier._take_progress
+
+    def from_the_beginning(self: Applier) -> None:
+        if self.progress.position:
+            self.progress = dataclasses.replace(self.progress, position=0)
+        take(self)
+
+    return [(Applier, "_take_progress", from_the_beginning)]
 
 
 def _unchecked_after_restart() -> list[Patch]:
@@ -224,6 +237,12 @@ BUGS = [
         "C2, classic",
         "the applied index is written after the effect was committed",
         make=_applied_outside,
+    ),
+    Bug(
+        "entry-started-over",
+        "C2, M1",
+        "a restart in the midst of an entry applies all of it again",
+        make=_starts_over,
     ),
     Bug(
         "sequence-unchecked-after-restart",

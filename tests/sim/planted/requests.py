@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from raftdb.command import ReadToken
+from raftdb.consensus.transport import Transport
 from raftdb.machine.format import MARK, PREFIX
 from raftdb.machine.keys import Keys
 from raftdb.machine.replay import Replay
@@ -162,6 +163,39 @@ def _other_forks_token() -> list[Patch]:
     return [(Reading, "check", unchecked)]
 
 
+def _fork_unchecked() -> list[Patch]:
+    """A token's history is compared, and its fork is not."""
+    check = Reading.check
+
+    def any_fork(self: Reading, level: str, token: str, waiting: int) -> ReadToken | None:
+        if token:
+            seen = ReadToken.from_text(token)
+            token = ReadToken(seen.history, self._identity.fork, seen.index).to_text()
+        return check(self, level, token, waiting)
+
+    return [(Reading, "check", any_fork)]
+
+
+def _any_history() -> list[Patch]:
+    """A member's hello is not asked for its history."""
+    check = Transport._check_hello
+
+    def same_cluster(self: Transport, link: Any, hello: Any) -> Any:
+        return check(self, link, hello._replace(history_id=self._hello.history_id))
+
+    return [(Transport, "_check_hello", same_cluster)]
+
+
+def _horizon_ignored() -> list[Patch]:
+    """A key that is not found is new, however old it is."""
+    find = Keys.find
+
+    def new(self: Keys, key: Any, digest: bytes, now_ms: int) -> Any:
+        return find(self, dataclasses.replace(key, horizon=0), digest, now_ms)
+
+    return [(Keys, "find", new)]
+
+
 def _fresh_as_of_the_answer() -> list[Patch]:
     """Data counts as fresh as of the moment when a ReadIndex was answered."""
     confirmed = Reading._confirmed
@@ -251,6 +285,24 @@ BUGS = [
         "S4",
         "an index of another history or fork counts as one of this",
         make=_other_forks_token,
+    ),
+    Bug(
+        "fork-of-a-token-not-checked",
+        "S4",
+        "a token of another fork of this history counts, beyond the fork too",
+        make=_fork_unchecked,
+    ),
+    Bug(
+        "member-of-another-history",
+        "S4",
+        "a member that was restored elsewhere takes part",
+        make=_any_history,
+    ),
+    Bug(
+        "key-from-before-the-horizon",
+        "S3",
+        "a key that is older than what is kept is taken for a new one",
+        make=_horizon_ignored,
     ),
     Bug(
         "fresh-as-of-the-answer",

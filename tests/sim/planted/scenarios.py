@@ -10,7 +10,12 @@ from typing import Any
 from raftdb.base.ids import NodeId
 from tests.sim.checkers import Broken
 from tests.sim.disk import Fault, SimFiles
-from tests.sim.planted import locations, scenarios_copies, scenarios_requests
+from tests.sim.planted import (
+    locations,
+    scenarios_content,
+    scenarios_copies,
+    scenarios_requests,
+)
 from tests.sim.planted.script import Script
 
 Play = Callable[[Script], None]
@@ -294,6 +299,74 @@ def killed_in_writes(s: Script) -> None:
         s.run_for(0.2)
 
 
+def killed_in_entries(s: Script) -> None:
+    """The same, with entries of several requests that need a transaction each."""
+    leader, follower, clients = _crowd(s, 5)
+    for call in range(28):
+        # While the disk takes this one, the others gather for the next entry.
+        s.slow_disk(0.03, leader)
+        waiting = [s.write(key=2)]
+        s.run_for(0.01)
+        waiting += [s.write(key=n, client=one) for n, one in enumerate(clients[:2])]
+        waiting += [s.create(f"e_{call}_{n}", one) for n, one in enumerate(clients[2:])]
+        s.slow_disk(0.0, leader)
+        s.cluster.die_in_write(follower, call % 14, power=False)
+        s.until(lambda waiting=waiting: all(waiting))
+        s.run_for(0.2)
+        s.cluster.kill(follower, power=False)
+        s.cluster.start(follower)
+        s.run_for(0.2)
+
+
+def _crowd(s: Script, count: int) -> tuple[str, str, list[Any]]:
+    """The leader, a follower, and clients whose sessions are open."""
+    leader = s.leader()
+    clients = [s.new_client() for _ in range(count)]
+    for one in clients:
+        found = s.write(key=1, client=one)
+        s.until(lambda found=found: bool(found))
+    return leader, s.others(leader)[0], clients
+
+
+def torn_writes(s: Script) -> None:
+    """A follower loses power when a long batch is written and not synced yet."""
+    leader, follower, clients = _crowd(s, 10)
+    for number in range(30):
+        s.slow_disk(0.03, leader)
+        waiting = [s.write(key=2)]
+        s.run_for(0.01)
+        waiting += [s.write(key=n % 3, client=one) for n, one in enumerate(clients)]
+        last = s.node(leader).journal.last_index
+        s.until(lambda last=last: s.node(leader).journal.last_index > last)
+        s.slow_disk(0.0, leader)
+        s.cluster.die_in_write(follower, 1 + number % 3, power=True)
+        s.until(lambda waiting=waiting: all(waiting))
+        s.run_for(0.1)
+        s.cluster.kill(follower, power=True)
+        s.cluster.start(follower)
+        end = s.node(leader).commit_index
+        s.until(lambda end=end: s.node(follower).applied_index >= end)
+
+
+def before_the_no_op(s: Script) -> None:
+    """A new leader does not know yet what its predecessor acknowledged, and is asked for it."""
+    leader = s.leader()
+    s.written(2)
+    near = s.new_client()
+    known = s.read(client=near)
+    s.until(lambda: bool(known))
+    # Acknowledged this moment: the others have the entry, and not the word that it is committed.
+    last = s.write()
+    s.until(lambda: bool(last))
+    s.down(leader)
+    s.until(lambda: any(node.role == "leader" for node in s.cluster.live()))
+    s.slow_disk(1.0, *s.others(leader))
+    late = [s.read(client=one) for one in (near, s.new_client(), s.new_client())]
+    s.until(lambda: all(late))
+    s.slow_disk(0.0, *s.others(leader))
+    s.up(leader)
+
+
 def failing_sync(s: Script) -> None:
     """Syncs of the journal fail, and the page cache goes on to show what it lost."""
     follower = s.others(s.leader())[0]
@@ -422,6 +495,9 @@ PLAYS: dict[str, tuple[Play, dict[str, Any]]] = {
         {"limits": {"journal_segment_bytes": 2048}, "wal_bytes": 1, "keep_bytes": 4096},
     ),
     "killed-in-writes": (killed_in_writes, {}),
+    "killed-in-entries": (killed_in_entries, {}),
+    "torn-writes": (torn_writes, {}),
+    "before-the-no-op": (before_the_no_op, {}),
     "failing-sync": (failing_sync, {}),
     "rot": (rot, {}),
     "rot-of-sealed": (
@@ -433,4 +509,5 @@ PLAYS: dict[str, tuple[Play, dict[str, Any]]] = {
     **scenarios_requests.PLAYS,
     **scenarios_copies.PLAYS,
     **locations.PLAYS,
+    **scenarios_content.PLAYS,
 }

@@ -3,14 +3,18 @@ speaks the protocol as it may, with late and repeated messages, over links that 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
+from unittest import mock
 
+from raftdb.base.ids import HistoryId
 from raftdb.client.actions import Steps
 from raftdb.client.core import Core, Outcome, Write, _SessionGone
 from raftdb.client.transactions import OpenTransaction
 from raftdb.command import Failed, Key, ReadToken, Statement, decode_reply
+from raftdb.machine import format
 from raftdb.wire import BOUNDED, SESSION
 from tests.sim.checkers import Broken
 from tests.sim.planted.script import Script
@@ -216,6 +220,45 @@ def other_forks_token(s: Script) -> None:
             raise Broken("tokens of other data", f"a read honours {seen}")
 
 
+@contextlib.contextmanager
+def few_keys() -> Iterator[None]:
+    """Only the last keys are remembered."""
+    with mock.patch.object(format, "KEYS_MAX", 3):
+        yield
+
+
+def old_key(s: Script) -> None:
+    """A key is used again when it was forgotten; it carries the horizon that it was given."""
+    table(s)
+    first = Key("k0", s.node(s.leader()).machine.horizon())
+    for number in range(6):
+        one = s.new_client()
+        key = first if number == 0 else Key(f"k{number}")
+        sound(s, one, one._core.execute(insert(number), key=key, timeout_s=TIMEOUT_S))
+    one = s.new_client()
+    run(s, one, one._core.execute(insert(0), key=first, timeout_s=TIMEOUT_S))
+    expect_rows(s, list(range(6)), "exactly once")
+
+
+def member_restored_elsewhere(s: Script) -> None:
+    """A member comes back with the data of another history under its old name."""
+    leader = s.leader()
+    name = s.others(leader)[0]
+    s.written(3)
+    s.down(name)
+    host = s.host(name)
+    host.config = dataclasses.replace(host.config, history=HistoryId("8" * 32))
+    host.files = s.cluster.new_disk(host.config)
+    host.damaged = True
+    s.cluster.note("replaced", name)
+    s.up(name)
+    s.run_for(3.0)
+    for peer in s.node(leader).engine.status().peers:
+        if peer.node_id == name and peer.connected:
+            raise Broken("histories stay apart", f"{leader} replicates to {name} of another")
+    s.written()
+
+
 def client_of(s: Script, name: str) -> Any:
     """A client that knows this node alone."""
     client = s.new_client()
@@ -324,6 +367,8 @@ PLAYS: dict[str, tuple[Callable[[Script], None], dict[str, Any]]] = {
     "two-transactions": (two_transactions, {}),
     "deposed-leaders-transaction": (deposed_leaders_transaction, {}),
     "token-of-another-fork": (other_forks_token, {}),
+    "old-key": (old_key, {"environment": few_keys}),
+    "member-restored-elsewhere": (member_restored_elsewhere, {}),
     "bounded-reads": (bounded_reads, {}),
     "session-reads": (session_reads, {}),
 }
@@ -340,6 +385,9 @@ SCRIPTED = {
     "commit-unchecked": "two-transactions",
     "transaction-begins-unconfirmed": "deposed-leaders-transaction",
     "token-of-another-fork": "token-of-another-fork",
+    "fork-of-a-token-not-checked": "token-of-another-fork",
+    "member-of-another-history": "member-restored-elsewhere",
+    "key-from-before-the-horizon": "old-key",
     "fresh-as-of-the-answer": "bounded-reads",
     "fresh-without-asking": "bounded-reads",
     "token-ignored": "session-reads",

@@ -6,8 +6,10 @@ doing. It ends as every run does: all is healed, must converge, and is judged.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from typing import Any
 
 from raftdb.base.limits import Limits
@@ -36,9 +38,11 @@ class Script(Simulation):
         keep_bytes: int = 1 << 20,
         slow_apply_chance: float = 0.0,
         places: tuple[str, ...] | None = None,
+        environment: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext,
         **options: Any,
     ) -> None:
         self._play = play
+        self._environment = environment
         self._value = 0
         super().__init__(
             seed,
@@ -56,6 +60,10 @@ class Script(Simulation):
         )
 
     def _run(self) -> None:
+        with self._environment():
+            self._run_all()
+
+    def _run_all(self) -> None:
         for name in self.cluster.hosts:
             self.cluster.start(name)
         done: list[bool] = []
@@ -233,6 +241,7 @@ def _settings(seed: int, nodes: int, **sizes: Any) -> Settings:
     made = dataclasses.replace(
         drawn.sizes,
         weather=weather,
+        timeout_s=5.0,
         **sizes,
     )
     return dataclasses.replace(drawn, sizes=made, clients=0, plan=Plan(weights={}), duration_s=1.0)

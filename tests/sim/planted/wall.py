@@ -1,4 +1,4 @@
-"""The rules of the wall, each in the library's own way, as the engine's simulation has them."""
+"""The rules of the wall, each in the library's own way."""
 
 from __future__ import annotations
 
