@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tests.sim.planted import (
+    archive,
     content,
     copies,
     journal,
@@ -44,6 +45,7 @@ SCRIPTED = {
     **scenarios_copies.SCRIPTED,
     **locations.SCRIPTED,
     **scenarios_content.SCRIPTED,
+    **archive.SCRIPTED,
 }
 """Bugs that ordinary seeds reach too seldom, and the script that reaches them."""
 
@@ -71,12 +73,12 @@ BUGS: tuple[Bug, ...] = tuple(
         *copies.BUGS,
         *locations.BUGS,
         *content.BUGS,
+        *archive.BUGS,
     )
 )
 
 NOT_YET = {
     "row 19": "membership is fixed: no code yet",
-    "A1 to A7": "archive and restore are not simulated",
     "S4's lineage": "nothing in a run is restored",
 }
 """Rules without a planted bug, and why."""
@@ -90,6 +92,7 @@ ELSEWHERE = {
     "row 20": "the library's request ids are not used: tests/consensus/test_seams.py",
     "row 21": "one seed is one run: tests/sim/test_sim.py",
     "J4": "a start reads the last segment only: tests/journal",
+    "A3, A4, A6, A7": "recovery's choice, builds, pruning, gaps: tests/archive, tests/ops",
     "M5, M6": "planner state, arithmetic: tests/machine",
     "T1 to T3": "rules of the simulation itself",
 }

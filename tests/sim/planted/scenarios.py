@@ -11,6 +11,7 @@ from raftdb.base.ids import NodeId
 from tests.sim.checkers import Broken
 from tests.sim.disk import Fault, SimFiles
 from tests.sim.planted import (
+    archive,
     locations,
     scenarios_content,
     scenarios_copies,
@@ -510,4 +511,5 @@ PLAYS: dict[str, tuple[Play, dict[str, Any]]] = {
     **scenarios_copies.PLAYS,
     **locations.PLAYS,
     **scenarios_content.PLAYS,
+    **archive.PLAYS,
 }
