@@ -31,14 +31,14 @@ class CommitHeld(Checker):
         self._led[node] = (term, commit)
         if led is None or led[0] != term or led[1] >= commit:
             return
-        core = node.engine._core
-        own = int(node.journal.durable_index) >= commit
-        held = own + sum(self._has(str(peer), term, commit) for peer in core.peers)
-        if held <= (len(core.peers) + 1) // 2:
+        electorate = node.engine._core.electorate
+        own = electorate.is_voter and int(node.journal.durable_index) >= commit
+        held = own + sum(self._has(str(peer), term, commit) for peer in electorate.holders)
+        members = electorate.is_voter + len(electorate.holders)
+        if held <= members // 2:
             raise Broken(
                 "committed is held",
-                f"{node.name} commits {commit} in term {term}, {held} of "
-                f"{len(core.peers) + 1} members hold it",
+                f"{node.name} commits {commit} in term {term}, {held} of {members} members hold it",
             )
         if int(node.journal.term_at(commit)) != term:
             raise Broken(
