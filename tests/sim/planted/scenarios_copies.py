@@ -54,6 +54,8 @@ def rotten_copy(s: Script) -> None:
         s.host(follower).files.flip_bit(path, offset, 3)
     s.until(lambda: s.cluster.copies_installed > 0)
     s.run_for(1.0)
+    if s.cluster.copies_installed > 1:
+        raise Broken("a copy is verified", f"{follower} installed one that was damaged")
 
 
 def another_copy(s: Script) -> None:
