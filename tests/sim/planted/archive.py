@@ -46,8 +46,8 @@ class MemoryStore:
     def get(self, name: str) -> bytes | None:
         return self.objects.get(name)
 
-    def listing(self, prefix: str) -> list[Listed]:
-        names = sorted(name for name in self.objects if name.startswith(prefix))
+    def listing(self, prefix: str, after: str = "") -> list[Listed]:
+        names = sorted(name for name in self.objects if name.startswith(prefix) and name > after)
         return [Listed(name, len(self.objects[name]), 0) for name in names]
 
 
