@@ -41,7 +41,7 @@ from raftdb.machine.scan import ContentScan
 from raftdb.machine.sqltext import is_read
 from raftdb.machine.stored import run_on
 from raftdb.machine.streams import RowStream
-from raftdb.machine.units import Entry
+from raftdb.machine.units import Entry, are_brief
 from raftdb.machine.vacuum import Vacuumed, vacuum
 from raftdb.machine.workspace import Workspace, Workspaces
 
@@ -49,7 +49,6 @@ _MANY = 1 << 62
 
 BRIEF_S = 0.02
 """The longest that `apply_briefly` may keep its thread (the node's loop), by intention."""
-BRIEF_REQUESTS_MAX = 256
 BRIEF_REST = 100
 """After one that took too long there is none for this many times as long."""
 BRIEF_REST_MAX_S = 10.0
@@ -236,7 +235,7 @@ class Machine:
         It is given up by the clock in the midst; what could be busy for long in one step is not
         begun, nor anything while somebody else has the writer or when the last one was slow."""
         clock = self._clock
-        if clock is None or sum(len(entry.payloads) for entry in entries) > BRIEF_REQUESTS_MAX:
+        if clock is None or not are_brief(entries):
             return None
         start_s = clock.monotonic_s()
         if start_s < self._brief_from_s or not self._writer_lock.acquire(blocking=False):
