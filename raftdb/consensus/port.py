@@ -209,6 +209,8 @@ class EngineStatus:
     """Of the entry that says who the members are; 0: still the founding list."""
     members: tuple[Member, ...] = ()
     """As that entry says, committed or not."""
+    removed: tuple[NodeId, ...] = ()
+    """Ids of former members, which are never used again."""
 
 
 @dataclass(slots=True)

@@ -24,4 +24,5 @@ def engine_status(core: Core, running: bool, applied: int) -> EngineStatus:
         peers=tuple(core.peer_status(peer) for peer in electorate.peers),
         configuration_index=electorate.configurations.latest_index,
         members=electorate.configurations.latest.members,
+        removed=electorate.configurations.latest.removed,
     )

@@ -66,7 +66,8 @@ class Membership:
 
     def _check_goal(self, change: MemberChange) -> None:
         """A change that breaks the declared survival goal needs to be forced."""
-        before = Configuration(self._engine.status().members)
+        status = self._engine.status()
+        before = Configuration(status.members, status.removed)
         try:
             after = changed(before, change)
         except ChangeError:
@@ -111,7 +112,7 @@ class Membership:
             done(None, error)
             return
         status = self._engine.status()
-        told = facts(Configuration(status.members), int(status.configuration_index))
+        told = facts(Configuration(status.members, status.removed), int(status.configuration_index))
         done(Answer(told, int(status.applied_index)), None)
 
 

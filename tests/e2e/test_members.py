@@ -21,6 +21,8 @@ from raftdb.ops.member import (
     prepare_member,
     replace_member,
 )
+from raftdb.ops.status import cluster_status
+from raftdb.ops.target import Target
 from raftdb.runtime import RealClock
 from raftdb.runtime.files import RealFiles
 from raftdb.runtime.random import RealRandom
@@ -142,8 +144,49 @@ def _change(cluster: Cluster, admin: Connection) -> None:
     told = replace_member(admin, victim, n5, timeout_s=WAIT_S, clock=CLOCK)
     assert [one["node_id"] for one in told["members"]] == sorted({*left, "n5"} - {victim})
     assert set(told["removed"]) == {leader, victim}
+    assert list_members(admin)["removed"] == told["removed"]
     with pytest.raises(ConfigError, match="never used again"):
         add_member(admin, parse_member(_text(n4, victim)), timeout_s=WAIT_S)
+    _leave(cluster, admin)
+
+
+def _leave(cluster: Cluster, admin: Connection) -> None:
+    """The leader of three must not leave while one is down; with all there it does, and it ends."""
+    leader = cluster.wait_for("all are there", lambda: _complete(cluster))
+    config = str(cluster.directory / leader / "raftdb.toml")
+    asleep = next(one for one in roles(admin) if one != leader)
+    cluster.kill(asleep)
+    refused = raftdb("leave", "--config", config, "--json")
+    assert refused.code == 3
+    assert '"no_quorum"' in refused.err
+    assert leader in roles(admin)
+    cluster.start(asleep)
+
+    leader = cluster.wait_for("all are there again", lambda: _complete(cluster))
+    config = str(cluster.directory / leader / "raftdb.toml")
+    done = raftdb("leave", "--config", config)
+    assert done.code == 0, done
+    lines = done.out.splitlines()
+    assert lines[0].endswith(" leads")
+    assert lines[0].split()[0] != leader
+    assert lines[1] == "removed from the members"
+    assert lines[2].startswith(f"{leader} has left the cluster, and its process has ended.")
+    gone = cluster.node(leader)
+    assert gone.process is not None
+    assert gone.process.wait(WAIT_S) == 2
+    last = (cluster.directory / leader / "node.log").read_text("utf-8").splitlines()[-1]
+    assert " exit " in last
+    assert f"node {leader} was removed from the cluster" in last
+    assert leader not in roles(admin)
+    # Asked again it is done already.
+    assert raftdb("leave", "--config", config).code == 0
+    del cluster.processes.nodes[leader]
+
+
+def _complete(cluster: Cluster) -> str:
+    """Who leads, once all voters follow it."""
+    state = cluster_status(Target(cluster.url))
+    return str(state.leader) if state.leader and state.with_leader == state.voters == 3 else ""
 
 
 def _text(member: MemberConfig, name: str) -> str:
