@@ -293,6 +293,7 @@ class Applier:
         except TransactionLostError as lost:
             # Several transactions now: there is no giving up between them.
             self._connection.set_progress_handler(None, id=_BRIEF)
+            self._statements.brief = False
             self._revert()
             if lost.place == 0:
                 self._transaction(units[:1], lost.reply)
@@ -301,6 +302,7 @@ class Applier:
             return lost.place
         except Held as held:
             self._connection.set_progress_handler(None, id=_BRIEF)
+            self._statements.brief = False
             self._held = units[held.place]
             self._undo_long(units[held.place])
             if held.place:
