@@ -140,9 +140,9 @@ def _without(journal: Journal, note: DamageNote, damage: Damage, ports: Ports) -
     return Opened(journal, machine, note, damage)
 
 
-def alone(error: ConfigError | FatalError) -> FatalError:
+def alone(error: ConfigError | FatalError) -> ConfigError | FatalError:
     """The same damage, where nobody can help."""
-    return FatalError(error.message, code=error.code, hint=ALONE_HINT, detail=dict(error.detail))
+    return type(error)(error.message, code=error.code, hint=ALONE_HINT, detail=dict(error.detail))
 
 
 def _open_journal(

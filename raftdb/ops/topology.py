@@ -189,7 +189,7 @@ def _node_line(node: NodeState, topology: Topology) -> str:
     told = ", ".join(f"{other} {trip_ms:.1f} ms" for other, trip_ms in sorted(trips.items()))
     role = node.role if node.answers else f"unreachable ({node.problem})"
     if node.node_id in topology.learners:
-        role += ", a learner: counts in no majority"
+        role = "learner: counts in no majority"
     return f"{node.node_id}  {role}" + (f"  to {told}" if told else "")
 
 

@@ -73,7 +73,7 @@ def test_learners_are_drawn_and_do_not_count() -> None:
     found = topology(members=members)
     assert (found.voters, found.majority, found.learners) == (4, 3, {"n2"})
     text = "\n".join(topology_lines(found))
-    assert "n2  follower, a learner" in text
+    assert "n2  learner: counts in no majority" in text
     assert "loss of any one region: survived (4 of them)" in text
 
 

@@ -29,6 +29,14 @@ class FakeConnection:
         self.fail_next: Error | None = None
         self.unsettled = False
 
+    @property
+    def foreign_keys(self) -> bool:
+        return bool(self.raw.execute("PRAGMA foreign_keys").fetchone()[0])
+
+    @foreign_keys.setter
+    def foreign_keys(self, value: bool) -> None:
+        self.raw.execute(f"PRAGMA foreign_keys = {int(value)}")
+
     def execute(self, sql: str, parameters: Any = (), /, **options: Any) -> sqlite3.Cursor:
         self.levels.append(options.get("read"))
         self._maybe_fail()
