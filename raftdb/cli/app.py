@@ -32,6 +32,7 @@ COMMANDS = {
     "topology": ("raftdb.cli.topology", "topology"),
     "cluster": ("raftdb.cli.cluster", "cluster"),
     "member": ("raftdb.cli.member", "member"),
+    "join": ("raftdb.cli.join", "join"),
     "leave": ("raftdb.cli.leave", "leave"),
     "leader": ("raftdb.cli.leader", "leader"),
     "outcome": ("raftdb.cli.outcome", "outcome"),

@@ -1,4 +1,4 @@
-"""`raftdb member prepare | add | remove | promote | demote | move | replace | list`."""
+"""`raftdb member token | prepare | add | remove | promote | demote | move | replace | list`."""
 
 from __future__ import annotations
 
@@ -98,6 +98,82 @@ def prepare(
     else:
         click.echo(f"raftdb start --config {made}")
     return int(ExitCode.OK)
+
+
+@member.command(
+    epilog="""\b
+Example:
+  raftdb member token n4 --dir cluster --to n4.token"""
+)
+@click.argument("node_id", metavar="ID")
+@click.option(
+    "--to",
+    "target",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    help="A new file, which only its owner may read: the token goes there.",
+)
+@click.option(
+    "--minutes",
+    type=click.FloatRange(0, 7 * 24 * 60, min_open=True),
+    default=60,
+    show_default=True,
+    help="How long `raftdb join` takes it.",
+)
+@click.option(
+    "--days",
+    type=click.FloatRange(0, 3650, min_open=True),
+    default=365,
+    show_default=True,
+    help="How long the node's certificate is good.",
+)
+@target_options
+@json_option
+def token(
+    node_id: str,
+    target: Path,
+    minutes: float,
+    days: float,
+    url: str | None,
+    directory: Path | None,
+    timeout: float,
+    as_json: bool,
+) -> None:
+    """Make a join token for a new node called ID, where the cluster's certificate authority is.
+
+    Bring the file to the new node's machine, and there: raftdb join. It holds the new node's
+    key: keep it as secret as that, and delete it afterwards. A lost one: raftdb cert revoke ID.
+    """
+    from raftdb.base.ids import parse_node_id
+    from raftdb.ops.join import make_token
+    from raftdb.ops.member import list_members
+    from raftdb.security import write_token
+
+    if directory is None:
+        raise ConfigError("which cluster's directory?", hint="give --dir, where its ca/ is")
+    if target.exists():
+        raise ConfigError(f"{target} exists", hint="give the name of a new file")
+    new = parse_node_id(node_id)
+    with open_connection(target_of(url, directory), timeout) as connection:
+        status, told = connection.status(), list_members(connection)
+    text, made = make_token(directory, new, status, told, minutes=minutes, days=days)
+    write_token(str(target), text)
+    facts = {
+        "node_id": made.node_id,
+        "cluster_id": made.cluster_id,
+        "ca_sha256": made.ca_sha256,
+        "expires": made.expires.isoformat(),
+        "path": str(target),
+    }
+    if as_json:
+        print_json(facts)
+        return
+    click.echo(f"{target}: for {made.node_id}, until {made.expires:%Y-%m-%d %H:%M} UTC")
+    click.echo(f"cluster {made.cluster_id}, CA {made.ca_sha256}")
+    click.echo(
+        f"raftdb join {target.name} --data {made.node_id} --location … --peer HOST:PORT "
+        "--client HOST:PORT"
+    )
 
 
 @member.command(

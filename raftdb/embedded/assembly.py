@@ -37,6 +37,7 @@ from raftdb.consensus.membership import (
     encode_configuration,
 )
 from raftdb.consensus.port import EngineEvents, EngineStatus, Member
+from raftdb.embedded.compatibility import compatibility
 from raftdb.embedded.given import listening, members_of, timing_of
 from raftdb.embedded.opening import open_data
 from raftdb.embedded.verifier import VerifyProcess
@@ -167,7 +168,7 @@ class Assembly:
         )
         self.replica.settings_asked = self.goals.ask
         membership = Membership(self.replica, self.engine, lambda: self.goals.settings)
-        self.replica.members_asked = membership.ask
+        self.replica.members_asked, self.replica.compatibility = membership.ask, compatibility()
         self.proximity = Proximity(self.engine, ports, self._unfit)
         self.preference = Preference(
             self.engine,

@@ -118,6 +118,8 @@ class Replica:
         """Who declares and tells the cluster's settings."""
         self.members_asked: Callable[[Mapping[str, Any], float, Done], None] | None = None
         """Who changes and tells its members."""
+        self.compatibility: Mapping[str, Any] = {}
+        """What this release computes and writes with, for those who want to join."""
         self._writes = Congestion(ports.clock.monotonic_s, limits.queue_age_ms_max)
         self._refusal = refusal or _none
         self.vacuum = Vacuum(machine, ports, self._refusal)

@@ -266,9 +266,11 @@ def _remove(directory: Path, *, keep: bool) -> None:
         shutil.rmtree(directory / name, ignore_errors=True)
 
 
-def node_config(founded: LocalCluster, member: MemberConfig) -> NodeConfig:
-    """The configuration of one node."""
-    directory = os.path.join(founded.directory, member.node_id)
+def node_config(
+    founded: LocalCluster, member: MemberConfig, place: Path | None = None
+) -> NodeConfig:
+    """The configuration of one node; `place`: its directory, where it is not the cluster's own."""
+    directory = str(place or founded.directory / member.node_id)
     tls = TlsConfig(
         **{one.name: os.path.join(directory, str(one.default)) for one in fields(TlsConfig)}
     )
@@ -298,12 +300,28 @@ def found_node(
     if origin is not None:
         config = replace(config, archive=origin.archive)
     make_directory_durably(files, directory)
+    write_config(config, directory, files)
+    found_data(config, founded.created, files, random, origin)
+
+
+def write_config(config: NodeConfig, directory: str, files: Files) -> None:
+    """The raftdb.toml of a node in its directory."""
     text = render_toml(config, relative_to=directory, only_changed=True)
     replace_file(files, os.path.join(directory, CONFIG_FILE), text.encode())
+
+
+def found_data(
+    config: NodeConfig,
+    created: str,
+    files: Files,
+    random: Random,
+    origin: Origin | None = None,
+) -> None:
+    """Identity, an empty log and database (or what `origin` fills in)."""
     write_identity(
         files,
         config.data_dir,
-        NodeIdentity(founded.cluster_id, founded.history, member.node_id, founded.created),
+        NodeIdentity(config.cluster_id, config.history, config.node_id, created),
     )
     make_directory_durably(files, journal_path(config.data_dir))
     make_directory_durably(files, database_path(config.data_dir))
@@ -311,7 +329,7 @@ def found_node(
         origin.fill(config)
         return
     Journal.create(files, journal_path(config.data_dir), random)
-    Machine.create(database_path(config.data_dir), founded.history, files=files)
+    Machine.create(database_path(config.data_dir), config.history, files=files)
 
 
 def _found_client(founded: LocalCluster, files: Files) -> None:

@@ -25,7 +25,15 @@ from raftdb.ops.found import CONFIG_FILE, LocalCluster, found_node, node_config
 from raftdb.runtime.log import StreamLog
 from raftdb.security import issue_node
 
-__all__ = ["add_member", "change_member", "list_members", "prepare_member", "replace_member"]
+__all__ = [
+    "add_member",
+    "change_member",
+    "list_members",
+    "member_config",
+    "note_members",
+    "prepare_member",
+    "replace_member",
+]
 
 ASK_S = 15.0
 """One question takes so long at most; a longer wait is several."""
@@ -139,7 +147,7 @@ def prepare_member(
     the new one, as a learner, as a configuration's bytes. Returns the path of its raftdb.toml.
     Raises ConfigError.
     """
-    known = [_member_config(one) for one in members]
+    known = [member_config(one) for one in members]
     if any(one.node_id == member.node_id for one in known):
         raise ConfigError(f"{member.node_id} is a member already", code="member_exists")
     # Whose address it takes over is on its way out.
@@ -164,14 +172,14 @@ def prepare_member(
     try:
         if not insecure:
             issue_node(authority_directory(directory), member.node_id, str(target / TLS))
-        _note_members(config, encode(known, member), files)
+        note_members(config, encode(known, member), files)
     except BaseException:
         shutil.rmtree(target, ignore_errors=True)
         raise
     return target / CONFIG_FILE
 
 
-def _note_members(config: NodeConfig, body: bytes, files: Files) -> None:
+def note_members(config: NodeConfig, body: bytes, files: Files) -> None:
     """It takes itself for a learner until the log says otherwise: a node that holds nothing counts
     nowhere (rule J5)."""
     machine = Machine.open(
@@ -187,7 +195,8 @@ def _note_members(config: NodeConfig, body: bytes, files: Files) -> None:
         machine.close()
 
 
-def _member_config(facts: Mapping[str, Any]) -> MemberConfig:
+def member_config(facts: Mapping[str, Any]) -> MemberConfig:
+    """One of those that `list_members` tells."""
     return MemberConfig(
         parse_node_id(str(facts["node_id"])),
         parse_location(str(facts["location"])),

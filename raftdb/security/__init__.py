@@ -14,6 +14,15 @@ from raftdb.security.authority import (
     Issued,
     describe_certificate,
 )
+from raftdb.security.enrolment import (
+    TOKEN_MINUTES,
+    TOKEN_MINUTES_MAX,
+    JoinToken,
+    issue_token,
+    read_token,
+    write_enrolment,
+    write_token,
+)
 from raftdb.security.store import (
     EXPIRY_ALARM_DAYS,
     Expiry,
@@ -34,10 +43,13 @@ __all__ = [
     "AUTHORITY_DAYS",
     "CERTIFICATE_DAYS",
     "EXPIRY_ALARM_DAYS",
+    "TOKEN_MINUTES",
+    "TOKEN_MINUTES_MAX",
     "Authority",
     "CertificateInfo",
     "Expiry",
     "Issued",
+    "JoinToken",
     "days_left",
     "describe_certificate",
     "distribute",
@@ -45,9 +57,13 @@ __all__ = [
     "found_certificates",
     "issue_client",
     "issue_node",
+    "issue_token",
     "issued",
     "load_authority",
     "read_certificate",
+    "read_token",
     "renew",
     "revoke",
+    "write_enrolment",
+    "write_token",
 ]

@@ -208,6 +208,10 @@ class Authority:
             key=_key_pem(key),
         )
 
+    def sign(self, data: bytes) -> bytes:
+        """ECDSA with SHA-256, DER."""
+        return self._key.sign(data, ec.ECDSA(hashes.SHA256()))
+
     def signed(self, certificate_pem: bytes, where: str) -> bool:
         """Whether this CA issued that certificate."""
         try:

@@ -258,12 +258,16 @@ def issued(ca: str) -> list[CertificateInfo]:
     return sorted(found, key=lambda info: (info.starts, info.serial))
 
 
-def _hand_out(ca: str, authority: Authority, issued: Issued, target: str, stem: str) -> None:
-    make_directory(target)
-    # Recorded first: a certificate that the CA forgot could not be revoked by name.
+def record_issued(ca: str, issued: Issued) -> None:
+    """Before it is handed out: a certificate that the CA forgot could not be revoked by name."""
     record = os.path.join(ca, "issued", f"{issued.serial:x}.crt")
     make_directory(os.path.dirname(record))
     write_file(record, issued.certificate, CERTIFICATE_MODE)
+
+
+def _hand_out(ca: str, authority: Authority, issued: Issued, target: str, stem: str) -> None:
+    make_directory(target)
+    record_issued(ca, issued)
     write_file(os.path.join(target, "ca.crt"), authority.certificate_pem, CERTIFICATE_MODE)
     write_file(os.path.join(target, f"{stem}.key"), issued.key, KEY_MODE)
     write_file(os.path.join(target, f"{stem}.crt"), issued.certificate, CERTIFICATE_MODE)

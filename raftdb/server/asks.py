@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from raftdb.base.errors import InterfaceError
-from raftdb.node import Done, Replica
+from raftdb.node import Answer, Done, Replica
 
 Handler = Callable[[Replica, Mapping[str, Any], float, Done], None]
 
@@ -52,6 +52,13 @@ def _members(replica: Replica, arguments: Mapping[str, Any], timeout_s: float, d
     replica.members_asked(arguments, timeout_s, done)
 
 
+def _compatibility(
+    replica: Replica, _arguments: Mapping[str, Any], _timeout_s: float, done: Done
+) -> None:
+    """What this node computes and writes with: who differs must not join."""
+    done(Answer(dict(replica.compatibility), 0), None)
+
+
 def _vacuum(replica: Replica, arguments: Mapping[str, Any], timeout_s: float, done: Done) -> None:
     """Give free pages of this node's file back, for a second."""
     replica.vacuum.ask(arguments, timeout_s, done)
@@ -59,6 +66,7 @@ def _vacuum(replica: Replica, arguments: Mapping[str, Any], timeout_s: float, do
 
 ASKS: Mapping[str, Ask] = {
     "await_durable": Ask(_await_durable, administers=False),
+    "compatibility": Ask(_compatibility, administers=False),
     "members": Ask(_members, administers=True),
     "settings": Ask(_settings, administers=True),
     "vacuum": Ask(_vacuum, administers=True),

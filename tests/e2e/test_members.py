@@ -73,6 +73,35 @@ def new_node(cluster: Cluster, name: str, location: str) -> MemberConfig:
     return member
 
 
+def joined_node(cluster: Cluster, name: str, location: str) -> MemberConfig:
+    """As `new_node`, by a token and by commands, in a directory elsewhere; it is added already."""
+    port = free_ports(2)
+    text = f"{name},location={location},peer=127.0.0.1:{port},client=127.0.0.1:{port + 1}"
+    path, place = cluster.directory / "token", cluster.directory.parent / "elsewhere" / name
+    done = raftdb("member", "token", name, "--dir", str(cluster.directory), "--to", str(path))
+    assert done.code == 0, done
+    where = ("--location", location, "--peer", f"127.0.0.1:{port}")
+    where = (*where, "--client", f"127.0.0.1:{port + 1}")
+    fingerprint = done.out.split(" CA ")[1].split()[0]
+    foreign = raftdb("join", str(path), "--data", str(place), *where, "--ca", "00" * 32)
+    assert foreign.code == 2
+    assert "token_foreign" in foreign.err
+    done = raftdb("join", str(path), "--data", str(place), *where, "--ca", fingerprint)
+    assert done.code == 0, done
+    assert f"raftdb start --config {place}/raftdb.toml" in done.out
+    # Whoever else has the token comes too late; the same command here changes nothing.
+    late = raftdb("join", str(path), "--data", f"{place}-late", *where)
+    assert late.code == 2
+    assert "token_used" in late.err
+    assert not Path(f"{place}-late").exists()
+    cluster.processes.nodes[name] = NodeProcess(name, place)
+    cluster.start(name)
+    done = raftdb("join", str(path), "--data", str(place), *where, "--promote", "--timeout", "60")
+    assert done.code == 0, done
+    assert done.out.splitlines()[-1] == f"{name} is a voter"
+    return parse_member(text)
+
+
 def roles(connection: Connection) -> dict[str, str]:
     return {one["node_id"]: one["role"] for one in list_members(connection)["members"]}
 
@@ -115,10 +144,10 @@ def _client_address(cluster: Cluster, name: str) -> str:
 
 def _change(cluster: Cluster, admin: Connection) -> None:
     """Add, promote, remove the leader, kill one and replace it."""
-    n4 = new_node(cluster, "n4", "local/rack4")
+    n4 = joined_node(cluster, "n4", "local/rack4")
     add_member(admin, n4, timeout_s=WAIT_S)
+    change_member(admin, "demote", "n4", timeout_s=WAIT_S, clock=CLOCK)
     assert roles(admin) == {"n1": "voter", "n2": "voter", "n3": "voter", "n4": "learner"}
-    add_member(admin, n4, timeout_s=WAIT_S)
     change_member(admin, "promote", "n4", timeout_s=WAIT_S, clock=CLOCK)
     assert roles(admin)["n4"] == "voter"
 
@@ -128,7 +157,7 @@ def _change(cluster: Cluster, admin: Connection) -> None:
     assert gone.process is not None
     assert gone.process.wait(WAIT_S) == 2
     # It knows, also at its next start, and says what to do.
-    done = raftdb("start", "--config", str(cluster.directory / leader / "raftdb.toml"))
+    done = raftdb("start", "--config", str(cluster.node(leader).directory / "raftdb.toml"))
     assert done.code == 2
     assert "was removed from the cluster" in done.err
     del cluster.processes.nodes[leader]
@@ -153,7 +182,7 @@ def _change(cluster: Cluster, admin: Connection) -> None:
 def _leave(cluster: Cluster, admin: Connection) -> None:
     """The leader of three must not leave while one is down; with all there it does, and it ends."""
     leader = cluster.wait_for("all are there", lambda: _complete(cluster))
-    config = str(cluster.directory / leader / "raftdb.toml")
+    config = str(cluster.node(leader).directory / "raftdb.toml")
     asleep = next(one for one in roles(admin) if one != leader)
     cluster.kill(asleep)
     refused = raftdb("leave", "--config", config, "--json")
@@ -163,7 +192,7 @@ def _leave(cluster: Cluster, admin: Connection) -> None:
     cluster.start(asleep)
 
     leader = cluster.wait_for("all are there again", lambda: _complete(cluster))
-    config = str(cluster.directory / leader / "raftdb.toml")
+    config = str(cluster.node(leader).directory / "raftdb.toml")
     done = raftdb("leave", "--config", config)
     assert done.code == 0, done
     lines = done.out.splitlines()
@@ -174,7 +203,7 @@ def _leave(cluster: Cluster, admin: Connection) -> None:
     gone = cluster.node(leader)
     assert gone.process is not None
     assert gone.process.wait(WAIT_S) == 2
-    last = (cluster.directory / leader / "node.log").read_text("utf-8").splitlines()[-1]
+    last = (cluster.node(leader).directory / "node.log").read_text("utf-8").splitlines()[-1]
     assert " exit " in last
     assert f"node {leader} was removed from the cluster" in last
     assert leader not in roles(admin)
