@@ -140,7 +140,7 @@ def removed_error(config: NodeConfig, index: int) -> ConfigError:
         f"node {config.node_id} was removed from the cluster, by entry {index} of its log",
         code="removed",
         hint="an id is never used again: to bring this machine back, make it a new node of another "
-        "id (raftdb member prepare); what is left here may be deleted",
+        "id (raftdb member token); what is left here may be deleted",
     )
 
 

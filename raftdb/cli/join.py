@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from raftdb.base.errors import ConfigError
+from raftdb.base.errors import AuthError, ConfigError, DeadlineError, UnavailableError
 from raftdb.cli.output import json_option, print_json
 from raftdb.cli.target import open_connection
 
@@ -130,9 +130,11 @@ def read_checked(token: Any, fingerprint: str) -> Any:
 
 
 def open_joining(joining: Any, target: Any, timeout_s: float) -> Any:
-    """Connect; what cannot be reached leaves nothing behind."""
+    """Connect; what cannot be reached leaves nothing behind. Raises ConfigError for a cluster of
+    another CA, UnavailableError."""
     from raftdb.ops.join import discard
 
+    addresses = ", ".join(str(one) for one in joining.token.addresses)
     try:
         connection = open_connection(target, timeout_s)
         try:
@@ -140,6 +142,20 @@ def open_joining(joining: Any, target: Any, timeout_s: float) -> Any:
         except BaseException:
             connection.close()
             raise
+    except AuthError as error:
+        discard(joining)
+        raise ConfigError(
+            f"the nodes at {addresses} are not of the cluster of this token: {error.message}",
+            code="token_foreign",
+            hint="the token's CA is not theirs: make one where the ca/ of that cluster is",
+        ) from error
+    except (DeadlineError, UnavailableError) as error:
+        discard(joining)
+        raise UnavailableError(
+            f"no member of the cluster lets this node in: {error.message}",
+            hint="the token has the members' addresses of the time when it was made. Where a node "
+            "closes the connection, its log says why: the token may have been revoked",
+        ) from error
     except BaseException:
         discard(joining)
         raise

@@ -26,6 +26,7 @@ from raftdb.ops.target import Target
 from raftdb.runtime import RealClock
 from raftdb.runtime.files import RealFiles
 from raftdb.runtime.random import RealRandom
+from raftdb.security import found_certificates, issue_token, read_token, write_token
 from tests.e2e.cluster import Cluster, raftdb, running_cluster
 
 CLOCK = RealClock()
@@ -84,6 +85,14 @@ def joined_node(cluster: Cluster, name: str, location: str) -> MemberConfig:
     where = (*where, "--client", f"127.0.0.1:{port + 1}")
     fingerprint = done.out.split(" CA ")[1].split()[0]
     foreign = raftdb("join", str(path), "--data", str(place), *where, "--ca", "00" * 32)
+    assert foreign.code == 2
+    assert "token_foreign" in foreign.err
+    # By a CA that is not this cluster's, whatever it calls itself.
+    other, read = place.parent / "other", read_token(path.read_text())
+    found_certificates(str(other), read.cluster_id, [])
+    text_of_other, *_ = issue_token(str(other / "ca"), read.node_id, read.history, read.addresses)
+    write_token(str(other / "token"), text_of_other)
+    foreign = raftdb("join", str(other / "token"), "--data", str(place), *where)
     assert foreign.code == 2
     assert "token_foreign" in foreign.err
     done = raftdb("join", str(path), "--data", str(place), *where, "--ca", fingerprint)

@@ -8,13 +8,20 @@ from typing import Any
 import pytest
 
 from raftdb.base.config import load_config
-from raftdb.base.errors import ConfigError, DeadlineError, Error, NotSupportedError
+from raftdb.base.errors import (
+    ConfigError,
+    DeadlineError,
+    Error,
+    NotSupportedError,
+    UnavailableError,
+)
 from raftdb.base.ids import Address, HistoryId, NodeId
+from raftdb.cli.join import open_joining
 from raftdb.cli.member import with_learner
 from raftdb.embedded import compatibility
 from raftdb.ops.certificates import renew_certificates
 from raftdb.ops.found import LocalCluster, found_local
-from raftdb.ops.join import Joining, join_cluster, make_token, prepare_directory
+from raftdb.ops.join import Joining, join_cluster, make_token, prepare_directory, token_target
 from raftdb.runtime import RealClock
 from raftdb.runtime.files import RealFiles
 from raftdb.runtime.random import RealRandom
@@ -188,3 +195,11 @@ def test_its_certificate_is_renewed_from_its_public_part(
     assert path == str(place)
     assert issued.uri == f"raftdb://{founded.cluster_id}/node/n4"
     assert issued.key == (place / "node.key").read_bytes() != token.key
+
+
+def test_a_cluster_that_does_not_answer_leaves_nothing(token: JoinToken, tmp_path: Path) -> None:
+    joining = prepare_directory(token, tmp_path / "here")
+    with pytest.raises(UnavailableError, match="lets this node in") as caught:
+        open_joining(joining, token_target(joining), 0.3)
+    assert "revoked" in caught.value.hint
+    assert not (tmp_path / "here").exists()
