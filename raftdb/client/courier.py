@@ -366,11 +366,13 @@ class Courier:
         old = self._peers.get(address)
         if old is not None:
             yield from self.drop(old)
+        begun_s = self._clock.monotonic_s()
         try:
             peer = yield from self._greet(address, call.deadline_s)
         except LinkError as error:
             now_s = self._clock.monotonic_s()
-            self.routes.failed(address, now_s, error.reason, error.cause, silent=error.silent)
+            silent = error.silent and self._had_its_time(begun_s)
+            self.routes.failed(address, now_s, error.reason, error.cause, silent=silent)
             hopeless = self.routes.hopeless()
             if hopeless is not None and not call.unsure:
                 raise hopeless from None
@@ -454,8 +456,8 @@ class Courier:
 
     def _ask_status(self, peer: Peer, call: Call) -> Steps[bool]:
         """Ask an open connection who leads now. False when it is gone."""
-        now_s = self._clock.monotonic_s()
-        until_s = min(call.deadline_s, now_s + self.options.dial_timeout)
+        asked_s = self._clock.monotonic_s()
+        until_s = min(call.deadline_s, asked_s + self.options.dial_timeout)
         request_id = peer.request_id()
         try:
             yield Transmit(peer.link, (Status(request_id),), until_s, STALL_S)
@@ -472,8 +474,14 @@ class Courier:
         except LinkError as error:
             yield from self.drop(peer)
             now_s = self._clock.monotonic_s()
-            self.routes.failed(peer.address, now_s, error.reason, error.cause, silent=error.silent)
+            silent = error.silent and self._had_its_time(asked_s)
+            self.routes.failed(peer.address, now_s, error.reason, error.cause, silent=silent)
             return False
+
+    def _had_its_time(self, since_s: float) -> bool:
+        """Silence says something about a node only if the call's own deadline did not cut it
+        short: else a node that is always tried last would rest in every next call too."""
+        return self._clock.monotonic_s() - since_s >= 0.9 * self.options.dial_timeout
 
     def _learn_status(self, peer: Peer, info: dict[str, Any]) -> None:
         term, role, leader = info.get("term"), info.get("role"), info.get("leader")

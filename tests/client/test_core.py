@@ -190,6 +190,20 @@ def test_silent_single_node_ends_at_the_deadline() -> None:
     assert world.now_s - start_s == pytest.approx(T, abs=0.01)
 
 
+def test_a_dial_that_the_deadline_cut_short_says_nothing_of_the_node() -> None:
+    """Else the node rests for a second, and in calls of a second it is tried at their very end
+    again and again, too late each time."""
+    world = World(nodes=1)
+    world.pause("n1")
+    core = world.core()
+    with pytest.raises(DeadlineError):
+        write(world, core, "a", timeout_s=0.1)
+    world.resume("n1")
+    start_s = world.now_s
+    write(world, core, "b", timeout_s=0.9)
+    assert world.now_s - start_s < 0.3
+
+
 def test_all_down_is_not_applied_and_names_each_address() -> None:
     world = World()
     for node_id in world.nodes:
