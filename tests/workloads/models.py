@@ -67,6 +67,8 @@ class BankModel:
     """All accounts at once: `transfer` (a committed failure when the source has too little),
     `read` of all balances."""
 
+    reads = "read"
+
     def __init__(self, accounts: int, balance: int) -> None:
         self._start = (balance,) * accounts
 
@@ -78,12 +80,12 @@ class BankModel:
 
     def step(self, state: Any, record: Record) -> tuple[bool, Any]:
         known = record.is_ok
-        if record.operation == "read":
+        if record.operation == self.reads:
             return not known or record.result == list(state), state
         arguments = record.arguments
         source, target, amount = arguments["source"], arguments["target"], arguments["amount"]
         enough = state[source] >= amount
-        if known and enough != (not record.error):
+        if known and not self.agrees(state, record, enough):
             return False, state
         if not enough:
             return True, state
@@ -92,32 +94,19 @@ class BankModel:
         balances[target] += amount
         return True, tuple(balances)
 
+    def agrees(self, state: Any, record: Record, enough: bool) -> bool:
+        """Whether the client was told what it should be in that state."""
+        return enough == (not record.error)
 
-class VaultModel:
+
+class VaultModel(BankModel):
     """All vaults at once, by interactive transactions: `move` (result: the two balances that it
     read, and whether it moved), `audit` (all balances, read one by one)."""
 
-    def __init__(self, vaults: int, balance: int) -> None:
-        self._start = (balance,) * vaults
+    reads = "audit"
 
-    def key(self, record: Record) -> Hashable:
-        return "vaults"
-
-    def start(self, key: Hashable) -> Any:
-        return self._start
-
-    def step(self, state: Any, record: Record) -> tuple[bool, Any]:
-        known = record.is_ok
-        if record.operation == "audit":
-            return not known or record.result == list(state), state
+    def agrees(self, state: Any, record: Record, enough: bool) -> bool:
         arguments = record.arguments
-        source, target, amount = arguments["source"], arguments["target"], arguments["amount"]
-        enough = state[source] >= amount
-        if known and record.result != [state[source], state[target], enough]:
-            return False, state
-        if not enough:
-            return True, state
-        balances = list(state)
-        balances[source] -= amount
-        balances[target] += amount
-        return True, tuple(balances)
+        return bool(
+            record.result == [state[arguments["source"]], state[arguments["target"]], enough]
+        )
