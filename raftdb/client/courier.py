@@ -511,7 +511,9 @@ class Courier:
         if other is None:
             return False
         leader = self.routes.leader
-        return leader is not None and leader != peer.address
+        if leader is None or leader == peer.address:
+            return False
+        return not self.routes.is_of(leader, peer.node_id)
 
     # ---- waiting
 

@@ -89,6 +89,11 @@ class Routes:
             return known
         return told if told in self._routes else known
 
+    def is_of(self, address: Address, node_id: str) -> bool:
+        """Whether that node is to be found at `address`, perhaps beside others: a node in this
+        process has one of its own, another by its socket."""
+        return address in (self._by_node.get(node_id), self._told.get(node_id))
+
     def leads(self, address: Address | None, term: int, *, itself: bool = False) -> None:
         """Someone (the node `itself`) says that the node at `address` leads in `term`. Older terms
         are not believed."""

@@ -150,14 +150,24 @@ class Reader:
         try:
             yield self._hold()
         finally:
-            # Some failures (a page that does not read) have ended it already.
-            if self.connection.in_transaction:
-                self.connection.execute(_ROLLBACK)
+            self._release()
 
     def _hold(self) -> int:
         execute = self.connection.execute
-        execute(_BEGIN)
-        return shown_index(read_progress(lambda sql: execute(sql).fetchall()))
+        try:
+            execute(_BEGIN)
+            return shown_index(read_progress(lambda sql: execute(sql).fetchall()))
+        except STATEMENT_ERRORS as error:
+            self._fail(error)  # stopped, or damaged, before the query itself began
+
+    def _release(self) -> None:
+        # Some failures (a page that does not read) have ended it already. A stop that comes now
+        # interrupts this instead of the query.
+        while self.connection.in_transaction:
+            try:
+                self.connection.execute(_ROLLBACK)
+            except apsw.InterruptError:
+                continue
 
     def reply(
         self, statements: Sequence[Statement], bytes_max: int, rows_max: int

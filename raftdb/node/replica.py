@@ -222,7 +222,7 @@ class Replica:
 
         trials = self._trials
         if trials.wanted(number, statements) and not self._machine.was_applied(number, sequence):
-            trials.begin(number, statements, foreign_keys, timeout_s, done, enter)
+            trials.begin(number, sequence, statements, foreign_keys, timeout_s, done, enter)
         else:
             enter(timeout_s)
 

@@ -36,6 +36,7 @@ QUICK_S = 0.05
 changes only as the tables grow."""
 TRUSTED_S = 60.0
 _TRUSTED_MAX = 512
+_PASSED_MAX = 4_096
 
 
 class Begin(Protocol):
@@ -69,6 +70,9 @@ class Trials:
         self.queue = Congestion(ports.clock.monotonic_s, limits.queue_age_ms_max)
         """Those that are tried, or wait for a lane."""
         self._trusted: dict[str, float] = {}
+        self._passed: dict[int, int] = {}
+        """By session, the sequence that passed last. Sent again while it waits in the log, it must
+        not be refused: it is about to be applied."""
         self._behind: dict[int, deque[Callable[[], None]]] = {}
         """By session, while one of its requests is tried: what came after it, since sequences enter
         the log in their order. As many as one connection may have under way."""
@@ -92,6 +96,7 @@ class Trials:
     def begin(
         self,
         session: int,
+        sequence: int,
         statements: tuple[Statement, ...],
         foreign_keys: bool,
         timeout_s: float,
@@ -110,13 +115,16 @@ class Trials:
             left_s = timeout_s - (self._now_s() - begun_s)
             if left_s <= 0:
                 done(None, _late(timeout_s))
-            elif any(risk(statement.sql) for statement in statements):
+            elif self._passed.get(session) != sequence and any(
+                risk(statement.sql) for statement in statements
+            ):
                 self._try(session, statements, foreign_keys, left_s, decide)
             else:
                 enter(left_s)
 
         def decide(_answer: Answer | None, error: Error | None) -> None:
             if error is None:
+                self._note_passed(session, sequence)
                 enter(max(timeout_s - (self._now_s() - begun_s), 0.001))
             else:
                 done(None, error)
@@ -176,6 +184,12 @@ class Trials:
                 if len(self._trusted) >= _TRUSTED_MAX:
                     self._trusted.clear()
                 self._trusted[statement.sql] = until_s
+
+    def _note_passed(self, session: int, sequence: int) -> None:
+        self._passed.pop(session, None)  # the newest last
+        self._passed[session] = sequence
+        if len(self._passed) > _PASSED_MAX:
+            del self._passed[next(iter(self._passed))]
 
     def _next(self, session: int) -> None:
         """Let those behind it go on, up to the next that has to be tried."""

@@ -14,6 +14,7 @@ from raftdb.base.errors import (
     InternalError,
     OverloadedError,
 )
+from raftdb.base.ids import Address
 from raftdb.command import Statement
 from raftdb.wire import Execute, OpenSession
 from tests.client.world import T, World, add, heard, operational, read, sequences, write
@@ -176,6 +177,21 @@ def test_slow_leader_is_waited_for() -> None:
     write(world, core, "b")
     assert sequences(world) == [1, 2], "it was sent once"
     assert world.effects == ["a", "b"]
+
+
+def test_a_slow_leader_is_waited_for_by_whichever_name_it_is_found() -> None:
+    """A node in this process has an address of its own. That it leads, as it says there, is no
+    reason to send the request to it once more."""
+    world = World()
+    node = world.nodes["n1"].address
+    core = world.core_at((node, Address("this", node.port + 10_000)))
+    write(world, core, "a")
+    world.stalled_log = []
+    stalled = world.stalled_log
+    world.after(3.0, lambda: [commit() for commit in stalled])
+    write(world, core, "b")
+    assert len(world.dialled) > 1
+    assert sequences(world) == [1, 2], "it was sent once"
 
 
 def test_silent_single_node_ends_at_the_deadline() -> None:

@@ -374,6 +374,10 @@ class World:
 
     def core(self, *given: str, **options: Any) -> Core:
         addresses = tuple(self.nodes[n].address for n in given or tuple(self.nodes))
+        return self.core_at(addresses, **options)
+
+    def core_at(self, addresses: tuple[Address, ...], **options: Any) -> Core:
+        """A node is to be found by a second name too: its port and 10,000."""
         return Core(Options(addresses=addresses, insecure=True, **options), self, self)
 
     def run(self, steps: Steps[_Value]) -> _Value:
@@ -413,7 +417,8 @@ class World:
         return None
 
     def _dial(self, action: Dial) -> Link:
-        node = next((n for n in self.nodes.values() if n.address == action.address), None)
+        port = action.address.port % 10_000
+        node = next((n for n in self.nodes.values() if n.address.port == port), None)
         self.dialled.append(node.node_id if node else str(action.address))
         self.run_until(self.now_s + DELAY_S)
         if node is None or node.paused or node.blackholed:

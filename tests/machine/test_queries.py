@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 
 from raftdb.base.errors import (
@@ -21,6 +22,7 @@ from raftdb.base.limits import Limits
 from raftdb.command import Statement, encode_reply
 from raftdb.command.requests import Parameters
 from raftdb.machine import QueryStop, readers
+from raftdb.machine import reader as reader_module
 from raftdb.machine.reader import Reader
 from raftdb.runtime.clock import RealClock
 from tests.machine.support import Database
@@ -278,6 +280,51 @@ def test_closing_stops_a_query_that_runs(filled: Database) -> None:
     thread.join(10)
     assert codes == ["query_too_long"]
     filled.machine = filled.open()
+
+
+def test_a_stop_that_comes_before_the_query_begins(
+    filled: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the snapshot is taken: it is the same stop, and the reader is as good as before."""
+    stopped = []
+
+    def stop_in_between(run: Any) -> Any:
+        if not stopped:
+            stopped.append(True)
+            raise apsw.InterruptError("interrupted")
+        return read_progress(run)
+
+    read_progress = reader_module.read_progress
+    monkeypatch.setattr(reader_module, "read_progress", stop_in_between)
+    with pytest.raises(OperationalError) as raised:
+        filled.machine.query(Statement("SELECT a FROM t WHERE id = 1"))
+    assert raised.value.code == "query_too_long"
+    assert filled.rows("SELECT count(*) FROM t") == [(100,)]
+
+
+def test_a_stop_that_comes_when_the_query_is_over(filled: Database) -> None:
+    """It may hit the end of the snapshot, which must end all the same."""
+    machine = filled.machine
+    machine.query(Statement("SELECT a FROM t"))
+    [reader] = machine._readers._all
+    real = reader.connection
+
+    class Connection:
+        stops = 2
+
+        def execute(self, sql: str) -> Any:
+            if sql.startswith("ROLLBACK") and self.stops:
+                self.stops -= 1
+                raise apsw.InterruptError("interrupted")
+            return real.execute(sql)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(real, name)
+
+    reader.connection = Connection()
+    filled.machine.query(Statement("SELECT a FROM t"))
+    reader.connection = real
+    assert not real.in_transaction
 
 
 def test_a_damaged_page_is_fatal_and_never_an_answer(filled: Database) -> None:

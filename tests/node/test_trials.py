@@ -241,6 +241,19 @@ def test_a_retry_of_what_was_applied_is_not_tried_again(bench: Tried) -> None:
     assert (bench.executed, len(bench.logged())) == ([], 1)
 
 
+def test_a_retry_of_what_waits_in_the_log_is_not_tried_again(bench: Tried) -> None:
+    """It would be refused although it is about to be applied."""
+    bench.execute(1, sql=ENDLESS)
+    bench.loop.run()
+    bench.takes_s = 60.0
+    bench.execute(1, sql=ENDLESS)
+    bench.loop.run()
+    assert (bench.executed, len(bench.logged()), bench.answers) == ([ENDLESS], 2, [])
+    bench.execute(2, sql=ENDLESS)
+    bench.loop.run()
+    assert (len(bench.executed), len(bench.logged())) == (2, 2)
+
+
 def test_what_would_wait_long_to_be_tried_is_refused(
     bench: Tried, monkeypatch: pytest.MonkeyPatch
 ) -> None:
