@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from raftdb.base.errors import FatalError, InternalError, ProtocolError
-from raftdb.base.ids import Index, NodeId, Term
+from raftdb.base.ids import Index, Term
 from raftdb.base.limits import Limits
 from raftdb.base.ports import Clock, Log, Random
 from raftdb.consensus.electorate import Electorate
@@ -35,7 +35,7 @@ from raftdb.consensus.messages import (
     Vote,
     check_terms,
 )
-from raftdb.consensus.port import DAMAGE, PeerStatus, Timing
+from raftdb.consensus.port import DAMAGE, Timing
 from raftdb.consensus.replication import Replicator
 from raftdb.consensus.seams import Library
 from raftdb.consensus.timing import check_timing
@@ -74,8 +74,8 @@ class Core:
         self.wall = wall
         self._clock = clock
         self._log_port = log_port
-        self._timing = timing
-        self._links = links
+        self.timing = timing
+        self.links = links
         self._random = random
         self._on_copy_needed = on_copy_needed
         self._campaigning = self._forced = False
@@ -218,14 +218,14 @@ class Core:
 
     def _dispatch(self, peer: str, message: Message) -> None:
         if self.wall.waits_for_disk(message):
-            self.gate.pass_or_hold(peer, self._links.epoch(peer), message)
+            self.gate.pass_or_hold(peer, self.links.epoch(peer), message)
         else:
-            self._links.send(peer, message)
+            self.links.send(peer, message)
 
     def _send_held(self, peer: str, epoch: int, message: Message) -> None:
         # A vote is as good on a newer connection; an ack answers a message of its own connection.
-        if not isinstance(message, Ack) or epoch == self._links.epoch(peer):
-            self._links.send(peer, message)
+        if not isinstance(message, Ack) or epoch == self.links.epoch(peer):
+            self.links.send(peer, message)
 
     # -- messages --------------------------------------------------------------------------------
 
@@ -273,7 +273,7 @@ class Core:
             verified = 0
         commit = self.wall.follower_commit(message.commit_index, verified)
         self.library.deliver_heartbeat(peer, message.term, commit)
-        self._links.send(peer, HeartbeatAck(message.term, message.round))
+        self.links.send(peer, HeartbeatAck(message.term, message.round))
 
     def _accept_leader(self, peer: str, term: int) -> bool:
         """Whether `peer` leads this term as far as this node can know; it was heard then."""
@@ -344,7 +344,7 @@ class Core:
             return
         self._pre_vote = None
         self._wait_before_asking()
-        self._links.send(peer, PreVoteResponse(library.term, message.term + 1))
+        self.links.send(peer, PreVoteResponse(library.term, message.term + 1))
 
     def on_pre_vote_response(self, peer: str, message: PreVoteResponse) -> None:
         """Row 9: a majority would vote, so ask them to."""
@@ -408,7 +408,7 @@ class Core:
     def set_timing(self, timing: Timing) -> None:
         """These times hold from now on. Raises ConfigError."""
         check_timing(timing)
-        self._timing.take(timing)
+        self.timing.take(timing)
         self.library.set_election_timeouts(timing.election_min_s, timing.election_max_s)
 
     def stand_down(self, cause: str, reason: str) -> None:
@@ -443,7 +443,7 @@ class Core:
         self._pre_vote = (library.term + 1, set())
         ask = PreVote(library.term, self.log.last_index, self.log.last_term)
         for peer in self.electorate.voters:
-            self._links.send(peer, ask)
+            self.links.send(peer, ask)
 
     def campaign(self, *, forced: bool) -> None:
         """Stand for election in the next term."""
@@ -465,17 +465,21 @@ class Core:
         library = self.library
         message = Heartbeat(library.term, self.round, library.commit_index)
         for peer in self.electorate.peers:
-            self._links.send(peer, message)
+            self.links.send(peer, message)
         return self.round
 
     def check_quorum(self) -> None:
-        """Row 9: step down when no majority answers."""
-        library = self.library
+        """Row 9: step down when no majority answers, and let those who don't know it."""
+        library, timeout_s = self.library, self.timing.leader_timeout_s
         heard_s = [library.last_response_s(peer) for peer in self.electorate.voters]
         silences_s = self.electorate.silences_s(heard_s, self._clock.monotonic_s())
-        if not self.wall.keeps_leading(silences_s, self._timing.leader_timeout_s):
-            self._log_port.warning("leader_without_quorum", term=library.term)
-            library.step_down()
+        if self.wall.keeps_leading(silences_s, timeout_s):
+            return
+        self._log_port.warning("leader_without_quorum", term=library.term)
+        library.step_down()
+        for peer, silence_s in zip(self.electorate.voters, silences_s, strict=False):
+            if self.wall.hangs_up(silence_s, timeout_s):
+                self.links.hang_up(peer)
 
     def advance_commit(self) -> None:
         """Rows 2 and 6; thesis 3.6.2."""
@@ -514,7 +518,7 @@ class Core:
         if library.role == LEADER or library.leader != peer:
             return False
         self._heard_at_s = float("-inf")
-        soon_s = self._clock.monotonic_s() + self._timing.election_min_s * (
+        soon_s = self._clock.monotonic_s() + self.timing.election_min_s * (
             LEADER_LOST_FACTOR * self._random.random()
         )
         if soon_s >= library.election_deadline_s:
@@ -551,25 +555,19 @@ class Core:
         """The connected voter with the most entries."""
         best: str | None = None
         for peer in self.electorate.voters:
-            if self._links.connected(peer) and (
+            if self.links.connected(peer) and (
                 best is None or self.library.match_index(peer) > self.library.match_index(best)
             ):
                 best = peer
         return best
 
-    def peer_status(self, peer: str) -> PeerStatus:
-        """Of one other member; what only a leader knows is 0 or None elsewhere."""
-        library = self.library
-        leads, connected = library.role == LEADER, self._links.connected(peer)
-        trip_s = self._round_trip_s.get(peer) if leads else None
-        silent_s = self._clock.monotonic_s() - library.last_response_s(peer) if leads else 0.0
-        return PeerStatus(
-            node_id=NodeId(peer),
-            connected=connected,
-            answers=leads and connected and silent_s <= self._timing.leader_timeout_s,
-            match_index=Index(library.match_index(peer) if leads else 0),
-            round_trip_ms=None if trip_s is None else round(trip_s * 1000, 3),
-        )
+    def round_trip_s(self, peer: str) -> float | None:
+        """By its answers to heartbeats; None when none was measured."""
+        return self._round_trip_s.get(peer)
+
+    def silent_s(self, peer: str) -> float:
+        """As the leader: since it last answered."""
+        return self._clock.monotonic_s() - self.library.last_response_s(peer)
 
     # -- helpers ---------------------------------------------------------------------------------
 
@@ -581,16 +579,16 @@ class Core:
         if library.leader is None or library.leader == candidate:
             return False
         silence_s = self._clock.monotonic_s() - self._heard_at_s
-        return self.wall.hears_leader(silence_s, self._timing.election_min_s)
+        return self.wall.hears_leader(silence_s, self.timing.election_min_s)
 
     def _wait_before_asking(self) -> None:
         """Give an election that may be under way its time."""
-        wait_s = self._timing.election_min_s * (0.3 + 0.5 * self._random.random())
+        wait_s = self.timing.election_min_s * (0.3 + 0.5 * self._random.random())
         deadline_s = max(self._clock.monotonic_s() + wait_s, self.library.election_deadline_s)
         self.library.set_election_deadline(deadline_s)
 
     def _hint(self, peer: str) -> None:
-        self._links.send(peer, TermHint(self.library.term, self._hears_other(peer)))
+        self.links.send(peer, TermHint(self.library.term, self._hears_other(peer)))
 
     def _adopt(self, term: int) -> bool:
         """Follow in a higher term; whether it was one."""

@@ -47,6 +47,9 @@ class Links(Protocol):
     def send(self, peer: str, message: Message) -> None:
         """Dropped when the peer is not connected."""
 
+    def hang_up(self, peer: str) -> None:
+        """Break the connection at once: the peer notices, even one whose own words get lost."""
+
 
 class LinkOwner(Protocol):
     """Who decides what a link's events mean."""

@@ -244,6 +244,12 @@ class Transport:
             self._encoded = (message, encode(message))
         link.send(message, self._encoded[1])
 
+    def hang_up(self, peer: str) -> None:
+        """A reset overtakes all that the line still holds; dialling goes on as ever."""
+        slot = self._slots.get(peer)
+        if slot is not None and slot.link is not None:
+            slot.link.abort()
+
     # -- LinkOwner -------------------------------------------------------------------------------
 
     def link_made(self, link: Link) -> None:

@@ -268,6 +268,15 @@ class Wall:
             heard += silence_s < leader_timeout_s
         return heard > members / 2
 
+    def hangs_up(self, silence_s: float, leader_timeout_s: float) -> bool:
+        """Row 9: a leader that steps down breaks its connections to those who did not answer.
+
+        Without it: followers that hear it, and that it does not hear, go on following it for an
+        election time-out, and then grant it pre-votes, again and again, that it does not hear
+        either; each grant makes them wait before they ask themselves.
+        """
+        return silence_s >= leader_timeout_s
+
     # -- row 10: linearizable reads --------------------------------------------------------------
 
     def may_read(self, commit: int, noop_index: int) -> bool:

@@ -181,6 +181,7 @@ class HandLinks:
     def __init__(self) -> None:
         self.sent: list[tuple[str, Message]] = []
         self.down: set[str] = set()
+        self.hung_up: list[str] = []
         self.epochs: dict[str, int] = {}
 
     def connected(self, peer: str) -> bool:
@@ -192,6 +193,9 @@ class HandLinks:
     def send(self, peer: str, message: Message) -> None:
         if peer not in self.down:
             self.sent.append((peer, message))
+
+    def hang_up(self, peer: str) -> None:
+        self.hung_up.append(peer)
 
 
 class Bench:

@@ -59,6 +59,9 @@ class _Links:
     def send(self, peer: str, message: Message) -> None:
         self._stage.send(self._name, peer, message)
 
+    def hang_up(self, peer: str) -> None:
+        self._stage.hang_up(self._name, peer)
+
 
 class Player:
     """One member."""
@@ -81,7 +84,7 @@ class Player:
             links=_Links(stage, name),
         )
         self.changes = Changes(
-            self.core, stage.clock.monotonic_s, 0.3, self.core._links.connected, _tell, _tell
+            self.core, stage.clock.monotonic_s, 0.3, self.core.links.connected, _tell, _tell
         )
         self.reads = Reads(wall, lambda done, outcome: done(outcome))
         self._wall = wall
@@ -179,6 +182,15 @@ class Stage:
         self.say(f"{source} -> {target} {show(message)}{' (lost)' if lost else ''}")
         if not lost:
             self.wires.append((source, target, message))
+
+    def hang_up(self, name: str, peer: str) -> None:
+        """What `name` has sent is lost; `peer` notices, if the way to it is open."""
+        self.say(f"{name} hangs up on {peer}")
+        self.wires = deque(wire for wire in self.wires if wire[:2] != (name, peer))
+        pair = frozenset((name, peer))
+        self._epochs[pair] = self.epoch(name, peer) + 1
+        if not self.is_cut(name, peer) and peer in self.members:
+            self.members[peer].act(self.members[peer].core.on_disconnected, name)
 
     # -- commands --------------------------------------------------------------------------------
 

@@ -38,7 +38,7 @@ def test_anyone_will_do_when_nobody_was_named(
         electorate=SimpleNamespace(peers=("n2", "n3"), voters=("n2", "n3")),
         library=library,
         best_successor=lambda: "n2",
-        _links=SimpleNamespace(connected=lambda _peer: True),
+        links=SimpleNamespace(connected=lambda _peer: True),
     )
     told: list[str] = []
     executor: Any = _NoTimers()
