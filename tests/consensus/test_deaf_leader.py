@@ -39,7 +39,7 @@ def _until_another_commits(seed: int, count: int, wall: Wall | None = None) -> f
 
 @pytest.mark.parametrize("count", [3, 5])
 def test_a_deaf_leader_costs_less_than_two_election_timeouts(count: int) -> None:
-    """Check-quorum takes one of them; it hangs up, and whoever notices does not wait for another."""
+    """Check-quorum takes one; it hangs up, and whoever notices does not wait for another."""
     took_s = sorted(_until_another_commits(seed, count) for seed in SEEDS)
     assert took_s[-1] < TWICE_S, took_s
     assert took_s[-1] > Timing().leader_timeout_s, "nothing was cut"
