@@ -31,6 +31,7 @@ from raftdb.client.options import Options, level_of, make_options, with_timeout
 from raftdb.client.pipeline import (
     PipelineBase,
     Reply,
+    Wishes,
     pipeline_is_open,
     pipeline_of_transaction,
 )
@@ -108,9 +109,9 @@ class AsyncConnection(AsyncTransactions):
         statements: Iterable[BatchItem],
         *,
         timeout: float | None = None,
-        durability: str | None = None,
         idempotency_key: str | None = None,
         horizon: int | None = None,
+        durability: str | None = None,
     ) -> list[ResultSet]:
         """Run statements as one request, all or nothing; the result of each. As
         Connection.batch."""
@@ -203,11 +204,26 @@ class AsyncConnection(AsyncTransactions):
         )
 
     async def content_hash(
-        self, index: int | None = None, *, timeout: float | None = None
+        self, index: int | None = None, *, timeout: float | None = None, exact: bool = False
     ) -> dict[str, Any]:
         """As Connection.content_hash."""
         return await self._run(
-            lambda left_s: self._core.content_hash(index, timeout_s=left_s), timeout
+            lambda left_s: self._core.content_hash(index, timeout_s=left_s, exact=exact), timeout
+        )
+
+    async def ask(
+        self,
+        what: str,
+        /,
+        *,
+        timeout: float | None = None,
+        anywhere: bool = False,
+        **arguments: Any,
+    ) -> dict[str, Any]:
+        """As Connection.ask."""
+        core = self._core
+        return await self._run(
+            lambda left_s: core.ask(what, arguments, timeout_s=left_s, anywhere=anywhere), timeout
         )
 
     async def transfer_leadership(
@@ -389,25 +405,51 @@ class AsyncPipeline(PipelineBase):
         self._turn = asyncio.Lock()
 
     async def execute(
-        self, sql: str, parameters: Any = (), /, *, timeout: float | None = None
+        self,
+        sql: str,
+        parameters: Any = (),
+        /,
+        *,
+        timeout: float | None = None,
+        idempotency_key: str | None = None,
+        horizon: int | None = None,
+        durability: str | None = None,
     ) -> Reply:
-        """Send one statement; its answer comes later. Raises what is wrong with the call itself."""
+        """Send one statement; its answer comes later. Options as Cursor.execute. Raises what is
+        wrong with the call itself."""
         keys = self._connection.foreign_keys
-        return await self._submit(self._one(sql, parameters, timeout, keys))
+        wishes = Wishes(keys, timeout, durability, idempotency_key, horizon)
+        return await self._submit(self._one(sql, parameters, wishes))
 
     async def executemany(
-        self, sql: str, parameter_sets: Iterable[Any], /, *, timeout: float | None = None
+        self,
+        sql: str,
+        parameter_sets: Iterable[Any],
+        /,
+        *,
+        timeout: float | None = None,
+        idempotency_key: str | None = None,
+        horizon: int | None = None,
+        durability: str | None = None,
     ) -> Reply:
         """Send one statement for many parameter sets: one request, all or nothing."""
         keys = self._connection.foreign_keys
-        return await self._submit(self._many(sql, parameter_sets, timeout, keys))
+        wishes = Wishes(keys, timeout, durability, idempotency_key, horizon)
+        return await self._submit(self._many(sql, parameter_sets, wishes))
 
     async def batch(
-        self, statements: Iterable[BatchItem], *, timeout: float | None = None
+        self,
+        statements: Iterable[BatchItem],
+        *,
+        timeout: float | None = None,
+        idempotency_key: str | None = None,
+        horizon: int | None = None,
+        durability: str | None = None,
     ) -> Reply:
         """Send statements as one request, all or nothing."""
         keys = self._connection.foreign_keys
-        return await self._submit(self._batch(statements, timeout, keys))
+        wishes = Wishes(keys, timeout, durability, idempotency_key, horizon)
+        return await self._submit(self._batch(statements, wishes))
 
     async def sync(self) -> None:
         """Wait for all answers. Raises the first error since the last `sync`."""

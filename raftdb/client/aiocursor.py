@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from raftdb.base.errors import InterfaceError
-from raftdb.client.cursor import Column, Cursor, classified, no_executemany
+from raftdb.client.cursor import Column, Cursor, RowFactory, classified, no_executemany
 from raftdb.client.sqltext import BLANK, READ
 from raftdb.client.stream import Stream, not_a_query
 from raftdb.client.values import adapt_parameters, adapt_sets, key_of
@@ -34,10 +34,10 @@ class AsyncCursor:
         *,
         read: str | None = None,
         timeout: float | None = None,
-        durability: str | None = None,
         idempotency_key: str | None = None,
         horizon: int | None = None,
         stream: bool = False,
+        durability: str | None = None,
     ) -> AsyncCursor:
         """Run one statement; as Cursor.execute."""
         cursor = self._cursor
@@ -73,9 +73,9 @@ class AsyncCursor:
         /,
         *,
         timeout: float | None = None,
-        durability: str | None = None,
         idempotency_key: str | None = None,
         horizon: int | None = None,
+        durability: str | None = None,
     ) -> AsyncCursor:
         """Run one statement for each of the parameter sets: one request, all or nothing."""
         cursor = self._cursor
@@ -107,6 +107,24 @@ class AsyncCursor:
         if statements:
             await self._connection._request(statements, False, None, timeout, durability)
         return self
+
+    @property
+    def arraysize(self) -> int:
+        """How many rows `fetchmany` gives unless told."""
+        return self._cursor.arraysize
+
+    @arraysize.setter
+    def arraysize(self, value: int) -> None:
+        self._cursor.arraysize = value
+
+    @property
+    def row_factory(self) -> RowFactory | None:
+        """Makes what this cursor gives from (cursor, row); at first the connection's."""
+        return self._cursor.row_factory
+
+    @row_factory.setter
+    def row_factory(self, value: RowFactory | None) -> None:
+        self._cursor.row_factory = value
 
     @property
     def connection(self) -> AsyncConnection:

@@ -111,13 +111,22 @@ class AsyncTransactions:
     # ---- as a whole
 
     @asynccontextmanager
-    async def transaction(self, mode: str = "deferred") -> AsyncIterator[Any]:
+    async def transaction(
+        self,
+        mode: str = "deferred",
+        *,
+        idempotency_key: str | None = None,
+        horizon: int | None = None,
+        durability: str | None = None,
+    ) -> AsyncIterator[Any]:
         """`async with db.transaction():` commits when the block ends, rolls back when it raises
-        or is cancelled."""
+        or is cancelled. The options are those of `commit`."""
         await self.begin(mode)
         try:
             yield self
-            await self.commit()
+            await self.commit(
+                durability=durability, idempotency_key=idempotency_key, horizon=horizon
+            )
         except BaseException:
             await self.rollback()
             raise
@@ -130,12 +139,13 @@ class AsyncTransactions:
         attempts: int = ATTEMPTS,
         idempotency_key: str | None = None,
         horizon: int | None = None,
+        durability: str | None = None,
     ) -> _Value:
         """`await work(connection)` within a transaction, and commit it; again, as a whole, when it
         conflicts with another one or its leader is lost. As Connection.run_transaction."""
         for attempt in range(attempts):
             try:
-                async with self._attempt(mode, idempotency_key, horizon):
+                async with self._attempt(mode, idempotency_key, horizon, durability):
                     return await work(self)
             except Error as error:
                 if not may_retry(error) or attempt == attempts - 1:
@@ -145,7 +155,7 @@ class AsyncTransactions:
 
     @asynccontextmanager
     async def _attempt(
-        self, mode: str, key: str | None, horizon: int | None
+        self, mode: str, key: str | None, horizon: int | None, durability: str | None
     ) -> AsyncIterator[None]:
         await self.begin(mode)
         try:
@@ -155,7 +165,7 @@ class AsyncTransactions:
                     "the transaction was ended within run_transaction",
                     hint="leave COMMIT and ROLLBACK out, or raise to roll back",
                 )
-            await self.commit(idempotency_key=key, horizon=horizon)
+            await self.commit(idempotency_key=key, horizon=horizon, durability=durability)
         except BaseException:
             await self.rollback()
             raise

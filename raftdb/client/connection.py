@@ -226,9 +226,12 @@ class Connection(Transactions):
         level = level_of(durability)
         return self._run(self._core.await_durable(error, level, timeout_s=timeout_s))
 
-    def transfer_leadership(self, target: str | None = None, *, timeout: float = 5.0) -> None:
+    def transfer_leadership(
+        self, target: str | None = None, *, timeout: float | None = None
+    ) -> None:
         """Have the leader hand over to the node `target`, or to the most advanced one."""
-        self._run(self._core.transfer_leadership(target, timeout_s=timeout))
+        timeout_s = with_timeout(self.options, timeout)
+        self._run(self._core.transfer_leadership(target, timeout_s=timeout_s))
 
     def cancel(self) -> None:
         """End the call that another thread is waiting in: it raises OperationalError with code

@@ -115,11 +115,13 @@ class Cursor:
 
     arraysize: int = 1
     """How many rows `fetchmany` gives unless told."""
+    row_factory: RowFactory | None = None
+    """Makes what this cursor gives from (cursor, row); at first the connection's."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._closed = False
-        self.row_factory: RowFactory | None = connection.row_factory
+        self.row_factory = connection.row_factory
         self._row_class: type[Row] | None = None
         self._lastrowid: int | None = None
         self._stream: Stream | None = None

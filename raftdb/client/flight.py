@@ -40,7 +40,7 @@ from raftdb.client.core import (
     still_unknown,
 )
 from raftdb.client.courier import STALL_S
-from raftdb.command import Failed, Results, Statement, StatementResult
+from raftdb.command import Failed, Key, Results, Statement, StatementResult
 from raftdb.wire import ErrorMessage, Execute, Message, Request, Result
 
 IN_FLIGHT_MAX = 64
@@ -60,13 +60,16 @@ class Item:
     __slots__ = (
         "deadline_s",
         "done",
+        "durability",
         "error",
         "filler",
         "foreign_keys",
+        "key",
         "lost",
         "outcome",
         "request_id",
         "sequence",
+        "session_id",
         "size",
         "statements",
         "timeout_s",
@@ -78,13 +81,20 @@ class Item:
         foreign_keys: bool,
         deadline_s: float,
         timeout_s: float,
+        durability: str = "",
+        key: Key | None = None,
     ) -> None:
         self.statements = statements
         self.foreign_keys = foreign_keys
+        self.durability = durability
+        """What its answer waits for; `` for the database's own."""
+        self.key = key
         self.deadline_s = deadline_s
         self.timeout_s = timeout_s
         self.size = 64 + sum(_size(statement) for statement in statements)
         self.sequence = 0
+        self.session_id = b""
+        """Whose number it carries, once it has one."""
         self.request_id = 0
         """Of the attempt that is on its way; 0: none is."""
         self.lost = False
@@ -217,6 +227,8 @@ class Flight:
                 break
             if item.sequence == 0:
                 item.sequence = self._numbered = max(self._numbered, session.settled) + 1
+                item.session_id = session.session_id
+                self._core.last_write = (session.session_id, item.sequence)
             if item.request_id == 0 and len(self._on_way) + len(sent) < IN_FLIGHT_MAX:
                 left_s = item.deadline_s - self._courier.now_s()
                 item.request_id = peer.request_id()
@@ -228,8 +240,8 @@ class Flight:
                         max(1, int(left_s * 1000)),
                         item.statements,
                         item.foreign_keys,
-                        None,
-                        self._core.durability,
+                        item.key,
+                        item.durability,
                     )
                 )
                 sent.append(item)
@@ -346,7 +358,7 @@ class Flight:
         """Refused for good, before the log. Its number is taken by a request that does nothing."""
         item.end(None, error)
         item.filler = True
-        item.statements = _NOTHING
+        item.statements, item.key, item.durability = _NOTHING, None, "quorum"
         item.size = 64
 
     def _advance(self, item: Item) -> None:
@@ -393,9 +405,13 @@ class Flight:
         session = self._core.session
         for item in self._queue:
             if item.unsure and session is not None:
-                level = self._core.durability
                 write = Write(
-                    session, item.sequence, item.statements, item.foreign_keys, None, level
+                    session,
+                    item.sequence,
+                    item.statements,
+                    item.foreign_keys,
+                    item.key,
+                    item.durability,
                 )
                 unsettled.append(write)
                 item.end(None, still_unknown(error, "the write was sent"))
@@ -415,7 +431,10 @@ def resume_all(core: Core, timeout_s: float) -> Steps[Outcome]:
     first error, after all were tried."""
     writes = core.unsettled_writes
     deadline_s = core.courier.now_s() + timeout_s
-    items = [Item(one.statements, one.foreign_keys, deadline_s, timeout_s) for one in writes]
+    items = [
+        Item(one.statements, one.foreign_keys, deadline_s, timeout_s, one.durability, one.key)
+        for one in writes
+    ]
     yield from Flight(core).resume(writes, items)
     statements: list[StatementResult] = []
     index = 0

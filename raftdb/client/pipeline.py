@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from raftdb.base.errors import Error, InterfaceError
 from raftdb.client.cursor import ResultSet, result_sets
 from raftdb.client.flight import Flight, Item
-from raftdb.client.options import with_timeout
+from raftdb.client.options import level_of, with_timeout
 from raftdb.client.sqltext import BLANK, classify
-from raftdb.client.values import BatchItem, adapt_parameters, adapt_sets, batch_items
+from raftdb.client.values import BatchItem, adapt_parameters, adapt_sets, batch_items, key_of
 from raftdb.command import Statement
 
 if TYPE_CHECKING:
@@ -64,6 +64,13 @@ class Reply:
         """Row id of the last INSERT. Raises as `results`."""
         return self.results[-1].lastrowid
 
+    @property
+    def write(self) -> tuple[str, int] | None:
+        """Its session (hexadecimal) and sequence, as Connection.last_write has them: `outcome`
+        takes them. None: it was not sent."""
+        item = self._item
+        return (item.session_id.hex(), item.sequence) if item.session_id else None
+
     def _outcome(self) -> Outcome:
         item = self._item
         if item.error is not None:
@@ -79,6 +86,16 @@ class Reply:
         return f"<raftdb.Reply, {state}>"
 
 
+class Wishes(NamedTuple):
+    """What a call of a pipeline wants beside its statements; as Cursor.execute has them."""
+
+    foreign_keys: bool
+    timeout: float | None
+    durability: str | None
+    idempotency_key: str | None
+    horizon: int | None
+
+
 class PipelineBase:
     """What blocking and asynchronous pipelines share: making requests, noting the first error."""
 
@@ -90,34 +107,35 @@ class PipelineBase:
         self._waiting: list[Item] = []
         """Those whose error may still come; pruned as answers come."""
 
-    def _one(self, sql: str, parameters: Any, timeout: float | None, foreign_keys: bool) -> Item:
+    def _one(self, sql: str, parameters: Any, wishes: Wishes) -> Item:
         if not isinstance(sql, str) or classify(sql).kind == BLANK:
             raise InterfaceError("there is no statement", hint="give one statement of SQL")
         statement = Statement(sql, (adapt_parameters(parameters),))
-        return self._item((statement,), timeout, foreign_keys)
+        return self._item((statement,), wishes)
 
-    def _many(self, sql: str, sets: Iterable[Any], timeout: float | None, keys: bool) -> Item:
+    def _many(self, sql: str, sets: Iterable[Any], wishes: Wishes) -> Item:
         statement = Statement(sql, adapt_sets(sets))
         if not statement.parameter_sets:
             raise InterfaceError("there are no parameter sets", hint="leave the call out")
-        return self._item((statement,), timeout, keys)
+        return self._item((statement,), wishes)
 
-    def _batch(self, given: Iterable[BatchItem], timeout: float | None, keys: bool) -> Item:
+    def _batch(self, given: Iterable[BatchItem], wishes: Wishes) -> Item:
         statements = batch_items(given)
         if not statements:
             raise InterfaceError("there are no statements", hint="leave the call out")
-        return self._item(statements, timeout, keys)
+        return self._item(statements, wishes)
 
-    def _item(
-        self, statements: tuple[Statement, ...], timeout: float | None, foreign_keys: bool
-    ) -> Item:
+    def _item(self, statements: tuple[Statement, ...], wishes: Wishes) -> Item:
         if self._flight is None:
             raise InterfaceError(
                 "the pipeline is not open", hint="use it inside its own `with` block"
             )
-        timeout_s = with_timeout(self._options, timeout)
+        timeout_s = with_timeout(self._options, wishes.timeout)
         deadline_s = self._core.courier.now_s() + timeout_s
-        item = Item(statements, foreign_keys, deadline_s, timeout_s)
+        level, name = level_of(wishes.durability), wishes.idempotency_key
+        level = self._core.durability if level is None else level
+        key = None if name is None else key_of(name, wishes.horizon)
+        item = Item(statements, wishes.foreign_keys, deadline_s, timeout_s, level, key)
         if len(self._waiting) >= 256:
             self._note()
         self._waiting.append(item)
@@ -148,19 +166,52 @@ class Pipeline(PipelineBase):
         super().__init__(connection._core, connection.options)
         self._connection = connection
 
-    def execute(self, sql: str, parameters: Any = (), /, *, timeout: float | None = None) -> Reply:
-        """Send one statement; its answer comes later. Raises what is wrong with the call itself."""
-        return self._submit(self._one(sql, parameters, timeout, self._connection.foreign_keys))
+    def execute(
+        self,
+        sql: str,
+        parameters: Any = (),
+        /,
+        *,
+        timeout: float | None = None,
+        idempotency_key: str | None = None,
+        horizon: int | None = None,
+        durability: str | None = None,
+    ) -> Reply:
+        """Send one statement; its answer comes later. Options as Cursor.execute. Raises what is
+        wrong with the call itself."""
+        keys = self._connection.foreign_keys
+        wishes = Wishes(keys, timeout, durability, idempotency_key, horizon)
+        return self._submit(self._one(sql, parameters, wishes))
 
     def executemany(
-        self, sql: str, parameter_sets: Iterable[Any], /, *, timeout: float | None = None
+        self,
+        sql: str,
+        parameter_sets: Iterable[Any],
+        /,
+        *,
+        timeout: float | None = None,
+        idempotency_key: str | None = None,
+        horizon: int | None = None,
+        durability: str | None = None,
     ) -> Reply:
         """Send one statement for many parameter sets: one request, all or nothing."""
-        return self._submit(self._many(sql, parameter_sets, timeout, self._connection.foreign_keys))
+        keys = self._connection.foreign_keys
+        wishes = Wishes(keys, timeout, durability, idempotency_key, horizon)
+        return self._submit(self._many(sql, parameter_sets, wishes))
 
-    def batch(self, statements: Iterable[BatchItem], *, timeout: float | None = None) -> Reply:
+    def batch(
+        self,
+        statements: Iterable[BatchItem],
+        *,
+        timeout: float | None = None,
+        idempotency_key: str | None = None,
+        horizon: int | None = None,
+        durability: str | None = None,
+    ) -> Reply:
         """Send statements as one request, all or nothing."""
-        return self._submit(self._batch(statements, timeout, self._connection.foreign_keys))
+        keys = self._connection.foreign_keys
+        wishes = Wishes(keys, timeout, durability, idempotency_key, horizon)
+        return self._submit(self._batch(statements, wishes))
 
     def sync(self) -> None:
         """Wait for all answers. Raises the first error since the last `sync`."""
@@ -221,4 +272,11 @@ def pipeline_of_transaction() -> InterfaceError:
     )
 
 
-__all__ = ["Pipeline", "PipelineBase", "Reply", "pipeline_is_open", "pipeline_of_transaction"]
+__all__ = [
+    "Pipeline",
+    "PipelineBase",
+    "Reply",
+    "Wishes",
+    "pipeline_is_open",
+    "pipeline_of_transaction",
+]

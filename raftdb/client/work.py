@@ -373,20 +373,24 @@ class Transactions:
         self._took_work()
 
     @contextmanager
-    def transaction(self, mode: str = "deferred") -> Iterator[Any]:
+    def transaction(
+        self,
+        mode: str = "deferred",
+        *,
+        idempotency_key: str | None = None,
+        horizon: int | None = None,
+        durability: str | None = None,
+    ) -> Iterator[Any]:
         """`with connection.transaction():` commits when the block ends, rolls back when it
-        raises."""
+        raises. The options are those of `commit`."""
         self.begin(mode)
         try:
             yield self
         except BaseException:
             self.rollback()
             raise
-        self._commit_or_forget()
-
-    def _commit_or_forget(self) -> None:
         try:
-            self.commit()
+            self.commit(idempotency_key=idempotency_key, horizon=horizon, durability=durability)
         except BaseException:
             self.rollback()
             raise
@@ -399,13 +403,14 @@ class Transactions:
         attempts: int = ATTEMPTS,
         idempotency_key: str | None = None,
         horizon: int | None = None,
+        durability: str | None = None,
     ) -> _Value:
         """Call `work(connection)` within a transaction and commit it; again, as a whole, when it
         conflicts with another one or its leader is lost. `work` must have no effects besides.
         Returns what it returned. Raises what cannot be mended so, and the last error."""
         for attempt in range(attempts):
             try:
-                with self._attempt(mode, idempotency_key, horizon):
+                with self._attempt(mode, idempotency_key, horizon, durability):
                     return work(self)
             except Error as error:
                 if not may_retry(error) or attempt == attempts - 1:
@@ -414,7 +419,9 @@ class Transactions:
         raise InterfaceError(f"{attempts} attempts", hint="give 1 or more")
 
     @contextmanager
-    def _attempt(self, mode: str, key: str | None, horizon: int | None) -> Iterator[None]:
+    def _attempt(
+        self, mode: str, key: str | None, horizon: int | None, durability: str | None
+    ) -> Iterator[None]:
         self.begin(mode)
         try:
             yield
@@ -423,7 +430,7 @@ class Transactions:
                     "the transaction was ended within run_transaction",
                     hint="leave COMMIT and ROLLBACK out, or raise to roll back",
                 )
-            self.commit(idempotency_key=key, horizon=horizon)
+            self.commit(idempotency_key=key, horizon=horizon, durability=durability)
         except BaseException:
             self.rollback()
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import raftdb
 import raftdb.aio
 from raftdb.client import aio
+from raftdb.client.pipeline import Pipeline
 from raftdb.wire import Execute, Query
 from tests.client.server import FakeNode, listening_socket
 
@@ -292,3 +294,96 @@ def test_a_node_that_is_gone_and_one_that_speaks_nonsense() -> None:
         server.close()
 
     asyncio.run(main())
+
+
+# ---- what both kinds of client, and all their calls, have alike
+
+
+def wishes(node: FakeNode) -> list[tuple[str, str, str]]:
+    """SQL, key and durability of each write, in the order of its coming."""
+    return [
+        (one.statements[0].sql, one.key.name if one.key else "", one.durability)
+        for one in executes(node)
+    ]
+
+
+def test_each_request_of_a_pipeline_may_wait_for_something_else(
+    node: FakeNode, db: raftdb.Connection
+) -> None:
+    seen: list[str] = []
+
+    def drop_once(message: Any) -> str:
+        if not isinstance(message, Execute) or message.durability != "locations=2" or seen:
+            return ""
+        seen.append("dropped")
+        return "drop after"
+
+    node.before = drop_once
+    with db.pipeline() as p:
+        one = p.execute("SELECT 1")
+        p.executemany("SELECT ?", [(2,)], durability="locations=2")
+        p.batch(["SELECT 3"], idempotency_key="third", horizon=7)
+        with pytest.raises(raftdb.InterfaceError, match="durability"):
+            p.execute("SELECT 4", durability="everywhere")
+    wanted = {("SELECT 1", "", ""), ("SELECT ?", "", "locations=2"), ("SELECT 3", "third", "")}
+    assert set(wishes(node)) == wanted, "also when they are sent again"
+    assert len(wishes(node)) > 3
+    assert db.last_write is not None
+    assert one.write == (db.last_write[0], db.last_write[1] - 2)
+
+    async def main() -> None:
+        async with raftdb.aio.connect(url(node), durability="quorum") as other:
+            async with other.pipeline() as pipe:
+                await pipe.execute("SELECT 5", durability="archive")
+                await pipe.batch(["SELECT 6"], idempotency_key="sixth")
+            async with other.transaction(durability="locations=2"):
+                pass
+
+    asyncio.run(main())
+    assert wishes(node)[-2:] == [("SELECT 5", "", "archive"), ("SELECT 6", "sixth", "quorum")]
+
+
+def test_what_was_cut_off_is_resumed_with_its_wishes(node: FakeNode, db: raftdb.Connection) -> None:
+    node.before = lambda message: "silent" if isinstance(message, Execute) else ""
+    with pytest.raises(raftdb.DeadlineError), db.pipeline() as p:
+        p.execute("SELECT 1", durability="locations=2", idempotency_key="k", timeout=0.3)
+    node.before = lambda message: ""
+    db.resume()
+    assert set(wishes(node)) == {("SELECT 1", "k", "locations=2")}
+
+
+ONE_KIND_ONLY = {
+    "Connection": {
+        "cancel",  # A task is cancelled by asyncio.
+        "set_autocommit",  # Setting an attribute cannot wait.
+        *(name for name in dir(raftdb.Connection) if name == "Warning" or name.endswith("Error")),
+    },
+    "Cursor": {"setinputsizes", "setoutputsize"},  # PEP 249 wants them, and they do nothing.
+    "Pipeline": set[str](),
+}
+
+
+@pytest.mark.parametrize(
+    ("blocking", "awaited"),
+    [
+        (raftdb.Connection, aio.AsyncConnection),
+        (raftdb.Cursor, aio.AsyncCursor),
+        (Pipeline, aio.AsyncPipeline),
+    ],
+)
+def test_both_clients_have_the_same_calls_with_the_same_options(
+    blocking: type, awaited: type
+) -> None:
+    def calls(kind: type) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name in dir(kind):
+            if name.startswith("_") or name in ONE_KIND_ONLY[blocking.__name__]:
+                continue
+            value = getattr(kind, name)
+            found[name] = "attribute"
+            if callable(value):
+                taken = list(inspect.signature(value).parameters.values())[1:]
+                found[name] = [(one.name, one.kind, one.default) for one in taken]
+        return found
+
+    assert calls(blocking) == calls(awaited)

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import apsw
 
 import raftdb
-from raftdb.base.errors import Error
+from raftdb.base.errors import Error, NotSupportedError
 from raftdb.command import Failed, Statement
 from tests.machine.support import Database
 
@@ -21,9 +21,17 @@ class Failure:
 
     code: int | None
     message: str
+    refused: bool = False
+    """It is a statement that raftdb does not take, by design."""
 
 
 Outcome = list[tuple[Any, ...]] | Failure
+
+
+def failure(error: Error) -> Failure:
+    """What raftdb says."""
+    refused = isinstance(error, NotSupportedError) and error.message.startswith("refused: ")
+    return Failure(error.detail.get("sqlite_code"), error.message, refused)
 
 
 class Target(Protocol):
@@ -74,7 +82,7 @@ class OneMachine:
             database.entries.clear()
             database.check_hash()
         if isinstance(reply, Failed):
-            return Failure(reply.error.detail.get("sqlite_code"), reply.error.message)
+            return failure(reply.error)
         rows = list(reply.statements[0].rows)  # type: ignore[union-attr]
         if database.machine.is_read_only(sql):
             read = list(database.machine.query(Statement(sql)).statements[0].rows)
@@ -114,7 +122,7 @@ class Cluster:
         try:
             return [tuple(row) for row in self._connection.execute(sql).fetchall()]
         except Error as error:
-            return Failure(error.detail.get("sqlite_code"), error.message)
+            return failure(error)
 
     def close(self) -> None:
         self._connection.close()

@@ -55,6 +55,21 @@ def test_the_runner_sees_differences() -> None:
     wrong.close()
 
 
+def test_what_is_refused_by_design_is_counted_and_several_statements_run_one_by_one() -> None:
+    plain, target = Plain(), OneMachine()
+    try:
+        tally = run(
+            "statement ok\nCREATE TABLE t (a); CREATE TEMP VIEW v AS SELECT 1\n\n"
+            "statement error\nDROP VIEW v\n\nquery I\nSELECT count(*) FROM t\n----\n0\n",
+            plain,
+            target,
+        )
+    finally:
+        plain.close()
+        target.close()
+    assert (tally.refused, tally.differences, tally.stale) == (1, [], 0)
+
+
 def test_scripts_are_read_as_they_are_meant() -> None:
     text = (
         "hash-threshold 8\n\nskipif sqlite\nstatement ok\nnot for us\n\n"

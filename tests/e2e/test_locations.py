@@ -39,8 +39,12 @@ def test_a_region_is_lost_and_writes_go_on_in_three_others(tmp_path: Path) -> No
             db.execute("CREATE TABLE t(a)")
             db.execute("INSERT INTO t VALUES (1)")
             assert len(regions(cluster, leader, db.last_index)) >= 3
-            db.execute("INSERT INTO t VALUES (2)", durability="locations=4")
-            assert len(regions(cluster, leader, db.last_index)) == 4
+            with db.pipeline() as p:
+                p.execute("INSERT INTO t VALUES (0)", durability="quorum")
+                reply = p.execute("INSERT INTO t VALUES (2)", durability="locations=4")
+                p.execute("DELETE FROM t WHERE a = 0", durability="quorum")
+                p.sync()
+                assert len(regions(cluster, leader, reply.index)) == 4
 
             cluster.kill("n1", "n2")
             db.execute("INSERT INTO t VALUES (3)")
