@@ -24,15 +24,15 @@ class NodeProcess:
     """KEY=VALUE, over its configuration file."""
     environ: dict[str, str] | None = None
     """None: as this process."""
+    command: tuple[str, ...] = (sys.executable, "-m", "raftdb.cli")
+    """What runs `raftdb`: another release, in a drill."""
 
     def start(self) -> None:
         """Run `raftdb start`; its log goes to `node.log` beside its configuration."""
         with open(self.directory / "node.log", "ab") as log:
             self.process = subprocess.Popen(
                 [
-                    sys.executable,
-                    "-m",
-                    "raftdb.cli",
+                    *self.command,
                     "start",
                     "--config",
                     str(self.directory / "raftdb.toml"),

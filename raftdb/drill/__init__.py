@@ -1,7 +1,8 @@
 """Recovery, rehearsed: a throw-away cluster is broken for real, mended by the book, and measured.
 
-Owns: the scenarios, their load and its record of every acknowledgement, the measuring of RPO and
-RTO, objectives and whether they were met, the report and the history of drills.
+Owns: the scenarios, the release before this one where they need it, their load and its record of
+every acknowledgement, the measuring of RPO and RTO, objectives and whether they were met, the
+report and the history of drills.
 Promises: what is reported was measured on real processes; recovery uses only what the documents
 tell an operator to do; a promise that is broken or an objective that is missed is named and makes
 the exit code non-zero; nothing is left running, and no cluster but the drill's own is touched.

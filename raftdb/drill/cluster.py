@@ -9,22 +9,27 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from raftdb.base.config import load_config
 from raftdb.base.errors import ConfigError, Error, OperationalError
-from raftdb.base.ids import Address
+from raftdb.base.ids import Address, parse_location
 from raftdb.base.ports import Clock
+from raftdb.base.settings import MemberConfig
 from raftdb.client import Connection, connect
 from raftdb.demo.processes import NodeProcess, ProcessCluster
-from raftdb.ops.found import CONFIG_FILE, found_local
+from raftdb.drill.previous import Release
+from raftdb.ops.found import CONFIG_FILE, PORTS_PER_NODE, found_local, local_members
+from raftdb.ops.ports import free_ports
 from raftdb.ops.target import read_client_file
 
 POLL_S = 0.02
 ASK_S = 1.0
 START_S = 60.0
 COMMAND_S = 600.0
+STOP_S = 60.0
 LOCATIONS = {
     1: ("eu/madrid",),
     3: ("eu/madrid", "us/virginia", "ap/tokyo"),
@@ -61,13 +66,30 @@ class DrillCluster:
 
     @classmethod
     def found(
-        cls, directory: Path, clock: Clock, nodes: int, *, settings: Sequence[str] = ()
+        cls,
+        directory: Path,
+        clock: Clock,
+        nodes: int,
+        *,
+        settings: Sequence[str] = (),
+        release: Release | None = None,
     ) -> DrillCluster:
-        """Found a new one, each node in a place of its own. Raises ConfigError."""
+        """Found a new one, each node in a place of its own; by another `release`, and its nodes
+        run that, if one is given. Raises ConfigError."""
         if nodes not in LOCATIONS:
             raise ConfigError(f"a drill with {nodes} nodes", hint="take 3 or 5")
-        found_local(directory, locations=LOCATIONS[nodes])
-        return cls(directory, clock, settings=settings)
+        if release is None:
+            found_local(directory, locations=LOCATIONS[nodes])
+            return cls(directory, clock, settings=settings)
+        members = local_members(nodes, free_ports(PORTS_PER_NODE * nodes))
+        placed = zip(members, LOCATIONS[nodes], strict=True)
+        found_by(
+            release, directory, [replace(one, location=parse_location(at)) for one, at in placed]
+        )
+        cluster = cls(directory, clock, settings=settings)
+        for name in cluster.node_ids:
+            cluster.become(name, release)
+        return cluster
 
     # ---- nodes
 
@@ -95,6 +117,31 @@ class DrillCluster:
         """Start these nodes, or all; does not wait."""
         for name in node_ids or self.node_ids:
             self.node(name).start()
+
+    def stop(self, node_id: str) -> None:
+        """As an operator does: SIGTERM, upon which it hands over, finishes and ends. Raises
+        OperationalError when it does not."""
+        code = self.node(node_id).stop(STOP_S)
+        if code != 0:
+            how = f"had to be killed after {STOP_S:g} s" if code is None else f"ended with {code}"
+            raise OperationalError(f"{node_id} was to stop, and {how}")
+
+    def until_ended(self, node_id: str, timeout_s: float) -> int:
+        """Wait until a process ends by itself; returns its exit code. Raises OperationalError."""
+        process = self.node(node_id).process
+        assert process is not None, "it was started"
+        try:
+            code = process.wait(timeout_s)
+        except subprocess.TimeoutExpired as error:
+            raise OperationalError(f"{node_id} did not end within {timeout_s:g} s") from error
+        self.node(node_id).process = None
+        return code
+
+    def become(self, node_id: str, release: Release) -> None:
+        """From its next start on, the node runs that release."""
+        node = self.node(node_id)
+        node.command = release.command
+        node.environ = release.environ(own_environ() if node.environ is None else node.environ)
 
     def kill(self, *node_ids: str) -> None:
         """SIGKILL these nodes, or all: all signals first, then wait for their ends."""
@@ -207,16 +254,34 @@ class DrillCluster:
         )
 
 
-def command(*arguments: str | Path, environ: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Run `raftdb …  --json`, as an operator would, and give what it printed; by default without
-    any setting of another cluster. Raises OperationalError with its message when it fails."""
+def found_by(release: Release, directory: Path, members: Sequence[MemberConfig]) -> None:
+    """Found a cluster by another release's `raftdb init`. Raises OperationalError."""
+    nodes = []
+    for one in members:
+        places = f"location={one.location},peer={one.peer_address},client={one.client_address}"
+        nodes += ["--node", f"{one.node_id},{places}"]
+    command("init", directory, *nodes, release=release)
+
+
+def command(
+    *arguments: str | Path,
+    environ: Mapping[str, str] | None = None,
+    release: Release | None = None,
+) -> dict[str, Any]:
+    """Run `raftdb …  --json`, as an operator would, and give what it printed; by default this
+    release, and without any setting of another cluster. Raises OperationalError with its message
+    when it fails."""
+    environ = own_environ() if environ is None else environ
+    program: tuple[str, ...] = (sys.executable, "-m", "raftdb.cli")
+    if release is not None:
+        environ, program = release.environ(environ), release.command
     done = subprocess.run(
-        [sys.executable, "-m", "raftdb.cli", *map(str, arguments), "--json"],
+        [*program, *map(str, arguments), "--json"],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         encoding="utf-8",
-        env=own_environ() if environ is None else environ,
+        env=environ,
         timeout=COMMAND_S,
         check=False,
     )

@@ -51,6 +51,8 @@ class History:
         """Append. Raises ConfigError when the file cannot be written."""
         lines = []
         for result in results:
+            if result.not_run:
+                continue
             facts = result.as_dict(timeline=False)
             lines.append(json.dumps({key: facts[key] for key in _KEPT}) + "\n")
         try:

@@ -71,7 +71,8 @@ def _section(result: Result) -> str:
         f" rows, {result.failed_tries} failed tries, longest time without a commit"
         f" {result.silence_s:.2f} s.</p>",
     ]
-    for text in (*result.missed, *result.broken):
+    not_run = [result.not_run] if result.not_run else []
+    for text in (*not_run, *result.missed, *result.broken):
         lines.append(f'<p class="missed">{escape(text)}</p>')
     if result.timeline:
         lines.append(picture(result))

@@ -36,6 +36,9 @@ def show(console: Console, results: Sequence[Result]) -> None:
     for result in results:
         for text in result.missed:
             console.print(f"[yellow]MISSED[/] {result.scenario}: {text}", highlight=False)
+        if result.not_run:
+            console.print(f"[yellow]NOT RUN[/] {result.scenario}: ", end="", highlight=False)
+            console.print(result.not_run, markup=False, highlight=False)
         for text in result.broken:
             console.print(f"[bold red]BROKEN[/] {result.scenario}: ", end="", highlight=False)
             console.print(text, markup=False, highlight=False)

@@ -9,7 +9,7 @@ from typing import Any
 from raftdb.drill.load import Write
 from raftdb.drill.objectives import Objective
 
-MET, MISSED, BROKEN = "met", "missed", "broken"
+MET, MISSED, BROKEN, NOT_RUN = "met", "missed", "broken", "not run"
 BUCKET_S = 0.1
 TIMELINE_MAX = 6_000
 """Buckets in a report: ten minutes."""
@@ -66,6 +66,8 @@ class Result:
     """When it struck, from the beginning of the load."""
     error: str = ""
     """The drill could not be carried to its end."""
+    not_run: str = ""
+    """Why it could not begin here, where others could."""
     objective: Objective = field(default_factory=Objective)
 
     def check(self, name: str, ok: bool, found: str = "") -> None:
@@ -81,7 +83,9 @@ class Result:
     @property
     def missed(self) -> list[str]:
         """Objectives that were missed, in words."""
-        found = []
+        found: list[str] = []
+        if self.not_run:
+            return found
         for name, unit in (("rpo_writes", ""), ("rpo_s", " s"), ("rto_s", " s"), ("full_s", " s")):
             bound, got = getattr(self.objective, name), getattr(self, name)
             if bound is None:
@@ -94,7 +98,9 @@ class Result:
 
     @property
     def verdict(self) -> str:
-        """`met`, `missed` (an objective) or `broken` (a promise)."""
+        """`met`, `missed` (an objective), `broken` (a promise) or `not run`."""
+        if self.not_run:
+            return NOT_RUN
         return BROKEN if self.broken else MISSED if self.missed else MET
 
     def as_dict(self, *, timeline: bool = True) -> dict[str, Any]:
@@ -105,6 +111,7 @@ class Result:
             "verdict": self.verdict,
             "missed": self.missed,
             "broken": self.broken,
+            "not_run": self.not_run,
             "nodes": self.nodes,
             "acknowledged": self.acknowledged,
             "failed_tries": self.failed_tries,

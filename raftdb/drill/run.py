@@ -12,6 +12,7 @@ from pathlib import Path
 from raftdb.base.errors import ConfigError, Error
 from raftdb.base.startup import time_text
 from raftdb.drill.objectives import Objective
+from raftdb.drill.previous import Release, find_previous
 from raftdb.drill.result import Result
 from raftdb.drill.scenarios import SCENARIOS
 from raftdb.drill.stage import Stage
@@ -35,6 +36,10 @@ class Options:
     """Where to work, and to leave everything; None: a temporary directory."""
     archive: str | None = None
     """URL of an empty place for the archive; None: a directory of the drill's own."""
+    previous: Path | None = None
+    """The release before this one (previous.py); None: from the checkout's history."""
+    lenient: bool = False
+    """What cannot begin for want of a release before this one is `not run`, the others are."""
 
 
 def run(
@@ -55,18 +60,40 @@ def run(
             "archive-outage breaks an archive of its own",
             hint="leave --archive out, or name the drills that are to use it",
         )
+    previous, problem = None, ""
+    if any(SCENARIOS[name].needs_previous for name in names):
+        previous, problem = _find_previous(options)
     results = []
     for number in range(options.repeat):
         for name in names:
             label = f"{name}-{number + 1}"
             say(f"{name}: {SCENARIOS[name].summary}")
-            results.append(_run_one(name, label, options, objectives[name], say))
+            if SCENARIOS[name].needs_previous and previous is None:
+                started = time_text(RealClock().wall_ms())
+                results.append(Result(name, started, options.nodes, not_run=problem))
+            else:
+                results.append(_run_one(name, label, options, objectives[name], say, previous))
             say(f"{name}: {results[-1].verdict}")
     return results
 
 
+def _find_previous(options: Options) -> tuple[Release | None, str]:
+    """The release before this one, or why there is none. Raises ConfigError unless lenient."""
+    try:
+        return find_previous(options.previous), ""
+    except ConfigError as error:
+        if not options.lenient or options.previous is not None:
+            raise
+        return None, f"{error.message}; {error.hint}"
+
+
 def _run_one(
-    name: str, label: str, options: Options, objective: Objective, say: Callable[[str], None]
+    name: str,
+    label: str,
+    options: Options,
+    objective: Objective,
+    say: Callable[[str], None],
+    previous: Release | None,
 ) -> Result:
     clock = RealClock()
     result = Result(name, time_text(clock.wall_ms()), options.nodes, objective=objective)
@@ -80,7 +107,14 @@ def _run_one(
         home.mkdir(parents=True)
     archive = None if options.archive is None else f"{options.archive.rstrip('/')}/{label}"
     stage = Stage(
-        home, result, clock, say, seconds=options.seconds, points=options.points, archive=archive
+        home,
+        result,
+        clock,
+        say,
+        seconds=options.seconds,
+        points=options.points,
+        archive=archive,
+        previous=previous,
     )
     try:
         SCENARIOS[name].run(stage)

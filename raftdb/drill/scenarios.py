@@ -9,6 +9,7 @@ from typing import Any
 
 from raftdb.drill.cluster import DrillCluster, command
 from raftdb.drill.load import TABLE
+from raftdb.drill.releases import release_crash, release_rollback
 from raftdb.drill.stage import Stage
 from raftdb.ops.ports import free_ports
 
@@ -30,6 +31,8 @@ class Scenario:
     name: str
     summary: str
     run: Callable[[Stage], None]
+    needs_previous: bool = False
+    """The release before this one is run too."""
 
 
 def leader_kill(stage: Stage) -> None:
@@ -242,5 +245,17 @@ SCENARIOS: dict[str, Scenario] = {
         ),
         Scenario("point-in-time", "A statement destroys a table.", point_in_time),
         Scenario("archive-outage", "The archive cannot be written.", archive_outage),
+        Scenario(
+            "release-rollback",
+            "A release that serves is bad: back, node by node.",
+            release_rollback,
+            needs_previous=True,
+        ),
+        Scenario(
+            "release-crash",
+            "A release crashes on every node: back in one go.",
+            release_crash,
+            needs_previous=True,
+        ),
     )
 }

@@ -15,6 +15,7 @@ from raftdb.base.ports import Clock
 from raftdb.drill.check import check_cluster, measure_loss, missing
 from raftdb.drill.cluster import DrillCluster, command
 from raftdb.drill.load import CLIENTS, SCHEMA, Load, longest_silence_s
+from raftdb.drill.previous import Release
 from raftdb.drill.result import Phase, Result, timeline
 
 Say = Callable[[str], None]
@@ -36,6 +37,7 @@ class Stage:
         seconds: float,
         points: int = 0,
         archive: str | None = None,
+        previous: Release | None = None,
     ) -> None:
         self.home = home
         self.result = result
@@ -46,6 +48,7 @@ class Stage:
         """Moments of the past to restore, of point-in-time."""
         self._say = say
         self._given_archive = archive
+        self._previous = previous
         self._cluster: DrillCluster | None = None
         self._load: Load | None = None
         self._begin_s = clock.monotonic_s()
@@ -65,6 +68,14 @@ class Stage:
         """The clients."""
         assert self._load is not None, "the drill has not begun"
         return self._load
+
+    def previous(self) -> Release:
+        """The release before this one."""
+        assert self._previous is not None, "the scenario says that it needs it"
+        self.result.facts["previous"] = str(self._previous)
+        if self._previous.note:
+            self.result.facts["previous_note"] = self._previous.note
+        return self._previous
 
     @property
     def archive_directory(self) -> Path:
@@ -94,10 +105,11 @@ class Stage:
         archived: bool = False,
         settings: Sequence[str] = (),
         clients: int = CLIENTS,
+        release: Release | None = None,
         **options: Any,
     ) -> None:
-        """Found the cluster, wait for it, and let the load run. `options`: of the clients'
-        connections."""
+        """Found the cluster, wait for it, and let the load run. `release`: that founds it and that
+        its nodes run, when not this one; `options`: of the clients' connections."""
         every = list(settings)
         if archived:
             command("archive", "keygen", self.key_file)
@@ -106,7 +118,11 @@ class Stage:
                 f"archive.key_file={self.key_file}",
             ]
         self._cluster = DrillCluster.found(
-            self.home / "cluster", self.clock, self.result.nodes, settings=every
+            self.home / "cluster",
+            self.clock,
+            self.result.nodes,
+            settings=every,
+            release=release,
         )
         self.cluster.start()
         self.cluster.wait_for_leader()
