@@ -17,9 +17,9 @@ from rich.console import Console
 
 from bench import apply_cost as apply_module
 from bench import archive as archive_module
+from bench import archive_cost, host, report
 from bench import commits as commits_module
 from bench import embedded_read as embedded_module
-from bench import host, report
 from bench import hostile as hostile_module
 from bench import overload as overload_module
 from bench import profile as profile_module
@@ -397,10 +397,6 @@ def overload(
 @click.option(
     "--megabytes", default=256, type=click.IntRange(1), help="Size of the database restored whole."
 )
-@click.option(
-    "--rounds", default=3, type=click.IntRange(0), help="Pairs of runs for the cost; 0: none."
-)
-@click.option("--seconds", default=4.0, type=click.FloatRange(0.5), help="Of one such run.")
 @click.option("--seed", default=1, help="Of the workload and the moments.")
 @click.option("--directory", help="Where data goes, on a real disk.  [default: /var/tmp]")
 @click.option(
@@ -412,15 +408,12 @@ def archive(
     points: int,
     requests: int,
     megabytes: int,
-    rounds: int,
-    seconds: float,
     seed: int,
     directory: str | None,
     output: Path | None,
 ) -> None:
-    """Restores to random moments against the hashes recorded live, seconds per GB, and what
-    archiving costs in CPU."""
-    settings = archive_module.Settings(points, requests, megabytes, rounds, seconds, seed)
+    """Restores to random moments against the hashes recorded live, and seconds per GB."""
+    settings = archive_module.Settings(points, requests, megabytes, seed)
 
     def run() -> None:
         place, disk = host.work_directory(directory)
@@ -434,6 +427,9 @@ def archive(
         click.echo(f"results in {path}")
 
     _guarded(run)
+
+
+main.add_command(archive_cost.command)
 
 
 @main.command("hostile")

@@ -1,4 +1,4 @@
-"""Restores: points in time against the hashes recorded live, the time to restore, what it costs.
+"""Restores: points in time against the hashes recorded live, and the time to restore.
 
 One node of three archives a workload to a directory; then `raftdb` has only that directory. Every
 restore is done anew, into an empty place, and its content hash is computed from all rows.
@@ -46,10 +46,6 @@ class Settings:
     """Small requests, of the part that is restored point by point."""
     megabytes: int
     """Of the database that is restored as a whole."""
-    rounds: int
-    """Pairs of runs with and without archive."""
-    seconds: float
-    """Of one such run."""
     seed: int
 
 
@@ -74,10 +70,6 @@ class Archived:
         """A connection of its own."""
         addresses = ",".join(self.cluster.addresses)
         return raftdb.connect(f"raftdb://{addresses}/", insecure=True, timeout=60.0)
-
-    def cpu_s(self) -> float:
-        """Of all nodes, so far."""
-        return sum(node.cpu_s() for node in self.cluster.nodes)
 
     def wait_until_archived(self, connection: raftdb.Connection) -> None:
         """Everything written so far."""
@@ -200,43 +192,6 @@ def restore_all(url: str, work: Path) -> dict[str, Any]:
     }
 
 
-def cost(directory: Path, settings: Settings) -> dict[str, Any]:
-    """CPU of all nodes per commit, with and without archive, in interleaved pairs."""
-    shares: list[float] = []
-    micros: dict[bool, list[float]] = {False: [], True: []}
-    for number in range(settings.rounds):
-        for archive in (False, True) if number % 2 else (True, False):
-            place = directory / f"cost-{number}-{archive}"
-            place.mkdir()
-            with Supervisor(place) as supervisor:
-                one = Archived(place, supervisor, archive=archive)
-                micros[archive].append(_cpu_per_commit(one, settings.seconds, archive=archive))
-            shutil.rmtree(place)
-        shares.append(micros[True][-1] / micros[False][-1] - 1)
-    return {
-        "without_us": [round(one) for one in micros[False]],
-        "with_us": [round(one) for one in micros[True]],
-        "more_median": round(statistics.median(shares), 3),
-    }
-
-
-def _cpu_per_commit(one: Archived, seconds: float, *, archive: bool) -> float:
-    connection = one.connect()
-    connection.execute("CREATE TABLE c(id INTEGER PRIMARY KEY, x TEXT)")
-    if archive:
-        # What a start costs (libraries, the first base) is no commit's cost.
-        one.wait_until_archived(connection)
-    end_s, start_cpu_s, commits = time.monotonic() + seconds, one.cpu_s(), 0
-    while time.monotonic() < end_s:
-        with connection.pipeline() as pipeline:
-            for _ in range(50):
-                pipeline.execute("INSERT INTO c(x) VALUES (?)", ("x" * 100,))
-        commits += 50
-    spent = one.cpu_s() - start_cpu_s
-    connection.close()
-    return spent * 1e6 / commits
-
-
 def run(directory: Path, settings: Settings, say: Callable[[str], None]) -> dict[str, Any]:
     """All of it. Raises BenchError when a moment does not restore to its hash."""
     results: dict[str, Any] = {}
@@ -261,9 +216,6 @@ def run(directory: Path, settings: Settings, say: Callable[[str], None]) -> dict
             results[name] = restore_all(one.url, place)
         say(f"{name}: {results[name]}")
         shutil.rmtree(place)
-    if settings.rounds:
-        results["cost"] = cost(directory, settings)
-        say(f"cost: {results['cost']}")
     if results["points"]["equal"] != results["points"]["restored"]:
         raise BenchError("a moment did not restore to the hash that was recorded live")
     return results

@@ -148,7 +148,8 @@ def thread_cpu_s(pid: int) -> dict[int, float]:
     return found
 
 
-def _find(program: str) -> str | None:
+def find_program(program: str) -> str | None:
+    """Its path: on the search path, or beside the interpreter."""
     beside = Path(sys.executable).parent / program
     return shutil.which(program) or (str(beside) if beside.exists() else None)
 
@@ -185,11 +186,11 @@ class Profiler:
         self.seconds = max(2, round(seconds))
         self.raw = raw
         self.perf_data = directory / "perf.data"
-        py_spy = _find("py-spy")
+        py_spy = find_program("py-spy")
         if py_spy is None:
             raise Missing("py-spy is not installed: .venv/bin/python -m pip install py-spy")
         self.py_spy = py_spy
-        self.perf = _find("perf")
+        self.perf = find_program("perf")
         self.before: dict[int, float] = {}
         self.after: dict[int, float] = {}
 

@@ -17,6 +17,7 @@ import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from raftdb.base.ports import File, Files
 
@@ -27,6 +28,9 @@ _READ_BYTES = 256 * 1024
 _HEAD = struct.Struct("<II")
 _BODY = struct.Struct("<QI")
 _ITEM = struct.Struct("<QI16s")
+_WHOLE_MAX = 256
+_WHOLE = [struct.Struct("<QI" + count * "QI16s") for count in range(_WHOLE_MAX + 1)]
+"""Of records of so many items: packing all at once is a fraction of the price."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +85,7 @@ class HashLog:
         """Hashes of a transaction that is about to be committed: (index, position, hash)."""
         if not items or self._failed:
             return
-        body = _BODY.pack(time_ms, len(items)) + b"".join([_ITEM.pack(*one) for one in items])
+        body = _body(time_ms, items)
         data = _HEAD.pack(len(body), zlib.crc32(body)) + body
         try:
             part = self._part_for(len(data))
@@ -150,8 +154,8 @@ class HashReader:
         self._log = log
         self._read: dict[str, int] = {}
         """Bytes of each file that were read."""
-        self._known: dict[int, tuple[int, dict[int, bytes]]] = {}
-        """Index to (logged time, position to hash)."""
+        self._known: dict[int, tuple[int, list[bytes]]] = {}
+        """Index to (logged time, hashes by position; b"" where one is not known)."""
 
     def take(self, first: int, last: int) -> Recorded:
         """Of the entries from `first` to `last`. What is before `first` is forgotten. Raises
@@ -164,11 +168,25 @@ class HashReader:
         hashes: dict[int, bytes] = {}
         time_ms = 0
         for index in range(first, last + 1):
-            at_ms, known = self._known.get(index, (0, {}))
+            at_ms, known = self._known.get(index, (0, []))
             time_ms = max(time_ms, at_ms)
-            if known and max(known) == len(known) - 1:
-                hashes[index] = b"".join([known[place] for place in range(len(known))])
+            if known and b"" not in known:
+                hashes[index] = b"".join(known)
         return Recorded(hashes, time_ms)
+
+    def _keep(self, index: int, position: int, content: bytes, at_ms: int) -> None:
+        found = self._known.get(index)
+        if found is None:
+            found = self._known[index] = (at_ms, [])
+        hashes = found[1]
+        if position == len(hashes):
+            hashes.append(content)
+        elif position < len(hashes):
+            # Told again by a replay after a kill.
+            hashes[position] = content
+        else:
+            hashes += [b""] * (position - len(hashes))
+            hashes.append(content)
 
     def _read_part(self, path: str, size: int, first: int, last: int) -> None:
         start = self._read.get(path, 0)
@@ -186,7 +204,7 @@ class HashReader:
                 for used, at_ms, items in _records(data):  # noqa: B007
                     for index, position, content in items:
                         if index >= first:
-                            self._known.setdefault(index, (at_ms, {}))[1][position] = content
+                            self._keep(index, position, content, at_ms)
                     if items[-1][0] > last:
                         break
                 if not used:
@@ -197,6 +215,12 @@ class HashReader:
                     return
         finally:
             file.close()
+
+
+def _body(time_ms: int, items: Sequence[tuple[int, int, bytes]]) -> bytes:
+    if len(items) <= _WHOLE_MAX:
+        return _WHOLE[len(items)].pack(time_ms, len(items), *chain.from_iterable(items))
+    return _BODY.pack(time_ms, len(items)) + b"".join([_ITEM.pack(*one) for one in items])
 
 
 def _records(data: bytes) -> Iterator[tuple[int, int, list[tuple[int, int, bytes]]]]:

@@ -125,7 +125,6 @@ class Applier:
         self._results = b""
         self._schema_changed = False
         self.recorder: Recorder | None = None
-        self._recorded: list[tuple[int, int, bytes]] = []
         self.epoch = SchemaEpoch()
         self.samples = Samples(self._content.sums)
         self.progress = read_progress(run)
@@ -325,7 +324,6 @@ class Applier:
         """BEGIN to COMMIT. `failed`: the known reply of a unit that ended a transaction before."""
         foreign_keys = units[0].foreign_keys
         self._begin(units[0])
-        self._recorded.clear()
         for place, unit in enumerate(units):
             if unit.request is not None:
                 try:
@@ -340,8 +338,7 @@ class Applier:
                 if self._steps.over:
                     raise Held(place)
                 if self.recorder is not None:
-                    total = self._content.request_total()
-                    self._recorded.append((unit.index, unit.position, total))
+                    self._content.note_request(unit.index, unit.position)
             elif unit.configuration:
                 stored.write_configuration(self._run, unit.index, unit.configuration)
         self._commit(units[-1])
@@ -369,8 +366,8 @@ class Applier:
         values = (index, term, position, self._time_ms, self._session_ms, self._results)
         progress = Progress(*values)
         self._control(_PROGRESS, values)
-        if self._recorded and self.recorder is not None:
-            self.recorder(self._time_ms, self._recorded)
+        if self.recorder is not None and (recorded := self._content.totals.take()):
+            self.recorder(self._time_ms, recorded)
         self.shown_index = int(last.index)
         if self._schema_changed:
             self.epoch.value += 1

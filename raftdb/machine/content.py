@@ -21,13 +21,12 @@ from raftdb.machine.layout import Layout, Run, read_chunk, read_images, read_lay
 from raftdb.machine.policy import OWN_NAMES
 from raftdb.machine.rowhash import RowHasher, from_bytes, to_bytes
 from raftdb.machine.switches import stored_switch
+from raftdb.machine.totals import RequestTotals
 
 _TOUCHED_MAX = 100_000
 """More changed rows than this in a table that is followed by rowid: read all of it again."""
 
 _CHUNK_ROWS = 1_000
-
-_NO_PART = (0, 0, "")
 
 _INSERT, _DELETE = int(apsw.SQLITE_INSERT), int(apsw.SQLITE_DELETE)
 
@@ -103,10 +102,8 @@ class ContentHasher:
         """None: not read yet."""
         self._has_sequences = False
         self._saved: tuple[Any, ...] | None = None
-        self._parts: dict[int, tuple[int, int, str]] = {}
-        """Of `request_total`: a table's id (-1 schema, -2 sequences) to its sum, that part's hash
-        and the name it was hashed with."""
-        self._parts_total = 0
+        self.totals = RequestTotals(self._hasher)
+        """Hashes after each request, of those that `note_request` was called for."""
         self._next_id = 1
         self.digest = 0
         """A weighted sum of all parts' sums at the last commit, modulo 2^128: what replicas compare
@@ -401,41 +398,20 @@ class ContentHasher:
             self._sequence_rows = rows
             self._sequences = self._hasher.sum(rows)
 
-    def request_total(self) -> bytes:
-        """The hash of the whole content after the request that was just kept or dropped: what
-        ContentHash.total would be, were the transaction to end here. Only tables that changed
-        since the last call are hashed again."""
-        self._fold()
+    def note_request(self, index: int, position: int) -> None:
+        """Remember the content after the request that was just kept or dropped."""
+        if self._delta:
+            self._fold()
         if self._has_sequences:
             self._sequence_sum()
         elif self._sequences:
             self._sequences, self._sequence_rows = 0, []
-        known = self._parts
-        total = self._parts_total
-        for table in (self._changed if known else self._tables).values():
+        for table in self._changed.values():
             if table.kind >= _BY_ROWID:
                 self._settle(table)
-            total += self._moved(table.id, "table", table.name, table.total)
-        for id in self._dropped:
-            total -= known.pop(id, _NO_PART)[1]
-        total += self._moved(-1, "schema", "", self._schema)
-        total += self._moved(-2, "sequences", "", self._sequences)
-        self._parts_total = total & HASH_MASK
-        return to_bytes(self._parts_total)
-
-    def _moved(self, id: int, kind: str, name: str, value: int) -> int:
-        """By how much a part's hash moved since it was last looked at."""
-        before = self._parts.get(id, _NO_PART)
-        if before[0] == value and before[2] == name and before is not _NO_PART:
-            return 0
-        now = self._hash((kind, name, to_bytes(value)))
-        self._parts[id] = (value, now, name)
-        return now - before[1]
-
-    def _forget_parts(self) -> None:
-        """All parts are hashed again at the next `request_total`."""
-        self._parts.clear()
-        self._parts_total = 0
+        rest = self._schema, self._sequences
+        every = self._tables.values()
+        self.totals.note(index, position, self._changed.values(), every, rest, self._dropped)
 
     def settle(self) -> None:
         """Bring the sums of tables that are read afterwards up to date."""
@@ -514,7 +490,7 @@ class ContentHasher:
             table.touched = set()
         self._delta.clear()
         self._changed.clear()
-        self._forget_parts()
+        self.totals.forget()
         self.error, self.unknown_table = None, False
 
     def load(self) -> None:
@@ -522,7 +498,7 @@ class ContentHasher:
         self._delta.clear()
         self._changed.clear()
         self._dropped.clear()
-        self._forget_parts()
+        self.totals.forget()
         self._saved, self.error, self.unknown_table = None, None, False
         stored = {
             (kind, name): (id, from_bytes(total))

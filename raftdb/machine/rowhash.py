@@ -7,7 +7,7 @@ matter. DESIGN.md has the encoding byte by byte.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
@@ -16,6 +16,10 @@ import msgpack
 
 from raftdb.base.ids import Index
 from raftdb.machine.format import HASH_BYTES, HASH_MASK
+
+PARTS_MAX = 4_096
+"""Parts whose names are kept hashed: 0.4 KB each."""
+_fresh_chain = blake2b(digest_size=HASH_BYTES).copy
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +45,34 @@ class ContentHash:
 class RowHasher:
     """Hashes rows. Not for several threads at once."""
 
-    __slots__ = ("_key", "_pack")
+    __slots__ = ("_fresh", "_key", "_pack", "_parts")
 
     def __init__(self, key: bytes) -> None:
         assert len(key) == HASH_BYTES, "the hash key has 16 bytes"
         self._key = key
         self._pack = msgpack.Packer(use_bin_type=True).pack
+        # Copying a state is a third of the price of making one: its parameters are read each time.
+        self._fresh = blake2b(key, digest_size=HASH_BYTES).copy
+        self._parts: dict[tuple[str, str], Callable[[], Any]] = {}
 
     def hash(self, values: Sequence[Any]) -> int:
         """Of one row or any other tuple of SQLite's values."""
-        digest = blake2b(self._key + self._pack(values), digest_size=HASH_BYTES).digest()
-        return int.from_bytes(digest, "little")
+        state = self._fresh()
+        state.update(self._pack(values))
+        return int.from_bytes(state.digest(), "little")
+
+    def part(self, kind: str, name: str, sum: int) -> int:
+        """`hash` of (kind, name, the sum's bytes), for a part whose sum changes all the time."""
+        copy = self._parts.get((kind, name))
+        if copy is None:
+            if len(self._parts) >= PARTS_MAX:
+                self._parts.clear()
+            begun = self._fresh()
+            begun.update(self._pack((kind, name, bytes(HASH_BYTES)))[:-HASH_BYTES])
+            copy = self._parts[kind, name] = begun.copy
+        state = copy()
+        state.update(sum.to_bytes(HASH_BYTES, "little"))
+        return int.from_bytes(state.digest(), "little")
 
     def weight(self, part: str) -> int:
         """By which a part's sum counts in the digest of all: odd, 128 bits."""
@@ -85,4 +106,6 @@ def from_bytes(data: bytes) -> int:
 def chain(results: bytes, index: int, position: int, reply: bytes) -> bytes:
     """The next link of the chain over all replies."""
     place = index.to_bytes(8, "little") + position.to_bytes(4, "little")
-    return blake2b(results + place + reply, digest_size=HASH_BYTES).digest()
+    state = _fresh_chain()
+    state.update(results + place + reply)
+    return state.digest()
