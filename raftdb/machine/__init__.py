@@ -18,6 +18,7 @@ from raftdb.machine.machine import Machine
 from raftdb.machine.reader import QueryStop
 from raftdb.machine.rowhash import ContentHash
 from raftdb.machine.samples import MARK_EVERY, Sample
+from raftdb.machine.scan import Part
 from raftdb.machine.sqltext import leading_verb
 from raftdb.machine.streams import RowStream, cursor_gone
 from raftdb.machine.workspace import Executed, Workspace
@@ -35,6 +36,7 @@ __all__ = [
     "Executed",
     "Fingerprint",
     "Machine",
+    "Part",
     "QueryStop",
     "RowStream",
     "Sample",

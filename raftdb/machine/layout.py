@@ -27,6 +27,8 @@ class Layout:
     """It has VIRTUAL generated columns: the preupdate hook cannot give its values."""
     rowid: str
     """The name by which the rowid is read; `` without one (or when columns hide all three)."""
+    by_table: str
+    """SQL that has the table read, and not an index that holds all of its columns."""
 
     @property
     def shape(self) -> tuple[Any, ...]:
@@ -54,7 +56,15 @@ def read_layout(run: Run, table: str) -> Layout:
     )
     free = [name for name in _ROWID_NAMES if name not in names]
     rowid = "" if without_rowid or not free else free[0]
-    return Layout(tuple(columns), tuple(reals), has_virtual, rowid)
+    by_table = _by_primary_key(run, table) if without_rowid else "NOT INDEXED"
+    return Layout(tuple(columns), tuple(reals), has_virtual, rowid, by_table)
+
+
+def _by_primary_key(run: Run, table: str) -> str:
+    """NOT INDEXED does not keep SQLite from other indexes where the table is one itself."""
+    query = f"SELECT name FROM pragma_index_list(?) WHERE origin = 'pk' {MARK}"
+    [(name,)] = run(query, (table,))
+    return f"INDEXED BY {quote(name)}"
 
 
 def read_images(run: Run, table: str, layout: Layout, rowid: int | None = None) -> Iterator[Any]:
@@ -74,7 +84,7 @@ def read_chunk(run: Run, table: str, layout: Layout, after: int | None, limit: i
 
 def _select(table: str, layout: Layout) -> str:
     names = ", ".join(quote(column) for column in layout.columns)
-    return f"SELECT {layout.rowid or 'NULL'}, {names} FROM main.{quote(table)} NOT INDEXED"
+    return f"SELECT {layout.rowid or 'NULL'}, {names} FROM main.{quote(table)} {layout.by_table}"
 
 
 def quote(name: str) -> str:

@@ -8,6 +8,7 @@ tokenizer does (https://www.sqlite.org/lang_comment.html, lang_keywords.html).
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from functools import lru_cache
 
 _TOKEN = re.compile(
@@ -65,6 +66,15 @@ def words(sql: str, count_max: int = 6) -> list[str]:
             continue
         found.append(match.group().upper() if match.lastgroup == "word" else match.group())
     return found
+
+
+def tokens(sql: str) -> Iterator[tuple[str, str, int]]:
+    """Each token: its text, its kind (`space`, comments included; `quoted`, `word`, `other`), and
+    where it ends."""
+    position = 0
+    while match := _TOKEN.match(sql, position):
+        position = match.end()
+        yield match.group(), str(match.lastgroup), position
 
 
 def is_blank(text: str) -> bool:

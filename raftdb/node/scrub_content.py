@@ -2,8 +2,8 @@
 
 The comparison of replicas sees what was written differently. This sees what changed afterwards in
 the file of one node, below SQLite and its page checksums: rows that do not add up to the sum that
-was kept while they were written. That node leaves service and fetches a copy, as one that differs
-from the majority does.
+was kept while they were written, an index that does not say what its table says. That node leaves
+service and fetches a copy, as one that differs from the majority does.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from raftdb.base.errors import FatalError
 from raftdb.base.ports import Ports
+from raftdb.machine import Part
 
 FIRST_S = 600.0
 """The first pass begins so long after the start."""
@@ -31,9 +32,9 @@ class Scan(Protocol):
 
     rows: int
 
-    def tables(self) -> list[str]: ...
+    def parts(self) -> list[Part]: ...
 
-    def begin(self, table: str) -> bool: ...
+    def begin(self, part: Part) -> bool: ...
 
     def step(self, rows: int) -> bool | None: ...
 
@@ -69,8 +70,8 @@ class ContentScrub:
         self._share = share
         self._timer: Any = None
         self._stopped = False
-        self._tables: list[str] = []
-        self._table = ""
+        self._parts: list[Part] = []
+        self._part: Part | None = None
         self._wal_before = 0
         self._began_s = 0.0
         self._took_s = 0.0
@@ -88,7 +89,7 @@ class ContentScrub:
         self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
-        if self._table:
+        if self._part is not None:
             self._ports.executor.submit("scrub", self._scan.end, _ignore)
 
     def _arm(self, after_s: float, what: Callable[[], None]) -> None:
@@ -106,7 +107,9 @@ class ContentScrub:
                 return
             if error is not None:
                 # Such as no free descriptor: not the table's fault.
-                self._ports.log.warning("scrub_interrupted", table=self._table, error=str(error))
+                self._ports.log.warning(
+                    "scrub_interrupted", part=str(self._part or ""), error=str(error)
+                )
                 self._skip()
             else:
                 done(result)
@@ -119,21 +122,20 @@ class ContentScrub:
         """A pass begins."""
         self._began_s = self._ports.clock.monotonic_s()
         self._done = self._rows = 0
-        self._tables, self._table, self._skipped = [], "", []
-        self._submit(self._scan.tables, self._found)
+        self._parts, self._part, self._skipped = [], None, []
+        self._submit(self._scan.parts, self._found)
 
-    def _found(self, tables: list[str]) -> None:
-        self._tables = tables
+    def _found(self, parts: list[Part]) -> None:
+        self._parts = parts
         self._next()
 
     def _next(self) -> None:
-        if self._done >= len(self._tables):
+        if self._done >= len(self._parts):
             self._ended()
             return
-        self._table = self._tables[self._done]
+        part = self._part = self._parts[self._done]
         self._wal_before = self._wal_bytes()
-        table = self._table
-        self._submit(lambda: self._scan.begin(table), self._opened)
+        self._submit(lambda: self._scan.begin(part), self._opened)
 
     def _opened(self, exists: bool) -> None:
         if exists:
@@ -154,15 +156,15 @@ class ContentScrub:
             share = 1.0 if grown > WAL_GROWN_BYTES // 2 else min(share, 1.0)
             self._arm(self._took_s * (1 / share - 1), self._step)
         elif equal:
-            self._rows += self._scan.rows
+            self._rows += self._rows_here()
             self._after()
         else:
             self._wrong()
 
     def _skip(self) -> None:
-        """Writers need the write-ahead log: this table, another time."""
+        """Writers need the write-ahead log: this table or index, another time."""
         if len(self._skipped) < SKIPPED_MAX:
-            self._skipped.append(self._table)
+            self._skipped.append(str(self._part or ""))
         self._after()
 
     def _after(self) -> None:
@@ -170,39 +172,59 @@ class ContentScrub:
         pause_s = self._took_s * (1 / self._share - 1)
         self._submit(self._scan.end, lambda _none: self._arm(pause_s, self._next))
 
-    def _ended(self, wrong: str = "") -> None:
+    def _rows_here(self) -> int:
+        """Of the table that is read; those that are looked up in an index are counted already."""
+        return 0 if self._part is None or self._part.index else self._scan.rows
+
+    def _ended(self, wrong: Part | None = None) -> None:
         clock, log = self._ports.clock, self._ports.log
         seconds = round(clock.monotonic_s() - self._began_s, 3)
-        self._table = ""
+        indexes = sum(1 for part in self._parts[: self._done] if part.index)
+        self._part = None
         self._last = {
             "result": "differs" if wrong else "incomplete" if self._skipped else "equal",
-            "table": wrong,
+            "table": wrong.table if wrong else "",
+            "index": wrong.index if wrong else "",
             "ended_ms": clock.wall_ms(),
             "seconds": seconds,
             "rows": self._rows,
-            "tables": self._done,
+            "tables": self._done - indexes,
+            "indexes": indexes,
             "skipped": list(self._skipped),
         }
         if self._skipped:
             log.warning("scrub_incomplete", skipped=", ".join(self._skipped), rows=self._rows)
         elif not wrong:
-            log.info("scrub_equal", tables=self._done, rows=self._rows, seconds=seconds)
+            tables = self._done - indexes
+            log.info(
+                "scrub_equal", tables=tables, indexes=indexes, rows=self._rows, seconds=seconds
+            )
         self._arm(self._every_s, self.begin)
 
     def _wrong(self) -> None:
-        table, self._table = self._table, ""
-        self._ports.log.error("scrub_differs", table=table, rows=self._scan.rows)
-        self._ended(table)
+        part = self._part
+        assert part is not None
+        self._ports.log.error(
+            "scrub_differs", table=part.table, index=part.index, rows=self._scan.rows
+        )
+        self._ended(part)
         self._ports.executor.submit("scrub", self._scan.end, _ignore)
-        self._differs(f"the rows of table {table} in this node's file are not what was written")
+        self._differs(
+            f"index {part.index} of table {part.table} in this node's file does not agree with the"
+            " rows"
+            if part.index
+            else f"the rows of table {part.table} in this node's file are not what was written"
+        )
 
     def facts(self) -> dict[str, Any]:
         """For the status."""
+        part = self._part
         return {
-            "table": self._table,
-            "tables_done": self._done,
-            "tables": len(self._tables),
-            "rows": self._rows + (self._scan.rows if self._table else 0),
+            "table": part.table if part is not None else "",
+            "index": part.index if part is not None else "",
+            "parts_done": self._done,
+            "parts": len(self._parts),
+            "rows": self._rows + self._rows_here(),
             "last": self._last,
         }
 
