@@ -19,10 +19,10 @@ that the core was given.
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from raftdb.base.errors import Error
+from raftdb.base.frozen import frozen
 from raftdb.base.ids import Address
 from raftdb.wire import Hello, Request
 
@@ -56,7 +56,7 @@ class Link:
     cluster_id: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Dial:
     """Connect."""
 
@@ -64,7 +64,7 @@ class Dial:
     until_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Transmit:
     """Send."""
 
@@ -74,7 +74,7 @@ class Transmit:
     stall_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Await:
     """Receive."""
 
@@ -82,14 +82,14 @@ class Await:
     until_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Drop:
     """Close."""
 
     link: Link
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Pause:
     """Wait."""
 

@@ -32,6 +32,7 @@ from raftdb.base.errors import (
     OperationalError,
     SessionError,
 )
+from raftdb.base.frozen import frozen
 from raftdb.base.limits import DEFAULT_LIMITS, Limits
 from raftdb.base.ports import Clock, Random
 from raftdb.client.actions import Steps
@@ -92,7 +93,7 @@ class Session:
     """The outcomes of all sequences up to this one are known."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Write:
     """One write: what a retry has to repeat exactly."""
 
@@ -106,7 +107,7 @@ class Write:
     """The COMMIT of a transaction: it cannot be sent again, only asked for."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Outcome:
     """What a request brought."""
 

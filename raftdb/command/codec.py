@@ -47,6 +47,8 @@ _DEPTH_MAX = 8
 _OPEN, _CLOSE, _EXECUTE, _TICK, _KEYED, _COMMIT, _OUTCOME = 1, 2, 3, 4, 5, 6, 7
 _VERDICT, _CONFIGURE = 16, 17
 _RESULTS, _FAILED, _OPENED, _DROPPED = 1, 2, 3, 4
+_VERDICT_BYTE = bytes((_VERDICT,))
+_FAILED_BYTES = bytes((VERSION, _FAILED))
 
 
 class CodecError(FatalError):
@@ -146,7 +148,7 @@ def decode_request(data: bytes) -> Request:
 
 def decode_verdict(data: bytes) -> Verdict | None:
     """The request, if it is a verdict; quick to say no. Raises CodecError."""
-    if data[2:3] != bytes((_VERDICT,)):
+    if data[2:3] != _VERDICT_BYTE:
         return None
     request = decode_request(data)
     return request if isinstance(request, Verdict) else None
@@ -200,7 +202,7 @@ def pack_row(row: tuple[Any, ...]) -> bytes:
 
 def is_failure(data: bytes) -> bool:
     """Whether an encoded reply is Failed; quick, and nothing else is checked."""
-    return data[1:3] == bytes((VERSION, _FAILED))
+    return data[1:3] == _FAILED_BYTES
 
 
 def decode_reply(data: bytes) -> Reply:

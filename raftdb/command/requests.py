@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from typing import Any
 
 from raftdb.base.errors import SessionError
+from raftdb.base.frozen import frozen
 
 Value = None | int | float | str | bytes
 """What SQLite stores. Integers are 64-bit and signed."""
@@ -18,7 +18,7 @@ _SESSION_ID = struct.Struct(">16sQ16s")
 POSITION_BITS = 16
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SessionId:
     """Names a session for ever (rule S2): history, place of its logged open, 128 random bits."""
 
@@ -52,7 +52,7 @@ def last_entry(number: int) -> int:
     return ((number + 1) >> POSITION_BITS) - 1
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Statement:
     """One SQL statement, executed once for each parameter set (executemany: one request)."""
 
@@ -62,7 +62,7 @@ class Statement:
     """Parameters whose values come from the results of earlier statements of the same request."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Reference:
     """A parameter that is to be filled from an earlier statement's result; it is NULL till then."""
 
@@ -76,7 +76,7 @@ class Reference:
     row: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Stamp:
     """What makes a request deterministic: chosen by the leader, the same on every replica."""
 
@@ -86,7 +86,7 @@ class Stamp:
     """8 random bytes from which all random values of the request come."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class OpenSession:
     """Open a session. Its reply is Opened."""
 
@@ -97,7 +97,7 @@ class OpenSession:
     """Who opened it, for `raftdb status`."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CloseSession:
     """Forget a session and its replies."""
 
@@ -105,7 +105,7 @@ class CloseSession:
     session: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Execute:
     """Execute statements in one transaction, all or nothing, exactly once."""
 
@@ -120,7 +120,7 @@ class Execute:
     key: Key | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Key:
     """An idempotency key: the user's own name for a request, across sessions and processes."""
 
@@ -135,7 +135,7 @@ KEY_CHARACTERS_MAX = 200
 DIGEST_BYTES = 16
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Recorded:
     """A statement of an interactive transaction, as it ran before the COMMIT."""
 
@@ -146,7 +146,7 @@ class Recorded:
     """Of what it brought, result or failure: 16 bytes. The replay must bring the same."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Commit:
     """Commit an interactive transaction: execute what it executed, once more, on every replica. It
     takes effect if everything brings what it brought before, and conflicts otherwise."""
@@ -161,7 +161,7 @@ class Commit:
     key: Key | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Outcome:
     """What became of a request? One that was not seen yet never takes effect from now on (S3)."""
 
@@ -172,14 +172,14 @@ class Outcome:
     key: Key | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Tick:
     """Moves logged time, so that idle sessions end (rule S2)."""
 
     stamp: Stamp
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Verdict:
     """What becomes of a request that runs long, and that all replicas hold (rule M4)."""
 
@@ -190,7 +190,7 @@ class Verdict:
     """Otherwise it fails, everywhere."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Configure:
     """Change settings of the cluster. Its reply is Results of one row: all settings, as JSON."""
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from raftdb.base.errors import Error
+from raftdb.base.frozen import frozen
 from raftdb.command.requests import SessionId, Value
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StatementResult:
     """Of one statement. With several parameter sets: rows of all in order, `changes` summed."""
 
@@ -20,14 +19,14 @@ class StatementResult:
     last_insert_rowid: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Results:
     """The request was applied."""
 
     statements: tuple[StatementResult, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Failed:
     """The request failed as a whole and changed nothing; the failure is a committed result.
 
@@ -39,14 +38,14 @@ class Failed:
     """Position of the statement that failed, from 0; -1 when the request itself was refused."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Opened:
     """The session is open."""
 
     session: SessionId
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ResultDropped:
     """A retry of a request that was applied, but whose result was too large to keep."""
 

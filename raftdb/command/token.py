@@ -5,16 +5,16 @@ from __future__ import annotations
 import base64
 import binascii
 import struct
-from dataclasses import dataclass
 
 from raftdb.base.errors import InterfaceError
+from raftdb.base.frozen import frozen
 
 TOKEN_CHARACTERS_MAX = 64
 _PREFIX = "r1."
 _FIELDS = struct.Struct(">16sIQ")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ReadToken:
     """A read that honours it reflects the log up to `index` at least."""
 

@@ -15,6 +15,7 @@ from typing import Any
 import msgpack
 
 from raftdb.base.errors import ConfigError, Error, FatalError
+from raftdb.base.frozen import frozen
 from raftdb.base.ids import Address, Index, NodeId, parse_address, parse_location, parse_node_id
 from raftdb.base.packing import pack
 
@@ -31,7 +32,7 @@ CONFIGURATION_BYTES_MAX = 128 << 10
 FORMAT = 1
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Member:
     """One member of the cluster."""
 
@@ -138,14 +139,14 @@ def _member(row: Any) -> Member:
 # -- changes ------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Add:
     """A new member, which begins as a learner."""
 
     member: Member
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Remove:
     """A member, for good. `force`: even when those that are left could commit nothing now."""
 
@@ -153,14 +154,14 @@ class Remove:
     force: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Promote:
     """A learner becomes a voter."""
 
     node_id: NodeId
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Demote:
     """A voter becomes a learner."""
 
@@ -168,7 +169,7 @@ class Demote:
     force: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Move:
     """Another location or other addresses of a member; None leaves it as it is."""
 

@@ -10,13 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Protocol
 
+from raftdb.base.frozen import frozen
 from raftdb.base.ids import Index, NodeId, Term
 from raftdb.consensus.membership import Configuration as Configuration
 from raftdb.consensus.membership import Member as Member
 from raftdb.consensus.membership import MemberChange as MemberChange
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CommittedEntry:
     """An entry that a quorum holds durably. `payloads` is empty for a term's no-op."""
 
@@ -62,7 +63,7 @@ class StateMachine(Protocol):
         on; then `apply` is called again, from the first entry that has no replies."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Copied:
     """A copy of the machine's state, in a file of its own."""
 
@@ -98,7 +99,7 @@ class CopyStore(Protocol):
         step. ConfigError: it is not what it should be, and everything is as before."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Applied:
     """The proposal was committed and applied here."""
 
@@ -107,7 +108,7 @@ class Applied:
     reply: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class NotApplied:
     """The proposal never entered the log and never will."""
 
@@ -115,7 +116,7 @@ class NotApplied:
     """`not_leader`, `overloaded`, `stopping`."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class OutcomeUnknown:
     """It entered the log here, but leadership was lost or the node stops before it was applied."""
 
@@ -125,7 +126,7 @@ class OutcomeUnknown:
 ProposalOutcome = Applied | NotApplied | OutcomeUnknown
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Changed:
     """The change is committed (or was so already), and this is what holds now."""
 
@@ -133,7 +134,7 @@ class Changed:
     configuration: Configuration
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class NotChanged:
     """The change never entered the log and never will."""
 
@@ -147,7 +148,7 @@ class NotChanged:
 ChangeOutcome = Changed | NotChanged | OutcomeUnknown
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ReadReady:
     """A read at this node sees every write acknowledged before `read_index` was called, once the
     machine has applied `index` (the engine waited for that already)."""
@@ -178,7 +179,7 @@ class Waiting(Protocol):
         """Nobody waits any more; harmless when it has ended."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PeerStatus:
     """What the leader knows of one other member."""
 
@@ -190,7 +191,7 @@ class PeerStatus:
     """It is connected, and answered this leader within the leader's own time-out."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class EngineStatus:
     """A snapshot of the engine, for people and for routing."""
 
@@ -236,7 +237,7 @@ class Timing:
             setattr(self, field_.name, getattr(other, field_.name))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class EngineEvents:
     """Called on the loop."""
 
@@ -270,7 +271,7 @@ class Held(Protocol):
     def release(self) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CopySettings:
     """How copies of the database are made, sent and fetched."""
 

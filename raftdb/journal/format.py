@@ -11,10 +11,10 @@ import re
 import struct
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 from zlib import crc32
 
+from raftdb.base.frozen import frozen
 from raftdb.base.ids import Index, NodeId, Term
 
 __all__ = [
@@ -107,7 +107,7 @@ class FormatError(Exception):
         self.text = text
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LogEntry:
     """One entry of the Raft log."""
 
@@ -116,7 +116,7 @@ class LogEntry:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class HardState:
     """What a node must never forget: its term, and whom it voted for in it."""
 
@@ -164,7 +164,7 @@ class Batch(NamedTuple):
     records: list[Record]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SegmentHeader:
     """What a segment says of itself and of all that went before it."""
 
@@ -182,7 +182,7 @@ class SegmentHeader:
     """Chain value of the last batch of the segment before; 0 in the first."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class FooterTail:
     """The end of a sealed segment: what a start reads instead of the whole."""
 
@@ -200,7 +200,7 @@ class FooterTail:
     index_check: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Mark:
     """What was certainly on the disk when the journal last fell idle (J2)."""
 

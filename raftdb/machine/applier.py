@@ -78,6 +78,7 @@ Recorder = Callable[[int, Sequence[tuple[int, int, bytes]]], None]
 """Takes (logged time, hashes): content hashes as (index, position, 16 bytes), one per request of a
 transaction, right before that is committed. What it raises stops the node."""
 
+_WRITES = (Execute, Commit)
 _DONE = encode_reply(Results(()))
 _DROPPED = encode_reply(ResultDropped(0))
 
@@ -425,7 +426,7 @@ class Applier:
             self._clock.set_time(now)
         sessions = self.sessions
         sessions.expire(self._session_ms)
-        if isinstance(request, Execute | Commit):
+        if isinstance(request, _WRITES):
             if not trial:
                 kept = self._verdicts.get((unit.index, unit.position))
                 self._steps.begin(free=self._again or kept is not None)

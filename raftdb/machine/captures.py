@@ -7,13 +7,13 @@ import json
 import os
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import apsw
 
 from raftdb.base.atomic import replace_file
 from raftdb.base.errors import ConfigError, OperationalError
+from raftdb.base.frozen import frozen
 from raftdb.base.ids import HistoryId, Index, Term
 from raftdb.base.ports import File, Files
 from raftdb.machine import generations, stored
@@ -30,7 +30,7 @@ DESCRIPTION_BYTES_MAX = 4096
 _ATTEMPTS = 20
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Frozen:
     """The state that the database file has while checkpoints are held back."""
 
@@ -40,7 +40,7 @@ class Frozen:
     size_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Capture:
     """A copy of the database, and what it is a copy of."""
 

@@ -7,6 +7,7 @@ matter. DESIGN.md has the encoding byte by byte.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -20,6 +21,7 @@ from raftdb.machine.format import HASH_BYTES, HASH_MASK
 PARTS_MAX = 4_096
 """Parts whose names are kept hashed: 0.4 KB each."""
 _fresh_chain = blake2b(digest_size=HASH_BYTES).copy
+_place = struct.Struct("<QI").pack
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,6 @@ def from_bytes(data: bytes) -> int:
 
 def chain(results: bytes, index: int, position: int, reply: bytes) -> bytes:
     """The next link of the chain over all replies."""
-    place = index.to_bytes(8, "little") + position.to_bytes(4, "little")
     state = _fresh_chain()
-    state.update(results + place + reply)
+    state.update(results + _place(index, position) + reply)
     return state.digest()

@@ -10,8 +10,9 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from raftdb.base.frozen import frozen
 from raftdb.base.ids import Index
 
 MARK_EVERY = 64
@@ -22,7 +23,7 @@ RECENT_MAX = 256
 MARKS_MAX = 1_024
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Sample:
     """One replica's content right after one entry."""
 

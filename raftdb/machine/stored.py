@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import Any
 
 import apsw
 
 from raftdb.base.errors import ConfigError
+from raftdb.base.frozen import frozen
 from raftdb.base.ids import HistoryId, Index, Term
 from raftdb.machine.content import schema_sum, users_objects
 from raftdb.machine.format import FORMAT_VERSION, MARK, PREFIX
@@ -16,7 +16,7 @@ from raftdb.machine.layout import Run, read_images, read_layout
 from raftdb.machine.rowhash import ContentHash, RowHasher, to_bytes
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Meta:
     """What never changes in a database."""
 
@@ -90,7 +90,7 @@ def seed_configuration(connection: apsw.Connection, body: bytes) -> None:
         run(f"PRAGMA synchronous = NORMAL {MARK}")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Progress:
     """How far the database is: all of entry `index`, and `position` requests of the next one."""
 

@@ -12,13 +12,13 @@ failing one, OR ROLLBACK and RAISE(ROLLBACK) end the transaction.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Protocol
 
 import apsw
 
 from raftdb.base.errors import DataError, Error, FatalError, NotSupportedError, ProgrammingError
+from raftdb.base.frozen import frozen
 from raftdb.command import Failed, Results, Statement, encode_reply
 from raftdb.command.requests import DIGEST_BYTES
 from raftdb.machine import failures
@@ -68,7 +68,7 @@ class NoContent:
         """Nothing to do."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Step:
     """What one statement brought."""
 

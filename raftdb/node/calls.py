@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from raftdb.base.errors import DeadlineError, Error, OperationalError
+from raftdb.base.frozen import frozen
 from raftdb.consensus.port import Waiting
 from raftdb.node.deadlines import Slot
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Answer:
     """What a call brought. `body` is an encoded reply, or a plain value."""
 

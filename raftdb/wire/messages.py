@@ -28,10 +28,10 @@ are open on its connection; each reply repeats it. Replies may come in any order
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from raftdb.base.errors import Error, NotSupportedError, from_wire, to_wire
+from raftdb.base.frozen import frozen
 from raftdb.command import Key, Statement
 
 VERSION = 1
@@ -50,7 +50,7 @@ LEVELS = (LINEARIZABLE, SESSION, BOUNDED, LOCAL)
 ROWS_CHUNK_BYTES = 256 * 1024
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Endpoint:
     """A node and where clients reach it."""
 
@@ -61,7 +61,7 @@ class Endpoint:
     """Where it is, such as eu/madrid/rack3; `` where that is not told."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Hello:
     """The client's first message, and the only one before the Welcome."""
 
@@ -75,7 +75,7 @@ class Hello:
     """The history that the client's session belongs to, if it has one. 32 hexadecimal digits."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class OpenSession:
     """Open a session by a log entry and attach it."""
 
@@ -84,7 +84,7 @@ class OpenSession:
     timeout_ms: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AttachSession:
     """Later Execute and CloseSession on this connection belong to this session. Whether the
     session still exists is found by the first Execute."""
@@ -94,7 +94,7 @@ class AttachSession:
     """40 bytes: command.SessionId.to_bytes()."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CloseSession:
     """Forget the attached session by a log entry. What it sent and what is not applied yet will
     never be applied."""
@@ -103,7 +103,7 @@ class CloseSession:
     timeout_ms: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Execute:
     """Statements in one transaction, exactly once per (attached session, sequence)."""
 
@@ -121,7 +121,7 @@ class Execute:
     """What the reply waits for (base.durability), up to 64 characters; `` for the database's."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Begin:
     """Open a transaction on this connection. It ends with the connection, if not before."""
 
@@ -130,7 +130,7 @@ class Begin:
     foreign_keys: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Transact:
     """One statement of the open transaction. Statements and the Commit run in their order."""
 
@@ -139,7 +139,7 @@ class Transact:
     statement: Statement
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Commit:
     """Commit the open transaction, exactly once per (attached session, sequence). It takes the
     sequence when its reply is a Result; a lost reply is resolved by Outcome, never by a retry."""
@@ -153,14 +153,14 @@ class Commit:
     """As in Execute."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Rollback:
     """Forget the open transaction, if there is one."""
 
     request_id: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Outcome:
     """What became of a request, by session and sequence or by its key? One that was not seen yet
     never takes effect from now on."""
@@ -175,7 +175,7 @@ class Outcome:
     """As in Execute: the answer waits for it too."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Query:
     """Read-only statements, all against one snapshot."""
 
@@ -192,7 +192,7 @@ class Query:
     """Of BOUNDED: how old the answer may be."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class OpenCursor:
     """A read of one statement, whose rows are taken a page at a time from one snapshot."""
 
@@ -208,7 +208,7 @@ class OpenCursor:
     max_age_ms: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class FetchCursor:
     """The next page of a cursor that this connection opened."""
 
@@ -218,7 +218,7 @@ class FetchCursor:
     rows: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CloseCursor:
     """Let go of a cursor of this connection; harmless when it is closed."""
 
@@ -226,21 +226,21 @@ class CloseCursor:
     cursor: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Status:
     """How is this node, and what does it know of the cluster?"""
 
     request_id: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Ping:
     """Are you there?"""
 
     request_id: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Transfer:
     """Hand leadership over (only administrators may ask)."""
 
@@ -250,7 +250,7 @@ class Transfer:
     timeout_ms: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Ask:
     """A question or an order about the cluster, by name. docs/protocol.md lists them."""
 
@@ -262,7 +262,7 @@ class Ask:
     timeout_ms: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ContentHash:
     """The content hash of this node's database."""
 
@@ -275,14 +275,14 @@ class ContentHash:
     comparing nodes that are written to all the time."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Cancel:
     """Give up the open request of this id, if that is possible. A write is never taken back."""
 
     request_id: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Welcome:
     """The Hello is accepted."""
 
@@ -304,7 +304,7 @@ class Welcome:
     server_version: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Result:
     """A log entry's outcome: the same for every retry."""
 
@@ -315,7 +315,7 @@ class Result:
     """command.encode_reply bytes."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Rows:
     """A piece of the answer to a Query, in order."""
 
@@ -328,7 +328,7 @@ class Rows:
     """All that was committed longer ago than this, before the snapshot, is in it; -1: not known."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CursorRows:
     """A piece of a page, in order."""
 
@@ -344,7 +344,7 @@ class CursorRows:
     """As in Rows; of the moment when the cursor was opened."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Info:
     """Named facts. Keys that a reader does not know are to be ignored."""
 
@@ -352,21 +352,21 @@ class Info:
     info: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Pong:
     """I am here."""
 
     request_id: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Done:
     """It is done, and there is nothing to add."""
 
     request_id: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ErrorMessage:
     """The request failed, or, with request_id 0, the connection did and ends here."""
 
@@ -384,7 +384,7 @@ class ErrorMessage:
         return from_wire(self.error)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Goodbye:
     """The node drains: open requests are still answered, new ones belong elsewhere."""
 
