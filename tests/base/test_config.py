@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from raftdb.base.config import (
@@ -379,7 +379,6 @@ NAME = st.text(string.ascii_lowercase + string.digits, min_size=1, max_size=8)
 PORT = st.integers(1, 65535)
 
 
-@settings(deadline=None)
 @given(st.text())
 def test_toml_text_round_trips(text: str) -> None:
     try:
@@ -398,7 +397,6 @@ ANYTHING = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(st.sampled_from(sorted(SETTINGS)), ANYTHING)
 def test_whatever_is_given_is_taken_or_refused_with_its_key(key: str, value: Any) -> None:
     environ = {
@@ -415,7 +413,6 @@ def test_whatever_is_given_is_taken_or_refused_with_its_key(key: str, value: Any
     assert load_config(None, environ, {key: value}) == config
 
 
-@settings(deadline=None)
 @given(st.sampled_from(sorted(SETTINGS)), st.text(max_size=40))
 def test_whatever_a_variable_holds_is_taken_or_refused(key: str, value: str) -> None:
     environ = {
@@ -429,7 +426,6 @@ def test_whatever_a_variable_holds_is_taken_or_refused(key: str, value: str) -> 
         load_config(None, environ)
 
 
-@settings(deadline=None)
 @given(NAME, NAME, PORT, PORT)
 def test_members_as_text(node_id: str, host: str, one: int, two: int) -> None:
     if one == two:

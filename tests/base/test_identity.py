@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from raftdb.base.errors import AuthError, ConfigError
@@ -56,14 +56,12 @@ def test_anything_else_is_nobody(uri: str) -> None:
         parse_identity_uri(uri)
 
 
-@settings(deadline=None)
 @given(st.text())
 def test_any_text_is_an_identity_or_refused(uri: str) -> None:
     with pytest.raises(AuthError):
         parse_identity_uri(uri)
 
 
-@settings(deadline=None)
 @given(st.from_regex(r"raftdb://[0-9a-f]{32}/(node|client)/[A-Za-z0-9._-]{1,70}", fullmatch=True))
 def test_identities_are_what_they_say(uri: str) -> None:
     try:
@@ -81,7 +79,6 @@ def test_exactly_one_name() -> None:
             identity_from_uris(uris, "here")
 
 
-@settings(deadline=None)
 @given(st.text())
 def test_client_names_make_uris_that_read_back(name: str) -> None:
     try:
@@ -94,7 +91,6 @@ def test_client_names_make_uris_that_read_back(name: str) -> None:
 REVOCATION = st.builds(Revocation, st.integers(0, 2**160 - 1), st.text(), st.text())
 
 
-@settings(deadline=None)
 @given(st.lists(REVOCATION, unique_by=lambda one: one.serial))
 def test_revocations_round_trip(revocations: list[Revocation]) -> None:
     found = parse_revocations(render_revocations(revocations), "x")
@@ -123,7 +119,6 @@ def test_damaged_revocation_files(text: str) -> None:
         parse_revocations(text, "/x/revoked.json")
 
 
-@settings(deadline=None)
 @given(st.text())
 def test_any_text_is_a_revocation_file_or_refused(text: str) -> None:
     with pytest.raises(ConfigError):

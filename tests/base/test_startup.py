@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from raftdb.base.config import NodeConfig, load_config
@@ -117,14 +117,12 @@ def test_a_damaged_identity_is_named(config: NodeConfig, content: bytes) -> None
     assert str(path) in caught.value.message
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_an_identity_or_refused(data: bytes) -> None:
     with pytest.raises(ConfigError):
         parse_identity(data, "x")
 
 
-@settings(deadline=None)
 @given(
     st.dictionaries(
         st.sampled_from(["format", "cluster_id", "history", "node_id", "created", "more"]),

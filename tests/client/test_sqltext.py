@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from raftdb.client.sqltext import BLANK, READ, WRITE, classify, split
@@ -84,7 +84,6 @@ def test_verbs_that_decide() -> None:
     assert not classify("CREATE TABLE t (a)").changes_rows
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(st.sampled_from([*READS, *WRITES, "'", '"', "(", ")", ",", "--", "/*"])).map(" ".join)
 )

@@ -8,7 +8,7 @@ import threading
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from raftdb.base.errors import ConfigError
@@ -112,7 +112,6 @@ def test_the_path_of_a_key_is_no_secret() -> None:
     assert "/etc/raftdb/node.key" in text_line(0, "info", "x", {"path": "/etc/raftdb/node.key"})
 
 
-@settings(deadline=None)
 @given(
     st.dictionaries(st.text(st.characters(codec="ascii", categories=["L"]), min_size=1), st.text())
 )

@@ -270,21 +270,21 @@ def draw_bank(draw: st.DrawFn, client: int, invoke: int, end: int | None) -> Rec
     return transfer(client, invoke, end, source, 1 - source, amount, error=error)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(histories(draw_register))
 def test_registers_agree_with_the_definition(records: list[Record]) -> None:
     model = RegisterModel()
     assert check_linearizable(records, model).linearizable is by_definition(records, model)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(histories(draw_list))
 def test_lists_agree_with_the_definition(records: list[Record]) -> None:
     model = ListModel()
     assert check_linearizable(records, model).linearizable is by_definition(records, model)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(histories(draw_bank))
 def test_banks_agree_with_the_definition(records: list[Record]) -> None:
     model = BankModel(2, 5)
