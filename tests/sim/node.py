@@ -10,10 +10,11 @@ from typing import Any
 from raftdb.base.config import NodeConfig
 from raftdb.base.ports import Clock, Ports
 from raftdb.consensus import Engine
-from raftdb.consensus.messages import Message
+from raftdb.consensus.messages import Ack, Message
+from raftdb.consensus.port import ReadReady
 from raftdb.consensus.wall import Wall
 from raftdb.embedded.assembly import Assembly
-from raftdb.journal import Journal, LogEntry
+from raftdb.journal import HardState, Journal, LogEntry
 from raftdb.machine import Machine
 from tests.sim.checkers import Checker, told
 
@@ -34,6 +35,20 @@ class WatchedJournal(Journal):
             for watcher in self.watchers:
                 watcher.on_truncate(self.node, index)
         super().truncate_from(index)
+
+    def set_hard_state(self, hard_state: HardState) -> None:
+        before, after = self.hard_state, hard_state
+        if after.vote is not None and (after.term, after.vote) != (before.term, before.vote):
+            for watcher in self.watchers:
+                watcher.on_vote(self.node, int(after.term), str(after.vote))
+        super().set_hard_state(hard_state)
+
+    def drop_prefix(self, index: int) -> None:
+        before = self.first_index
+        super().drop_prefix(index)
+        if self.first_index > before:
+            for watcher in self.watchers:
+                watcher.on_dropped(self.node)
 
 
 class WatchedMachine(Machine):
@@ -115,19 +130,64 @@ class WholeNode:
         self.pins: list[contextlib.ExitStack] = []
         """Snapshots that are held open by somebody who reads slowly."""
         self._watch_sends()
+        self._watch_reads()
+
+    def _watch_reads(self) -> None:
+        """All that are linearizable; and those that wait for a round, if this node leads."""
+        engine = self.engine
+        read_index, add = engine.read_index, engine._reads.add
+        asking, answering = told(self._checkers, "on_asked"), told(self._checkers, "on_answer")
+        waiting, confirmed = (
+            told(self._checkers, "on_round_asked"),
+            told(self._checkers, "on_round"),
+        )
+
+        def watched(
+            ask: Callable[[Any], None],
+            before: list[Callable[..., Any]],
+            after: list[Callable[..., None]],
+        ) -> Callable[[Any], None]:
+            def asked(done: Callable[[Any], None]) -> None:
+                noted = [one(self) for one in before]
+
+                def answered(outcome: Any) -> None:
+                    if isinstance(outcome, ReadReady):
+                        for one, note in zip(after, noted, strict=True):
+                            one(self, note, int(outcome.index))
+                    done(outcome)
+
+                ask(answered)
+
+            return asked
+
+        engine.read_index = watched(read_index, asking, answering)  # type: ignore[method-assign]
+        engine._reads.add = watched(add, waiting, confirmed)  # type: ignore[method-assign]
 
     def _watch_sends(self) -> None:
         transport = self.engine._transport
         send = transport.send
         watching = told(self._checkers, "on_send")
+        addressed = told(self._checkers, "on_send_to")
 
         def watched_send(peer: str, message: Message) -> None:
             for on_send in watching:
                 on_send(self, message)
+            for on_send_to in addressed:
+                on_send_to(self, peer, message)
             send(peer, message)
 
+        core = self.engine._core
+        make_ack, acknowledging = core._make_ack, told(self._checkers, "on_ack_made")
+
+        def watched_ack(message: dict[str, Any]) -> Ack:
+            ack = make_ack(message)
+            for on_ack_made in acknowledging:
+                on_ack_made(self, ack)
+            return ack
+
+        core._make_ack = watched_ack  # type: ignore[method-assign]
         transport.send = watched_send  # type: ignore[method-assign]
-        self.engine._core.replicator._send = watched_send
+        core.replicator._send = watched_send
 
     @property
     def role(self) -> str:

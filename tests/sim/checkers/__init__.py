@@ -9,18 +9,24 @@ from tests.sim.checkers.applied_equal import AppliedEqual
 from tests.sim.checkers.applied_in_log import AppliedInLog
 from tests.sim.checkers.base import Broken, Checker, NodeView, told
 from tests.sim.checkers.commit_held import CommitHeld
+from tests.sim.checkers.commit_verified import CommitVerified
 from tests.sim.checkers.committed_stays import CommittedStays
+from tests.sim.checkers.cuts_conflicts import CutsConflicts
 from tests.sim.checkers.hash_equal import HashEqual
 from tests.sim.checkers.indexes_forward import IndexesForward
 from tests.sim.checkers.leader_completeness import LeaderCompleteness
 from tests.sim.checkers.linearizable_reads import LinearizableReads
+from tests.sim.checkers.log_behind_database import LogBehindDatabase
 from tests.sim.checkers.log_matching import LogMatching
+from tests.sim.checkers.nobody_waits import NobodyWaits
 from tests.sim.checkers.nothing_again import NothingAgain
 from tests.sim.checkers.on_the_device import OnTheDevice
 from tests.sim.checkers.one_leader import OneLeader
 from tests.sim.checkers.promise_durable import PromiseDurable
 from tests.sim.checkers.promises_kept import PromisesKept
+from tests.sim.checkers.reads_confirmed import ReadsConfirmed
 from tests.sim.checkers.reads_see_acknowledged import ReadsSeeAcknowledged
+from tests.sim.checkers.votes_once import VotesOnce
 
 __all__ = [
     "AcknowledgedKept",
@@ -29,19 +35,25 @@ __all__ = [
     "Broken",
     "Checker",
     "CommitHeld",
+    "CommitVerified",
     "CommittedStays",
+    "CutsConflicts",
     "HashEqual",
     "IndexesForward",
     "LeaderCompleteness",
     "LinearizableReads",
+    "LogBehindDatabase",
     "LogMatching",
+    "NobodyWaits",
     "NodeView",
     "NothingAgain",
     "OnTheDevice",
     "OneLeader",
     "PromiseDurable",
     "PromisesKept",
+    "ReadsConfirmed",
     "ReadsSeeAcknowledged",
+    "VotesOnce",
     "all_checkers",
     "told",
     "whole_checkers",
@@ -78,6 +90,12 @@ WHOLE = (
     NothingAgain,
     HashEqual,
     ReadsSeeAcknowledged,
+    ReadsConfirmed,
+    VotesOnce,
+    LogBehindDatabase,
+    CutsConflicts,
+    CommitVerified,
+    NobodyWaits,
 )
 """What watches whole nodes; the workloads judge their histories themselves."""
 

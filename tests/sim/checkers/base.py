@@ -56,6 +56,30 @@ class Checker:
     def on_send(self, node: NodeView, message: Any) -> None:
         """A node is about to put a message on the wire."""
 
+    def on_send_to(self, node: Any, peer: str, message: Any) -> None:
+        """The same, to whom."""
+
+    def on_ack_made(self, node: Any, ack: Any) -> None:
+        """A follower answers an Append; it leaves when what it says is on disk."""
+
+    def on_vote(self, node: Any, term: int, candidate: str) -> None:
+        """A node has put a vote into its hard state, where it is not durable yet."""
+
+    def on_dropped(self, node: Any) -> None:
+        """A node's journal has let go of its oldest entries."""
+
+    def on_asked(self, node: Any) -> Any:
+        """A linearizable read came in at a node. What is returned comes again in `on_answer`."""
+
+    def on_answer(self, node: Any, asked: Any, index: int) -> None:
+        """It may be answered there now, from `index` on."""
+
+    def on_round_asked(self, node: Any) -> Any:
+        """A read, its own or a follower's, waits for a round at a leader. As `on_asked`."""
+
+    def on_round(self, node: Any, asked: Any, index: int) -> None:
+        """The leader takes it for confirmed."""
+
     def on_applied(self, name: str, entry: CommittedEntry) -> None:
         """A node's machine applied an entry."""
 

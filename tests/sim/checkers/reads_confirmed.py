@@ -1,0 +1,56 @@
+"""A linearizable read is answered when a majority has answered a heartbeat that left after the read
+came in, and from behind everything that was committed anywhere by then (row 10, thesis 6.4). Looked
+at for every read, so that it needs no luck: no deposed leader, no reply that comes late."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from raftdb.consensus.messages import HeartbeatAck
+from tests.sim.checkers.base import Broken, Checker
+
+
+class ReadsConfirmed(Checker):
+    def __init__(self) -> None:
+        self._rounds: dict[tuple[str, int], int] = {}
+        """(member, term) to the newest heartbeat that it has answered there."""
+        self._committed = 0
+        """By anybody, so far."""
+
+    def after_event(self, node: Any) -> None:
+        self._committed = max(self._committed, node.commit_index)
+
+    def on_send(self, node: Any, message: Any) -> None:
+        if isinstance(message, HeartbeatAck):
+            self._rounds[node.name, message.term] = message.round
+
+    def on_asked(self, node: Any) -> Any:
+        return self._committed
+
+    def on_round_asked(self, node: Any) -> Any:
+        return node.term, node.engine._core.round
+
+    def on_answer(self, node: Any, asked: Any, index: int) -> None:
+        if index < asked:
+            raise Broken(
+                "reads are confirmed",
+                f"{node.name} answers a read from {index}, {asked} was committed before it came",
+            )
+        if index > node.applied_index:
+            raise Broken(
+                "reads are confirmed",
+                f"{node.name} answers a read from {index}, it has applied {node.applied_index}",
+            )
+
+    def on_round(self, node: Any, asked: Any, index: int) -> None:
+        term, before = asked
+        electorate = node.engine._core.electorate
+        heard = sum(self._rounds.get((str(peer), term), 0) > before for peer in electorate.voters)
+        heard += electorate.is_voter
+        members = electorate.is_voter + len(electorate.voters)
+        if heard <= members // 2:
+            raise Broken(
+                "reads are confirmed",
+                f"{node.name} answers a read in term {term}: of {members} members {heard} have "
+                f"answered a heartbeat after {before}, the last one before the read",
+            )
