@@ -24,8 +24,7 @@ from raftdb.command.requests import Parameters
 from raftdb.machine import QueryStop, readers
 from raftdb.machine import reader as reader_module
 from raftdb.machine.reader import Reader
-from raftdb.runtime.clock import RealClock
-from tests.machine.support import Database
+from tests.machine.support import CpuClock, Database
 from tests.machine.transactions import Transaction
 
 
@@ -388,7 +387,7 @@ def test_an_encoded_reply_is_the_same_row_by_row(filled: Database) -> None:
 
 
 def test_an_answer_says_the_index_of_its_snapshot(tmp_path: Path) -> None:
-    filled = Database(tmp_path, clock=RealClock())
+    filled = Database(tmp_path, clock=CpuClock())
     filled.run("CREATE TABLE t(id INTEGER PRIMARY KEY, a)", "INSERT INTO t(a) VALUES (0)")
     machine = filled.machine
     count = (Statement("SELECT count(*) FROM t"),)

