@@ -23,6 +23,7 @@ from raftdb.base.locations import (
     places,
     places_left_min,
 )
+from raftdb.base.release import SETTING as FEATURE_LEVEL
 
 PREFERENCE_MAX = 16
 SETTINGS_BYTES_MAX = 64 * 1024
@@ -74,6 +75,10 @@ KINDS: Mapping[str, Callable[[Any], Any]] = {
 def check_change(name: str, value: Any) -> Any:
     """A setting as it is stored; None takes it away. Raises ConfigError."""
     kind = KINDS.get(name)
+    if name == FEATURE_LEVEL:
+        raise ConfigError(
+            "the feature level is not set like this", hint="raise it by raftdb upgrade finalize"
+        )
     if kind is None:
         raise ConfigError(
             f"{name[:80]!r} is no setting of a cluster", hint="settings are " + ", ".join(KINDS)

@@ -7,6 +7,7 @@ May import: base; msgpack (only in codec).
 Never: SQL semantics, consensus, IO.
 """
 
+from raftdb.command.codec import VERSION as ENTRY_FORMAT
 from raftdb.command.codec import (
     CodecError,
     ReplyBuilder,
@@ -47,6 +48,7 @@ from raftdb.command.results import (
 from raftdb.command.token import ReadToken
 
 __all__ = [
+    "ENTRY_FORMAT",
     "ReplyBuilder",
     "CloseSession",
     "CodecError",

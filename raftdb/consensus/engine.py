@@ -40,6 +40,7 @@ from raftdb.consensus.port import (
     DurabilityLevel,
     EngineEvents,
     EngineStatus,
+    Greeting,
     NotApplied,
     ProposalOutcome,
     ReadOutcome,
@@ -85,16 +86,13 @@ class Engine:
         fingerprint: bytes = b"",
         history_id: str = "",
         copies: CopySettings | None = None,
+        greeting: Greeting | None = None,
     ) -> None:
         timing, wall = (timing or Timing()).copy(), wall or Wall()
         check_timing(timing)
         others = check_members(me := own_member(node_id, members), members)
-        self._ports = ports
-        self._timing = timing
-        self._events = events
-        self._wall = wall
-        self._limits = limits
-        self._journal = journal
+        self._ports, self._timing, self._events = ports, timing, events
+        self._wall, self._limits, self._journal = wall, limits, journal
         self._started = self._stopped = self._pump_scheduled = False
         self._stop_done: Callable[[], None] | None = None
         self._led_term = 0
@@ -117,6 +115,7 @@ class Engine:
             timing=timing,
             limits=limits,
             events=self,
+            greeting=greeting,
         )
         self._core = Core(
             node_id=node_id,
@@ -304,6 +303,10 @@ class Engine:
             for peer in self._core.electorate.peers:
                 if to is None or peer == to:
                     self._transport.send(peer, note)
+
+    def disconnect(self, peer: NodeId, reason: str) -> None:
+        """Close that member's connection. See EnginePort."""
+        self._transport.disconnect(peer, reason)
 
     def set_timing(self, timing: Timing, far: Sequence[str] = ()) -> None:
         """From now on these times hold, and these are far. See EnginePort."""

@@ -56,8 +56,9 @@ class LinkOwner(Protocol):
 
     def link_made(self, link: Link) -> None: ...
 
-    def link_hello(self, link: Link, hello: Hello | CopyHello) -> None:
-        """Raises ProtocolError to refuse."""
+    def link_hello(self, link: Link, hello: Hello | CopyHello, second: Message | None) -> bool:
+        """The hello, alone, and with what came next if that had to be waited for. False: wait for
+        it. Raises ProtocolError to refuse."""
 
     def link_message(self, link: Link, message: Message) -> None: ...
 
@@ -101,6 +102,8 @@ class Link:
         self._message_bytes_max = limits.peer_frame_bytes_max
         self._part_bytes = limits.peer_part_bytes
         self._frame_bytes_max = limits.hello_frame_bytes_max
+        self._hello: Hello | CopyHello | None = None
+        """Accepted, if only with what comes next."""
         self._buffer = bytearray()
         self._closed = False
         self._bulk: deque[bytes] = deque()
@@ -219,12 +222,7 @@ class Link:
 
     def _on_message(self, message: Message) -> None:
         if self.peer is None:
-            if isinstance(message, CopyHello) and self.dialled is None:
-                self.for_copy = True
-            elif not isinstance(message, Hello):
-                raise ProtocolError(f"{type(message).__name__} before the hello")
-            self._owner.link_hello(self, message)
-            self._frame_bytes_max = self._part_bytes + FRAME_OVERHEAD_BYTES
+            self._on_hello(message)
         elif isinstance(message, Ping):
             pass
         elif isinstance(message, Part | PartAck) and self.for_copy:
@@ -246,6 +244,18 @@ class Link:
             raise ProtocolError("a second hello")
         else:
             self._owner.link_message(self, message)
+
+    def _on_hello(self, message: Message) -> None:
+        if self._hello is not None:
+            self._owner.link_hello(self, self._hello, message)
+            return
+        if isinstance(message, CopyHello) and self.dialled is None:
+            self.for_copy = True
+        elif not isinstance(message, Hello):
+            raise ProtocolError(f"{type(message).__name__} before the hello")
+        if not self._owner.link_hello(self, message, None):
+            self._hello = message
+        self._frame_bytes_max = self._part_bytes + FRAME_OVERHEAD_BYTES
 
     def _on_part(self, part: Part) -> None:
         self._parts_bytes += len(part.data)

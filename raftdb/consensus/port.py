@@ -259,6 +259,22 @@ class EngineEvents:
     """A copy from another member was installed: the node must be started again to begin with it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """What members say of themselves right after the hello, on connections that are not for a copy:
+    opaque here. It goes as a Note, so that a release that does not know of it may drop it."""
+
+    data: bytes
+    demanded: Callable[[], bool]
+    """Whether nothing else is heard of a peer, and nothing said to it, before it has greeted."""
+    refusal: Callable[[str, bytes], str]
+    """Why the peer that greets so is refused; `` when it is not."""
+    missing: Callable[[str], str]
+    """Why one is refused that says something else instead."""
+    met: Callable[[str], None]
+    """A new connection of that peer: what it said on earlier ones is void."""
+
+
 class Held(Protocol):
     """What keeps a part of the log."""
 
@@ -328,6 +344,9 @@ class EnginePort(Protocol):
     def tell(self, data: bytes, to: NodeId | None = None) -> None:
         """Say something (at most NOTE_BYTES_MAX bytes) to all members that are connected now, or
         to one; lost when a connection is. Nothing of it is logged."""
+
+    def disconnect(self, peer: NodeId, reason: str) -> None:
+        """Close the connection of that member, if there is one. It may dial again."""
 
     def set_timing(self, timing: Timing, far: Sequence[str] = ()) -> None:
         """From now on these times hold, and members `far` are behind long lines: what is sent to

@@ -25,11 +25,12 @@ from raftdb.consensus.messages import (
     CopyHello,
     Hello,
     Message,
+    Note,
     Ping,
     Removed,
     encode,
 )
-from raftdb.consensus.port import Member, Timing
+from raftdb.consensus.port import Greeting, Member, Timing
 from raftdb.consensus.wall import Wall
 
 PENDING_MAX = 64
@@ -98,9 +99,11 @@ class Transport:
         timing: Timing,
         limits: Limits,
         events: TransportEvents,
+        greeting: Greeting | None = None,
     ) -> None:
         self._me = me
         self._hello = hello
+        self._greeting = greeting
         self._wall = wall
         self._ports = ports
         self._timing = timing
@@ -210,6 +213,14 @@ class Transport:
         if not self._stopped:
             self._events.on_copy_lost(link, reason)
 
+    def disconnect(self, peer: str, reason: str) -> None:
+        """Close that peer's connection."""
+        slot = self._slots.get(peer)
+        if slot is not None and slot.link is not None:
+            slot.reported = reason
+            slot.failures = max(slot.failures, BACKOFF_MAX)
+            slot.link.abort()
+
     @property
     def _silence_s_max(self) -> float:
         return max(2 * self._timing.election_max_s, self._timing.connect_timeout_s)
@@ -259,15 +270,36 @@ class Transport:
             return
         self._pending.append(link)
         link.send(CopyHello(*self._hello) if link.for_copy else self._hello)
+        if link.dialled is not None:
+            self._greet(link)
 
-    def link_hello(self, link: Link, hello: Hello | CopyHello) -> None:
-        """Check who is there; raises ProtocolError."""
-        self._check_hello(link, hello)
-        if hello.node_id in self._removed:
-            self._ports.log.info("removed_member_turned_away", peer=hello.node_id)
-            link.refused = True
-            link.close(Removed(self._removed_index))
-            return
+    def _greet(self, link: Link) -> None:
+        if self._greeting is not None and not link.for_copy:
+            link.send(Note(self._greeting.data))
+
+    def link_hello(self, link: Link, hello: Hello | CopyHello, second: Message | None) -> bool:
+        """Check who is there, and by its greeting whether it may be; raises ProtocolError."""
+        greeting = None if link.for_copy else self._greeting
+        if second is None:
+            self._check_hello(link, hello)
+            if hello.node_id in self._removed:
+                self._ports.log.info("removed_member_turned_away", peer=hello.node_id)
+                link.refused = True
+                link.close(Removed(self._removed_index))
+                return True
+            if link.dialled is None:
+                # Only now it is known that no copy is asked for.
+                self._greet(link)
+            if greeting is not None and greeting.demanded():
+                return False
+        elif greeting is not None:
+            self._check_greeting(greeting, hello.node_id, second)
+        self._accept_peer(link, hello)
+        if second is not None:
+            self._events.on_message(hello.node_id, second)
+        return True
+
+    def _accept_peer(self, link: Link, hello: Hello | CopyHello) -> None:
         if link.for_copy and len(self._copy_links) >= COPY_LINKS_MAX:
             raise ProtocolError("too many connections for copies")
         self._pending.remove(link)
@@ -287,6 +319,8 @@ class Transport:
         if old is not None and not self._wall.connection_counts(old.epoch, slot.epoch):
             old.abort()
         self._ports.log.info("peer_connected", peer=hello.node_id, epoch=slot.epoch)
+        if self._greeting is not None:
+            self._greeting.met(hello.node_id)
         self._events.on_connected(hello.node_id)
 
     def link_message(self, link: Link, message: Message) -> None:
@@ -509,6 +543,14 @@ class Transport:
                 hint="replicas must run the same SQLite build with the same arithmetic: install "
                 "the same release on machines of one kind",
             )
+
+    def _check_greeting(self, greeting: Greeting, name: str, message: Message) -> None:
+        if isinstance(message, Note):
+            refused = greeting.refusal(name, message.data)
+        else:
+            refused = greeting.missing(name)
+        if refused:
+            raise ProtocolError(refused)
 
 
 def _differences(theirs: bytes, mine: bytes) -> str:

@@ -17,7 +17,7 @@ from raftdb.archive import NOTE_MARK, ArchiveService, Standing, load_keys
 from raftdb.base.atomic import replace_file
 from raftdb.base.config import NodeConfig
 from raftdb.base.damage import DATABASE, damage_of, write_note
-from raftdb.base.errors import Error
+from raftdb.base.errors import ConfigError, Error
 from raftdb.base.ids import Index, NodeId
 from raftdb.base.layout import (
     copies_path,
@@ -38,6 +38,7 @@ from raftdb.consensus.membership import (
 )
 from raftdb.consensus.port import EngineEvents, EngineStatus, Member
 from raftdb.embedded.compatibility import compatibility
+from raftdb.embedded.describing import member_facts
 from raftdb.embedded.given import listening, members_of, timing_of
 from raftdb.embedded.opening import open_data
 from raftdb.embedded.verifier import VerifyProcess
@@ -59,6 +60,7 @@ from raftdb.node import (
     Pace,
     Preference,
     Proximity,
+    Releases,
     Replica,
     Room,
     Verdicts,
@@ -130,6 +132,7 @@ class Assembly:
         self.damage = opened.damage
         """What is wrong with the files of this node; None: nothing is known to be."""
         check_clock(ports.clock.wall_ms(), self.machine.time_ms(), ports.log)
+        self.releases = self._make_releases()
         members = self._known_members()
         identity = Identity(config.cluster_id, config.history, config.node_id, members)
         self.engine = self._make_engine(identity, vfs_base)
@@ -160,6 +163,16 @@ class Assembly:
             replica=self.replica, ports=ports, limits=config.limits, describe=self.describe
         )
 
+    def _make_releases(self) -> Releases:
+        """Raises ConfigError for data of a feature level that this release does not run."""
+        machine = self.machine
+        try:
+            return Releases(lambda: machine.settings, self.config.data_dir, self._ports)
+        except ConfigError:
+            machine.close()
+            self.journal.close(_ignore)
+            raise
+
     def _make_placed(self, ports: Ports) -> None:
         """What has to do with where the members are."""
         config = self.config
@@ -167,7 +180,10 @@ class Assembly:
             self.replica, self.engine, self.machine, lambda: self.replica.identity.voting, ports
         )
         self.replica.settings_asked = self.goals.ask
-        membership = Membership(self.replica, self.engine, lambda: self.goals.settings)
+        self.releases.connect(self.engine, self.replica)
+        membership = Membership(
+            self.replica, self.engine, lambda: self.goals.settings, self.releases.member_facts
+        )
         self.replica.members_asked, self.replica.compatibility = membership.ask, compatibility()
         self.proximity = Proximity(self.engine, ports, self._unfit)
         self.preference = Preference(
@@ -222,6 +238,7 @@ class Assembly:
             fingerprint=json.dumps(fingerprint().to_wire(), sort_keys=True).encode(),
             history_id=self.config.history,
             copies=self._copy_settings(vfs_base),
+            greeting=self.releases.greeting(),
         )
 
     def _make_comparison(self, identity: Identity) -> Comparison:
@@ -303,7 +320,7 @@ class Assembly:
         if self._archive is not None:
             self._archive.start()
         self.comparison.start()
-        for part in (self.goals, self.proximity, self.preference, self._scrub):
+        for part in (self.goals, self.proximity, self.releases, self.preference, self._scrub):
             part.start()
         self.listener.open(self.config.client_listen, opened)
 
@@ -323,7 +340,7 @@ class Assembly:
         if self._archive is not None:
             self._archive.stop()
         self.comparison.stop()
-        for part in (self.goals, self.proximity, self.preference, self._scrub):
+        for part in (self.goals, self.proximity, self.releases, self.preference, self._scrub):
             part.stop()
         self._verdicts.stop()
         self.listener.stop_accepting()
@@ -359,7 +376,7 @@ class Assembly:
         if self._archive is not None:
             self._archive.stop()
         self.comparison.stop()
-        for part in (self.goals, self.proximity, self.preference, self._scrub):
+        for part in (self.goals, self.proximity, self.releases, self.preference, self._scrub):
             part.stop()
         self._verdicts.stop()
         self.listener.stop_accepting()
@@ -473,6 +490,7 @@ class Assembly:
     # ---- comparing
 
     def _on_role(self, status: EngineStatus) -> None:
+        self.releases.look()
         self._verdicts.on_role(status)
 
     def _on_members(self, configuration: Configuration) -> None:
@@ -495,6 +513,8 @@ class Assembly:
         self._verdicts.on_waiting()
 
     def _on_note(self, peer: NodeId, data: bytes) -> None:
+        if self.releases.on_note(peer, data):
+            return
         if data[:1] == PROXIMITY_MARK:
             self.proximity.on_note(peer, data)
         elif data[:1] != NOTE_MARK:
@@ -533,7 +553,6 @@ class Assembly:
     def describe(self) -> dict[str, Any]:
         """The status that clients are told."""
         status, config = self.engine.status(), self.config
-        seen = {peer.node_id: peer for peer in status.peers}
         return {
             "node_id": config.node_id,
             "cluster_id": config.cluster_id,
@@ -553,17 +572,8 @@ class Assembly:
             "client_connections": self.listener.connections,
             "stopping": self._stopping,
             "configuration_index": int(status.configuration_index),
-            "members": [
-                {
-                    "node_id": member.node_id,
-                    "role": member.role,
-                    "location": member.location,
-                    "peer_address": str(member.peer_address),
-                    "client_address": str(member.client_address),
-                    **self._peer_facts(seen.get(member.node_id), status.last_index),
-                }
-                for member in self.replica.identity.members
-            ],
+            "members": member_facts(self.replica.identity, status, self.proximity, self.releases),
+            **self.releases.facts(),
             "durable_database_index": int(self.machine.durable_index),
             "sessions": self.machine.sessions_open(),
             "transactions": len(self.replica.transactions),
@@ -582,17 +592,6 @@ class Assembly:
             "scrub_content": self._scrub.facts(),
             "copy": self.engine.copies.status() if self.engine.copies is not None else None,
             **self._facts(),
-        }
-
-    def _peer_facts(self, peer: Any, last_index: Index) -> dict[str, Any]:
-        if peer is None:
-            return {}
-        trip_s = self.proximity.round_trip_s(str(peer.node_id))
-        return {
-            "connected": peer.connected,
-            "match_index": int(peer.match_index),
-            "lag_entries": max(0, int(last_index) - int(peer.match_index)),
-            "round_trip_ms": peer.round_trip_ms if trip_s is None else round(trip_s * 1000, 3),
         }
 
 

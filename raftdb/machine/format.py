@@ -8,6 +8,8 @@ changes them only together with FORMAT_VERSION.
 from __future__ import annotations
 
 FORMAT_VERSION = 2
+FORMAT_FENCED = 3
+"""As stored from feature level 2 on: the same tables, and no release of level 1 opens it."""
 
 DATABASE_FILE = "database.sqlite"
 CURRENT_FILE = "CURRENT"

@@ -1,6 +1,7 @@
 """The cluster's settings: one row of the meta table, changed by requests and by nothing else.
 
-Nothing here knows what a setting means: names and plain values, as JSON.
+Nothing here knows what a setting means: names and plain values, as JSON. But for one: the feature
+level (raftdb.base.release) only ever rises, and writes what it means into the database.
 """
 
 from __future__ import annotations
@@ -10,12 +11,15 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from raftdb.base.errors import FatalError
+from raftdb.base.release import DATABASE_FENCE, LEVEL_MAX, SETTING, allows, level_of, version_for
 from raftdb.command import Configure, Results, StatementResult, encode_reply
-from raftdb.machine.format import MARK, PREFIX
+from raftdb.machine.format import FORMAT_FENCED, MARK, PREFIX
 from raftdb.machine.layout import Run
 
 _LOAD = f"SELECT value FROM {PREFIX}meta WHERE key = 'settings' {MARK}"
 _SAVE = f"INSERT OR REPLACE INTO {PREFIX}meta(key, value) VALUES ('settings', ?) {MARK}"
+_FENCE = f"UPDATE {PREFIX}meta SET value = ? WHERE key = 'format_version' {MARK}"
 
 
 class Settings:
@@ -38,7 +42,9 @@ class Settings:
     def change(self, request: Configure) -> bytes:
         """Take a change; the reply holds all settings then, as JSON."""
         for name, value in request.changes.items():
-            if value is None:
+            if name == SETTING:
+                self._raise_level(value)
+            elif value is None:
                 self._next.pop(name, None)
             else:
                 self._next[name] = value
@@ -46,6 +52,24 @@ class Settings:
         self._run(_SAVE, (text,))
         self.dirty = True
         return encode_reply(Results((StatementResult(("settings",), ((text,),), 1, 0),)))
+
+    def _raise_level(self, value: Any) -> None:
+        """A lower one, proposed before a higher one was known, changes nothing. (At level 1, with
+        0.1.0 beside, which takes any value, nothing but level 2 is ever proposed.)"""
+        level = value if type(value) is int else 0
+        if level <= level_of(self._next):
+            return
+        if level > LEVEL_MAX:
+            raise FatalError(
+                f"the cluster's feature level was raised to {level}, and this release runs up to "
+                f"{LEVEL_MAX}",
+                code=SETTING,
+                hint=f"install {version_for(level)} or what runs on the other nodes (raftdb status)"
+                " and start it: nothing is lost",
+            )
+        self._next[SETTING] = level
+        if allows(DATABASE_FENCE, level):
+            self._run(_FENCE, (str(FORMAT_FENCED),))
 
     def committed(self) -> None:
         """What was changed is to be seen now."""

@@ -11,7 +11,7 @@ from raftdb.base.errors import ConfigError
 from raftdb.base.frozen import frozen
 from raftdb.base.ids import HistoryId, Index, Term
 from raftdb.machine.content import schema_sum, users_objects
-from raftdb.machine.format import FORMAT_VERSION, MARK, PREFIX
+from raftdb.machine.format import FORMAT_FENCED, FORMAT_VERSION, MARK, PREFIX
 from raftdb.machine.layout import Run, read_images, read_layout
 from raftdb.machine.rowhash import ContentHash, RowHasher, to_bytes
 
@@ -46,9 +46,10 @@ def read_meta(run: Run, path: str) -> Meta:
             detail={"file": path},
         ) from error
     version = int(rows["format_version"])
-    if version != FORMAT_VERSION:
+    if version not in (FORMAT_VERSION, FORMAT_FENCED):
         raise ConfigError(
-            f"{path} has format {version}, and this release knows {FORMAT_VERSION}",
+            f"{path} has format {version}, and this release knows {FORMAT_VERSION} and "
+            f"{FORMAT_FENCED}",
             code="database_format",
             hint="start it with the release that wrote it",
         )

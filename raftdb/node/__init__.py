@@ -25,6 +25,7 @@ from raftdb.node.preference import Preference
 from raftdb.node.proximity import MARK as PROXIMITY_MARK
 from raftdb.node.proximity import Proximity
 from raftdb.node.reading import RETRY_AFTER_MS, busy_error
+from raftdb.node.releases import Releases
 from raftdb.node.replica import Cancellable, Replica
 from raftdb.node.scrub_content import ContentScrub
 from raftdb.node.scrub_files import FileScrub
@@ -51,6 +52,7 @@ __all__ = [
     "Pace",
     "Preference",
     "Proximity",
+    "Releases",
     "Replica",
     "Room",
     "FileScrub",

@@ -39,11 +39,17 @@ class Membership:
     """What is asked of the leader about members."""
 
     def __init__(
-        self, replica: Replica, engine: EnginePort, settings: Callable[[], ClusterSettings]
+        self,
+        replica: Replica,
+        engine: EnginePort,
+        settings: Callable[[], ClusterSettings],
+        release_of: Callable[[str], Mapping[str, Any]] = lambda _node_id: {},
     ) -> None:
+        """`release_of`: what is known of the release that a member runs."""
         self._replica = replica
         self._engine = engine
         self._settings = settings
+        self._release_of = release_of
 
     def ask(self, arguments: Mapping[str, Any], timeout_s: float, done: Done) -> None:
         """`change` (one of CHANGES; none: only tell), `node`, `location`, `peer`, `client`,
@@ -84,7 +90,7 @@ class Membership:
 
     def _answer(self, outcome: ChangeOutcome) -> tuple[Answer | None, Error | None]:
         if isinstance(outcome, Changed):
-            told = facts(outcome.configuration, int(outcome.index))
+            told = facts(outcome.configuration, int(outcome.index), self._release_of)
             return Answer(told, int(outcome.index)), None
         if not isinstance(outcome, NotChanged):
             return None, OperationalError(
@@ -112,7 +118,8 @@ class Membership:
             done(None, error)
             return
         status = self._engine.status()
-        told = facts(Configuration(status.members, status.removed), int(status.configuration_index))
+        configuration = Configuration(status.members, status.removed)
+        told = facts(configuration, int(status.configuration_index), self._release_of)
         done(Answer(told, int(status.applied_index)), None)
 
 
@@ -121,7 +128,9 @@ def voting(configuration: Configuration) -> list[Member]:
     return [one for one in configuration.members if one.role == VOTER]
 
 
-def facts(configuration: Configuration, index: int) -> dict[str, Any]:
+def facts(
+    configuration: Configuration, index: int, release_of: Callable[[str], Mapping[str, Any]]
+) -> dict[str, Any]:
     """For people and programs."""
     return {
         "index": index,
@@ -132,6 +141,7 @@ def facts(configuration: Configuration, index: int) -> dict[str, Any]:
                 "location": one.location,
                 "peer_address": str(one.peer_address),
                 "client_address": str(one.client_address),
+                **release_of(str(one.node_id)),
             }
             for one in configuration.members
         ),

@@ -28,8 +28,22 @@ KEPT = 16
 HEARD_S = 3 * EVERY_S
 """What a member said of itself counts for so long."""
 REASON_BYTES_MAX = 200
-_ASK, _ECHO = 1, 2
+_ASK, _ECHO, _GREETING = 1, 2, 3
 _HEAD = struct.Struct(">cBQ")
+
+
+def greeting_note(data: bytes) -> bytes:
+    """A greeting (raftdb.node.releases) as a note: one of a kind that 0.1.0 drops here, unread."""
+    assert len(data) <= REASON_BYTES_MAX
+    return _HEAD.pack(MARK, _GREETING, 0) + data
+
+
+def read_greeting(data: bytes) -> bytes | None:
+    """What it holds; None: it is another note."""
+    if not _HEAD.size <= len(data) <= _HEAD.size + REASON_BYTES_MAX:
+        return None
+    mark, kind, _number = _HEAD.unpack_from(data)
+    return data[_HEAD.size :] if mark == MARK and kind == _GREETING else None
 
 
 class _Other:

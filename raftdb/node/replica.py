@@ -7,7 +7,7 @@ call that took them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from raftdb.base.errors import (
     Error,
@@ -55,6 +55,9 @@ from raftdb.node.reading import LOCAL, RETRY_AFTER_MS, SESSION, Reading, busy_er
 from raftdb.node.transactions import Transactions
 from raftdb.node.trials import Trials
 from raftdb.node.vacuum import Vacuum
+
+if TYPE_CHECKING:
+    from raftdb.node.releases import Releases
 
 _VERIFIED_SESSIONS_MAX = 4_096
 
@@ -120,6 +123,8 @@ class Replica:
         """Who changes and tells its members."""
         self.compatibility: Mapping[str, Any] = {}
         """What this release computes and writes with, for those who want to join."""
+        self.releases: Releases | None = None
+        """Who runs which release (raftdb.node.releases), and whether the cluster does something."""
         self._writes = Congestion(ports.clock.monotonic_s, limits.queue_age_ms_max)
         self._refusal = refusal or _none
         self.vacuum = Vacuum(machine, ports, self._refusal)

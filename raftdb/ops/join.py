@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from raftdb._version import __version__
 from raftdb.base.config import NodeConfig, load_config
 from raftdb.base.errors import ConfigError, NotSupportedError
 from raftdb.base.ids import Address, NodeId, parse_address
 from raftdb.base.ports import Clock, Files, Random
+from raftdb.base.release import SETTING, check_level
 from raftdb.base.settings import MemberConfig, parse_history_id
 from raftdb.base.startup import time_text
+from raftdb.command import ENTRY_FORMAT
 from raftdb.ops.certificates import TLS, authority_directory
 from raftdb.ops.found import (
     CONFIG_FILE,
@@ -40,6 +43,7 @@ from raftdb.security import JoinToken, issue_token, write_enrolment
 __all__ = [
     "Joining",
     "check_compatible",
+    "check_release",
     "discard",
     "join_cluster",
     "make_token",
@@ -48,6 +52,9 @@ __all__ = [
 ]
 
 QUESTION = "compatibility"
+_ENTRIES = "entry_format"
+_RELEASE = ("release", _ENTRIES, SETTING, f"{SETTING}_min", f"{SETTING}_max")
+"""What 0.2.0 tells besides, to whoever says its own release: judged in `check_release`."""
 _OLDER = (
     "replicas compute everything themselves, so all need one release on machines of one kind: "
     "install the cluster's release here, or take the cluster to this one first"
@@ -169,6 +176,13 @@ def check_compatible(here: Mapping[str, Any], there: Mapping[str, Any]) -> None:
         )
 
 
+def check_release(told: Mapping[str, Any], entry_format: int) -> None:
+    """Refuse a cluster whose feature level this release does not run, or whose log it could not
+    read. What 0.1.0 does not tell is 1. Raises ConfigError."""
+    check_level(int(told.get(SETTING, 1)), "the cluster")
+    check_compatible({_ENTRIES: entry_format}, {_ENTRIES: told.get(_ENTRIES, 1)})
+
+
 def join_cluster(
     joining: Joining,
     connection: Connection,
@@ -192,7 +206,9 @@ def join_cluster(
     token = joining.token
     member = _own(joining) if joining.again else MemberConfig(token.node_id, *place)
     try:
-        check_compatible(here, _asked(connection))
+        there = _asked(connection)
+        check_release(there, ENTRY_FORMAT)
+        check_compatible(here, {name: there[name] for name in there if name not in _RELEASE})
         told = list_members(connection)
         _check_unused(joining, told)
         if not joining.again:
@@ -218,7 +234,7 @@ def _own(joining: Joining) -> MemberConfig:
 
 def _asked(connection: Connection) -> dict[str, Any]:
     try:
-        return connection.ask(QUESTION)
+        return connection.ask(QUESTION, release=__version__)
     except NotSupportedError as error:
         raise ConfigError(
             "the cluster runs an older release, which cannot be compared with this one",

@@ -53,10 +53,19 @@ def _members(replica: Replica, arguments: Mapping[str, Any], timeout_s: float, d
 
 
 def _compatibility(
-    replica: Replica, _arguments: Mapping[str, Any], _timeout_s: float, done: Done
+    replica: Replica, arguments: Mapping[str, Any], _timeout_s: float, done: Done
 ) -> None:
-    """What this node computes and writes with: who differs must not join."""
-    done(Answer(dict(replica.compatibility), 0), None)
+    """`release`: what this node computes and writes with: who differs must not join."""
+    releases = replica.releases
+    told = {} if releases is None else releases.joining(arguments)
+    done(Answer({**replica.compatibility, **told}, 0), None)
+
+
+def _release(replica: Replica, arguments: Mapping[str, Any], timeout_s: float, done: Done) -> None:
+    """`raise_to`: raise the cluster's feature level; without it, tell."""
+    if replica.releases is None:
+        raise InterfaceError("this node knows no feature levels")
+    replica.releases.ask(arguments, timeout_s, done)
 
 
 def _vacuum(replica: Replica, arguments: Mapping[str, Any], timeout_s: float, done: Done) -> None:
@@ -68,6 +77,7 @@ ASKS: Mapping[str, Ask] = {
     "await_durable": Ask(_await_durable, administers=False),
     "compatibility": Ask(_compatibility, administers=False),
     "members": Ask(_members, administers=True),
+    "release": Ask(_release, administers=True),
     "settings": Ask(_settings, administers=True),
     "vacuum": Ask(_vacuum, administers=True),
 }

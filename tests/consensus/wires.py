@@ -10,7 +10,7 @@ from raftdb.base.ids import Address, NodeId
 from raftdb.base.limits import Limits
 from raftdb.base.ports import ExpectedPeer, Handler, Listener, Peer, Ports
 from raftdb.consensus.messages import Hello, Message, decode, encode
-from raftdb.consensus.port import Member, Timing
+from raftdb.consensus.port import Greeting, Member, Timing
 from raftdb.consensus.transport import Transport
 from raftdb.consensus.wall import Wall
 from tests.consensus.bench import HalfRandom, HandClock, ListLog
@@ -169,7 +169,13 @@ class HandNetwork:
 class Station:
     """A transport of n2 among n1, n2, n3, and all that it touches."""
 
-    def __init__(self, *, limits: Limits | None = None, wall: Wall | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        limits: Limits | None = None,
+        wall: Wall | None = None,
+        greeting: Greeting | None = None,
+    ) -> None:
         self.clock = HandClock()
         self.executor = HandExecutor(self.clock)
         self.network = HandNetwork()
@@ -198,6 +204,7 @@ class Station:
             timing=self.timing,
             limits=limits or Limits(),
             events=self,
+            greeting=greeting,
         )
         self.transport.start(lambda error: self.events.append(("ready", error)))
         assert self.network.ready is not None

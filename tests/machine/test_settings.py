@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
+import pytest
+
+from raftdb.base.errors import FatalError
 from raftdb.command import Configure, Failed, Results, Statement
 from tests.machine.support import Database, replay, stamp
 
@@ -24,11 +30,62 @@ def test_they_are_changed_by_requests_and_survive_a_restart(database: Database) 
     assert dict(before) == {}, "who holds the old ones sees them unchanged"
     database.restart()
     assert dict(database.machine.settings) == wanted
-    database.apply(configure(survive=None, feature_level=7))
+    database.apply(configure(survive=None, not_known_here=7))
     assert dict(database.machine.settings) == {
         "leader_preference": ["eu", "us"],
-        "feature_level": 7,
+        "not_known_here": 7,
     }
+
+
+def stored_format(database: Database, place: Path) -> str:
+    """By plain SQLite, in a copy: it would write pages without checksums."""
+    database.machine.close()
+    shutil.copytree(database.directory, place)
+    database.machine = database.open()
+    with closing(sqlite3.connect(next(place.glob("generation-*/database.sqlite")))) as connection:
+        [(value,)] = connection.execute(
+            "SELECT value FROM _raftdb_meta WHERE key = 'format_version'"
+        )
+    return str(value)
+
+
+def test_the_feature_level_only_rises_and_fences_the_database(
+    database: Database, tmp_path: Path
+) -> None:
+    """A lower one that was proposed before a higher one was known changes nothing; what runs level
+    1 only must not open the file afterwards."""
+    assert stored_format(database, tmp_path / "before") == "2"
+    reply = database.apply(configure(feature_level=2))
+    assert isinstance(reply, Results)
+    assert json.loads(str(reply.statements[0].rows[0][0])) == {"feature_level": 2}
+    assert stored_format(database, tmp_path / "after") == "3"
+    for lower in (1, 0, None, True, "2", [2], -1):
+        database.apply(configure(feature_level=lower))
+        assert dict(database.machine.settings) == {"feature_level": 2}
+    database.restart()
+    assert dict(database.machine.settings) == {"feature_level": 2}
+
+
+def test_the_fence_goes_with_its_request(database: Database, tmp_path: Path) -> None:
+    """Neighbours of a request that ends the transaction are applied again: so is the fence."""
+    database.run("CREATE TABLE t(a INTEGER PRIMARY KEY)", "INSERT INTO t VALUES (1)")
+    database.batch(
+        configure(feature_level=2), database.request("INSERT OR ROLLBACK INTO t VALUES (1)")
+    )
+    assert dict(database.machine.settings) == {"feature_level": 2}
+    assert stored_format(database, tmp_path / "after") == "3"
+
+
+def test_a_level_that_is_not_known_stops_the_node_and_nothing_is_applied(
+    database: Database,
+) -> None:
+    before = database.machine.applied()
+    with pytest.raises(FatalError, match="raised to 3, and this release runs up to 2") as caught:
+        database.apply(configure(feature_level=3))
+    assert caught.value.code == "feature_level"
+    assert "install" in caught.value.hint
+    database.restart()
+    assert (database.machine.applied(), dict(database.machine.settings)) == (before, {})
 
 
 def test_replicas_agree_in_content_and_results(database: Database, tmp_path: Path) -> None:
