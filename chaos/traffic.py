@@ -103,7 +103,9 @@ class Traffic:
         *,
         clients: int,
         pause_s: float,
+        first: int = 0,
     ) -> None:
+        """`first`: the number of the first client, where others have their own from 0 on."""
         self.history = History()
         self._target = target
         self._clock = clock
@@ -115,10 +117,10 @@ class Traffic:
         self.acknowledged_s: list[float] = []
         """When each write was acknowledged."""
         self.crashes: list[str] = []
-        self._operator = Client(clients, target, clock, self.history)
+        self._operator = Client(first + clients, target, clock, self.history)
         self._threads = [
             threading.Thread(target=self._guarded, args=(number, seed), daemon=True)
-            for number in range(clients)
+            for number in range(first, first + clients)
         ]
 
     def setup(self) -> None:

@@ -143,6 +143,17 @@ class DrillCluster:
         node.command = release.command
         node.environ = release.environ(own_environ() if node.environ is None else node.environ)
 
+    def restart_as(self, node_id: str, release: Release) -> None:
+        """Stop a node in order and start it on the same directory with that release; does not wait
+        for it. Raises OperationalError."""
+        self.stop(node_id)
+        self.become(node_id, release)
+        self.start(node_id)
+
+    def versions(self) -> dict[str, str]:
+        """What the nodes that answer say they run."""
+        return {name: str(one["version"]) for name, one in self.statuses().items()}
+
     def kill(self, *node_ids: str) -> None:
         """SIGKILL these nodes, or all: all signals first, then wait for their ends."""
         nodes = [self.node(name) for name in node_ids or self.node_ids]

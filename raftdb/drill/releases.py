@@ -73,14 +73,12 @@ def switch(stage: Stage, release: Release, names: Sequence[str] = ()) -> None:
         name = next((one for one in left if one != leader), left[0])
         left.remove(name)
         stage.phase(f"{name}: stop, raftdb start of {release.version}")
-        cluster.stop(name)
-        cluster.become(name, release)
-        cluster.start(name)
+        cluster.restart_as(name, release)
         cluster.wait_for(f"{name} with {release.version}", cluster.whole)
 
 
 def _check_release(stage: Stage, release: Release) -> None:
-    versions = {name: str(one["version"]) for name, one in stage.cluster.statuses().items()}
+    versions = stage.cluster.versions()
     stage.result.facts["versions"] = versions
     ran = set(versions.values()) == {release.version}
     stage.result.check(f"every node runs {release.version}", ran, str(versions))
