@@ -5,19 +5,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
-import sys
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 
 import click
 from rich.console import Console
 
 from bench import apply_cost as apply_module
 from bench import archive as archive_module
-from bench import archive_cost, host, report
+from bench import archive_cost, connections, copying, document, host, rejoin, report, size, wan
 from bench import commits as commits_module
 from bench import embedded_read as embedded_module
 from bench import hostile as hostile_module
@@ -26,33 +22,10 @@ from bench import profile as profile_module
 from bench import reads as reads_module
 from bench import timeline as timeline_module
 from bench import transactions as transactions_module
-from bench.errors import BenchError
+from bench.command import RESULTS, save
+from bench.command import console_for as _console
+from bench.command import guarded as _guarded
 from bench.targets import ALL, Options
-
-RESULTS = Path(__file__).resolve().parent / "results"
-
-
-def _console() -> Console:
-    """As wide as the terminal; wide enough for the table when there is none."""
-    return Console() if sys.stdout.isatty() else Console(width=140)
-
-
-def _on_sigterm(_signal: int, _frame: FrameType | None) -> None:
-    """End as Ctrl-C does, so that everything is stopped and removed."""
-    raise KeyboardInterrupt
-
-
-def _guarded(work: Callable[[], None]) -> None:
-    """Run `work`; errors become a message and an exit code."""
-    signal.signal(signal.SIGTERM, _on_sigterm)
-    try:
-        work()
-    except BenchError as error:
-        click.echo(f"bench: {error}", err=True)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        click.echo("bench: interrupted; everything is stopped and removed", err=True)
-        sys.exit(130)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
@@ -188,7 +161,7 @@ def _commits(
             shutil.rmtree(place, ignore_errors=True)
     results = commits_module.record(runs, settings, versions, disk, probes, asdict(options))
     path = output or RESULTS / host.file_name(results)
-    commits_module.save(results, path)
+    save(results, path)
     report.show(results, console)
     console.print(f"results in {path}", highlight=False)
 
@@ -275,7 +248,7 @@ def embedded_read(
             "runs": [asdict(item) for item in found],
         }
         path = output or RESULTS / host.file_name(results)
-        commits_module.save(results, path)
+        save(results, path)
         embedded_module.show(found, console)
         console.print(f"results in {path}", highlight=False)
 
@@ -315,7 +288,7 @@ def transactions(
             "runs": [asdict(item) for item in found],
         }
         path = output or RESULTS / host.file_name(results)
-        commits_module.save(results, path)
+        save(results, path)
         transactions_module.show(found, console)
         console.print(f"results in {path}", highlight=False)
 
@@ -379,7 +352,7 @@ def overload(
             "verdict": overload_module.verdict(found, kind),
         }
         path = output or RESULTS / host.file_name(results)
-        commits_module.save(results, path)
+        save(results, path)
         if as_json:
             click.echo(json.dumps(results))
         else:
@@ -423,7 +396,7 @@ def archive(
             shutil.rmtree(place, ignore_errors=True)
         results = {**host.record("archive", disk), "settings": asdict(settings), **found}
         path = output or RESULTS / host.file_name(results)
-        commits_module.save(results, path)
+        save(results, path)
         click.echo(f"results in {path}")
 
     _guarded(run)
@@ -463,7 +436,7 @@ def hostile(
             "verdict": hostile_module.verdict(found),
         }
         path = output or RESULTS / host.file_name(results)
-        commits_module.save(results, path)
+        save(results, path)
         if as_json:
             click.echo(json.dumps(results))
         else:
@@ -512,7 +485,7 @@ def reads(
             "runs": [asdict(one) for one in found],
         }
         path = output or RESULTS / host.file_name(results)
-        commits_module.save(results, path)
+        save(results, path)
         if as_json:
             click.echo(json.dumps(results))
         else:
@@ -553,6 +526,17 @@ def show(file: Path, markdown: bool) -> None:
         click.echo(report.markdown(results))
     else:
         report.show(results, _console())
+
+
+for one in (
+    size.size,
+    copying.copying,
+    rejoin.rejoin,
+    connections.connections,
+    wan.wan,
+    document.figures,
+):
+    main.add_command(one)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -109,9 +108,3 @@ def record(
         "versions": versions,
         "runs": [asdict(item) for item in runs],
     }
-
-
-def save(results: dict[str, Any], path: Path) -> None:
-    """Write the results."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(results, indent=1) + "\n")

@@ -23,15 +23,35 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from bench.errors import BenchError
 from bench.figures import Latency, latency
 from bench.host import disk_flushes
-from bench.processes import Service, Supervisor, die_with_parent
+from bench.processes import die_with_parent
 
 SETUP_S = 60.0
 FINISH_S = 60.0
+
+
+class Node(Protocol):
+    """A process that is measured."""
+
+    def cpu_s(self) -> float:
+        """User and system time so far, in seconds."""
+
+    def memory_mb(self) -> tuple[float, float]:
+        """Resident set now, and at its highest, in 10^6 bytes."""
+
+
+class Watcher(Protocol):
+    """Whoever runs the nodes."""
+
+    directory: Path
+    """On their disk."""
+
+    def check(self) -> None:
+        """Raise BenchError when one of them ended."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +90,7 @@ class Measurement:
 class _Lines:
     """JSON lines from a pipe, with deadlines, while the cluster is watched."""
 
-    def __init__(self, process: subprocess.Popen[bytes], supervisor: Supervisor) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], supervisor: Watcher) -> None:
         assert process.stdout is not None
         self._descriptor = process.stdout.fileno()
         self._process = process
@@ -118,8 +138,8 @@ def read_samples(path: Path) -> array.array[int]:
 def run(
     command: Sequence[str],
     specification: Specification,
-    nodes: Sequence[Service],
-    supervisor: Supervisor,
+    nodes: Sequence[Node],
+    supervisor: Watcher,
     working: Path = Path("/"),
     on_begin: Callable[[int], None] = lambda _pid: None,
     on_end: Callable[[], None] = lambda: None,

@@ -4,6 +4,10 @@
 the fair counterpart of the peers' load processes in Go, whose 64 goroutines cost little.
 `threads` is what a blocking program does: one `raftdb.connect` and one thread per connection; with
 many threads the generator itself, not the cluster, becomes what is measured.
+
+Of `events` a specification may ask for more (bench/lab.py): `grow`, rows into the table of a filled
+database, at random places of its index; `idle`, so many more connections that say nothing;
+`rate_per_s`, a pace of all together, latencies counting from when a request was due.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ import asyncio
 import ssl
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, cast
 
 from bench import loadkit
@@ -24,6 +29,11 @@ SCHEMA = (
 )
 INSERT = "INSERT INTO bench (k, v) VALUES (?, ?)"
 COUNT = "SELECT count(*) FROM bench WHERE k >= ? AND k < ?"
+GROW = "INSERT INTO big (k, v) VALUES (?, ?)"
+LAST = "SELECT coalesce(max(id), 0) FROM big"
+GROWN = "SELECT count(*) FROM big WHERE id > ?"
+SPREAD = 0x9E37_79B9_7F4A_7C15
+"""Odd, of 64 bits: its multiples look like random numbers."""
 TIMEOUT_MS = 5_000
 SETUP_S = 20.0
 
@@ -107,8 +117,12 @@ class EventConnection(asyncio.Protocol):
 
     async def count(self, prefix: str) -> int:
         """How many rows with the prefix a linearizable read finds."""
+        return await self.number_of(COUNT, (f"{prefix}-", f"{prefix}."))
+
+    async def number_of(self, sql: str, parameters: tuple[Any, ...]) -> int:
+        """What a linearizable read of one number finds."""
         self.request_id += 1
-        statement = Statement(COUNT, ((f"{prefix}-", f"{prefix}."),))
+        statement = Statement(sql, (parameters,))
         answer = await self.ask(
             wire.Query(self.request_id, wire.LINEARIZABLE, TIMEOUT_MS, (statement,))
         )
@@ -121,12 +135,16 @@ class EventConnection(asyncio.Protocol):
     # ---- the measured part
 
     def insert(self, now_ns: int) -> None:
-        """Send the next row."""
+        """Send the next row, which was due at `now_ns`."""
         assert self.transport is not None
         load = self.load
-        row = (loadkit.key(load.prefix, self.number, self.sequence), load.value)
+        if load.grow:
+            load.rows += 1
+            key = f"{load.rows * SPREAD % 2**64:016x}"
+        else:
+            key = loadkit.key(load.prefix, self.number, self.sequence)
         self.started_ns = now_ns
-        self.transport.write(self.side.send(self._request(INSERT, row)))
+        self.transport.write(self.side.send(self._request(load.sql, (key, load.value))))
 
     def _request(self, sql: str, parameters: tuple[Any, ...]) -> wire.Execute:
         self.request_id += 1
@@ -145,7 +163,10 @@ class EventConnection(asyncio.Protocol):
         if type(reply) is not Results:
             self.load.stop(LoadFailed(f"connection {self.number}: {reply}"))
         elif self.load.window.record(self.started_ns, now_ns):
-            self.insert(now_ns)
+            if self.load.pace_ns:
+                self.load.at(self.started_ns + self.load.pace_ns, self.insert)
+            else:
+                self.insert(now_ns)
         else:
             self.load.ended(self)
 
@@ -161,6 +182,11 @@ class EventLoad:
         self.prefix: str = specification.get("prefix", "")
         self.value = loadkit.value(specification.get("value_bytes", 0))
         self.tls = client_tls(specification)
+        self.grow: bool = specification.get("grow", False)
+        self.sql = GROW if self.grow else INSERT
+        self.rows = time.time_ns() % 2**32
+        rate_per_s = specification.get("rate_per_s", 0.0)
+        self.pace_ns = int(specification["connections"] * 1e9 / rate_per_s) if rate_per_s else 0
         self.finished = False
         self._active: set[int] = set()
         self._end: asyncio.Future[None] | None = None
@@ -176,16 +202,33 @@ class EventLoad:
         if not self._active and self._end is not None and not self._end.done():
             self._end.set_result(None)
 
+    def at(self, due_ns: int, send: Callable[[int], None]) -> None:
+        """Send when it is due; at once when that has passed."""
+        late_ns = time.perf_counter_ns() - due_ns
+        if late_ns >= 0:
+            send(due_ns)
+        else:
+            asyncio.get_running_loop().call_later(-late_ns / 1e9, send, due_ns)
+
     async def run(self) -> None:
         """Prepare, load, count, report."""
         leader = await self._find_leader()
         first = await self._open(leader, 0)
-        await first.execute(SCHEMA)
+        before = 0
+        if self.grow:
+            before = await first.number_of(LAST, ())
+        else:
+            await first.execute(SCHEMA)
         count = self.specification["connections"]
         connections = [first, *[await self._open(leader, i) for i in range(1, count)]]
+        for number in range(self.specification.get("idle", 0)):
+            await self._open(leader, count + number)
         loadkit.emit("ready")
         cpu = await self._measure(connections)
-        found = await first.count(self.prefix)
+        if self.grow:
+            found = await first.number_of(GROWN, (before,))
+        else:
+            found = await first.count(self.prefix)
         self.finished = True
         self.window.write(self.specification["samples_path"])
         loadkit.emit(
@@ -197,8 +240,9 @@ class EventLoad:
         self._active = {connection.number for connection in connections}
         window = loadkit.Window(self.specification["warmup_s"], self.specification["seconds"])
         self.window = window
-        for connection in connections:
-            connection.insert(time.perf_counter_ns())
+        begin_ns = time.perf_counter_ns()
+        for number, connection in enumerate(connections):
+            self.at(begin_ns + self.pace_ns * number // len(connections), connection.insert)
         await self._sleep(window.left_s(window.begin_ns))
         before = loadkit.cpu_s()
         loadkit.emit("begin")

@@ -11,7 +11,7 @@ import signal
 import struct
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,9 +33,19 @@ SMALL_DISK_BYTES = 96 << 20
 
 
 class ChaosCluster(DrillCluster):
-    """Founded and proxied; `archive` is a directory of its own."""
+    """Founded and proxied; `archive` is a directory of its own. `settings`: KEY=VALUE of every
+    node; `archived`: whether they upload to it."""
 
-    def __init__(self, home: Path, clock: Clock, nodes: int, links: Links) -> None:
+    def __init__(
+        self,
+        home: Path,
+        clock: Clock,
+        nodes: int,
+        links: Links,
+        *,
+        settings: Sequence[str] = (),
+        archived: bool = True,
+    ) -> None:
         directory = home / "cluster"
         self.home = home
         self.links = links
@@ -73,7 +83,8 @@ class ChaosCluster(DrillCluster):
             node.settings = (
                 f"client_listen={member.client_address}",
                 f"routes={' '.join(routes)}",
-                f"archive.destinations={self.archive.as_uri()}",
+                *([f"archive.destinations={self.archive.as_uri()}"] if archived else []),
+                *settings,
             )
             assert node.environ is not None
             node.environ |= {

@@ -188,9 +188,10 @@ class DrillCluster:
         """To one node and no other; reads are local."""
         target = read_client_file(self.directory / "client" / "client.toml")
         settings = {"pin": True, "read": "local", "timeout": 5.0, **options}
-        return connect(f"raftdb://{self._address(node_id)}/", **{**target.options, **settings})
+        return connect(f"raftdb://{self.address(node_id)}/", **{**target.options, **settings})
 
-    def _address(self, node_id: str) -> Address:
+    def address(self, node_id: str) -> Address:
+        """Where clients reach a node."""
         if node_id not in self._addresses:
             config = load_config(str(self.node(node_id).directory / CONFIG_FILE), {})
             self._addresses[node_id] = config.member.client_address

@@ -1,0 +1,84 @@
+"""Every measuring command of docs/figures.md runs, quickly, and does what it says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from bench import copying, rejoin, rows, size, wan
+from bench.__main__ import main
+
+Measure = Callable[[Path], dict[str, Any]]
+QUIET: Callable[[str], None] = lambda line: None  # noqa: E731
+
+
+def measured(name: str, settings: Any, found: dict[str, Any]) -> list[rows.Row]:
+    """The figures that would be shown; every one has a value."""
+    said = rows.rows({"benchmark": name, "settings": size.command.as_settings(settings), **found})
+    assert said
+    assert all(row.what and row.measured for row in said)
+    return said
+
+
+@pytest.mark.timeout(900)
+def test_a_database_is_grown_and_its_node_killed(tmp_path: Path) -> None:
+    settings = size.QUICK
+    found = size.run(tmp_path, settings, QUIET)
+    [one] = found["sizes"]
+    assert one["database_bytes"] >= settings.megabytes[0] * 1e6
+    assert one["database_bytes"] > 2 * found["small_bytes"]
+    for kind in ("cost", "random"):
+        assert len(one[kind]["ratios"]) == settings.rounds
+        assert all(run["cpu_us"] > 0 for run in one[kind]["small"] + one[kind]["large"])
+    assert one["restarts"][0]["read_s"] > 0
+    assert one["restarts"][0]["vote_s"] > 0
+    measured("size", settings, found)
+
+
+@pytest.mark.timeout(900)
+def test_a_learner_gets_a_copy_while_others_write(tmp_path: Path) -> None:
+    settings = copying.QUICK
+    found = copying.run(tmp_path, settings, QUIET)
+    assert len(found["copy_s"]) == settings.copies
+    assert found["during"]["requests"] > 0
+    assert found["without"]["requests"] > 0
+    measured("copying", settings, found)
+
+
+@pytest.mark.timeout(900)
+def test_nodes_come_back(tmp_path: Path) -> None:
+    settings = rejoin.QUICK
+    found = rejoin.run(tmp_path, settings, QUIET)
+    assert found["divergent"]["times"][0]["entries"] >= settings.divergent
+    assert found["missing"]["times"][0]["entries"] >= settings.missing
+    measured("rejoin", settings, found)
+
+
+@pytest.mark.timeout(900)
+def test_commits_wait_for_the_round_trip(tmp_path: Path) -> None:
+    settings = wan.QUICK
+    found = wan.run(tmp_path, settings, QUIET)
+    [one] = found["distances"]
+    assert one["proxied_ms"] >= one["round_trip_ms"] == settings.round_trips_ms[0]
+    assert one["p50_ms"] >= one["round_trip_ms"]
+    measured("wan", settings, found)
+
+
+@pytest.mark.timeout(900)
+def test_a_command_from_its_options_to_its_record(tmp_path: Path) -> None:
+    path = tmp_path / "out" / "connections.json"
+    arguments = ["connections", "--quick", "--directory", str(tmp_path), "--output", str(path)]
+    done = CliRunner().invoke(main, [*arguments, "--json"])
+    assert done.exit_code == 0, done.output
+    found = json.loads(path.read_text())
+    assert found == json.loads(done.stdout)
+    assert found["quick"]
+    assert [case["kind"] for case in found["cases"]] == ["writing", "writing", "open"]
+    assert all(case["runs"][0]["cpu_us"] > 0 for case in found["cases"])
+    assert rows.rows(found)
+    assert list(tmp_path.iterdir()) == [path.parent], "the working directory is removed"
