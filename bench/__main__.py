@@ -13,7 +13,19 @@ from rich.console import Console
 
 from bench import apply_cost as apply_module
 from bench import archive as archive_module
-from bench import archive_cost, connections, copying, document, host, rejoin, report, size, wan
+from bench import (
+    archive_cost,
+    connections,
+    copying,
+    document,
+    drills,
+    host,
+    rejoin,
+    report,
+    size,
+    total_loss,
+    wan,
+)
 from bench import commits as commits_module
 from bench import embedded_read as embedded_module
 from bench import hostile as hostile_module
@@ -534,6 +546,8 @@ for one in (
     rejoin.rejoin,
     connections.connections,
     wan.wan,
+    drills.drills,
+    total_loss.total_loss,
     document.figures,
 ):
     main.add_command(one)

@@ -169,12 +169,117 @@ def _rejoin(results: Results) -> list[Row]:
     return [*found, rss(results, "nodes that come back")]
 
 
+RESUME_MS = {
+    "kill": (600, 1_000),
+    "hand-over": (None, 300),
+}
+"""p50 and p99 of the time without a commit; of partitions p95 is judged."""
+PARTITION_MS = 1_200
+"""Two election time-outs (timing.election_max_ms)."""
+FAR_MS = 2_500
+CHANGES_PER_MINUTE = 3.0
+WAYS = {
+    "kill": "kill -9 of the leader",
+    "hand-over": "planned hand-over",
+    "stop": "SIGSTOP of the leader",
+    "black-hole": "the leader in a black hole",
+    "unheard": "the leader is not heard",
+    "deaf": "the leader does not hear",
+    "flapping": "the leader's paths flap",
+}
+
+
+def _failover(results: Results) -> list[Row]:
+    far = int(results["settings"]["round_trip_ms"])
+    where = f", {far} ms round trip" if far else ""
+    found = []
+    for one in results["ways"]:
+        name = one["how"]
+        said = f"p50 {one['p50_ms']:,}, p95 {one['p95_ms']:,}, p99 {one['p99_ms']:,} ms"
+        said += f", longest {one['max_ms']:,} ms; {one['times']} times"
+        if far:
+            goal, met = (f"p99 ≤ {FAR_MS:,} ms", one["p99_ms"] <= FAR_MS)
+            if name != "kill":
+                goal, met = "", None
+        elif name in RESUME_MS:
+            p50_ms, p99_ms = RESUME_MS[name]
+            goal = (
+                f"p99 ≤ {p99_ms:,} ms" if p50_ms is None else f"p50 ≤ {p50_ms}, p99 ≤ {p99_ms:,} ms"
+            )
+            met = one["p99_ms"] <= p99_ms and (p50_ms is None or one["p50_ms"] <= p50_ms)
+        else:
+            goal, met = f"p95 ≤ {PARTITION_MS:,} ms", one["p95_ms"] <= PARTITION_MS
+        found.append(Row(f"{WAYS[name]}{where}: time without a commit", goal, said, met))
+        if one["held_s"]:
+            changes = 60 * one["held_leader_changes"] / one["held_s"]
+            found.append(
+                Row(
+                    f"{WAYS[name]} for {one['held_s']:.0f} s: leader changes a minute",
+                    "≤ 3",
+                    f"{changes:.1f}; longest time without a commit {one['held_silence_ms']:,} ms",
+                    changes <= CHANGES_PER_MINUTE,
+                )
+            )
+    counts = (
+        f"{results['requests']:,} writes and {results['reads']:,} linearizable reads:"
+        f" {results['failed']} failed, {results['stale_reads']} stale,"
+        f" {len(results['broken'])} broken promises"
+    )
+    what = "failed requests, stale reads, lost or repeated writes in all of these"
+    met = not (results["failed"] or results["stale_reads"] or results["broken"])
+    return [*found, Row(f"{what}{where}", "0", counts, met), rss(results, "its leader is lost")]
+
+
+def _regions(results: Results) -> list[Row]:
+    found = []
+    for one in results["drills"]:
+        limit_s = one["rto_limit_s"]
+        writes, seconds = one["rpo_writes_max"], one["rpo_max_s"]
+        allowed_s = one["rpo_limit_s"]
+        found.append(
+            Row(
+                f"{one['scenario']}, {one['drills']} drills: acknowledged writes missing (RPO)",
+                "0" if allowed_s is None else f"≤ {allowed_s:g} s",
+                f"{writes} at most" + (f", of the last {seconds:.2f} s" if writes else ""),
+                (writes == 0) if allowed_s is None else seconds <= allowed_s,
+            )
+        )
+        found.append(
+            Row(
+                f"{one['scenario']}: until a write is committed (RTO)",
+                f"p99 ≤ {limit_s:g} s",
+                f"p50 {one['rto_p50_s']:.2f}, p99 {one['rto_p99_s']:.2f},"
+                f" longest {one['rto_max_s']:.2f} s",
+                one["rto_p99_s"] <= limit_s and one["broken"] == 0,
+            )
+        )
+    return found
+
+
+def _total_loss(results: Results) -> list[Row]:
+    size = amount(round(results["database_bytes"] / 1e6))
+    each_s = results["rto_s"] * 1e9 / results["database_bytes"]
+    return [
+        Row(
+            f"everything lost but the archive, {size}: until a write is committed (RTO)",
+            "≤ 60 s per GB",
+            f"{results['rto_s']:.1f} s: {each_s:.1f} s per GB"
+            f" (restore {results['restore_s']:.1f} s)",
+            each_s <= 60.0 and results["equal"],
+        ),
+        rss(results, f"{size} archived and restored"),
+    ]
+
+
 JUDGES: dict[str, Callable[[Results], list[Row]]] = {
     "size": _size,
     "copying": _copying,
     "rejoin": _rejoin,
     "connections": _connections,
     "wan": _wan,
+    "failover": _failover,
+    "drills": _regions,
+    "total-loss": _total_loss,
 }
 """By benchmark, in the order of the document."""
 
@@ -185,15 +290,27 @@ TITLES = {
     "rejoin": "nodes that come back",
     "connections": "what more connections cost",
     "wan": "commits across long lines",
+    "failover": "when the leader is lost",
+    "drills": "recovery drills",
+    "total-loss": "everything lost but the archive",
 }
 COMMANDS = {name: f"python -m bench {name}" for name in TITLES} | {
-    "size": "python -m bench size",
+    "failover": "python -m chaos failover",
 }
 
 
 def variant(results: Results) -> str:
     """Results of one benchmark that stand beside each other differ in this."""
-    return str(results["settings"]["nodes"]) if results["benchmark"] == "size" else ""
+    settings = results["settings"]
+    match results["benchmark"]:
+        case "size":
+            return str(settings["nodes"])
+        case "failover":
+            ways = ",".join(one["how"] for one in results["ways"])
+            return f"{settings['round_trip_ms']:06} {ways}"
+        case "drills":
+            return ",".join(one["scenario"] for one in results["drills"])
+    return ""
 
 
 def rows(results: Results) -> list[Row]:

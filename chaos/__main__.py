@@ -19,6 +19,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from bench.errors import BenchError
 from chaos import failover, matrix, report
 from chaos.faults import FAULTS
 from chaos.run import Plan, Round, run_rounds
@@ -72,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.command == "list":
             return _list()
         return _matrix(options) if options.command == "matrix" else _rounds(options)
-    except ConfigError as error:
+    except (BenchError, ConfigError) as error:
         print(f"error: {error}", file=sys.stderr)
         return USAGE
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import tempfile
+import shutil
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +13,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from bench import host
+from bench.command import RESULTS, save
 from chaos.cluster import ChaosCluster
 from chaos.links import CLIENTS, Links, both_ways, latency
 from chaos.server import ToxiproxyServer
@@ -40,7 +42,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--how", default="kill", help=f"of {','.join(WAYS)}; separated by commas")
     parser.add_argument("--nodes", type=int, choices=(3, 5), default=3)
     parser.add_argument("--round-trip-ms", type=int, default=0, help="between all, by toxiproxy")
+    parser.add_argument(
+        "--hold",
+        type=float,
+        default=0.0,
+        help="let each partition last so many seconds once more: how often does leadership move?",
+    )
     parser.add_argument("--svg", type=Path, help="draw the distribution there")
+    parser.add_argument("--directory", help="where data goes, on a real disk (default: /var/tmp)")
+    parser.add_argument(
+        "--output", type=Path, help="results as JSON (default: bench/results/failover-DATE.json)"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="one kill, one hand-over: it runs; not recorded"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
@@ -52,6 +67,10 @@ class Way:
     silences_s: list[float] = field(default_factory=list)
     leader_changes: int = 0
     seconds: float = 0.0
+    held_s: float = 0.0
+    """How long the fault lasted at a stretch, to see whether leadership rests."""
+    held_leader_changes: int = 0
+    held_silence_s: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
         """Figures."""
@@ -65,6 +84,9 @@ class Way:
             "max_ms": round(max(ordered, default=0.0) * 1000),
             "leader_changes": self.leader_changes,
             "seconds": round(self.seconds, 1),
+            "held_s": round(self.held_s, 1),
+            "held_leader_changes": self.held_leader_changes,
+            "held_silence_ms": round(self.held_silence_s * 1000),
         }
 
 
@@ -77,8 +99,13 @@ def _kill(cluster: ChaosCluster, leader: str) -> Undo:
 
 
 def _hand_over(cluster: ChaosCluster, leader: str) -> Undo:
-    with cluster.connect_to(leader) as connection:
-        connection.transfer_leadership()
+    try:
+        with cluster.connect_to(leader) as connection:
+            connection.transfer_leadership()
+    except Error:
+        # On a busy machine another one may have been elected meanwhile: it is lost all the same.
+        if cluster.wait_for_leader() == leader:
+            raise
     return lambda: None
 
 
@@ -142,6 +169,10 @@ WAYS: dict[str, Callable[[ChaosCluster, str], Undo]] = {
 }
 
 
+LASTING = ("stop", "black-hole", "unheard", "deaf", "flapping")
+"""Faults that can last while the others go on."""
+
+
 class Measuring:
     """A cluster under the demo's load, whose leader is lost again and again."""
 
@@ -190,6 +221,24 @@ class Measuring:
             way.seconds += end_s - begin_s
             say(f"{way.name} {number}: {leader}, {way.silences_s[-1] * 1000:.0f} ms")
 
+    def hold(self, way: Way, seconds: float, say: Callable[[str], None]) -> None:
+        """The same fault for a long time."""
+        cluster, clock = self._cluster, self._clock
+        leader = cluster.wait_for_leader()
+        self._stop.wait(AFTER_S)
+        begin_s = clock.monotonic_s()
+        undo = WAYS[way.name](cluster, leader)
+        try:
+            self._stop.wait(max(0.0, begin_s + seconds - clock.monotonic_s()))
+            end_s = clock.monotonic_s()
+        finally:
+            undo()
+        way.held_s = end_s - begin_s
+        way.held_leader_changes = self._watch.leader_changes(begin_s, end_s)
+        way.held_silence_s = self.ledger.longest_silence_s(begin_s - BEFORE_S, end_s)
+        cluster.wait_for("a whole cluster", cluster.whole, WHOLE_S)
+        say(f"{way.name} for {way.held_s:.0f} s: {way.held_leader_changes} leader changes")
+
     def _until_committed(self) -> None:
         """Writes flow again: not the last breath of the old leader."""
         begin_s = self._clock.monotonic_s()
@@ -216,48 +265,80 @@ class Measuring:
 
 def run(options: argparse.Namespace) -> int:
     """The command; returns the exit code."""
+    if options.quick:
+        options.kills, options.how, options.hold = 1, "kill,hand-over", 0.0
     names = [name.strip() for name in options.how.split(",")]
     for name in names:
         if name not in WAYS:
             raise ConfigError(f"there is no way {name!r}", hint="of " + ", ".join(WAYS))
-    clock = RealClock()
     ways = [Way(name) for name in names]
 
     def say(text: str) -> None:
         if not options.json:
             print(text, flush=True)
 
-    with (
-        tempfile.TemporaryDirectory(prefix="raftdb-failover-") as home,
-        ToxiproxyServer(Path(home) / "toxiproxy.log") as server,
-    ):
-        cluster = ChaosCluster(Path(home), clock, options.nodes, Links(server.api))
-        try:
-            broken = _measure(cluster, clock, ways, options, say)
-        except Error as error:
-            broken = [str(error)]
-        finally:
-            cluster.close()
-    found = [way.as_dict() for way in ways]
+    home, disk = host.work_directory(options.directory)
+    begun = host.record("failover", disk)
+    try:
+        counts = _measure(home, ways, options, say)
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+    results = {
+        **begun,
+        "quick": options.quick,
+        "settings": {
+            "nodes": options.nodes,
+            "round_trip_ms": options.round_trip_ms,
+            "hold_s": options.hold,
+            "clients": CLIENT_COUNT,
+        },
+        "ways": [way.as_dict() for way in ways],
+        **counts,
+    }
     if options.svg is not None:
         options.svg.write_text(picture(ways, options.round_trip_ms), "utf-8")
+    if options.output is not None or not options.quick:
+        path = options.output or RESULTS / host.file_name(results)
+        save(results, path)
+        say(f"results in {path}")
+    _show(results, options)
+    return 4 if results["broken"] else 0
+
+
+def _show(results: dict[str, Any], options: argparse.Namespace) -> None:
     if options.json:
-        print(json.dumps({"broken": broken, "ways": found}, indent=2))
-    else:
-        for one in found:
-            print(", ".join(f"{name} {value}" for name, value in one.items()))
-        for text in broken:
-            print(f"BROKEN {text}")
-    return 4 if broken else 0
+        print(json.dumps(results, indent=2))
+        return
+    for one in results["ways"]:
+        print(", ".join(f"{name} {value}" for name, value in one.items()))
+    for text in results["broken"]:
+        print(f"BROKEN {text}")
 
 
 def _measure(
+    home: Path, ways: Sequence[Way], options: argparse.Namespace, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """A cluster behind toxiproxy, from its founding to the verdict; what the clients counted."""
+    clock = RealClock()
+    counts: dict[str, Any] = {}
+    with ToxiproxyServer(home / "toxiproxy.log") as server:
+        cluster = ChaosCluster(home, clock, options.nodes, Links(server.api))
+        try:
+            counts = _lose_leaders(cluster, clock, ways, options, say)
+        except Error as error:
+            counts["broken"] = [str(error)]
+        finally:
+            cluster.close()
+    return counts
+
+
+def _lose_leaders(
     cluster: ChaosCluster,
     clock: Clock,
     ways: Sequence[Way],
     options: argparse.Namespace,
     say: Callable[[str], None],
-) -> list[str]:
+) -> dict[str, Any]:
     cluster.start()
     cluster.wait_for("a whole cluster", cluster.whole, WHOLE_S)
     if options.round_trip_ms:
@@ -270,9 +351,20 @@ def _measure(
         try:
             for way in ways:
                 measuring.lose(way, options.kills, say)
+                if options.hold and way.name in LASTING:
+                    measuring.hold(way, options.hold, say)
         finally:
             broken = measuring.end()
-    return broken
+    totals = measuring.ledger.totals()
+    return {
+        "broken": broken,
+        "acknowledged": totals.acknowledged,
+        "requests": totals.requests,
+        "reads": totals.reads,
+        "failed": totals.failed,
+        "stale_reads": totals.stale_reads,
+        "rss_mb": round(watch.rss_bytes_max / 1e6, 1),
+    }
 
 
 # The picture

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from bench import copying, rejoin, rows, size, wan
+from bench import copying, drills, rejoin, rows, size, total_loss, wan
 from bench.__main__ import main
+from chaos.__main__ import main as chaos
 
 Measure = Callable[[Path], dict[str, Any]]
 QUIET: Callable[[str], None] = lambda line: None  # noqa: E731
@@ -67,6 +68,32 @@ def test_commits_wait_for_the_round_trip(tmp_path: Path) -> None:
     assert one["proxied_ms"] >= one["round_trip_ms"] == settings.round_trips_ms[0]
     assert one["p50_ms"] >= one["round_trip_ms"]
     measured("wan", settings, found)
+
+
+@pytest.mark.timeout(900)
+def test_regions_and_then_everything_are_lost(tmp_path: Path) -> None:
+    found = drills.run(tmp_path / "drills", drills.QUICK, QUIET)
+    [one] = found["drills"]
+    assert (one["scenario"], one["drills"], one["rpo_writes_max"]) == ("region-loss", 1, 0)
+    assert one["rto_p99_s"] > 0
+    measured("drills", drills.QUICK, found)
+    found = total_loss.run(tmp_path / "total", total_loss.QUICK, QUIET)
+    assert found["equal"]
+    assert found["database_bytes"] >= total_loss.QUICK.megabytes * 1e6
+    assert 0 < found["restore_s"] < found["rto_s"]
+    measured("total-loss", total_loss.QUICK, found)
+
+
+@pytest.mark.timeout(900)
+def test_a_leader_is_killed_and_another_hands_over(tmp_path: Path) -> None:
+    path = tmp_path / "failover.json"
+    code = chaos(["failover", "--quick", "--directory", str(tmp_path), "--output", str(path)])
+    found = json.loads(path.read_text())
+    assert found["broken"] == []
+    assert code == 0
+    assert [(one["how"], one["times"]) for one in found["ways"]] == [("kill", 1), ("hand-over", 1)]
+    assert all(one["max_ms"] > 0 for one in found["ways"])
+    assert rows.rows(found)
 
 
 @pytest.mark.timeout(900)
