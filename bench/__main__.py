@@ -12,13 +12,15 @@ import click
 from rich.console import Console
 
 from bench import apply_cost as apply_module
-from bench import archive as archive_module
 from bench import (
+    archive,
     archive_cost,
+    archive_faults,
     connections,
     copying,
     document,
     drills,
+    flights,
     host,
     rejoin,
     report,
@@ -374,49 +376,6 @@ def overload(
     _guarded(run)
 
 
-@main.command("archive")
-@click.option("--points", default=200, type=click.IntRange(1), help="Moments to restore.")
-@click.option(
-    "--requests", default=2_000, type=click.IntRange(10), help="Requests to choose them from."
-)
-@click.option(
-    "--megabytes", default=256, type=click.IntRange(1), help="Size of the database restored whole."
-)
-@click.option("--seed", default=1, help="Of the workload and the moments.")
-@click.option("--directory", help="Where data goes, on a real disk.  [default: /var/tmp]")
-@click.option(
-    "--output",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="The JSON file of results.  [default: bench/results/archive-DATE.json]",
-)
-def archive(
-    points: int,
-    requests: int,
-    megabytes: int,
-    seed: int,
-    directory: str | None,
-    output: Path | None,
-) -> None:
-    """Restores to random moments against the hashes recorded live, and seconds per GB."""
-    settings = archive_module.Settings(points, requests, megabytes, seed)
-
-    def run() -> None:
-        place, disk = host.work_directory(directory)
-        try:
-            found = archive_module.run(place, settings, click.echo)
-        finally:
-            shutil.rmtree(place, ignore_errors=True)
-        results = {**host.record("archive", disk), "settings": asdict(settings), **found}
-        path = output or RESULTS / host.file_name(results)
-        save(results, path)
-        click.echo(f"results in {path}")
-
-    _guarded(run)
-
-
-main.add_command(archive_cost.command)
-
-
 @main.command("hostile")
 @click.option("--calm", "calm_s", default=1.5, type=click.FloatRange(0.2, 60), help="Seconds.")
 @click.option("--only", default="", help="Only those whose name holds this text.")
@@ -548,6 +507,10 @@ for one in (
     wan.wan,
     drills.drills,
     total_loss.total_loss,
+    flights.command_flights,
+    archive.archive,
+    archive_cost.command,
+    archive_faults.archive_faults,
     document.figures,
 ):
     main.add_command(one)

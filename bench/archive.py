@@ -12,11 +12,14 @@ import shutil
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import click
+
 import raftdb
+from bench.command import measure, outputs
 from bench.errors import BenchError
 from bench.processes import Supervisor
 from bench.targets import Options
@@ -47,6 +50,9 @@ class Settings:
     megabytes: int
     """Of the database that is restored as a whole."""
     seed: int
+
+
+QUICK = Settings(points=5, requests=60, megabytes=2, seed=1)
 
 
 class Archived:
@@ -202,6 +208,8 @@ def run(directory: Path, settings: Settings, say: Callable[[str], None]) -> dict
         with Supervisor(place) as supervisor:
             one = Archived(place, supervisor)
             with one.connect() as connection:
+                # The first base is made now, not in the midst of what follows.
+                connection.execute("CREATE TABLE begun(id INTEGER PRIMARY KEY)")
                 one.wait_until_archived(connection)
                 if name == "points":
                     small_requests(connection, settings.requests, drawn)
@@ -219,3 +227,23 @@ def run(directory: Path, settings: Settings, say: Callable[[str], None]) -> dict
     if results["points"]["equal"] != results["points"]["restored"]:
         raise BenchError("a moment did not restore to the hash that was recorded live")
     return results
+
+
+@click.command("archive")
+@click.option("--points", default=200, type=click.IntRange(1), help="Moments to restore.")
+@click.option(
+    "--requests", default=2_000, type=click.IntRange(10), help="Requests to choose them from."
+)
+@click.option(
+    "--megabytes", default=256, type=click.IntRange(1), help="Size of the database restored whole."
+)
+@click.option("--seed", default=1, help="Of the workload and the moments.")
+@outputs("archive")
+def archive(points: int, requests: int, megabytes: int, seed: int, **wanted: Any) -> None:
+    """Restores to random moments against the hashes recorded live, and seconds per GB.
+
+    \b
+      python -m bench archive
+    """
+    settings = QUICK if wanted["quick"] else Settings(points, requests, megabytes, seed)
+    measure("archive", asdict(settings), lambda place, say: run(place, settings, say), **wanted)

@@ -32,6 +32,9 @@ import raftdb
 from bench import host
 from bench.apply_cost import Bench
 from bench.archive import Archived
+from bench.command import guarded, outputs
+from bench.command import measure as record
+from bench.figures import percentile
 from bench.processes import Supervisor
 from bench.profile import find_program, thread_cpu_s
 from raftdb.archive import ArchiveEntry, Keyring, Sealer, Segment
@@ -65,6 +68,8 @@ class Side:
     archived: bool
     per_commit_us: list[float] = field(default_factory=list)
     commits_per_s: list[float] = field(default_factory=list)
+    batch_ms: list[float] = field(default_factory=list)
+    """How long each batch took."""
     commits: int = 0
     spent_s: Counter[tuple[int, int]] = field(default_factory=Counter)
     """By node and thread."""
@@ -94,9 +99,13 @@ class Side:
         while time.monotonic() < start_s + LEAD_S:
             self.write()
         before, start_s, commits = self.cpu_s(), time.monotonic(), 0
-        while time.monotonic() < start_s + seconds:
+        begun_s = start_s
+        while begun_s < start_s + seconds:
             self.write()
             commits += BATCH
+            ended_s = time.monotonic()
+            self.batch_ms.append((ended_s - begun_s) * 1000)
+            begun_s = ended_s
         took_s = time.monotonic() - start_s
         spent = {key: one - before.get(key, 0.0) for key, one in self.cpu_s().items()}
         self.spent_s.update(spent)  # type: ignore[arg-type]
@@ -222,6 +231,8 @@ def _facts(without: Side, with_: Side) -> dict[str, Any]:
         "more_median": round(statistics.median(shares), 3),
         "more_of_best": round(min(with_.per_commit_us) / min(without.per_commit_us) - 1, 3),
         "fewer_commits_median": round(statistics.median(rates), 3),
+        "p99_without_ms": round(percentile(sorted(without.batch_ms), 99), 2),
+        "p99_with_ms": round(percentile(sorted(with_.batch_ms), 99), 2),
         "threads_without_us": without.threads(),
         "threads_with_us": with_.threads(),
         "goal": GOAL,
@@ -231,14 +242,29 @@ def _facts(without: Side, with_: Side) -> dict[str, Any]:
 @click.command("archive-cost")
 @click.option("--pairs", default=8, type=click.IntRange(0), show_default=True)
 @click.option("--seconds", default=2.0, type=click.FloatRange(0.2), show_default=True)
-@click.option("--directory", help="Where data goes, on a real disk.  [default: /var/tmp]")
-def command(pairs: int, seconds: float, directory: str | None) -> None:
-    """CPU per commit with and without an archive, in interleaved slices; by thread with py-spy."""
-    place, _disk = host.work_directory(directory)
+@outputs("archive-cost")
+def command(pairs: int, seconds: float, **wanted: Any) -> None:
+    """CPU per commit with and without an archive, in interleaved slices; by thread with py-spy.
+
+    \b
+      python -m bench archive-cost
+      python -m bench archive-cost --pairs 0    the parts alone, of CPU; nothing is recorded
+    """
+    if wanted["quick"]:
+        pairs, seconds = 1, 0.3
+    if not pairs:
+        guarded(_parts_alone)
+        return
+
+    def run(place: Path, say: Callable[[str], None]) -> dict[str, Any]:
+        return {"parts_us": parts(place)} | measure(place, pairs, seconds, say)
+
+    record("archive-cost", {"pairs": pairs, "seconds": seconds}, run, **wanted)
+
+
+def _parts_alone() -> None:
+    place, _disk = host.work_directory(None)
     try:
-        found = {"parts_us": parts(place)}
-        if pairs:
-            found |= measure(place, pairs, seconds, lambda text: click.echo(text, err=True))
+        click.echo(json.dumps(parts(place), indent=1))
     finally:
         shutil.rmtree(place, ignore_errors=True)
-    click.echo(json.dumps(found, indent=1))

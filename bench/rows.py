@@ -271,6 +271,98 @@ def _total_loss(results: Results) -> list[Row]:
     ]
 
 
+def _archive(results: Results) -> list[Row]:
+    points, whole = results["points"], results["whole"]
+    return [
+        Row(
+            f"random moments of {points['moments']:,}, each restored anew, whose content hash is"
+            " the one recorded live",
+            "all",
+            f"{points['equal']} of {points['restored']}",
+            points["equal"] == points["restored"],
+        ),
+        Row(
+            f"restore of one copy of {amount(round(whole['database_bytes'] / 1e6))}",
+            "",
+            f"{whole['seconds']:.1f} s: {whole['seconds_per_gb']:.1f} s per GB;"
+            f" {whole['requests_replayed']:,} requests replayed in {whole['replay_s']:.1f} s",
+            None,
+        ),
+    ]
+
+
+def _archive_cost(results: Results) -> list[Row]:
+    return [
+        Row(
+            "CPU of all nodes for a commit that is archived too, against without",
+            "≤ 5 % more",
+            f"{results['more_median']:+.1%}"
+            f" ({span(results['without_us'])} and {span(results['with_us'])} us)",
+            results["more_median"] <= 0.05,
+        ),
+        Row(
+            "commits/s with an archive, one client that pipelines 50",
+            "≤ 5 % fewer",
+            f"{-results['fewer_commits_median']:+.1%}",
+            results["fewer_commits_median"] <= 0.05,
+        ),
+        Row(
+            "p99 of a batch of 50 with an archive",
+            "≤ 5 % more",
+            f"{results['p99_with_ms'] / results['p99_without_ms'] - 1:+.1%}"
+            f" ({results['p99_without_ms']:.1f} and {results['p99_with_ms']:.1f} ms)",
+            results["p99_with_ms"] <= 1.05 * results["p99_without_ms"],
+        ),
+    ]
+
+
+def _archive_faults(results: Results) -> list[Row]:
+    found = []
+    for one in results["objects"]:
+        found.append(
+            Row(
+                f"an object is {one['fault']}",
+                "found and named, 100 %",
+                f"{one['found']} of {one['tried']}, {one['kinds']} kinds of objects",
+                one["found"] == one["tried"],
+            )
+        )
+    for one in results["stores"]:
+        found.append(
+            Row(
+                f"the store: {one['fault']}",
+                "alarm in ≤ 60 s, then drains by itself",
+                f"alarm after {one['alarm_s']:.0f} s; drained, restores to the same content",
+                one["alarm_s"] <= 60.0,
+            )
+        )
+    found.append(
+        Row(
+            "two uploaders at once",
+            "one whole chain",
+            "whole" if results["two_uploaders"] else "broken",
+            bool(results["two_uploaders"]),
+        )
+    )
+    return found
+
+
+def _flights(results: Results) -> list[Row]:
+    found = []
+    for name, what in (("loaded", "by `raftdb load`"), ("one_by_one", "a request for each row")):
+        one = results[name]
+        found.append(
+            Row(
+                f"bytes of archive for each byte of log, {one['rows']:,} flights, {what}",
+                "≤ 0.5" if name == "loaded" else "",
+                f"{one['ratio']:.2f}: segments {one['segments'] / 1e6:.1f}, manifests"
+                f" {one['manifests'] / 1e6:.2f}, log {one['log'] / 1e6:.1f} MB",
+                one["ratio"] <= 0.5 if name == "loaded" else None,
+            )
+        )
+    return [*found, rss(results, "the flights loaded and archived")]
+
+
 JUDGES: dict[str, Callable[[Results], list[Row]]] = {
     "size": _size,
     "copying": _copying,
@@ -280,6 +372,10 @@ JUDGES: dict[str, Callable[[Results], list[Row]]] = {
     "failover": _failover,
     "drills": _regions,
     "total-loss": _total_loss,
+    "archive": _archive,
+    "archive-cost": _archive_cost,
+    "archive-faults": _archive_faults,
+    "flights": _flights,
 }
 """By benchmark, in the order of the document."""
 
@@ -293,6 +389,10 @@ TITLES = {
     "failover": "when the leader is lost",
     "drills": "recovery drills",
     "total-loss": "everything lost but the archive",
+    "archive": "restores to any moment",
+    "archive-cost": "what archiving costs",
+    "archive-faults": "faults of an archive",
+    "flights": "size of the archive",
 }
 COMMANDS = {name: f"python -m bench {name}" for name in TITLES} | {
     "failover": "python -m chaos failover",

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from bench import copying, drills, rejoin, rows, size, total_loss, wan
+from bench import archive, copying, drills, flights, rejoin, rows, size, total_loss, wan
 from bench.__main__ import main
 from chaos.__main__ import main as chaos
 
@@ -82,6 +82,35 @@ def test_regions_and_then_everything_are_lost(tmp_path: Path) -> None:
     assert found["database_bytes"] >= total_loss.QUICK.megabytes * 1e6
     assert 0 < found["restore_s"] < found["rto_s"]
     measured("total-loss", total_loss.QUICK, found)
+
+
+@pytest.mark.timeout(900)
+def test_moments_restore_to_their_hashes(tmp_path: Path) -> None:
+    found = archive.run(tmp_path, archive.QUICK, QUIET)
+    assert found["points"]["equal"] == found["points"]["restored"] == archive.QUICK.points
+    assert found["whole"]["proven"]
+    measured("archive", archive.QUICK, found)
+
+
+FLIGHT = "2013,1,{day},UA,{number},N142{number},EWR,IAH,227,1400"
+
+
+@pytest.mark.timeout(900)
+def test_what_an_archive_weighs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the index of packages: rows that look like the real ones."""
+    lines = ["year,month,day,carrier,flight,tailnum,origin,dest,air_time,distance"]
+    lines += [FLIGHT.format(day=1 + one % 28, number=one * 37 % 997) for one in range(5_000)]
+    path = tmp_path / "flights.csv"
+    path.write_text("\n".join(lines) + "\n")
+    monkeypatch.setattr(flights, "flights", lambda: path)
+    found = flights.run(tmp_path, flights.QUICK, QUIET)
+    settings = flights.QUICK
+    for name, count in (("loaded", settings.rows), ("one_by_one", settings.single_rows)):
+        one = found[name]
+        assert one["rows"] == count
+        assert one["ratio"] == round((one["segments"] + one["manifests"]) / one["log"], 3)
+        assert 0 < one["ratio"] < 1
+    measured("flights", settings, found)
 
 
 @pytest.mark.timeout(900)
