@@ -115,7 +115,7 @@ def sql(
 
 def _run_all(shell: Shell, commands: Iterable[str], files: Iterable[Path]) -> None:
     sources: list[tuple[str, Iterable[str]]] = [
-        ("-c", text.splitlines(keepends=True)) for text in commands
+        ("-c", io.StringIO(text, newline="\n")) for text in commands
     ]
     names = list(files)
     if not sources and not names:
@@ -130,9 +130,9 @@ def _run_all(shell: Shell, commands: Iterable[str], files: Iterable[Path]) -> No
 def _lines(path: Path) -> Iterator[str]:
     """Lines of a file, opened when its turn comes."""
     if str(path) == "-":
-        yield from io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8-sig", newline="")
+        yield from io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8-sig", newline="\n")
         return
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    with path.open(encoding="utf-8-sig", newline="\n") as file:
         yield from file
 
 

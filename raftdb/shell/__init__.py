@@ -7,6 +7,7 @@ May import: base. The connection and everything beside the shell are handed in.
 Never: a socket; printing; SQL that is not the user's own or a read of the schema.
 """
 
+import raftdb.shell.familiar  # noqa: F401  (it registers its commands)
 from raftdb.shell.commands import COMMANDS, CommandError, command
 from raftdb.shell.formats import FORMATS, Style, text_of, to_json, write_rows
 from raftdb.shell.port import READ_LEVELS, Connection, Cursor

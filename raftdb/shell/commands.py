@@ -46,6 +46,8 @@ OWN_NAMES = (
 )
 """SQL: what the user made, and neither SQLite nor raftdb for itself."""
 COMMANDS: dict[str, Command] = {}
+ABSENT: dict[str, str] = {}
+"""Commands of the sqlite3 shell that make no sense here, and the way out."""
 
 
 def command(usage: str, least: int = 0, most: int = 0) -> Callable[[Handler], Handler]:
@@ -79,6 +81,8 @@ def find_command(name: str) -> Command:
     fitting = [one for one in sorted(COMMANDS) if one.startswith(name)] if len(name) > 1 else []
     if len(fitting) == 1:
         return COMMANDS[fitting[0]]
+    if name in ABSENT:
+        raise CommandError(f"there is no command {name} here", hint=ABSENT[name])
     hint = "did you mean " + " or ".join(fitting) + "?" if fitting else ".help lists them all"
     raise CommandError(f"there is no command {name}", hint=hint)
 
@@ -157,15 +161,24 @@ def _indexes(shell: Shell, arguments: list[str]) -> None:
     shell.show(*shell.query(sql, (name, name)))
 
 
-@command(".mode [FORMAT]", most=1)
+@command(".mode [FORMAT [TABLE]]", most=2)
 def _mode(shell: Shell, arguments: list[str]) -> None:
-    """Output format: table, csv, json, jsonl, line or markdown."""
+    """Output format: table, box, column, csv, json, jsonl, line, list, markdown, tabs and more.
+
+    `insert TABLE` writes INSERT statements, `quote` SQL literals, `list` what `.separator` says
+    between the values.
+    """
+    style = shell.settings.style
     if not arguments:
-        shell.say(f"mode: {shell.settings.style.format}")
+        shell.say(f"mode: {style.format}")
         return
     if arguments[0] not in FORMATS:
         raise CommandError(f"there is no mode {arguments[0]}", hint="one of " + ", ".join(FORMATS))
-    shell.settings.style.format = arguments[0]
+    if len(arguments) == 2 and arguments[0] != "insert":
+        raise CommandError("only the mode insert takes a table")
+    style.format = arguments[0]
+    if len(arguments) == 2:
+        style.table = arguments[1]
 
 
 @command(".headers [on|off]", most=1)
@@ -286,6 +299,7 @@ def _show(shell: Shell, arguments: list[str]) -> None:
     for name, value in (
         ("mode", settings.style.format),
         ("headers", settings.style.headers),
+        ("separator", repr(settings.style.separator)),
         ("nullvalue", "the format's own" if null is None else repr(null)),
         ("level", settings.level),
         ("timer", settings.timer),

@@ -14,8 +14,10 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TextIO
+
+from raftdb.shell.literals import literal, name_of
 
 Row = Sequence[object]
 
@@ -28,10 +30,16 @@ class Style:
     headers: bool = True
     null: str | None = None
     """What stands for NULL in table, line, markdown and csv; None is the format's own."""
+    separator: str = "|"
+    """Between the values of a list."""
+    table: str = "table"
+    """Into which the INSERT statements of the format `insert` go."""
 
 
 Writer = Callable[[Sequence[str], Iterable[Row], Style, TextIO], None]
 FORMATS: dict[str, Writer] = {}
+STREAMED = frozenset(("csv", "insert", "json", "jsonl", "line", "list", "quote", "tabs"))
+"""Formats that write a row without knowing those behind it."""
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _ANY_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
@@ -142,6 +150,40 @@ def _write_csv(columns: Sequence[str], rows: Iterable[Row], style: Style, out: T
     writer.writerows([text_of(value, null) for value in row] for row in rows)
 
 
+@_format("list")
+def _write_list(columns: Sequence[str], rows: Iterable[Row], style: Style, out: TextIO) -> None:
+    """As the sqlite3 shell has it: values as they are, and what separates them between."""
+    separator = style.separator
+    if style.headers:
+        out.write(separator.join(columns) + "\n")
+    null = style.null or ""
+    for row in rows:
+        out.write(separator.join([text_of(value, null) for value in row]) + "\n")
+
+
+@_format("tabs")
+def _write_tabs(columns: Sequence[str], rows: Iterable[Row], style: Style, out: TextIO) -> None:
+    _write_list(columns, rows, replace(style, separator="\t"), out)
+
+
+@_format("quote")
+def _write_quote(columns: Sequence[str], rows: Iterable[Row], style: Style, out: TextIO) -> None:
+    """Values as SQL literals."""
+    if style.headers:
+        out.write(",".join([literal(column) for column in columns]) + "\n")
+    for row in rows:
+        out.write(",".join([literal(value) for value in row]) + "\n")
+
+
+@_format("insert")
+def _write_insert(columns: Sequence[str], rows: Iterable[Row], style: Style, out: TextIO) -> None:
+    """A statement per row; with headers it names the columns."""
+    names = f"({','.join(name_of(column) for column in columns)})" if style.headers else ""
+    for row in rows:
+        values = ",".join([literal(value) for value in row])
+        out.write(f"INSERT INTO {name_of(style.table)}{names} VALUES({values});\n")
+
+
 def _cells(rows: Iterable[Row], style: Style) -> tuple[list[list[str]], list[bool]]:
     """Texts, and for each column whether all of it is numbers."""
     null = "NULL" if style.null is None else style.null
@@ -158,13 +200,29 @@ def _cells(rows: Iterable[Row], style: Style) -> tuple[list[list[str]], list[boo
 
 @_format("table")
 def _write_table(columns: Sequence[str], rows: Iterable[Row], style: Style, out: TextIO) -> None:
+    _write_grid(columns, rows, style, out, "psql")
+
+
+@_format("box")
+def _write_box(columns: Sequence[str], rows: Iterable[Row], style: Style, out: TextIO) -> None:
+    _write_grid(columns, rows, style, out, "simple_outline")
+
+
+@_format("column")
+def _write_column(columns: Sequence[str], rows: Iterable[Row], style: Style, out: TextIO) -> None:
+    _write_grid(columns, rows, style, out, "simple" if style.headers else "plain")
+
+
+def _write_grid(
+    columns: Sequence[str], rows: Iterable[Row], style: Style, out: TextIO, kind: str
+) -> None:
     from tabulate import tabulate
 
     texts, numeric = _cells(rows, style)
     rendered = tabulate(
         texts,
         headers=[visible(column) for column in columns] if style.headers else (),
-        tablefmt="psql",
+        tablefmt=kind,
         disable_numparse=True,
         preserve_whitespace=True,
         colalign=["right" if one else "left" for one in numeric] or None,

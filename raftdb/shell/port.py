@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 READ_LEVELS = ("linearizable", "local")
@@ -21,6 +21,9 @@ class Cursor(Protocol):
 
     def fetchall(self) -> list[Any]:
         """All rows."""
+
+    def __iter__(self) -> Iterator[Any]:
+        """The rows as they are asked for: pages of them, when it was executed with `stream`."""
 
 
 class ResultSet(Protocol):
@@ -43,7 +46,8 @@ class Connection(Protocol):
     """A connection to the cluster."""
 
     def execute(self, sql: str, parameters: Any = (), /, **options: Any) -> Cursor:
-        """Run one statement. `read="local"` and the like choose the read level."""
+        """Run one statement. `read="local"` and the like choose the read level; `stream=True` has
+        a query's rows come a page at a time, from one snapshot."""
 
     @property
     def in_transaction(self) -> bool:

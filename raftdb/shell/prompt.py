@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -150,7 +151,7 @@ def _run_typed(shell: Shell, text: str) -> None:
     reader = StatementReader()
     pieces: list[Piece] = []
     try:
-        for line in text.splitlines(keepends=True):
+        for line in StringIO(text, newline="\n"):
             pieces.extend(reader.feed(line))
         last = reader.finish()
     except Error as error:

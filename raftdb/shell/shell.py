@@ -15,7 +15,7 @@ from raftdb.base.errors import Error, InterfaceError, ProgrammingError
 from raftdb.base.exits import ExitCode, exit_code
 from raftdb.base.ports import Clock
 from raftdb.shell.commands import CommandError, run_command
-from raftdb.shell.formats import Style, table_width, write_rows
+from raftdb.shell.formats import STREAMED, Style, table_width, write_rows
 from raftdb.shell.port import Connection, Cursor
 from raftdb.shell.statements import (
     Piece,
@@ -25,6 +25,7 @@ from raftdb.shell.statements import (
 
 SCRIPT_DEPTH_MAX = 16
 _BEGINS = (("BEGIN",), ("COMMIT",), ("END",), ("ROLLBACK",), ("SAVEPOINT",), ("RELEASE",))
+_QUERIES = (("SELECT",), ("VALUES",))
 _DEFINING = frozenset({"CREATE", "DROP", "ALTER"})
 
 
@@ -83,6 +84,8 @@ class Shell:
         """Grows whenever a statement may have changed the schema (completion looks at it)."""
         self._depth = 0
         self._opened: TextIO | None = None
+        self._once = False
+        """It is for the next piece alone."""
         self._standard_output = output
 
     def run(self, lines: Iterable[str], source: str) -> ExitCode:
@@ -103,6 +106,7 @@ class Shell:
     def run_piece(self, piece: Piece, source: str) -> bool:
         """Run one piece. False when it failed (what failed is written to `messages`)."""
         failures = self.failures
+        ends = self._once
         if self.settings.echo:
             self.output.write(piece.text + "\n")
         try:
@@ -116,6 +120,9 @@ class Shell:
             self._fail(error, piece, source)
         except OSError as error:
             self._fail(InterfaceError(f"{error.strerror}: {error.filename}"), piece, source)
+        finally:
+            if ends:
+                self.redirect(None)
         return self.failures == failures
 
     def query(self, sql: str, parameters: tuple[Any, ...] = ()) -> tuple[list[str], list[Any]]:
@@ -125,11 +132,15 @@ class Shell:
         columns = [column[0] for column in cursor.description or ()]
         return columns, list(cursor.fetchall()) if columns else []
 
-    def show(self, columns: list[str], rows: list[Any]) -> None:
+    def stream(self, sql: str) -> Cursor:
+        """The rows of one query, a page at a time. Not within a transaction."""
+        return self.connection.execute(sql, read=self.settings.level, stream=True)
+
+    def show(self, columns: list[str], rows: Sequence[Any] | Cursor) -> None:
         """Write rows in the chosen format, tables that are too wide as lines."""
         style = self.settings.style
         width = self.settings.width
-        if width is not None and style.format == "table" and rows:
+        if width is not None and style.format == "table" and isinstance(rows, list) and rows:
             fits = table_width(columns, rows, style) <= width
             style = style if fits else Style("line", style.headers, style.null)
         write_rows(columns, rows, style, self.output)
@@ -144,12 +155,25 @@ class Shell:
         """Execute SQL and show what it returns."""
         words = leading_words(piece.text)
         started = self.clock.monotonic_s()
+        if self._streams(words):
+            cursor = self.stream(piece.text)
+            self.show([column[0] for column in cursor.description or ()], cursor)
+            self._show_time(started)
+            return
         cursor = self._execute(piece.text)
         if words and words[0] in _DEFINING:
             self.schema_version += 1
         columns = [column[0] for column in cursor.description or ()]
         self._show_result(columns, cursor.fetchall() if columns else [], cursor.rowcount)
         self._show_time(started)
+
+    def _streams(self, words: tuple[str, ...]) -> bool:
+        """Whether rows can be written as they come: any number of them then."""
+        return (
+            words[:1] in _QUERIES
+            and self.settings.style.format in STREAMED
+            and not self.connection.in_transaction
+        )
 
     def _show_result(self, columns: Sequence[str], rows: Sequence[Any], rowcount: int) -> None:
         if columns:
@@ -174,7 +198,7 @@ class Shell:
             raise CommandError(f"scripts nest deeper than {SCRIPT_DEPTH_MAX}", hint="a loop?")
         self._depth += 1
         try:
-            with Path(path).open(encoding="utf-8-sig", newline="") as lines:
+            with Path(path).open(encoding="utf-8-sig", newline="\n") as lines:
                 self.run(lines, path)
         finally:
             self._depth -= 1
@@ -185,12 +209,14 @@ class Shell:
         self.messages.write(text + "\n")
         self.messages.flush()
 
-    def redirect(self, path: str | None) -> None:
-        """Send data to a file, or back to where it went at first."""
+    def redirect(self, path: str | None, once: bool = False) -> None:
+        """Send data to a file (`once`: that of one more piece), or back to where it went at
+        first."""
         if self._opened is not None:
             self._opened.close()
             self._opened = None
         self.output = self._standard_output
+        self._once = once
         if path is not None:
             self._opened = Path(path).open("w", encoding="utf-8", newline="")  # noqa: SIM115
             self.output = self._opened

@@ -11,6 +11,7 @@ import re
 import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from io import StringIO
 
 from raftdb.base.errors import DataError, ProgrammingError
 from raftdb.base.limits import DEFAULT_LIMITS
@@ -196,7 +197,7 @@ def is_complete(text: str) -> bool:
     if not stripped or stripped.startswith("."):
         return True
     reader = StatementReader()
-    for line in text.splitlines(keepends=True):
+    for line in StringIO(text, newline="\n"):
         for _piece in reader.feed(line):
             pass
     return not reader.pending

@@ -18,8 +18,10 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Command, Result
+from tests.conformance import targets as conformance
 from tests.e2e.cluster import Cluster, running_cluster
 from tests.e2e.cluster import raftdb as raftdb_process
+from tests.shell.test_dump import ROWS, SCHEMA
 
 
 @pytest.fixture(scope="module")
@@ -385,3 +387,50 @@ def _check_outcomes(cluster: Cluster, raftdb: Command, last: tuple[str, int], ho
     done = raftdb("outcome", "--dir", cluster.directory, "--session", "0" * 80, "--sequence", "1")
     assert (done.code, "session_other_history" in done.err) == (5, True), done
     assert raftdb("outcome", "--dir", cluster.directory).code == 2
+
+
+def test_a_dump_that_is_read_brings_the_same_content(
+    cluster: Cluster, sql: Sql, tmp_path: Path
+) -> None:
+    """Everything that there is, with its rowids: the content hash says so."""
+    schema = "\n".join(line for line in SCHEMA.splitlines() if " bare " not in line)
+    rows = "\n".join(line for line in ROWS.splitlines() if "bare" not in line)
+    # Statistics are collected anew, in an order of their own.
+    rows = rows.replace("ANALYZE;", "")
+    script = tmp_path / "script.sql"
+    large = (
+        "INSERT INTO log VALUES (zeroblob(900000) || x'01'), (replace(hex(zeroblob(4e5)),0,'é'))"
+    )
+    script.write_text(f"{schema}\nPRAGMA foreign_keys = OFF;\n{rows};{large};\n", newline="")
+    done = sql("-f", script)
+    assert done.code == 0, done
+    with cluster.connect() as db, closing(conformance.Cluster(cluster.url)) as target:
+        before = db.content_hash()
+        dumped = sql("-c", ".dump")
+        assert dumped.code == 0, dumped
+        target.sweep()
+        assert db.content_hash(db.last_index)["total"] != before["total"]
+        (tmp_path / "dump.sql").write_text(dumped.out, newline="")
+        again = sql("-c", f".read {tmp_path / 'dump.sql'}")
+        assert (again.code, again.err) == (0, ""), again
+        db.execute("SELECT 1")
+        after = db.content_hash(db.last_index)
+        different = [
+            name for name in before["tables"] if before["tables"][name] != after["tables"].get(name)
+        ]
+        assert different == []
+        assert (after["total"], different) == (before["total"], [])
+        assert sql("-c", ".dump").out == dumped.out
+        target.sweep()
+
+
+def test_a_query_of_any_length_comes_through_a_pipe(sql: Sql) -> None:
+    """More than a result may hold, and more than one page."""
+    rows = (
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 40000) SELECT"
+        " i, t FROM n, (SELECT hex(zeroblob(1000)) AS t)"
+    )
+    done = sql("--format", "csv", "-c", f"SELECT * FROM ({rows})")
+    assert done.code == 0, done.err
+    assert done.out.count("\n") == 40_001
+    assert done.out.splitlines()[-1].startswith("40000,0000")

@@ -25,7 +25,7 @@ class Bench:
     def run(self, text: str, source: str = "test.sql") -> str:
         """Run a script; returns what it wrote as data just now."""
         before = len(self.output.getvalue())
-        self.shell.run(text.splitlines(keepends=True), source)
+        self.shell.run(io.StringIO(text, newline="\n"), source)
         return self.output.getvalue()[before:]
 
     @property

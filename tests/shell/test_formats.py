@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raftdb.shell.formats import FORMATS, Style, table_width, write_rows
+from raftdb.shell.formats import FORMATS, STREAMED, Style, table_width, write_rows
 
 ROWS = [(1, "a\nb\x1b[31m|", None), (2**63 - 1, "日本", b"\x00\xff"), (-(2**63), "", 0.1)]
 COLUMNS = ["id", "na|me", "id"]
@@ -138,4 +138,20 @@ def test_csv_reads_back_exactly(rows: list[tuple[str, str]]) -> None:
 
 
 def test_every_format_is_known_by_name() -> None:
-    assert set(FORMATS) == {"table", "csv", "json", "jsonl", "line", "markdown"}
+    data = {"csv", "json", "jsonl", "insert", "list", "quote", "tabs"}
+    assert set(FORMATS) == data | {"box", "column", "line", "markdown", "table"}
+    assert set(FORMATS) >= STREAMED >= data
+
+
+def test_the_formats_of_the_sqlite3_shell() -> None:
+    rows = [(1, "it's", None), (2.5, b"\x00\xff", "a\tb")]
+    assert write("list", rows, ["a", "b", "c"]) == "a|b|c\n1|it's|\n2.5|X'00FF'|a\tb\n"
+    assert write("tabs", rows[:1], ["a", "b", "c"], headers=False) == "1\tit's\t\n"
+    assert write("quote", rows, ["a", "b", "c"], headers=False) == (
+        "1,'it''s',NULL\n2.5,X'00ff','a\tb'\n"
+    )
+    assert write("insert", rows[:1], ["a", 'b"', "c"]) == (
+        'INSERT INTO "table"("a","b""","c") VALUES(1,\'it\'\'s\',NULL);\n'
+    )
+    assert write("column", rows[:1], ["a", "b", "c"]).splitlines()[1] == "---  ----  ----"
+    assert write("box", rows[:1], ["a", "b", "c"]).startswith("┌─")

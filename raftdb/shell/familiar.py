@@ -1,0 +1,96 @@
+"""Dot commands that users of the sqlite3 shell expect, and what stands in for those that cannot be.
+
+The same names and the same meaning, as far as there is one on a cluster.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from raftdb.shell.commands import ABSENT, OWN_NAMES, CommandError, command
+from raftdb.shell.dump import SchemaMoved, dump, is_contentless
+
+if TYPE_CHECKING:
+    from raftdb.shell.shell import Shell
+
+ABSENT |= {
+    ".archive": "it works on a file: run sqlite3 on one that `raftdb restore` made",
+    ".auth": "who may do what is in the certificates: docs/security.md",
+    ".backup": "the cluster archives continuously: `raftdb archive`, `raftdb restore --out FILE`",
+    ".clone": "`.dump` makes SQL, and `raftdb restore` a file",
+    ".connection": "start another shell",
+    ".load": "an extension would have to be the same on every node: docs/sql.md",
+    ".open": "leave, and start `raftdb sql` with the other cluster's URL or --dir",
+    ".recover": "a node heals by itself; without a majority: `raftdb recover`",
+    ".restore": "`raftdb restore`, or `raftdb undelete` for tables",
+    ".save": "`raftdb restore` makes a file, `.dump` makes SQL",
+    ".scanstats": "EXPLAIN QUERY PLAN tells the plan",
+    ".selftest": "`raftdb check` compares all nodes",
+    ".session": "changes are in the log: `raftdb archive log`",
+    ".sha3sum": "`raftdb check` compares the content hash of all nodes",
+    ".shell": "run it outside of this shell",
+    ".system": "run it outside of this shell",
+    ".vfsinfo": "the files are the nodes': `raftdb inspect`",
+}
+
+
+@command(".dump [--no-transaction] [PATTERN...]", most=100)
+def _dump(shell: Shell, arguments: list[str]) -> None:
+    """The database as SQL, or tables LIKE a pattern; one state of it, rowids included.
+
+    `.read` of it makes the same content, here or in sqlite3. BEGIN and COMMIT stand around it; a
+    transaction has its limits, so leave them out (--no-transaction) to read a large one into a
+    cluster. Rows are fetched a page at a time.
+    """
+    transaction = "--no-transaction" not in arguments
+    patterns = [one for one in arguments if one != "--no-transaction"]
+    if shell.connection.in_transaction:
+        raise CommandError("a transaction is open", hint="end it: a dump reads a state of its own")
+    # Not in the script: its own text has to be what comes back when it is dumped again.
+    hidden = [
+        name
+        for name, sql in shell.query("SELECT name, sql FROM sqlite_schema WHERE sql NOT NULL")[1]
+        if is_contentless(sql)
+    ]
+    try:
+        for piece in dump(shell.stream, patterns, transaction=transaction):
+            shell.output.write(piece)
+    except SchemaMoved as error:
+        raise CommandError(str(error)) from None
+    for name in hidden:
+        shell.say(f"{name} is made, but empty: a contentless index cannot be read back")
+
+
+@command(".once FILE", least=1, most=1)
+def _once(shell: Shell, arguments: list[str]) -> None:
+    """Write the next result (of a statement or a command) into a file."""
+    shell.redirect(arguments[0], once=True)
+
+
+@command(".separator [TEXT]", most=1)
+def _separator(shell: Shell, arguments: list[str]) -> None:
+    """What stands between the values in list mode; \\t and \\n are what they are elsewhere."""
+    if not arguments:
+        shell.say(f"separator: {shell.settings.style.separator!r}")
+        return
+    escapes = arguments[0].replace("\\t", "\t").replace("\\n", "\n")
+    shell.settings.style.separator = escapes
+
+
+@command(".fullschema")
+def _fullschema(shell: Shell, arguments: list[str]) -> None:
+    """The schema, and the statistics that ANALYZE collected."""
+    sql = f"SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL AND {OWN_NAMES} ORDER BY rowid"
+    for (text,) in shell.query(sql)[1]:
+        shell.output.write(f"{text};\n")
+    tables = "SELECT name FROM sqlite_schema WHERE name IN ('sqlite_stat1', 'sqlite_stat4')"
+    for (table,) in shell.query(f"{tables} ORDER BY name")[1]:
+        shell.output.write(f"-- {table}\n")
+        shell.show(*shell.query(f"SELECT * FROM {table}"))
+
+
+@command(".databases")
+def _databases(shell: Shell, arguments: list[str]) -> None:
+    """The database: a cluster holds one."""
+    size = "SELECT 'main' AS name, page_count * page_size AS bytes"
+    shell.show(*shell.query(f"{size} FROM pragma_page_count, pragma_page_size"))
