@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -46,8 +46,9 @@ def values(count: int) -> str:
     return f"SELECT count(*) FROM (VALUES {','.join(['(?)'] * count)})"
 
 
-def cases() -> dict[str, tuple[str, tuple[Any, ...]]]:
-    """Name to query and parameters. As a write, its result is inserted."""
+def cases() -> dict[str, tuple[str, Any]]:
+    """Name to query and parameters. As a write, its result is inserted. A list of parameters is
+    an executemany, which is a write alone."""
     many = ",".join(["1"] * 1_000_000)
     return {
         "endless recursion": (f"{ENDLESS} SELECT max(i) FROM n", ()),
@@ -68,6 +69,8 @@ def cases() -> dict[str, tuple[str, tuple[Any, ...]]]:
         "printf('%*d') of 2 GB": ("SELECT printf('%*d', 2147483647, 1)", ()),
         "printf('%*d') of 60 MB": ("SELECT length(printf('%*d', 60000000, 1))", ()),
         "JSON of a million": ("SELECT sum(value) FROM json_each(?)", (f"[{many}]",)),
+        "100,000 rows at once": ("VALUES (?)", [(number,) for number in range(100_000)]),
+        "20 rows of 1 MB at once": ("VALUES (?)", [(b"x" * 1_000_000,)] * 20),
     }
 
 
@@ -84,6 +87,9 @@ class Case:
     others: int
     elections: int
     rss_mb: float
+    late_ms: int
+    """A timer of some node was late by this and more, at most by twice as much: its loop was kept
+    from heartbeats and everybody's answers, or the machine was."""
 
 
 class Load:
@@ -200,11 +206,18 @@ def run(
             for sql in ("CREATE TABLE t (a)", "CREATE TABLE others (a)", "CREATE TABLE big (a)"):
                 db.execute(sql)
             db.executemany("INSERT INTO big VALUES (?)", [(n,) for n in range(3_000)])
-            with Others(founded.url) as others:
+            with ExitStack() as stack:
+                others = stack.enter_context(Others(founded.url))
+                nodes = [
+                    stack.enter_context(raftdb.connect(founded.url, prefer=str(one.node_id)))
+                    for one in founded.members
+                ]
                 for name, (sql, parameters) in cases().items():
                     for kind in ("read", "write"):
-                        if only in name:
-                            case = _one(db, others, pids, calm_s, name, kind, sql, parameters)
+                        if only in name and (kind == "write" or type(parameters) is tuple):
+                            case = _one(
+                                db, nodes, others, pids, calm_s, name, kind, sql, parameters
+                            )
                             found.append(case)
                             progress(f"{name}, {kind}: {case.answer}, {case.took_ms:,.0f} ms")
                 failed = others.failed
@@ -223,15 +236,31 @@ def run(
     }
 
 
+def _late(nodes: list[Any]) -> list[dict[str, int]]:
+    return [node.status(timeout=30)["loop"]["later_than_ms"] for node in nodes]
+
+
+def lateness(before: list[dict[str, int]], after: list[dict[str, int]]) -> int:
+    """By how many ms a timer of some node was late in between; 0: by less than is counted."""
+    steps = [
+        int(step)
+        for old, new in zip(before, after, strict=True)
+        for step, count in new.items()
+        if count > old[step]
+    ]
+    return max(steps, default=0)
+
+
 def _one(
     db: Any,
+    nodes: list[Any],
     others: Others,
     pids: list[int],
     calm_s: float,
     name: str,
     kind: str,
     sql: str,
-    parameters: tuple[Any, ...],
+    parameters: Any,
 ) -> Case:
     import raftdb
 
@@ -241,12 +270,15 @@ def _one(
     calm_ms, count = others.p99_ms()
     if not count:
         raise BenchError("the others were not served in a calm time")
-    term = db.status()["term"]
+    term, late = db.status()["term"], _late(nodes)
     before = time.perf_counter()
     try:
         if kind == "read":
             rows = db.execute(sql, parameters, timeout=READ_TIMEOUT_S).fetchmany(1)
             answer = f"ok: {str(rows)[:30]}"
+        elif type(parameters) is list:
+            db.executemany(f"INSERT INTO t {sql}", parameters, timeout=WRITE_TIMEOUT_S)
+            answer = "ok"
         else:
             db.execute(f"INSERT INTO t {sql}", parameters, timeout=WRITE_TIMEOUT_S)
             answer = "ok"
@@ -266,6 +298,7 @@ def _one(
         count,
         int(db.status()["term"]) - int(term),
         _memory_mb(pids),
+        lateness(late, _late(nodes)),
     )
 
 
@@ -294,7 +327,7 @@ def show(results: dict[str, Any], console: Console) -> None:
     drawn = Table(title="Hostile requests, and what other clients notice of them")
     drawn.add_column("what")
     drawn.add_column("answer")
-    for title in ("took ms", "others p99 ms", "calm p99 ms", "elections", "RSS MB"):
+    for title in ("took ms", "others p99 ms", "calm p99 ms", "late ms", "elections", "RSS MB"):
         drawn.add_column(title, justify="right")
     for case in results["cases"]:
         drawn.add_row(
@@ -303,6 +336,7 @@ def show(results: dict[str, Any], console: Console) -> None:
             f"{case['took_ms']:,.0f}",
             f"{case['others_p99_ms']:,.1f}",
             f"{case['calm_p99_ms']:,.1f}",
+            str(case["late_ms"]),
             str(case["elections"]),
             f"{case['rss_mb']:,.0f}",
         )

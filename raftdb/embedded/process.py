@@ -56,7 +56,12 @@ def ports_of(
 
     def facts() -> dict[str, Any]:
         days = None if credentials is None else round(credentials.days_left(), 1)
-        return {"certificate_days_left": days, "rss_bytes": resident_bytes(), "pid": os.getpid()}
+        return {
+            "certificate_days_left": days,
+            "rss_bytes": resident_bytes(),
+            "pid": os.getpid(),
+            "loop": executor.lateness(),
+        }
 
     return ports, executor, network, facts
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from raftdb.base.errors import InterfaceError
 from raftdb.base.ports import Done
+from raftdb.runtime.lateness import Lateness
 
 LANES_MAX = 32
 _LANE_NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
@@ -49,6 +50,7 @@ class LoopExecutor:
     def __init__(self, loop: asyncio.AbstractEventLoop, on_crash: OnCrash) -> None:
         self._loop = loop
         self._on_crash = on_crash
+        self._lateness = Lateness(loop.time())
         self._lanes: dict[str, _Lane] = {}
         self._finished: deque[tuple[Done, Any, BaseException | None]] = deque()
         self._woken = False
@@ -60,7 +62,13 @@ class LoopExecutor:
 
     def call_later(self, delay_s: float, call: Callable[..., None], *arguments: Any) -> _Timer:
         """Run on the loop after `delay_s` seconds. Only from the loop."""
-        return _Timer(self._loop.call_later(delay_s, self._guarded, call, arguments))
+        loop = self._loop
+        due_s = loop.time() + delay_s
+        return _Timer(loop.call_later(delay_s, self._due, due_s, call, arguments))
+
+    def lateness(self) -> dict[str, Any]:
+        """How late timers fire: what keeps the loop from its work. Only from the loop."""
+        return self._lateness.facts(self._loop.time())
 
     def call_threadsafe(self, call: Callable[..., None], *arguments: Any) -> None:
         """Run on the loop soon. From any thread; nothing happens once the loop is closed."""
@@ -99,6 +107,10 @@ class LoopExecutor:
         self._on_crash(error)
         if isinstance(error, KeyboardInterrupt | SystemExit):
             raise error
+
+    def _due(self, due_s: float, call: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+        self._lateness.note(due_s, self._loop.time())
+        self._guarded(call, arguments)
 
     def _guarded(self, call: Callable[..., None], arguments: tuple[Any, ...]) -> None:
         try:

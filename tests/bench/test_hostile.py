@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bench.hostile import verdict
+from bench.hostile import lateness, verdict
 from bench.reads import GOALS, Reads, _judge
 
 
@@ -39,6 +39,12 @@ def test_it_is_met_when_nobody_else_notices(
 ) -> None:
     found = {"cases": [case(), case(**changed)], "others_failed": failed, "nodes_equal": equal}
     assert verdict(found)["met"] is met
+
+
+def test_the_greatest_lateness_of_any_node_counts() -> None:
+    calm = {"10": 5, "100": 1, "400": 0}
+    assert lateness([calm, calm], [calm, calm]) == 0
+    assert lateness([calm, calm], [calm | {"10": 6}, calm | {"10": 9, "100": 2}]) == 100
 
 
 def test_reads_are_judged_by_the_median_of_the_rounds() -> None:

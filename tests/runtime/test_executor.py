@@ -11,6 +11,7 @@ import pytest
 
 from raftdb.base.errors import InterfaceError
 from raftdb.runtime.executor import LANES_MAX
+from raftdb.runtime.lateness import Lateness
 from tests.runtime.harness import Bench, bench
 
 
@@ -218,3 +219,34 @@ def test_close_finishes_what_was_given_and_names_a_lane_that_hangs() -> None:
     assert made.executor.close(10) == []
     made.executor.call_threadsafe(ran.append, 99)
     assert 99 not in ran
+
+
+def test_a_timer_that_a_busy_loop_kept_waiting_shows(one: Bench) -> None:
+    fired: list[int] = []
+    blocked = threading.Event()
+
+    def begin() -> None:
+        one.executor.call_later(0.01, fired.append, 1)
+        one.executor.call_later(0.0, blocked.wait, 0.15)
+        one.executor.call_later(0.2, one.changed)
+
+    one.loop.call_soon_threadsafe(begin)
+    one.wait(lambda: bool(fired) and one.executor.lateness()["late_ms_max"] > 0)
+    found = one.executor.lateness()
+    assert found["late_ms_max"] >= found["late_ms"] >= 100
+    assert found["later_than_ms"]["100"] >= 1
+
+
+def test_lateness_is_of_the_last_minute_or_two() -> None:
+    lateness = Lateness(0.0)
+    lateness.note(1.0, 1.009)
+    assert lateness.facts(2.0)["late_ms"] == 0
+    lateness.note(10.0, 10.3)
+    lateness.note(70.0, 70.05)
+    found = lateness.facts(80.0)
+    assert (found["late_ms"], found["late_ms_max"]) == (300.0, 300.0)
+    assert found["later_than_ms"]["25"] == 2
+    assert found["later_than_ms"]["100"] == 1
+    assert lateness.facts(140.0)["late_ms"] == 50.0
+    found = lateness.facts(500.0)
+    assert (found["late_ms"], found["late_ms_max"]) == (0.0, 300.0)
