@@ -402,6 +402,8 @@ def test_a_dump_that_is_read_brings_the_same_content(
         "INSERT INTO log VALUES (zeroblob(900000) || x'01'), (replace(hex(zeroblob(4e5)),0,'é'))"
     )
     script.write_text(f"{schema}\nPRAGMA foreign_keys = OFF;\n{rows};{large};\n", newline="")
+    with closing(conformance.Cluster(cluster.url)) as target:
+        target.sweep()
     done = sql("-f", script)
     assert done.code == 0, done
     with cluster.connect() as db, closing(conformance.Cluster(cluster.url)) as target:
