@@ -13,6 +13,7 @@ from tests.sim.disk import Fault, SimFiles
 from tests.sim.planted import (
     archive,
     locations,
+    members,
     scenarios_content,
     scenarios_copies,
     scenarios_requests,
@@ -512,4 +513,5 @@ PLAYS: dict[str, tuple[Play, dict[str, Any]]] = {
     **locations.PLAYS,
     **scenarios_content.PLAYS,
     **archive.PLAYS,
+    **members.PLAYS,
 }
