@@ -5,6 +5,7 @@
 <data_dir>/database/     the SQLite database, by generation
 <data_dir>/quarantine.json  why this node does not serve; only while it does not
 <data_dir>/removed.json  this node is no member any more; only since it knows that
+<data_dir>/superseded.json  the cluster goes on without these data; only since this node knows that
 <data_dir>/reserve       room that is kept for the time when the disk is full
 <data_dir>/copies/       a copy of it on its way to another node, or from one
 """
@@ -17,6 +18,7 @@ JOURNAL_DIRECTORY = "journal"
 DATABASE_DIRECTORY = "database"
 QUARANTINE_FILE = "quarantine.json"
 REMOVED_FILE = "removed.json"
+SUPERSEDED_FILE = "superseded.json"
 COPIES_DIRECTORY = "copies"
 RESERVE_FILE = "reserve"
 
@@ -34,6 +36,11 @@ def quarantine_path(data_dir: str) -> str:
 def removed_path(data_dir: str) -> str:
     """The file that exists when the node was removed from its cluster."""
     return posixpath.join(data_dir, REMOVED_FILE)
+
+
+def superseded_path(data_dir: str) -> str:
+    """The file that exists when the node learned that its history was left."""
+    return posixpath.join(data_dir, SUPERSEDED_FILE)
 
 
 def database_path(data_dir: str) -> str:

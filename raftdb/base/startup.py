@@ -17,7 +17,7 @@ from raftdb.base.atomic import make_directory_durably, replace_file
 from raftdb.base.config import NodeConfig
 from raftdb.base.errors import ConfigError
 from raftdb.base.ids import ClusterId, HistoryId, NodeId, parse_cluster_id, parse_node_id
-from raftdb.base.layout import removed_path
+from raftdb.base.layout import removed_path, superseded_path
 from raftdb.base.ports import Files, Log
 from raftdb.base.settings import parse_history_id
 
@@ -131,6 +131,7 @@ def check_identity(files: Files, config: NodeConfig) -> NodeIdentity:
                 hint="each node has its own directory and configuration: check data_dir",
             )
     _check_not_removed(files, config)
+    _check_not_superseded(files, config)
     return found
 
 
@@ -153,6 +154,38 @@ def _check_not_removed(files: Files, config: NodeConfig) -> None:
         except (ValueError, KeyError, TypeError):
             index = 0
         raise removed_error(config, index)
+
+
+def superseded_error(config: NodeConfig, history: str, peer: str) -> ConfigError:
+    """Why a node of a history that was left does not run."""
+    return ConfigError(
+        f"the cluster was recovered or restored, and goes on in history {history}, as {peer} says: "
+        f"what {config.node_id} has of history {config.history} counts no more",
+        code="superseded",
+        hint="bring it back by `raftdb rejoin BUNDLE DIR`, with the bundle that `raftdb recover` "
+        "made, or as a new member; its data stay as they are until then",
+    )
+
+
+def note_superseded(files: Files, config: NodeConfig, history: str, peer: str) -> ConfigError:
+    """Remember it, so that a restart does not serve; gives the error to end with."""
+    note = {"history": history, "former": config.history, "told_by": peer}
+    text = json.dumps(note) + "\n"
+    replace_file(files, superseded_path(config.data_dir), text.encode())
+    return superseded_error(config, history, peer)
+
+
+def _check_not_superseded(files: Files, config: NodeConfig) -> None:
+    """Data of a history that was left serve nobody. Raises ConfigError."""
+    path = superseded_path(config.data_dir)
+    if files.exists(path):
+        history, peer = "unknown", "another node"
+        try:
+            note = json.loads(files.read_file(path)[:4096])
+            history, peer = str(note["history"]), str(note["told_by"])
+        except (ValueError, KeyError, TypeError):
+            pass
+        raise superseded_error(config, history, peer)
 
 
 def check_clock(wall_ms: int, last_logged_ms: int | None, log: Log) -> None:

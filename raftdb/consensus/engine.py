@@ -8,7 +8,7 @@ transfer's end.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from raftdb.base.errors import InternalError, ProtocolError
@@ -32,6 +32,7 @@ from raftdb.consensus.messages import (
     Note,
     ReadIndex,
     ReadIndexIs,
+    Superseded,
 )
 from raftdb.consensus.port import (
     ChangeOutcome,
@@ -67,7 +68,8 @@ class Engine:
     """One member. Everything is called on the loop; see EnginePort for what each method promises.
 
     `journal` is founded and recovered; `machine` belongs to it; the node closes both, after `stop`.
-    `fingerprint` names what replicas must agree on to compute alike. Raises ConfigError.
+    `fingerprint` names what replicas must agree on to compute alike, `former` the histories that
+    `history_id` continues. Raises ConfigError.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class Engine:
         wall: Wall | None = None,
         fingerprint: bytes = b"",
         history_id: str = "",
+        former: Collection[str] = (),
         copies: CopySettings | None = None,
         greeting: Greeting | None = None,
     ) -> None:
@@ -116,6 +119,7 @@ class Engine:
             limits=limits,
             events=self,
             greeting=greeting,
+            former=former,
         )
         self._core = Core(
             node_id=node_id,
@@ -146,6 +150,7 @@ class Engine:
             self._transport.send, self._ports.clock.monotonic_s, waits, self._resolve
         )
         self._core.handle(ReadIndex, self._on_read_index)
+        self._core.handle(Superseded, self._transport.superseded)
         self._core.handle(ReadIndexIs, reads.on_answer)
         return waits, reads
 
@@ -354,6 +359,12 @@ class Engine:
                 self._call(self._events.on_note, NodeId(peer), message.data)
             return
         self._event(self._core.on_message, peer, message)
+
+    def on_superseded(self, peer: str, history: str) -> None:
+        """Nothing that this node does counts any more."""
+        if not self._stopped:
+            self._ports.log.error("superseded", peer=peer, history=history)
+            self._call(self._events.on_superseded, peer, history)
 
     def on_bulk(self, peer: str) -> None:
         """A long message makes progress."""

@@ -224,6 +224,17 @@ class Removed(NamedTuple):
     log_index: int
 
 
+class Superseded(NamedTuple):
+    """Your history was left: the cluster was recovered or restored, and goes on in another. The
+    answer to a hello of a history that the sender's own continues; a release that does not know
+    this message has hung up before."""
+
+    history: str
+    """What the sender follows, as its hello said."""
+    former: str
+    """What the receiver does."""
+
+
 class Directory(NamedTuple):
     """Who the members are, and where, for one who cannot know it from a log that it lacks."""
 
@@ -271,6 +282,7 @@ Message = (
     | CopyPart
     | CopyGone
     | Removed
+    | Superseded
     | Directory
 )
 
@@ -313,6 +325,7 @@ _TYPES: dict[int, tuple[type[Any], tuple[type[Any], ...]]] = {
     56: (CopyGone, (bytes,)),
     60: (Removed, (int,)),
     61: (Directory, (bytes,)),
+    62: (Superseded, (str, str)),
 }
 _CODES: dict[type[Any], int] = {cls: code for code, (cls, _checks) in _TYPES.items()}
 

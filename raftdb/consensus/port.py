@@ -255,6 +255,9 @@ class EngineEvents:
     on_removed: Callable[[Index], None] = lambda _index: None
     """This node is no member any more, by the committed entry of that index. It takes part in
     nothing, and will be refused by all others. Called once."""
+    on_superseded: Callable[[str, str], None] = lambda _peer, _history: None
+    """Another node says that the cluster goes on in the history of that id, which continues this
+    node's: what it does counts no more, and all of the new one refuse it. Called once."""
     on_copied: Callable[[], None] = lambda: None
     """A copy from another member was installed: the node must be started again to begin with it."""
 

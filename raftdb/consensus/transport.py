@@ -11,14 +11,14 @@ older connection still delivers is dropped.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 from raftdb.base.errors import ConfigError, ProtocolError
 from raftdb.base.ids import Address, NodeId, parse_node_id
 from raftdb.base.limits import Limits
 from raftdb.base.ports import ExpectedPeer, Listener, Ports, Timer
+from raftdb.consensus.hellos import check_hello
 from raftdb.consensus.link import Link
 from raftdb.consensus.messages import (
     PROTOCOL_VERSION,
@@ -28,6 +28,7 @@ from raftdb.consensus.messages import (
     Note,
     Ping,
     Removed,
+    Superseded,
     encode,
 )
 from raftdb.consensus.port import Greeting, Member, Timing
@@ -56,6 +57,9 @@ class TransportEvents(Protocol):
     def on_disconnected(self, peer: str) -> None: ...
 
     def on_message(self, peer: str, message: Message) -> None: ...
+
+    def on_superseded(self, peer: str, history: str) -> None:
+        """`peer` is a node of this cluster, and follows a history that continues this node's."""
 
     def on_bulk(self, peer: str) -> None: ...
 
@@ -100,10 +104,13 @@ class Transport:
         limits: Limits,
         events: TransportEvents,
         greeting: Greeting | None = None,
+        former: Collection[str] = (),
     ) -> None:
+        """`former`: the histories that this node's own continues."""
         self._me = me
         self._hello = hello
         self._greeting = greeting
+        self._former = frozenset(former)
         self._wall = wall
         self._ports = ports
         self._timing = timing
@@ -113,6 +120,7 @@ class Transport:
         self._heard_of: dict[str, Address] = {}
         self._removed: frozenset[str] = frozenset()
         self._removed_index = 0
+        self._superseded = False
         self._started = False
         self._pending: list[Link] = []
         self._copy_links: list[Link] = []
@@ -279,9 +287,11 @@ class Transport:
 
     def link_hello(self, link: Link, hello: Hello | CopyHello, second: Message | None) -> bool:
         """Check who is there, and by its greeting whether it may be; raises ProtocolError."""
+        if hello.history_id != self._hello.history_id:
+            return self._other_history(link, hello, second)
         greeting = None if link.for_copy else self._greeting
         if second is None:
-            self._check_hello(link, hello)
+            check_hello(self._hello, link, hello)
             if hello.node_id in self._removed:
                 self._ports.log.info("removed_member_turned_away", peer=hello.node_id)
                 link.refused = True
@@ -323,6 +333,49 @@ class Transport:
             self._greeting.met(hello.node_id)
         self._events.on_connected(hello.node_id)
 
+    def _other_history(
+        self, link: Link, hello: Hello | CopyHello, second: Message | None
+    ) -> bool:
+        """Refused. Who follows one that this node's own continues is told so; another may be
+        ahead, and gets the time of a handshake to tell this node."""
+        name, mine, theirs = hello.node_id, self._hello.history_id, hello.history_id
+        if isinstance(second, Superseded) and second == (theirs, mine):
+            # What a node of this cluster says, by its certificate, of this node's history.
+            link.abort()
+            self.superseded(name, second)
+            return True
+        if second is not None:
+            # A greeting may be on its way already.
+            if type(second) is not Note:
+                raise ProtocolError(f"{name} goes on after a hello of another history")
+            return False
+        check_hello(self._hello, link, hello)
+        error = ProtocolError(
+            f"{name} follows history {theirs}, this node {mine}",
+            hint="one of them was restored or recovered: bring the other one back by "
+            "`raftdb rejoin`, or as a new member",
+        )
+        if link.for_copy and theirs not in self._former:
+            raise error
+        self.link_failed(link, error, name)
+        link.refused = True
+        if theirs in self._former:
+            link.close(Superseded(mine, theirs))
+        return False
+
+    def superseded(self, peer: str, message: Superseded) -> None:
+        """This node learns, by whomever, that its history was left; it passes that on to those who
+        may reach nobody else that knows."""
+        if message.former != self._hello.history_id or message.history in self._former:
+            return
+        if self._superseded:
+            return
+        self._superseded = True
+        for slot in self._slots.values():
+            if slot.link is not None and slot.name != peer:
+                slot.link.send(message)
+        self._events.on_superseded(peer, message.history)
+
     def link_message(self, link: Link, message: Message) -> None:
         """Row 14: only the newest connection speaks for its peer."""
         assert link.peer is not None
@@ -341,10 +394,10 @@ class Transport:
         slot = self._slots.get(peer)
         return slot is not None and self._wall.connection_counts(link.epoch, slot.epoch)
 
-    def link_failed(self, link: Link, error: ProtocolError) -> None:
+    def link_failed(self, link: Link, error: ProtocolError, name: str = "") -> None:
         """Row 15: log, close this connection, go on serving the others."""
         remote = "" if link.connection is None else link.connection.peer.remote
-        name = link.peer or link.dialled or ""
+        name = name or link.peer or link.dialled or ""
         slot = self._slots.get(name)
         if slot is None or slot.reported != error.message:
             self._ports.log.warning(
@@ -502,48 +555,6 @@ class Transport:
         slot = self._slots[name] = _Slot(name, None)
         return slot
 
-    def _check_hello(self, link: Link, hello: Hello | CopyHello) -> None:
-        mine, name = self._hello, hello.node_id
-        assert link.connection is not None
-        peer = link.connection.peer
-        if hello.version != PROTOCOL_VERSION:
-            raise ProtocolError(
-                f"{name} speaks peer protocol {hello.version}, this node {PROTOCOL_VERSION}",
-                hint="run releases that are at most one apart",
-            )
-        if hello.cluster_id != mine.cluster_id:
-            raise ProtocolError(
-                f"{name} at {peer.remote} belongs to cluster {hello.cluster_id}",
-                hint="an address in the configuration leads to another cluster",
-            )
-        if hello.history_id != mine.history_id:
-            raise ProtocolError(
-                f"{name} follows history {hello.history_id}, this node {mine.history_id}",
-                hint="one of them was restored or recovered: bring the other one back by "
-                "`raftdb rejoin`, or as a new member",
-            )
-        if peer.role and (peer.role != "node" or peer.name != name):
-            raise ProtocolError(f"the certificate of {peer.name!r} does not allow to be {name!r}")
-        if name == mine.node_id:
-            raise ProtocolError(f"{name!r} is this node's own name")
-        try:
-            parse_node_id(name)
-        except ConfigError as error:
-            raise ProtocolError(error.message) from None
-        if link.dialled is not None and link.dialled != name:
-            raise ProtocolError(f"{name} answers at the address of {link.dialled}")
-        if hello.library != mine.library:
-            raise ProtocolError(
-                f"{name} runs pysyncobj {hello.library}, this node {mine.library}",
-                hint="install the same release of raftdb on all nodes",
-            )
-        if hello.fingerprint != mine.fingerprint:
-            raise ProtocolError(
-                f"{name} computes differently: {_differences(hello.fingerprint, mine.fingerprint)}",
-                hint="replicas must run the same SQLite build with the same arithmetic: install "
-                "the same release on machines of one kind",
-            )
-
     def _check_greeting(self, greeting: Greeting, name: str, message: Message) -> None:
         if isinstance(message, Note):
             refused = greeting.refusal(name, message.data)
@@ -551,22 +562,6 @@ class Transport:
             refused = greeting.missing(name)
         if refused:
             raise ProtocolError(refused)
-
-
-def _differences(theirs: bytes, mine: bytes) -> str:
-    """In what two fingerprints differ, for people. They are JSON objects, as far as is known here;
-    what came from a peer is shown cut to a bound."""
-    try:
-        there, here = json.loads(theirs), json.loads(mine)
-        names = sorted(there.keys() | here.keys())
-        found = [
-            f"{name} is {str(there.get(name))[:80]} there, {str(here.get(name))[:80]} here"
-            for name in names[:20]
-            if there.get(name) != here.get(name)
-        ]
-        return "; ".join(found)
-    except (ValueError, AttributeError, RecursionError):
-        return f"its fingerprint is {theirs[:64].hex()}, here it is {mine[:64].hex()}"
 
 
 def check_members(me: Member, members: Sequence[Member]) -> list[Member]:

@@ -28,7 +28,7 @@ from raftdb.base.layout import (
     reserve_path,
 )
 from raftdb.base.ports import Ports
-from raftdb.base.startup import check_clock, check_identity, removed_error
+from raftdb.base.startup import check_clock, check_identity, note_superseded, removed_error
 from raftdb.consensus import CopySettings, Engine
 from raftdb.consensus.membership import (
     Configuration,
@@ -36,7 +36,7 @@ from raftdb.consensus.membership import (
     decode_configuration,
     encode_configuration,
 )
-from raftdb.consensus.port import EngineEvents, EngineStatus, Member
+from raftdb.consensus.port import EngineEvents, Member
 from raftdb.embedded.compatibility import compatibility
 from raftdb.embedded.describing import member_facts
 from raftdb.embedded.given import listening, members_of, timing_of
@@ -218,9 +218,10 @@ class Assembly:
             on_role=self._on_role,
             on_fatal=self.fail,
             on_note=self._on_note,
-            on_waiting=self._on_waiting,
+            on_waiting=lambda: self._verdicts.on_waiting(),
             on_members=self._on_members,
             on_removed=self._on_removed,
+            on_superseded=self._on_superseded,
             on_copied=lambda: self.start_again("a copy of the database was installed"),
         )
 
@@ -237,6 +238,7 @@ class Assembly:
             events=self._events(),
             fingerprint=json.dumps(fingerprint().to_wire(), sort_keys=True).encode(),
             history_id=self.config.history,
+            former=[name for name, _last in self.machine.lineage],
             copies=self._copy_settings(vfs_base),
             greeting=self.releases.greeting(),
         )
@@ -509,8 +511,9 @@ class Assembly:
         self.stop()
         self._ports.executor.call_later(CLOSE_S, self._drained)
 
-    def _on_waiting(self) -> None:
-        self._verdicts.on_waiting()
+    def _on_superseded(self, peer: str, history: str) -> None:
+        """The cluster goes on in another history: this node ends at once, and remembers."""
+        self.fail(note_superseded(self._ports.files, self.config, history, peer))
 
     def _on_note(self, peer: NodeId, data: bytes) -> None:
         if self.releases.on_note(peer, data):

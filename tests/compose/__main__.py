@@ -24,9 +24,9 @@ ROOT = Path(__file__).resolve().parents[2]
 PROJECT = "raftdb-try"
 ARCHIVE = "s3://raftdb/cluster?endpoint=http://store:8333&region=us-east-1"
 REGIONS = {"n1": "virginia", "n2": "ireland", "n3": "frankfurt", "n4": "oregon", "n5": "oregon"}
-HEALTHY_S = 90.0
-FAILOVER_S = 15.0
-ARCHIVED_S = 30.0
+HEALTHY_S = 300.0
+
+ARCHIVED_S = 120.0
 _PAUSE_S = 0.5
 
 

@@ -42,6 +42,7 @@ from raftdb.consensus.messages import (
     ReadIndexIs,
     Removed,
     RequestVote,
+    Superseded,
     TermHint,
     TimeoutNow,
     Vote,
@@ -78,6 +79,7 @@ EXAMPLES: list[Any] = [
     CopyPart(b"id", 1, 2, b"data"),
     CopyGone(b"id"),
     Removed(9),
+    Superseded("a" * 32, "b" * 32),
     Directory(b"all"),
 ]
 

@@ -20,6 +20,7 @@ from raftdb.consensus.messages import (
     PartAck,
     Ping,
     Removed,
+    Superseded,
     Vote,
     encode,
 )
@@ -52,7 +53,6 @@ def test_both_sides_say_hello_and_are_connected() -> None:
     [
         (hello("n1", version=2), node("n1"), "protocol 2"),
         (hello("n1", cluster_id="d" * 32), node("n1"), "belongs to cluster"),
-        (hello("n1", history_id="f" * 32), node("n1"), "follows history"),
         (hello("n1", library="0.3.14"), node("n1"), r"pysyncobj 0\.3\.14"),
         (hello("n1", fingerprint=b"other"), node("n1"), "computes differently"),
         (hello("n1", fingerprint=b"[" * 3000), node("n1"), "computes differently"),
@@ -357,6 +357,85 @@ def test_who_was_removed_is_told_and_turned_away() -> None:
     assert again.take() == [hello("n2"), Removed(7)]
     assert not again.open
     assert not station.transport.connected("n1")
+
+
+NEW, OTHER = "f" * 32, "0" * 32
+MINE = hello("n2").history_id
+
+
+def test_who_follows_a_history_that_was_left_is_told_so() -> None:
+    station = Station(former=[OTHER])
+    connection = station.accepted(node("n1"))
+    connection.receive(hello("n1", history_id=OTHER))
+    assert connection.take() == [hello("n2"), Superseded(MINE, OTHER)]
+    assert not connection.open
+    assert station.log.lines[0][0] == "peer_refused"
+    assert "raftdb rejoin" in station.log.lines[0][1]["hint"]
+    assert station.take() == [("ready", None)]
+
+
+def test_a_node_learns_from_one_that_is_ahead_and_passes_it_on() -> None:
+    station = Station()
+    behind = station.accepted(node("n3"))
+    behind.receive(hello("n3"))
+    behind.take()
+    station.take()
+    connection = station.accepted(node("n1"))
+    connection.receive(hello("n1", history_id=NEW))
+    # Refused, and not heard; but it may say why.
+    assert connection.open
+    assert not station.transport.connected("n1")
+    assert station.take() == []
+    connection.receive(Superseded(NEW, MINE))
+    assert not connection.open
+    assert station.take() == [("superseded", "n1", NEW)]
+    assert behind.take() == [Superseded(NEW, MINE)]
+    # Once: who is told by several passes it on no more.
+    station.transport.superseded("n3", Superseded(NEW, MINE))
+    assert station.take() == []
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        Superseded(OTHER, MINE),
+        Superseded(NEW, OTHER),
+        Superseded(MINE, NEW),
+        Heartbeat(1, 1, 1),
+        hello("n1", history_id=NEW),
+    ],
+    ids=["another history", "of another one's", "the wrong way round", "a vote", "a second hello"],
+)
+def test_what_a_stranger_says_besides_ends_the_connection(word: object) -> None:
+    station = Station()
+    connection = station.accepted(node("n1"))
+    connection.receive(hello("n1", history_id=NEW), word)  # type: ignore[arg-type]
+    assert not connection.open
+    assert station.take() == [("ready", None)]
+
+
+def test_a_history_that_is_left_supersedes_nothing() -> None:
+    """Told by a node that this one's history has left: that node was restored once more, from
+    before, and nobody can say which of the two counts; neither stops for the other."""
+    station = Station(former=[OTHER])
+    station.transport.superseded("n1", Superseded(NEW, OTHER))
+    assert station.take() == [("ready", None)]
+
+
+def test_a_stranger_has_the_time_of_a_handshake() -> None:
+    station = Station()
+    connection = station.accepted(node("n1"))
+    connection.receive(hello("n1", history_id=NEW))
+    station.executor.pass_time(Limits().handshake_timeout_ms / 1000 + 10)
+    assert not connection.open
+
+
+def test_only_a_nodes_certificate_may_say_so() -> None:
+    station = Station()
+    connection = station.accepted(Peer("client", "n1", None, "x"))
+    connection.receive(hello("n1", history_id=NEW), Superseded(NEW, MINE))
+    assert not connection.open
+    assert station.take() == [("ready", None)]
 
 
 def test_the_second_of_two_dials_when_nobody_came_for_long() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from raftdb.base.ids import Address, NodeId
@@ -175,6 +175,7 @@ class Station:
         limits: Limits | None = None,
         wall: Wall | None = None,
         greeting: Greeting | None = None,
+        former: Sequence[str] = (),
     ) -> None:
         self.clock = HandClock()
         self.executor = HandExecutor(self.clock)
@@ -205,6 +206,7 @@ class Station:
             limits=limits or Limits(),
             events=self,
             greeting=greeting,
+            former=former,
         )
         self.transport.start(lambda error: self.events.append(("ready", error)))
         assert self.network.ready is not None
@@ -222,6 +224,9 @@ class Station:
         self.events.append((peer, message))
         if self.fail is not None:
             raise self.fail
+
+    def on_superseded(self, peer: str, history: str) -> None:
+        self.events.append(("superseded", peer, history))
 
     def on_bulk(self, peer: str) -> None:
         self.events.append(("bulk", peer))

@@ -224,3 +224,25 @@ def test_without_an_archive_the_newest_survivor_counts(
         status = nodes[0].status()
         assert status["history"] == facts["history"]
         assert [one["node_id"] for one in status["members"]] == ["n4", "n5"]
+        # The lost ones come back: they hear of it from whomever they reach, and end.
+        for name in ("n2", "n3"):
+            _ends_superseded(home / name, facts["history"])
+        with nodes[0].connect() as one:
+            assert _rows(one) == list(range(20))
+    with pytest.raises(ConfigError, match="raftdb rejoin") as again:
+        raftdb.Node(str(home / "n2" / "raftdb.toml")).start()
+    assert again.value.code == "superseded"
+
+
+def _ends_superseded(directory: Path, history: str) -> None:
+    node = raftdb.Node(str(directory / "raftdb.toml"))
+    try:
+        node.start()
+        wait_for("its end", lambda: not node.running)
+    except ConfigError:
+        # It was told before its ports were open.
+        pass
+    finally:
+        node.stop()
+    assert node.failure is not None
+    assert (node.failure.code, history in str(node.failure)) == ("superseded", True)
