@@ -53,7 +53,6 @@ def check_hello(mine: Hello, link: Link, hello: Hello | CopyHello) -> None:
         )
 
 
-
 def _differences(theirs: bytes, mine: bytes) -> str:
     """In what two fingerprints differ, for people. They are JSON objects, as far as is known here;
     what came from a peer is shown cut to a bound."""

@@ -15,13 +15,12 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 from raftdb.base.errors import ConfigError, ProtocolError
-from raftdb.base.ids import Address, NodeId, parse_node_id
+from raftdb.base.ids import Address, NodeId
 from raftdb.base.limits import Limits
 from raftdb.base.ports import ExpectedPeer, Listener, Ports, Timer
 from raftdb.consensus.hellos import check_hello
 from raftdb.consensus.link import Link
 from raftdb.consensus.messages import (
-    PROTOCOL_VERSION,
     CopyHello,
     Hello,
     Message,
@@ -333,9 +332,7 @@ class Transport:
             self._greeting.met(hello.node_id)
         self._events.on_connected(hello.node_id)
 
-    def _other_history(
-        self, link: Link, hello: Hello | CopyHello, second: Message | None
-    ) -> bool:
+    def _other_history(self, link: Link, hello: Hello | CopyHello, second: Message | None) -> bool:
         """Refused. Who follows one that this node's own continues is told so; another may be
         ahead, and gets the time of a handshake to tell this node."""
         name, mine, theirs = hello.node_id, self._hello.history_id, hello.history_id

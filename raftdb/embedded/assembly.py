@@ -36,7 +36,7 @@ from raftdb.consensus.membership import (
     decode_configuration,
     encode_configuration,
 )
-from raftdb.consensus.port import EngineEvents, Member
+from raftdb.consensus.port import EngineEvents, EngineStatus, Member
 from raftdb.embedded.compatibility import compatibility
 from raftdb.embedded.describing import member_facts
 from raftdb.embedded.given import listening, members_of, timing_of
@@ -221,7 +221,9 @@ class Assembly:
             on_waiting=lambda: self._verdicts.on_waiting(),
             on_members=self._on_members,
             on_removed=self._on_removed,
-            on_superseded=self._on_superseded,
+            on_superseded=lambda peer, history: self.fail(
+                note_superseded(self._ports.files, self.config, history, peer)
+            ),
             on_copied=lambda: self.start_again("a copy of the database was installed"),
         )
 
@@ -510,10 +512,6 @@ class Assembly:
         self._ports.log.error("removed", index=int(index), reason=str(self._failure))
         self.stop()
         self._ports.executor.call_later(CLOSE_S, self._drained)
-
-    def _on_superseded(self, peer: str, history: str) -> None:
-        """The cluster goes on in another history: this node ends at once, and remembers."""
-        self.fail(note_superseded(self._ports.files, self.config, history, peer))
 
     def _on_note(self, peer: NodeId, data: bytes) -> None:
         if self.releases.on_note(peer, data):
