@@ -6,10 +6,17 @@ one node enforces while applying and another does not is a divergence).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import chain
+
 from raftdb.base.errors import DataError, InterfaceError
 from raftdb.base.limits import Limits
 from raftdb.command import Commit, Execute, Statement, encode_request
 from raftdb.command.requests import KEY_CHARACTERS_MAX, Parameters
+
+MANY = 16
+"""Parameter sets, from which on they are looked at together first."""
+_PLAIN = frozenset((type(None), bool, int, float, str, bytes))
 
 
 class Admission:
@@ -62,8 +69,9 @@ class Admission:
                     code="sql_too_long",
                     hint="pass values as parameters",
                 )
-            for parameters in statement.parameter_sets:
-                self._check_parameters(position, parameters)
+            if not self._plainly_fits(statement.parameter_sets):
+                for parameters in statement.parameter_sets:
+                    self._check_parameters(position, parameters)
             for reference in statement.references:
                 if reference.statement >= position:
                     raise InterfaceError(
@@ -71,6 +79,21 @@ class Admission:
                         f" {reference.statement}, which does not stand before it",
                         hint="statements count from 0",
                     )
+
+    def _plainly_fits(self, sets: Sequence[Parameters]) -> bool:
+        """Whether many parameter sets are within bounds for sure, a tenth of the time that looking
+        at each value takes."""
+        if len(sets) < MANY or set(map(type, sets)) != {tuple}:
+            return False
+        limits = self._limits
+        values = list(chain.from_iterable(sets))
+        if max(map(len, sets)) > limits.parameters_max or not _PLAIN.issuperset(map(type, values)):
+            return False
+        texts = [len(value) for value in values if type(value) is str or type(value) is bytes]
+        if texts and 4 * max(texts) > limits.value_bytes_max:
+            return False
+        numbers = [value for value in values if type(value) is int]
+        return not numbers or (min(numbers) >= -(1 << 63) and max(numbers) < 1 << 63)
 
     def _check_parameters(self, position: int, parameters: Parameters) -> None:
         limits = self._limits

@@ -17,6 +17,7 @@ UNSENT_PAUSE_BYTES = 1 << 20
 """A client that does not read its answers is not read from either."""
 
 DRAIN_CHECK_S = 0.01
+LANE = "decode"
 HOLD_S_MAX = 0.5
 """So long, at most, a client is not read from that asks again and again while the node is busy."""
 
@@ -93,6 +94,7 @@ class ClientConnection:
         self.number = number
         self._owner = owner
         self._core = wire.ServerSide(owner.limits)
+        self._core.defer_bytes = wire.LONG_REQUEST_BYTES
         self._connection: Connection | None = None
         self._dispatcher: Dispatcher | None = None
         self._timer: Timer | None = None
@@ -101,6 +103,8 @@ class ClientConnection:
         """Answers wait to be read."""
         self._held = False
         """It does not wait as it was asked to."""
+        self._decoding = False
+        """A long request of it is read on a lane."""
         self._requests_bytes = 0
         self._unsent_bytes = 0
         """Its part of what its owner counts."""
@@ -119,10 +123,17 @@ class ClientConnection:
             messages: Sequence[wire.Message] = self._core.receive(data)
         except wire.RemoteProtocolError as error:
             fault, messages = error, error.messages
-        held = self._core.held_bytes
+        self._took(messages, fault)
+
+    def _took(
+        self, messages: Sequence[wire.Message], fault: wire.RemoteProtocolError | None
+    ) -> None:
+        core = self._core
+        held = core.held_bytes
         if held or self._requests_bytes:
             self._count_requests(held)
-            if self._owner.requests_bytes > self._owner.limits.client_requests_bytes_max:
+            too_much = self._owner.requests_bytes > self._owner.limits.client_requests_bytes_max
+            if too_much and not core.deferred:
                 messages = self._refuse_long(messages)
         for message in messages:
             if isinstance(message, wire.Hello):
@@ -131,6 +142,43 @@ class ClientConnection:
                 self._dispatcher.handle(message)
         if fault is not None:
             self._end_with(fault)
+        elif core.deferred and not self._decoding:
+            self._decode()
+
+    def _decode(self) -> None:
+        """A long request is read on a lane: a hundred thousand rows are a fifth of a second, in
+        which neither heartbeats nor others would be answered. What stands behind it waits."""
+        connection, core = self._connection, self._core
+        if connection is None:
+            return
+        self._decoding = True
+        connection.pause_reading()
+        body, values_max = core.deferred, self._owner.limits.request_values_max
+
+        def decoded(message: wire.Message | None, error: BaseException | None) -> None:
+            self._decoding = False
+            if self._connection is None or core.state is wire.State.CLOSED:
+                return
+            fault: wire.RemoteProtocolError | None = None
+            messages: Sequence[wire.Message] = ()
+            try:
+                if error is not None:
+                    raise error
+                assert message is not None, "it was decoded"
+                messages = core.decoded(message)
+            except wire.RemoteProtocolError as wrong:
+                if core.deferred:
+                    core.undecodable(wrong)
+                fault, messages = wrong, wrong.messages
+            self._took(messages, fault)
+            self._read_on()
+
+        self._owner.ports.executor.submit(LANE, lambda: wire.decode(body, values_max), decoded)
+
+    def _read_on(self) -> None:
+        """Read again, unless something stands against it."""
+        if self._connection is not None and not (self._paused or self._held or self._decoding):
+            self._connection.resume_reading()
 
     def connection_lost(self, reason: str) -> None:
         self._count_requests(0)
@@ -239,8 +287,7 @@ class ClientConnection:
             return
         self._paused = False
         self._count_unsent(0)
-        if not self._held:
-            connection.resume_reading()
+        self._read_on()
 
     def hold(self, seconds: float) -> None:
         """Take nothing from this client for so long."""
@@ -251,8 +298,7 @@ class ClientConnection:
 
     def _let_go(self) -> None:
         self._held = False
-        if self._connection is not None and not self._paused:
-            self._connection.resume_reading()
+        self._read_on()
 
     def say_goodbye(self, reason: str) -> None:
         """Tell the client that this node is going."""

@@ -7,7 +7,8 @@ May import: base, command; msgpack.
 Never: a socket, a clock, SQL semantics, routing.
 """
 
-from raftdb.wire.connection import ClientSide, ServerSide, State
+from raftdb.wire.codec import decode
+from raftdb.wire.connection import LONG_REQUEST_BYTES, ClientSide, ServerSide, State
 from raftdb.wire.errors import LocalProtocolError, RemoteProtocolError
 from raftdb.wire.messages import (
     BOUNDED,
@@ -58,6 +59,8 @@ from raftdb.wire.messages import (
 )
 
 __all__ = [
+    "LONG_REQUEST_BYTES",
+    "decode",
     "page_messages",
     "OpenCursor",
     "FetchCursor",

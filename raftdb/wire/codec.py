@@ -24,7 +24,6 @@ from raftdb.command.token import TOKEN_CHARACTERS_MAX
 from raftdb.wire import messages as m
 from raftdb.wire.checks import (
     INTEGER_MAX,
-    VALUE_TYPES,
     a_boolean,
     a_hex_id,
     a_rid,
@@ -33,6 +32,7 @@ from raftdb.wire.checks import (
     an_array,
     an_integer,
     check_plain,
+    check_sets,
     no_rid,
     shown,
     some_bytes,
@@ -245,29 +245,10 @@ def _read_statements(value: Any) -> tuple[Statement, ...]:
 def _read_statement(item: Any) -> Statement:
     sql, sets, *references = an_array(item, "a statement", 2, 3)
     an_array(sets, "parameter sets", 1, INTEGER_MAX)
-    for parameters in sets:
-        _check_parameters(parameters)
+    check_sets(sets)
     if references:
         return Statement(a_text(sql, "SQL", INTEGER_MAX), sets, unpack_references(references[0]))
     return Statement(a_text(sql, "SQL", INTEGER_MAX), sets)
-
-
-def _check_parameters(parameters: Any) -> None:
-    if type(parameters) is tuple:
-        values: Any = parameters
-    elif type(parameters) is dict:
-        if not all(type(name) is str for name in parameters):
-            raise ValueError("a parameter's name is not text")
-        values = parameters.values()
-    else:
-        raise ValueError("parameters are neither an array nor a map")
-    types = set(map(type, values))
-    if not types <= VALUE_TYPES:
-        raise ValueError("a parameter is not null, integer, float, text or bytes")
-    if int in types and not all(type(v) is not int or v <= INTEGER_MAX for v in values):
-        raise ValueError("a parameter is an integer beyond 64 bits")
-    if float in types and any(v != v for v in values):
-        raise ValueError("a parameter is not a number (NaN)")
 
 
 def _read_hello(

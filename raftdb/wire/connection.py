@@ -98,6 +98,11 @@ class _Side:
         self._open: set[int] = set()
         self._long: dict[int, int] = {}
         """Sizes of the long requests among them."""
+        self.defer_bytes = 0
+        """A frame longer than this is not decoded here, but put into `deferred`; 0: none is."""
+        self.deferred = b""
+        """The body of a frame that somebody else decodes (`decode`) and brings back (`decoded` or
+        `undecodable`); what comes meanwhile waits."""
         self._receive_frame_max = 0
         self._send_frame_max = 0
         self._requests_max = limits.requests_per_connection_max
@@ -110,7 +115,8 @@ class _Side:
     @property
     def held_bytes(self) -> int:
         """What has come of a frame that is not complete, and the long requests without a reply."""
-        return len(self._buffer) + (sum(self._long.values()) if self._long else 0)
+        long = sum(self._long.values()) if self._long else 0
+        return len(self._buffer) + len(self.deferred) + long
 
     def is_long(self, request_id: int) -> bool:
         """Whether that request counts in `held_bytes`."""
@@ -145,6 +151,9 @@ class _Side:
             code, text, hint = self._fault
             raise RemoteProtocolError(text, code=code, hint=hint)
         received: list[m.Message] = []
+        if self.deferred:
+            self._buffer += data
+            return received
         try:
             if self._buffer:
                 self._buffer += data
@@ -157,12 +166,35 @@ class _Side:
                     if used < len(view):
                         self._buffer += view[used:]
         except RemoteProtocolError as error:
-            error.messages = tuple(received)
-            self._fault = (error.code, error.message, error.hint)
-            self._become(State.CLOSED)
-            self._buffer = bytearray()
+            self._end(error, received)
             raise
         return received
+
+    def decoded(self, message: m.Message) -> list[m.Message]:
+        """Take the message that `deferred` was: it, and what is complete behind it. Raises as
+        `receive`."""
+        received: list[m.Message] = []
+        size, self.deferred = len(self.deferred), b""
+        try:
+            self._take(message, size, received)
+            with memoryview(self._buffer) as view:
+                used = self._frames(view, received)
+            del self._buffer[:used]
+        except RemoteProtocolError as error:
+            self._end(error, received)
+            raise
+        return received
+
+    def undecodable(self, error: RemoteProtocolError) -> None:
+        """`deferred` is no message: nothing more is taken from the other side."""
+        self.deferred = b""
+        self._end(error, [])
+
+    def _end(self, error: RemoteProtocolError, received: list[m.Message]) -> None:
+        error.messages = tuple(received)
+        self._fault = (error.code, error.message, error.hint)
+        self._become(State.CLOSED)
+        self._buffer = bytearray()
 
     def _frames(self, view: memoryview, received: list[m.Message]) -> int:
         """Decode all complete frames; give the number of bytes used."""
@@ -180,14 +212,20 @@ class _Side:
             if end - start < size:
                 break
             position = start + size
+            if 0 < self.defer_bytes < size:
+                self.deferred = bytes(view[start:position])
+                break
             message = decode(view[start:position], self.limits.request_values_max)
-            if type(message) not in self._receives:
-                raise RemoteProtocolError(f"{type(message).__name__} came from the wrong side")
-            self._step(message, RemoteProtocolError)
-            if size > LONG_REQUEST_BYTES:
-                self._note_long(message, size)
-            received.append(message)
+            self._take(message, size, received)
         return position
+
+    def _take(self, message: m.Message, size: int, received: list[m.Message]) -> None:
+        if type(message) not in self._receives:
+            raise RemoteProtocolError(f"{type(message).__name__} came from the wrong side")
+        self._step(message, RemoteProtocolError)
+        if size > LONG_REQUEST_BYTES:
+            self._note_long(message, size)
+        received.append(message)
 
     def _step(self, message: Any, blame: type[Exception]) -> None:
         """Check that the message may be said now, then note that it was. Nothing changes when it

@@ -329,6 +329,7 @@ def test_the_bytes_of_all_requests_under_way_are_bounded() -> None:
     handler, _connection, side = second(client)
     assert client.say(long_read(1)) == []
     handler.data_received(side.send(long_read(1)))
+    client.bench.loop.run()
     assert len(client.bench.engine.reads) == 2
     refused_ms(client.say(long_read(2))[0])
     assert client.say(wire.Ping(3)) == [wire.Pong(3)], "short ones are served"
@@ -340,6 +341,7 @@ def test_the_bytes_of_all_requests_under_way_are_bounded() -> None:
     client.bench.loop.run()
     assert client.listener.requests_bytes == 0
     handler.data_received(side.send(long_read(2)))
+    client.bench.loop.run()
     assert len(client.bench.engine.reads) == 3, "there is room again"
 
 
@@ -361,3 +363,73 @@ def test_the_answers_that_slow_clients_do_not_read_are_bounded() -> None:
     client.bench.loop.pass_time(0.1)
     assert client.listener.unsent_bytes == 0
     assert not client.connection.paused
+
+
+# ---- long requests
+
+
+def rows(count: int, last: object = "x" * 10) -> tuple[Statement, ...]:
+    sets = tuple((number, "x" * 10) for number in range(count - 1))
+    return (Statement("INSERT INTO t VALUES (?, ?)", (*sets, (count, last))),)
+
+
+def test_a_long_request_is_read_on_a_lane_and_what_follows_waits_for_it(client: Client) -> None:
+    client.attach()
+    data = client.wire.send(wire.Execute(1, 1, 0, 5000, rows(20_000)))
+    data += client.wire.send(wire.Ping(2))
+    lanes = client.bench.loop.lanes
+    client.handler.data_received(data[:-3])
+    assert lanes.count("decode") == 1
+    assert client.connection.paused
+    assert client.listener.requests_bytes >= len(data) - 100, "it counts meanwhile"
+    assert client.connection.sent == b""
+    client.handler.data_received(data[-3:])
+    assert client.heard() == [wire.Pong(2)], "behind it"
+    assert len(client.bench.engine.proposals) == 1
+    assert not client.connection.paused
+    # Short ones cost no lane.
+    assert client.say(wire.Ping(3)) == [wire.Pong(3)]
+    assert lanes.count("decode") == 1
+
+
+def test_two_long_requests_keep_their_order(client: Client) -> None:
+    client.attach()
+    one = client.wire.send(wire.Execute(1, 1, 0, 5000, rows(9_000)))
+    client.raw(one + client.wire.send(wire.Execute(2, 2, 0, 5000, rows(9_001))))
+    assert client.bench.loop.lanes.count("decode") == 2
+    sizes = [len(payload) for payload, _done in client.bench.engine.proposals]
+    assert len(sizes) == 2
+    assert sizes[0] < sizes[1]
+
+
+def test_a_long_request_that_is_none_ends_the_connection(client: Client) -> None:
+    (error,) = client.raw(struct.pack(">I", 100_000) + b"\xc1" * 100_000 + b"more")
+    assert isinstance(error, wire.ErrorMessage)
+    assert "does not decode" in error.exception().message
+    assert client.connection.closed
+    client.handler.connection_lost("closed")
+    assert client.listener.requests_bytes == 0
+
+
+def test_a_client_that_leaves_while_its_request_is_read_is_forgotten(client: Client) -> None:
+    client.attach()
+    client.handler.data_received(client.wire.send(wire.Execute(1, 1, 0, 5000, rows(9_000))))
+    client.handler.connection_lost("closed")
+    client.bench.loop.run()
+    assert client.bench.engine.proposals == []
+    assert client.listener.requests_bytes == 0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "code"),
+    [("x" * 2_000, "value_too_large"), ("é" * 900, "value_too_large"), ("é" * 400, "")],
+)
+def test_what_is_wrong_with_one_row_of_many_is_still_said(wrong: str, code: str) -> None:
+    client = Client(Limits(value_bytes_max=1_000))
+    client.hello()
+    client.attach()
+    replies = client.say(wire.Execute(1, 1, 0, 5000, rows(100, wrong)))
+    assert [one.exception().code for one in replies if isinstance(one, wire.ErrorMessage)] == (
+        [code] if code else []
+    )
+    assert len(client.bench.engine.proposals) == (0 if code else 1)
