@@ -19,6 +19,12 @@ MANY = 16
 _PLAIN = frozenset((type(None), bool, int, float, str, bytes))
 
 
+class _Checked(tuple[Statement, ...]):
+    """Statements that are within bounds."""
+
+    __slots__ = ()
+
+
 class Admission:
     """Checks a request against the limits and makes its bytes."""
 
@@ -49,8 +55,16 @@ class Admission:
             )
         return payload
 
+    def checked(self, statements: tuple[Statement, ...]) -> tuple[Statement, ...]:
+        """The same, checked: they are not looked at again. From any thread, so that a long request
+        need not be checked on the loop. Raises as `check_statements`."""
+        self.check_statements(statements)
+        return _Checked(statements)
+
     def check_statements(self, statements: tuple[Statement, ...]) -> None:
         """Raises DataError or InterfaceError for statements out of bounds."""
+        if type(statements) is _Checked:
+            return
         limits = self._limits
         if not statements:
             raise InterfaceError("the request has no statement")

@@ -91,14 +91,14 @@ class Replica:
         self._executor = ports.executor
         self._log = ports.log
         self._limits = limits
-        self._admission = Admission(limits)
+        self.admission = Admission(limits)
         self._deadlines = Deadlines(ports.clock, ports.executor)
         self.durable = Durable(
             engine, lambda: self._identity.voting, identity.node_id, self._token_at
         )
         """What replies wait for, beyond the quorum."""
         self.transactions = Transactions(
-            self, machine, self._admission, limits, ports.clock, ports.random, ports.executor
+            self, machine, self.admission, limits, ports.clock, ports.random, ports.executor
         )
         """Interactive ones, that are open here."""
         self._trials = Trials(self.call, self.transactions.submit, machine, ports, limits)
@@ -210,7 +210,7 @@ class Replica:
 
         def enter(left_s: float) -> None:
             try:
-                payload = self._admission.encode(
+                payload = self.admission.encode(
                     Execute(self.stamp(), number, sequence, floor, statements, foreign_keys, key)
                 )
             except Error as error:
@@ -303,7 +303,7 @@ class Replica:
             refused = self._refusal(local=level == LOCAL)
             if refused is not None:
                 raise refused
-            self._admission.check_statements(statements)
+            self.admission.check_statements(statements)
             seen = self._reading.check(level, token, self._reads_waiting)
         except Error as error:
             self._executor.call_soon(done, None, error)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 
 import raftdb.wire as wire
 from raftdb.base.errors import DataError, Error, OverloadedError, ProtocolError
@@ -173,7 +175,19 @@ class ClientConnection:
             self._took(messages, fault)
             self._read_on()
 
-        self._owner.ports.executor.submit(LANE, lambda: wire.decode(body, values_max), decoded)
+        replica = self._owner.replica
+
+        def read() -> wire.Message:
+            message = wire.decode(body, values_max)
+            if isinstance(message, wire.Execute | wire.Query):
+                # What is wrong with it is said when its turn comes.
+                with suppress(Error):
+                    return replace(
+                        message, statements=replica.admission.checked(message.statements)
+                    )
+            return message
+
+        self._owner.ports.executor.submit(LANE, read, decoded)
 
     def _read_on(self) -> None:
         """Read again, unless something stands against it."""

@@ -15,6 +15,7 @@ from raftdb.base.ports import Peer
 from raftdb.command import Opened, Results, SessionId, Statement, decode_reply, encode_reply
 from raftdb.consensus.port import Applied, NotApplied
 from raftdb.node import congestion
+from raftdb.node.admission import Admission
 from raftdb.server import ClientListener
 from raftdb.server.listener import HOLD_S_MAX, UNSENT_PAUSE_BYTES
 from tests.node.fakes import HISTORY, SESSION, Bench
@@ -433,3 +434,16 @@ def test_what_is_wrong_with_one_row_of_many_is_still_said(wrong: str, code: str)
         [code] if code else []
     )
     assert len(client.bench.engine.proposals) == (0 if code else 1)
+
+
+def test_what_was_checked_on_the_lane_is_not_looked_at_again(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[int] = []
+    monkeypatch.setattr(
+        Admission, "_plainly_fits", lambda _self, sets: looked.append(len(sets)) or True
+    )
+    client.attach()
+    client.say(wire.Execute(1, 1, 0, 5000, rows(9_000)))
+    assert looked == [9_000]
+    assert len(client.bench.engine.proposals) == 1
