@@ -34,6 +34,7 @@ COMMANDS = {
     "member": ("raftdb.cli.member", "member"),
     "join": ("raftdb.cli.join", "join"),
     "leave": ("raftdb.cli.leave", "leave"),
+    "upgrade": ("raftdb.cli.upgrade", "upgrade"),
     "leader": ("raftdb.cli.leader", "leader"),
     "outcome": ("raftdb.cli.outcome", "outcome"),
     "cert": ("raftdb.cli.cert", "cert"),

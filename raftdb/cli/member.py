@@ -328,5 +328,5 @@ def _print(told: dict[str, Any], as_json: bool) -> None:
     for one in told["members"]:
         click.echo(
             f"{one['node_id']:<12} {one['role']:<8} {one['location']:<24} "
-            f"{one['peer_address']} {one['client_address']}"
+            f"{one['peer_address']} {one['client_address']} {one.get('version', '')}".rstrip()
         )

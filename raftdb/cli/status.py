@@ -50,6 +50,7 @@ def status(url: str | None, directory: Path | None, timeout: float, as_json: boo
 def status_dict(state: ClusterState) -> dict[str, Any]:
     """For --json."""
     from raftdb.ops.status import archives_of
+    from raftdb.ops.upgrade import releases_of
 
     return {
         "cluster_id": state.cluster_id,
@@ -60,6 +61,7 @@ def status_dict(state: ClusterState) -> dict[str, Any]:
         "with_leader": state.with_leader,
         "quorum": state.quorum,
         "archive": archives_of(state),
+        "feature_level": releases_of(state).level,
         "drills": _drills(),
         "problems": state.problems,
         "nodes": [
@@ -78,6 +80,8 @@ def status_dict(state: ClusterState) -> dict[str, Any]:
                 "lag_entries": node.lag_entries,
                 "certificate_days_left": node.certificate_days_left,
                 "version": node.version,
+                "feature_level": node.facts.get("feature_level"),
+                "feature_level_max": node.facts.get("feature_level_max"),
                 "facts": node.facts,
             }
             for node in state.nodes

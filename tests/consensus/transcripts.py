@@ -209,11 +209,11 @@ def transcripts() -> list[Path]:
 
 def known_walls() -> dict[str, type[Wall]]:
     """Rules that can be left out, by the name of the planted bug."""
-    from tests.sim.planted import rules
+    from tests.sim.engine import planted
 
     return {
         name: value
-        for name, value in vars(rules).items()
+        for name, value in vars(planted).items()
         if isinstance(value, type) and issubclass(value, Wall) and value is not Wall
     }
 

@@ -83,9 +83,11 @@ BANS = [
             # Asking all nodes at once: blocking connections, one thread each.
             "raftdb/ops/status.py",
             "raftdb/ops/check.py",
+            "raftdb/ops/upgrade_check.py",
             "raftdb/ops/wan.py",
-            # A pause between two looks at a lock; it starts none.
+            # A pause between two looks at a lock, or at a node; they start none.
             "raftdb/ops/leave.py",
+            "raftdb/ops/upgrade.py",
             # Fetching many objects at once, for commands.
             "raftdb/archive/parallel.py",
         ),

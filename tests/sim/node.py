@@ -10,7 +10,6 @@ from typing import Any
 from raftdb.base.config import NodeConfig
 from raftdb.base.ports import Clock, Ports
 from raftdb.consensus import Engine
-from raftdb.consensus.membership import Configurations
 from raftdb.consensus.messages import Ack, Message
 from raftdb.consensus.port import ReadReady
 from raftdb.consensus.wall import Wall
@@ -201,11 +200,6 @@ class WholeNode:
     @property
     def commit_index(self) -> int:
         return self._library.commit_index
-
-    @property
-    def configurations(self) -> Configurations:
-        """Of members, in its log."""
-        return self.engine._core.electorate.configurations
 
     @property
     def applied_index(self) -> int:

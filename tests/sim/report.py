@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from tests.sim.run import Result
@@ -72,11 +71,10 @@ def table(results: Sequence[Result], wall_s: float) -> None:
     good = [result for result in results if not result.broken]
     recovered = [result.recovered for result in good]
     settled = [result.settled_s for result in good]
-    faults: Counter[str] = Counter()
-    changes: Counter[str] = Counter()
+    faults: dict[str, int] = {}
     for result in results:
-        faults.update(result.faults)
-        changes.update(result.changes)
+        for name, count in result.faults.items():
+            faults[name] = faults.get(name, 0) + count
     rows = [
         ("seeds", f"{len(results)}, {len(results) - len(good)} broken"),
         ("simulated", f"{simulated_s / 3600:.2f} cluster-hours in {wall_s:.1f} s"),
@@ -93,7 +91,6 @@ def table(results: Sequence[Result], wall_s: float) -> None:
         ),
         ("undecided", undecided(results)),
         ("settled", f"median {percentile(settled, 0.5):.1f} s, max {max(settled, default=0):.1f}"),
-        ("members", " ".join(f"{name}:{count}" for name, count in sorted(changes.items()))),
         ("faults", " ".join(f"{name}:{count}" for name, count in sorted(faults.items()))),
     ]
     if len(results) == 1:

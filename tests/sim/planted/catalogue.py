@@ -11,7 +11,6 @@ from tests.sim.planted import (
     journal,
     locations,
     machine,
-    members,
     node,
     requests,
     scenarios_content,
@@ -47,7 +46,6 @@ SCRIPTED = {
     **locations.SCRIPTED,
     **scenarios_content.SCRIPTED,
     **archive.SCRIPTED,
-    **members.SCRIPTED,
 }
 """Bugs that ordinary seeds reach too seldom, and the script that reaches them."""
 
@@ -76,11 +74,11 @@ BUGS: tuple[Bug, ...] = tuple(
         *locations.BUGS,
         *content.BUGS,
         *archive.BUGS,
-        *members.BUGS,
     )
 )
 
 NOT_YET = {
+    "row 19": "membership is fixed: no code yet",
     "S4's lineage": "nothing in a run is restored",
 }
 """Rules without a planted bug, and why."""

@@ -13,7 +13,6 @@ from tests.sim.disk import Fault, SimFiles
 from tests.sim.planted import (
     archive,
     locations,
-    members,
     scenarios_content,
     scenarios_copies,
     scenarios_requests,
@@ -513,5 +512,4 @@ PLAYS: dict[str, tuple[Play, dict[str, Any]]] = {
     **locations.PLAYS,
     **scenarios_content.PLAYS,
     **archive.PLAYS,
-    **members.PLAYS,
 }
