@@ -135,6 +135,7 @@ class WholeNode:
     def _watch_reads(self) -> None:
         """All that are linearizable; and those that wait for a round, if this node leads."""
         engine = self.engine
+        reading, freshened = self.assembly.replica._reading, told(self._checkers, "on_fresh")
         read_index, add = engine.read_index, engine._reads.add
         asking, answering = told(self._checkers, "on_asked"), told(self._checkers, "on_answer")
         waiting, confirmed = (
@@ -155,6 +156,10 @@ class WholeNode:
                         for one, note in zip(after, noted, strict=True):
                             one(self, note, int(outcome.index))
                     done(outcome)
+                    fresh_s = reading._fresh_s
+                    if fresh_s is not None and isinstance(outcome, ReadReady):
+                        for on_fresh in freshened:
+                            on_fresh(self, fresh_s)
 
                 ask(answered)
 
@@ -188,6 +193,10 @@ class WholeNode:
         core._make_ack = watched_ack  # type: ignore[method-assign]
         transport.send = watched_send  # type: ignore[method-assign]
         core.replicator._send = watched_send
+
+    def now_s(self) -> float:
+        """Of the clock that all nodes share here."""
+        return self.assembly._ports.clock.monotonic_s()
 
     @property
     def role(self) -> str:

@@ -4,6 +4,7 @@ A checker is told what the cluster's observers see and raises `Broken` at once w
 does not hold. It sees the nodes from outside and trusts none of them.
 """
 
+from tests.sim.checkers.acknowledged_committed import AcknowledgedCommitted
 from tests.sim.checkers.acknowledged_kept import AcknowledgedKept
 from tests.sim.checkers.applied_equal import AppliedEqual
 from tests.sim.checkers.applied_in_log import AppliedInLog
@@ -18,6 +19,7 @@ from tests.sim.checkers.leader_completeness import LeaderCompleteness
 from tests.sim.checkers.linearizable_reads import LinearizableReads
 from tests.sim.checkers.log_behind_database import LogBehindDatabase
 from tests.sim.checkers.log_matching import LogMatching
+from tests.sim.checkers.memory_is_disk import MemoryIsDisk
 from tests.sim.checkers.nobody_waits import NobodyWaits
 from tests.sim.checkers.nothing_again import NothingAgain
 from tests.sim.checkers.on_the_device import OnTheDevice
@@ -26,9 +28,11 @@ from tests.sim.checkers.promise_durable import PromiseDurable
 from tests.sim.checkers.promises_kept import PromisesKept
 from tests.sim.checkers.reads_confirmed import ReadsConfirmed
 from tests.sim.checkers.reads_see_acknowledged import ReadsSeeAcknowledged
+from tests.sim.checkers.sessions_stored import SessionsStored
 from tests.sim.checkers.votes_once import VotesOnce
 
 __all__ = [
+    "AcknowledgedCommitted",
     "AcknowledgedKept",
     "AppliedEqual",
     "AppliedInLog",
@@ -44,6 +48,7 @@ __all__ = [
     "LinearizableReads",
     "LogBehindDatabase",
     "LogMatching",
+    "MemoryIsDisk",
     "NobodyWaits",
     "NodeView",
     "NothingAgain",
@@ -53,6 +58,7 @@ __all__ = [
     "PromisesKept",
     "ReadsConfirmed",
     "ReadsSeeAcknowledged",
+    "SessionsStored",
     "VotesOnce",
     "all_checkers",
     "told",
@@ -96,6 +102,9 @@ WHOLE = (
     CutsConflicts,
     CommitVerified,
     NobodyWaits,
+    MemoryIsDisk,
+    AcknowledgedCommitted,
+    SessionsStored,
 )
 """What watches whole nodes; the workloads judge their histories themselves."""
 

@@ -74,6 +74,9 @@ class Checker:
     def on_answer(self, node: Any, asked: Any, index: int) -> None:
         """It may be answered there now, from `index` on."""
 
+    def on_fresh(self, node: Any, since_s: float) -> None:
+        """A node takes itself to have all that was committed before then."""
+
     def on_round_asked(self, node: Any) -> Any:
         """A read, its own or a follower's, waits for a round at a leader. As `on_asked`."""
 

@@ -1,9 +1,11 @@
 """A linearizable read is answered when a majority has answered a heartbeat that left after the read
 came in, and from behind everything that was committed anywhere by then (row 10, thesis 6.4). Looked
-at for every read, so that it needs no luck: no deposed leader, no reply that comes late."""
+at for every read, so that it needs no luck: no deposed leader, no reply that comes late. And how
+fresh a node takes itself to be by it, is true (rule R1)."""
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import Any
 
 from raftdb.consensus.messages import HeartbeatAck
@@ -16,9 +18,15 @@ class ReadsConfirmed(Checker):
         """(member, term) to the newest heartbeat that it has answered there."""
         self._committed = 0
         """By anybody, so far."""
+        self._times_s: list[float] = []
+        self._commits: list[int] = []
+        """When that moved, and to what."""
 
     def after_event(self, node: Any) -> None:
-        self._committed = max(self._committed, node.commit_index)
+        if node.commit_index > self._committed:
+            self._committed = node.commit_index
+            self._times_s.append(node.now_s())
+            self._commits.append(self._committed)
 
     def on_send(self, node: Any, message: Any) -> None:
         if isinstance(message, HeartbeatAck):
@@ -40,6 +48,15 @@ class ReadsConfirmed(Checker):
             raise Broken(
                 "reads are confirmed",
                 f"{node.name} answers a read from {index}, it has applied {node.applied_index}",
+            )
+
+    def on_fresh(self, node: Any, since_s: float) -> None:
+        place = bisect_left(self._times_s, since_s)
+        if place and self._commits[place - 1] > node.applied_index:
+            raise Broken(
+                "fresh as it says",
+                f"{node.name} says that it has what was committed before {since_s:.4f}, and has "
+                f"applied {node.applied_index}: {self._commits[place - 1]} was committed then",
             )
 
     def on_round(self, node: Any, asked: Any, index: int) -> None:

@@ -20,10 +20,6 @@ class ReadsSeeAcknowledged(Checker):
 
     def on_return(self, record: Any) -> None:
         floor = self._floors.pop(record.client, 0)
-        if record.error == "sequence_gap":
-            # A client does one thing at a time and settles what it gave up: the cluster has lost
-            # something of its session.
-            raise Broken("sessions go on", f"{record}: something of this session is gone")
         if not record.is_ok or not record.index:
             return
         if record.index < floor and record.arguments.get("level", "linearizable") == "linearizable":

@@ -1,0 +1,60 @@
+"""What a machine knows of sessions and keys in memory is what its database has, and what the others
+have at the same index: else an answer would depend on who is asked, or on a restart (rule S1)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from raftdb.machine.format import PREFIX
+from raftdb.machine.keys import Keys
+from raftdb.machine.sessions import Sessions
+from tests.sim.checkers.base import Broken, Checker
+
+TABLES = ("session", "reply", "key", "horizon", "setting")
+
+
+class SessionsStored(Checker):
+    def finish(self, simulation: Any) -> None:
+        seen: dict[int, tuple[str, dict[str, list[Any]]]] = {}
+        for node in simulation.cluster.live():
+            machine = node.machine
+            if machine.absent or simulation.cluster.hosts[node.name].damaged:
+                continue
+            applier = machine._applier
+            self._compare_memory(node.name, applier)
+            index = node.applied_index
+            rows = {
+                table: sorted(applier._run(f"SELECT * FROM {PREFIX}{table}"), key=repr)
+                for table in TABLES
+            }
+            first, theirs = seen.setdefault(index, (node.name, rows))
+            for table in rows:
+                if rows[table] != theirs[table]:
+                    raise Broken(
+                        "sessions are stored",
+                        f"{first} and {node.name} differ in {PREFIX}{table} at {index}",
+                    )
+
+    @staticmethod
+    def _compare_memory(name: str, applier: Any) -> None:
+        again = Sessions(applier._run, applier._control)
+        again.load()
+        mine, stored = _shown(applier.sessions), _shown(again)
+        if mine != stored:
+            number = next(one for one in {**mine, **stored} if mine.get(one) != stored.get(one))
+            raise Broken(
+                "sessions are stored",
+                f"{name} has session {number} in memory as {mine.get(number)}, in its database as "
+                f"{stored.get(number)}",
+            )
+        keys = Keys(applier._run)
+        keys.load()
+        if (list(keys._order), keys._bytes) != (list(applier.keys._order), applier.keys._bytes):
+            raise Broken("sessions are stored", f"{name} has other keys in memory than stored")
+
+
+def _shown(sessions: Sessions) -> dict[int, tuple[Any, ...]]:
+    return {
+        number: (one.sequence, one.stored, one.floor, one.sizes, one.used_ms, one.row_first)
+        for number, one in sessions._sessions.items()
+    }
