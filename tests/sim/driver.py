@@ -32,7 +32,7 @@ from tests.workloads import (
     Workload,
 )
 from tests.workloads import Outcome as Ended
-from tests.workloads.asking import Committed, ask, outcome_of
+from tests.workloads.asking import Committed, Flown, ask, outcome_of
 
 
 class SimLink(Link):
@@ -308,7 +308,7 @@ class Client:
         self._open = (record, operation, of)
         timeout_s = self._cluster.sizes.timeout_s
 
-        def ended(reply: Outcome | Committed | None, error: BaseException | None) -> None:
+        def ended(reply: Outcome | Committed | Flown | None, error: BaseException | None) -> None:
             outcome = outcome_of(of, operation, reply, error)
             if outcome.status == UNKNOWN and operation.resume and self._core.unsettled:
                 self._driver.run(self._core.resume(timeout_s=timeout_s), ended)

@@ -15,6 +15,7 @@ under which faults. Every workload owns its tables: several run beside each othe
 """
 
 from tests.workloads.base import (
+    FAILED,
     OK,
     REFUSED,
     UNKNOWN,
@@ -30,6 +31,7 @@ from tests.workloads.linearizability import Verdict, check_linearizable
 from tests.workloads.mix import WORKLOADS, Mix, draw_mix
 
 __all__ = [
+    "FAILED",
     "OK",
     "REFUSED",
     "UNKNOWN",

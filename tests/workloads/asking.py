@@ -9,9 +9,22 @@ from raftdb.base.errors import Error
 from raftdb.client.actions import Pause, Steps
 from raftdb.client.core import Core
 from raftdb.client.core import Outcome as Reply
+from raftdb.client.flight import Flight, Item
 from raftdb.client.levels import parse_level
 from raftdb.client.transactions import OpenTransaction
-from tests.workloads.base import OK, Operation, Outcome, Workload, outcome_of_error
+from tests.workloads.base import (
+    FAILED,
+    OK,
+    REFUSED,
+    UNKNOWN,
+    Operation,
+    Outcome,
+    Workload,
+    outcome_of_error,
+)
+
+RESUMES_MAX = 5
+"""So often a pipeline is asked for again; then its client goes on without it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +35,18 @@ class Committed:
     index: int
 
 
-def ask(core: Core, operation: Operation, timeout_s: float) -> Steps[Reply | Committed]:
+@dataclass(frozen=True, slots=True)
+class Flown:
+    """What became of each request of a pipeline."""
+
+    items: tuple[Item, ...]
+    """Those that were submitted."""
+
+
+def ask(core: Core, operation: Operation, timeout_s: float) -> Steps[Reply | Committed | Flown]:
     """Send the operation to the cluster. Raises the client library's errors."""
+    if operation.pipeline:
+        return fly(core, operation, timeout_s)
     if operation.dialogue is not None:
         return converse(core, operation, timeout_s)
     if operation.is_read:
@@ -54,13 +77,58 @@ def converse(core: Core, operation: Operation, timeout_s: float) -> Steps[Commit
         raise
 
 
+def fly(core: Core, operation: Operation, timeout_s: float) -> Steps[Flown]:
+    """A pipeline, to its end. What ends as unknown is asked for again, if that is wanted."""
+    flight = Flight(core)
+    deadline_s = core.courier.now_s() + timeout_s
+    items: list[Item] = []
+    for statements in operation.pipeline:
+        if flight.broken:
+            break
+        item = Item(statements, True, deadline_s, timeout_s, core.durability)
+        items.append(item)
+        yield from flight.submit(item)
+    yield from flight.settle()
+    for _ in range(RESUMES_MAX if operation.resume else 0):
+        writes = core.unsettled_writes
+        if not flight.broken or not writes:
+            break
+        deadline_s = core.courier.now_s() + timeout_s
+        again = [
+            Item(write.statements, True, deadline_s, timeout_s, write.durability)
+            for write in writes
+        ]
+        flight = Flight(core)
+        yield from flight.resume(writes, again)
+        later = {item.sequence: item for item in again}
+        items = [item if _is_told(item) else later.get(item.sequence, item) for item in items]
+    return Flown(tuple(items))
+
+
+def _is_told(item: Item) -> bool:
+    return item.error is None or item.error.outcome != UNKNOWN
+
+
+def _told(workload: Workload, operation: Operation, item: Item) -> tuple[str, Any]:
+    if item.outcome is not None:
+        return OK, workload.value(operation, item.outcome.results)
+    assert item.error is not None, "every request of a pipeline ends"
+    outcome = outcome_of_error(item.error, is_read=False)
+    return FAILED if outcome.status == OK else outcome.status, outcome.error
+
+
 def outcome_of(
     workload: Workload,
     operation: Operation,
-    reply: Reply | Committed | None,
+    reply: Reply | Committed | Flown | None,
     error: BaseException | None,
 ) -> Outcome:
     """What became of it: `reply`, or the `error` that was raised."""
+    if isinstance(reply, Flown):
+        told = [list(_told(workload, operation, item)) for item in reply.items]
+        told += [[REFUSED, "not submitted"]] * (len(operation.pipeline) - len(told))
+        indexes = [item.outcome.index for item in reply.items if item.outcome is not None]
+        return Outcome(OK, told, index=max(indexes, default=0))
     if isinstance(reply, Committed):
         return Outcome(OK, reply.value, index=reply.index)
     if reply is not None:

@@ -15,6 +15,8 @@ Dialogue = Generator[Statement, StatementResult, Any]
 operation's value. What it returns is committed."""
 
 OK, REFUSED, UNKNOWN = "ok", "refused", "unknown"
+FAILED = "failed"
+"""Of one request of a pipeline: its failure is committed, and changed nothing."""
 
 
 class Violation(Exception):
@@ -41,6 +43,10 @@ class Operation:
     """Of a read: a read level by its name, as `bounded(0.5)`."""
     dialogue: Callable[[], Dialogue] | None = None
     """An interactive transaction instead of `statements`."""
+    pipeline: tuple[tuple[Statement, ...], ...] = ()
+    """Requests that go out one behind the other, without waiting, instead of `statements`. The
+    operation's value is a list of [status, value or code], one for each; a status is one of OK,
+    FAILED, REFUSED, UNKNOWN. With `resume` those of unknown outcome are asked for again."""
     think_s: float = 0.0
     """How long the client of a transaction thinks between two statements."""
     resume: bool = False

@@ -15,6 +15,7 @@ from tests.workloads.history import Record
 from tests.workloads.inserts import Inserts
 from tests.workloads.levels import Levels
 from tests.workloads.lists import Lists
+from tests.workloads.pipelines import Pipelines
 from tests.workloads.registers import Registers
 from tests.workloads.schemas import Schemas
 from tests.workloads.vaults import Vaults
@@ -29,7 +30,9 @@ WORKLOADS: tuple[type[Workload], ...] = (
     Schemas,
     Vaults,
     Levels,
+    Pipelines,
 )
+PIPELINES_CHANCE = 0.2
 
 
 class Mix(Workload):
@@ -68,7 +71,11 @@ class Mix(Workload):
 
 
 def draw_mix(draw: random.Random) -> Mix:
-    """One to four workloads with weights of their own."""
+    """One to four workloads with weights of their own, and sometimes pipelines."""
     count = draw.choice((1, 2, 3, 4))
-    kinds = draw.sample(WORKLOADS, count)
-    return Mix([(kind(), draw.choice((1.0, 2.0, 4.0))) for kind in kinds])
+    kinds = draw.sample(WORKLOADS[:-1], count)
+    weights = [draw.choice((1.0, 2.0, 4.0)) for _kind in kinds]
+    if draw.random() < PIPELINES_CHANCE:
+        # Each of its operations is as much work as many others.
+        kinds, weights = [*kinds, Pipelines], [*weights, 0.5]
+    return Mix([(kind(), weight) for kind, weight in zip(kinds, weights, strict=True)])

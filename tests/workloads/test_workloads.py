@@ -3,9 +3,11 @@ in one way or another: its judgement says so."""
 
 from __future__ import annotations
 
+import dataclasses
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +15,7 @@ from raftdb.base.errors import Error
 from raftdb.command import Execute, Failed, Results, Statement
 from tests.machine.support import Database, stamp
 from tests.workloads import (
+    FAILED,
     OK,
     UNKNOWN,
     WORKLOADS,
@@ -62,10 +65,28 @@ class Driver:
     def perform(self, operation: Operation) -> Outcome:
         if operation.dialogue is not None:
             return self.converse(operation.dialogue())
+        if operation.pipeline:
+            return self.fly(operation)
         if operation.is_read:
             results, index = self.database.machine.query_at(operation.statements)
             return Outcome(OK, self.workload.value(operation, results), index=index)
         return self.execute(operation)
+
+    def fly(self, operation: Operation) -> Outcome:
+        """A pipeline: what is on its way is executed in order."""
+        told: list[list[Any]] = []
+        for statements in self.ordered(operation.pipeline):
+            one = dataclasses.replace(operation, statements=statements, pipeline=())
+            outcome = self.execute(one)
+            status = FAILED if outcome.error else outcome.status
+            told.append([status, outcome.error or outcome.value])
+        if self.draw.random() < 0.05:
+            return Outcome(UNKNOWN)
+        return Outcome(OK, told, index=int(self.database.machine.applied()[0]))
+
+    def ordered(self, pipeline: Sequence[tuple[Statement, ...]]) -> Sequence[tuple[Statement, ...]]:
+        """In the order of the calls."""
+        return pipeline
 
     def converse(self, dialogue: Dialogue) -> Outcome:
         """A transaction; nobody else is here, so its statements may commit one by one."""
@@ -199,6 +220,31 @@ class LosesHalf(Driver):
         return super().converse(cut())
 
 
+class Shuffles(Driver):
+    """Executes what is on its way as it likes."""
+
+    def ordered(self, pipeline: Sequence[tuple[Statement, ...]]) -> Sequence[tuple[Statement, ...]]:
+        return list(reversed(pipeline))
+
+
+class SkipsOne(Driver):
+    """Goes on behind a request that was never applied."""
+
+    def execute(self, operation: Operation) -> Outcome:
+        if operation.workload == "pipeline" and self.draw.random() < 0.1:
+            return Outcome(UNKNOWN, error="deadline")
+        return super().execute(operation)
+
+
+class LosesOfMany(Driver):
+    """Acknowledges a request of a pipeline that it does not make."""
+
+    def execute(self, operation: Operation) -> Outcome:
+        if operation.workload == "pipeline" and self.draw.random() < 0.1:
+            return Outcome(OK)
+        return super().execute(operation)
+
+
 class Stale(Driver):
     """Answers a read from the past."""
 
@@ -235,6 +281,9 @@ LIES: list[tuple[str, type[Driver], str]] = [
     ("counter", Stale, "linearizable"),
     ("level", Stale, "stale read"),
     ("level", Loses, "acknowledged kept"),
+    ("pipeline", Shuffles, "in the order of the calls"),
+    ("pipeline", SkipsOne, "no hole in a pipeline"),
+    ("pipeline", LosesOfMany, "acknowledged kept"),
     ("vault", Stale, "linearizable"),
     ("vault", LosesHalf, "all or nothing"),
 ]

@@ -10,7 +10,7 @@ from raftdb.machine.keys import Keys
 from raftdb.machine.sessions import Sessions
 from tests.sim.checkers.base import Broken, Checker
 
-TABLES = ("session", "reply", "key", "horizon", "setting")
+TABLES = ("session", "reply", "key", "horizon")
 
 
 class SessionsStored(Checker):
