@@ -207,7 +207,9 @@ class Client:
         *,
         pause_s: float,
         place: str,
+        durability: str = "",
     ) -> None:
+        self._durability = durability
         self.number = number
         self.name = f"c{number}"
         self.workload = workload
@@ -238,6 +240,7 @@ class Client:
             ),
             insecure=True,
             name=self.name,
+            durability=self._durability,
             hedge=self._cluster.sizes.patience_s,
             dial_timeout=2 * self._cluster.sizes.patience_s,
         )

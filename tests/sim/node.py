@@ -131,6 +131,25 @@ class WholeNode:
         """Snapshots that are held open by somebody who reads slowly."""
         self._watch_sends()
         self._watch_reads()
+        self._watch_answers()
+
+    def _watch_answers(self) -> None:
+        """Those that wait for more than the quorum."""
+        replica = self.assembly.replica
+        propose, watching = replica.propose_durably, told(self._checkers, "on_durable_answer")
+
+        def watched(
+            payload: bytes, timeout_s: float, done: Any, durability: str, refuse: bool = True
+        ) -> None:
+            def answered(answer: Any, error: Any) -> None:
+                if answer is not None:
+                    for on_durable_answer in watching:
+                        on_durable_answer(self, durability, answer)
+                done(answer, error)
+
+            propose(payload, timeout_s, answered if durability else done, durability, refuse)
+
+        replica.propose_durably = watched  # type: ignore[method-assign]
 
     def _watch_reads(self) -> None:
         """All that are linearizable; and those that wait for a round, if this node leads."""

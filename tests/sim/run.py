@@ -18,7 +18,7 @@ from tests.sim.checkers import Broken, Checker, whole_checkers
 from tests.sim.driver import Client
 from tests.sim.faults import Nemesis
 from tests.sim.hosts import Cluster
-from tests.sim.settings import Settings, draw_settings
+from tests.sim.settings import Settings, draw_durability, draw_settings
 from tests.sim.vfs import seed_sqlite
 from tests.sim.world import World
 from tests.workloads import (
@@ -129,7 +129,12 @@ class Simulation:
         draw = random.Random(f"{seed} clients")
         places = settings.sizes.places
         self.clients = [
-            self._client(number, self.workload, draw.choice(places))
+            self._client(
+                number,
+                self.workload,
+                draw.choice(places),
+                draw_durability(seed, number, places),
+            )
             for number in range(settings.clients)
         ]
         self.operator = self._client(settings.clients, self._setup, places[0])
@@ -141,7 +146,7 @@ class Simulation:
         self._is_set_up = False
         self._begun_cpu_s = time.process_time()
 
-    def _client(self, number: int, workload: Workload, place: str) -> Client:
+    def _client(self, number: int, workload: Workload, place: str, durability: str = "") -> Client:
         return Client(
             self.cluster,
             number,
@@ -149,6 +154,7 @@ class Simulation:
             self.history,
             pause_s=self.settings.pause_s,
             place=place,
+            durability=durability,
         )
 
     # -- the run ---------------------------------------------------------------------------------

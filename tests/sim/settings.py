@@ -19,6 +19,8 @@ CALM, CALM_CHANCE = 6, 0.12
 OPERATIONS_MAX = 900
 """About so many a run has: where clients are many and quick, it is short."""
 CROWD_CHANCE = 0.25
+DURABLE_CHANCE = 0.2
+"""That a client asks for more than the quorum, where there is more."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,15 @@ def draw_settings(seed: int, nodes: int | None = None, profile: str | None = Non
         pause_s=pause_s,
         plan=plan,
     )
+
+
+def draw_durability(seed: int, number: int, places: tuple[str, ...]) -> str:
+    """What all writes of a client wait for; `` for the quorum, as most."""
+    draw = random.Random(f"durability {seed} {number}")
+    regions = len({place.partition("/")[0] for place in places})
+    if regions < 2 or draw.random() > DURABLE_CHANCE:
+        return ""
+    return f"locations={draw.choice((2, 2, min(3, regions)))}"
 
 
 def _places(draw: random.Random, count: int) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from tests.workloads.history import Record
 from tests.workloads.judged import final_reads
 
 TABLE = "w_pipe"
-INSERT = f"INSERT INTO {TABLE}(id, place) VALUES (?, (SELECT count(*) FROM {TABLE}))"
+INSERT = f"INSERT INTO {TABLE}(id, place) VALUES (?, (SELECT count(*) FROM {TABLE})) RETURNING id"
 FAIL = f"INSERT INTO {TABLE}(id, place) VALUES (?, NULL)"
 COUNT = f"SELECT count(*) FROM {TABLE} WHERE id BETWEEN ? AND ?"
 READ = f"SELECT id, place FROM {TABLE} ORDER BY place"
@@ -111,6 +111,8 @@ def _check_items(record: Record, places: dict[int, int]) -> None:
                 raise Violation("exactly once", f"it is there, {what}")
             if status == REFUSED:
                 raise Violation("failed means nothing", f"it is there, {what}")
+            if status == OK and value != id_:
+                raise Violation("everybody's own reply", what)
             if missing:
                 raise Violation(
                     "no hole in a pipeline", f"{missing} is not there, {id_} is: {what}"

@@ -241,8 +241,18 @@ class LosesOfMany(Driver):
 
     def execute(self, operation: Operation) -> Outcome:
         if operation.workload == "pipeline" and self.draw.random() < 0.1:
-            return Outcome(OK)
+            return Outcome(OK, operation.statements[0].parameter_sets[0][0])
         return super().execute(operation)
+
+
+class Mixes(Driver):
+    """Answers a request of a pipeline with another one's reply."""
+
+    def fly(self, operation: Operation) -> Outcome:
+        outcome = super().fly(operation)
+        if outcome.status == OK:
+            outcome.value[-2:] = outcome.value[:-3:-1]
+        return outcome
 
 
 class Stale(Driver):
@@ -282,6 +292,7 @@ LIES: list[tuple[str, type[Driver], str]] = [
     ("level", Stale, "stale read"),
     ("level", Loses, "acknowledged kept"),
     ("pipeline", Shuffles, "in the order of the calls"),
+    ("pipeline", Mixes, "everybody's own reply"),
     ("pipeline", SkipsOne, "no hole in a pipeline"),
     ("pipeline", LosesOfMany, "acknowledged kept"),
     ("vault", Stale, "linearizable"),

@@ -13,6 +13,7 @@ from tests.sim.checkers.commit_held import CommitHeld
 from tests.sim.checkers.commit_verified import CommitVerified
 from tests.sim.checkers.committed_stays import CommittedStays
 from tests.sim.checkers.cuts_conflicts import CutsConflicts
+from tests.sim.checkers.durable_in_places import DurableInPlaces
 from tests.sim.checkers.hash_equal import HashEqual
 from tests.sim.checkers.indexes_forward import IndexesForward
 from tests.sim.checkers.leader_completeness import LeaderCompleteness
@@ -42,6 +43,7 @@ __all__ = [
     "CommitVerified",
     "CommittedStays",
     "CutsConflicts",
+    "DurableInPlaces",
     "HashEqual",
     "IndexesForward",
     "LeaderCompleteness",
@@ -105,6 +107,7 @@ WHOLE = (
     MemoryIsDisk,
     AcknowledgedCommitted,
     SessionsStored,
+    DurableInPlaces,
 )
 """What watches whole nodes; the workloads judge their histories themselves."""
 

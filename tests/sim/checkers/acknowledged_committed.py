@@ -20,7 +20,10 @@ class AcknowledgedCommitted(Checker):
         self._committed = max(self._committed, node.commit_index)
 
     def on_return(self, record: Any) -> None:
-        if record.error in NEVER:
+        codes = [record.error]
+        if record.workload == "pipeline" and record.operation == "fly" and record.is_ok:
+            codes += [value for status, value in record.result if status != "ok"]
+        if any(code in NEVER for code in codes):
             raise Broken("sessions go on", f"{record}: something of this session is gone")
         if record.is_ok and record.index > self._committed:
             raise Broken(

@@ -83,6 +83,9 @@ class Checker:
     def on_round(self, node: Any, asked: Any, index: int) -> None:
         """The leader takes it for confirmed."""
 
+    def on_durable_answer(self, node: Any, durability: str, answer: Any) -> None:
+        """A node answers a request that was to be durable so."""
+
     def on_applied(self, name: str, entry: CommittedEntry) -> None:
         """A node's machine applied an entry."""
 

@@ -1,76 +1,49 @@
 """A reply that was to wait for N places leaves when the entry is on disk in N distinct ones: looked
-up in the nodes' own journals, by paths of locations that this file cuts by itself."""
+up in the acknowledgements that left, and the leader's own journal, by paths of locations that this
+file cuts by itself (rules C3 and L1)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
-from unittest import mock
 
-from raftdb.node.replica import Replica
+from raftdb.command import is_failure
+from raftdb.consensus.messages import Ack
 from tests.sim.checkers.base import Broken, Checker
 
 _PARTS = {"region": 1, "zone": 2}
 
 
 class DurableInPlaces(Checker):
-    """Watches the nodes' answers while `watching`."""
-
     def __init__(self) -> None:
-        self.cluster: Any = None
         self._durable: dict[str, int] = {}
-        """What each machine's journal had on disk when it was seen last: it only grows below the
-        commit index."""
+        """What each member's journal has had on disk: it only grows below the commit index."""
         self.seen = 0
 
-    @contextmanager
-    def watching(self, cluster: Any) -> Iterator[None]:
-        """Have every answer of every node go through here."""
-        self.cluster = cluster
-        propose = Replica.propose_durably
+    def on_send(self, node: Any, message: Any) -> None:
+        if isinstance(message, Ack) and message.success:
+            self._has(node.name, message.log_index)
 
-        def watched(
-            replica: Any,
-            payload: Any,
-            timeout_s: float,
-            done: Any,
-            durability: str,
-            refuse: bool = True,
-        ) -> None:
-            def answered(answer: Any, error: Any) -> None:
-                if answer is not None:
-                    self._check(durability, answer.index)
-                done(answer, error)
+    def _has(self, name: str, index: int) -> None:
+        if index > self._durable.get(name, 0):
+            self._durable[name] = index
 
-            propose(replica, payload, timeout_s, answered, durability, refuse)
-
-        with mock.patch.object(Replica, "propose_durably", watched):
-            yield
-
-    def look(self) -> None:
-        """Note what is on disk now."""
-        for name, host in self.cluster.hosts.items():
-            if host.node is not None:
-                now = int(host.node.journal.durable_index)
-                self._durable[name] = max(now, self._durable.get(name, 0))
-
-    def _check(self, durability: str, index: int) -> None:
+    def on_durable_answer(self, node: Any, durability: str, answer: Any) -> None:
         count, level = _read(durability)
-        if not count:
+        if not count or is_failure(answer.body):
+            # What failed changed nothing, and does not wait.
             return
-        self.look()
         self.seen += 1
+        self._has(node.name, int(node.journal.durable_index))
         parts = _PARTS[level]
         holding = {
-            "/".join(str(host.config.location).split("/")[:parts])
-            for name, host in self.cluster.hosts.items()
-            if self._durable.get(name, 0) >= index
+            "/".join(str(member.location).split("/")[:parts])
+            for member in node.assembly.replica.identity.voting
+            if self._durable.get(str(member.node_id), 0) >= answer.index
         }
         if len(holding) < count:
             raise Broken(
                 "durable in places",
-                f"{durability} acknowledged at {index}: on disk in {sorted(holding)} only",
+                f"{durability} acknowledged at {answer.index}: on disk in {sorted(holding)} only",
             )
 
 

@@ -82,39 +82,37 @@ BUGS: tuple[Bug, ...] = (
 
 def in_three_places(s: Script) -> None:
     """Five nodes in four regions. Two regions are cut off: a majority is left, in two regions."""
-    checker = DurableInPlaces()
-    with checker.watching(s.cluster):
-        s.make_leader("n1")
-        client = s.new_client()
-        client._core.durability = LEVEL
-        made = s.create("placed", client)
-        s.until(lambda: bool(made))
-        _sound(s, client, 1)
-        s.slow_disk(0.5, "n4", "n5")
-        s.cluster.fabric.block(_cut("n4", "n5", s.others()))
-        pending = _write(s, client, 2)
-        if not isinstance(pending, Error) or pending.code != PENDING:
-            raise Broken("says how far it is", f"{pending!r} while two regions are cut off")
-        session, sequence = client._core.last_write
-        asked = ask(s, client, client._core.outcome(session, sequence, None, timeout_s=TIMEOUT_S))
-        if asked.error is None or asked.error.code != PENDING:
-            raise Broken("outcomes wait too", f"{asked!r} while two regions are cut off")
-        refused = _write(s, client, 3)
-        if not isinstance(refused, Error) or refused.code != TOO_FEW:
-            raise Broken("refused up front", f"{refused!r} with two regions gone for long")
-        s.heal()
-        s.slow_disk(0.0, "n4", "n5")
-        index = ask(s, client, client._core.await_durable(pending, None, timeout_s=10.0))
-        checker.look()
-        assert index == pending.detail["index"]
-        _sound(s, client, 4)
-        counted = ask(
-            s, client, client._core.query((Statement("SELECT a FROM placed"),), timeout_s=TIMEOUT_S)
-        )
-        rows = [row[0] for row in counted.results.statements[0].rows]
-        if rows != [1, 2, 4]:
-            raise Broken("applied or not as it was said", f"rows {rows}")
-        assert checker.seen >= 2, "nothing was watched"
+    [checker] = [one for one in s.checkers if isinstance(one, DurableInPlaces)]
+    s.make_leader("n1")
+    client = s.new_client()
+    client._core.durability = LEVEL
+    made = s.create("placed", client)
+    s.until(lambda: bool(made))
+    _sound(s, client, 1)
+    s.slow_disk(0.5, "n4", "n5")
+    s.cluster.fabric.block(_cut("n4", "n5", s.others()))
+    pending = _write(s, client, 2)
+    if not isinstance(pending, Error) or pending.code != PENDING:
+        raise Broken("says how far it is", f"{pending!r} while two regions are cut off")
+    session, sequence = client._core.last_write
+    asked = ask(s, client, client._core.outcome(session, sequence, None, timeout_s=TIMEOUT_S))
+    if asked.error is None or asked.error.code != PENDING:
+        raise Broken("outcomes wait too", f"{asked!r} while two regions are cut off")
+    refused = _write(s, client, 3)
+    if not isinstance(refused, Error) or refused.code != TOO_FEW:
+        raise Broken("refused up front", f"{refused!r} with two regions gone for long")
+    s.heal()
+    s.slow_disk(0.0, "n4", "n5")
+    index = ask(s, client, client._core.await_durable(pending, None, timeout_s=10.0))
+    assert index == pending.detail["index"]
+    _sound(s, client, 4)
+    counted = ask(
+        s, client, client._core.query((Statement("SELECT a FROM placed"),), timeout_s=TIMEOUT_S)
+    )
+    rows = [row[0] for row in counted.results.statements[0].rows]
+    if rows != [1, 2, 4]:
+        raise Broken("applied or not as it was said", f"rows {rows}")
+    assert checker.seen >= 2, "nothing was watched"
 
 
 def _cut(*rest: Any) -> set[tuple[str, str]]:
