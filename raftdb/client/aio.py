@@ -25,7 +25,7 @@ from raftdb.client.aiowork import AsyncTransactions
 from raftdb.client.connection import complete_options
 from raftdb.client.core import Core, Outcome
 from raftdb.client.cursor import ResultSet, RowFactory, result_sets
-from raftdb.client.flight import Flight, Item, resume_all
+from raftdb.client.flight import Flight, Item, ended_in_flight, resume_all
 from raftdb.client.levels import parse_level
 from raftdb.client.options import Options, level_of, make_options, with_timeout
 from raftdb.client.pipeline import (
@@ -160,7 +160,7 @@ class AsyncConnection(AsyncTransactions):
         writes = core.unsettled_writes
 
         def steps(timeout_s: float) -> Steps[Outcome]:
-            if len(writes) > 1:
+            if ended_in_flight(core):
                 return resume_all(core, timeout_s)
             return core.resume(timeout_s=timeout_s)
 

@@ -12,7 +12,7 @@ from raftdb.client.actions import Steps
 from raftdb.client.core import NOT_READS, Core
 from raftdb.client.cursor import Cursor, ResultSet, RowFactory, result_sets
 from raftdb.client.driver import BlockingDriver, Cancelled
-from raftdb.client.flight import resume_all
+from raftdb.client.flight import ended_in_flight, resume_all
 from raftdb.client.levels import parse_level
 from raftdb.client.link import IN_PROCESS, Dialler, InProcessLink, own_cluster
 from raftdb.client.options import Options, level_of, make_options, with_timeout
@@ -151,7 +151,7 @@ class Connection(Transactions):
         self._check_open()
         timeout_s = with_timeout(self.options, timeout)
         writes = self._core.unsettled_writes
-        if len(writes) > 1:
+        if ended_in_flight(self._core):
             outcome = self._run(resume_all(self._core, timeout_s))
         else:
             outcome = self._run(self._core.resume(timeout_s=timeout_s))

@@ -159,11 +159,20 @@ class Flight:
     def resume(self, writes: Sequence[Write], items: Sequence[Item]) -> Steps[None]:
         """Send writes again whose outcome is unknown; `items` as `submit` takes them."""
         self.broken = False
-        for write, item in zip(writes, items, strict=True):
-            item.sequence = self._numbered = write.sequence
-            item.lost = True
+        session, timed = writes[0].session, items[0]
+        unknown = {write.sequence: item for write, item in zip(writes, items, strict=True)}
+        for sequence in range(session.settled + 1, writes[-1].sequence + 1):
+            item = unknown.get(sequence)
+            if item is None:
+                # It was refused before the log when its flight ended: its place has to be filled.
+                item = Item(_NOTHING, True, timed.deadline_s, timed.timeout_s, "quorum")
+                item.filler = True
+            else:
+                item.lost = True
+            item.sequence = self._numbered = sequence
+            item.session_id = session.session_id
             self._queue.append(item)
-        self._core.session = writes[0].session
+        self._core.session = session
         self._core.leave_unsettled(())
         yield from self.settle()
 
@@ -424,6 +433,13 @@ class Flight:
             # Else one from before this flight could not even be settled, and nothing was sent.
             self._core.leave_unsettled(tuple(unsettled))
         self.broken = bool(unsettled)
+
+
+def ended_in_flight(core: Core) -> bool:
+    """Whether it takes `resume_all` to resume: several writes are unsettled, or one whose
+    predecessors took no number."""
+    writes = core.unsettled_writes
+    return len(writes) > 1 or any(one.sequence > one.session.settled + 1 for one in writes)
 
 
 def resume_all(core: Core, timeout_s: float) -> Steps[Outcome]:

@@ -15,7 +15,7 @@ from raftdb.base.errors import (
     SessionError,
 )
 from raftdb.client.core import Core
-from raftdb.client.flight import GATHER, IN_FLIGHT_MAX, Flight, Item, resume_all
+from raftdb.client.flight import GATHER, IN_FLIGHT_MAX, Flight, Item, ended_in_flight, resume_all
 from raftdb.command import Statement
 from tests.client.test_exactly_once import TIMEOUT_S, Chaos, Ledger, check, must
 from tests.client.world import COMMIT_S, World, operational, read, write
@@ -153,6 +153,26 @@ def test_at_the_deadline_all_that_was_sent_is_unknown_and_can_be_resumed(burst: 
     assert not core.unsettled
     write(world, core, "d")
     assert words(world) == ["a", "b", "c", "d"]
+
+
+@pytest.mark.parametrize("behind", ["b", "bc"])
+def test_behind_one_that_was_refused_in_the_end_the_others_can_be_resumed(
+    burst: Burst, behind: str
+) -> None:
+    world, core = burst.world, burst.core
+    world.nodes["n1"].refuse.append(OverloadedError("busy", detail={"retry_after_ms": 2000}))
+    world.stalled_log = []
+    items = [burst.submit(f"add {word}", timeout_s=0.9) for word in "a" + behind]
+    burst.settle()
+    outcomes = [item.error and item.error.outcome for item in items]
+    assert outcomes == [NOT_APPLIED] + [UNKNOWN] * len(behind)
+    world.stalled_log = None
+    assert ended_in_flight(core)
+    outcome = world.run(resume_all(core, TIMEOUT_S))
+    assert len(outcome.results.statements) == len(behind)
+    assert words(world) == list(behind)
+    write(world, core, "d")
+    assert words(world) == [*behind, "d"]
 
 
 def test_what_is_unknown_is_settled_by_the_next_read(burst: Burst) -> None:
