@@ -56,7 +56,8 @@ QUICK = Settings(missing=1_000, divergent=500, times=1)
 def _equal(one: Lab) -> None:
     """Raise BenchError unless all nodes hold the same."""
     cluster = one.cluster
-    index = max(int(status["commit_index"]) for status in cluster.statuses().values())
+    statuses = cluster.wait_for("an answer of any node", cluster.statuses, WAIT_S)
+    index = max(int(status["commit_index"]) for status in statuses.values())
     found = set()
     for name in cluster.node_ids:
         with cluster.connect_to(name, timeout=60.0) as connection:
@@ -73,14 +74,15 @@ def _follower(one: Lab) -> str:
 def _caught_up(one: Lab, node_id: str) -> bool:
     """It follows, and has applied what the leader had committed just before."""
     found = one.cluster.statuses()
-    goal = max(int(each["commit_index"]) for name, each in found.items() if name != node_id)
-    if node_id not in found or found[node_id]["role"] != "follower":
+    goals = [int(each["commit_index"]) for name, each in found.items() if name != node_id]
+    if not goals or node_id not in found or found[node_id]["role"] != "follower":
         return False
-    return int(one.cluster.status(node_id)["applied_index"]) >= goal
+    return int(one.cluster.status(node_id)["applied_index"]) >= max(goals)
 
 
 def _highest_term(one: Lab) -> int:
-    return max(int(status["term"]) for status in one.cluster.statuses().values())
+    found = one.cluster.wait_for("an answer of any node", one.cluster.statuses, WAIT_S)
+    return max(int(status["term"]) for status in found.values())
 
 
 def missing(place: Path, settings: Settings, clock: Clock, say: Say) -> dict[str, Any]:
@@ -111,7 +113,8 @@ def missing(place: Path, settings: Settings, clock: Clock, say: Say) -> dict[str
 
 
 def _last(one: Lab) -> int:
-    return max(int(status["last_index"]) for status in one.cluster.statuses().values())
+    found = one.cluster.wait_for("an answer of any node", one.cluster.statuses, WAIT_S)
+    return max(int(status["last_index"]) for status in found.values())
 
 
 class Divergent:

@@ -12,7 +12,9 @@ from click.testing import CliRunner
 
 from bench import archive, copying, drills, flights, rejoin, rows, size, total_loss, wan
 from bench.__main__ import main
+from bench.errors import BenchError
 from chaos.__main__ import main as chaos
+from raftdb.drill import Result
 
 Measure = Callable[[Path], dict[str, Any]]
 QUIET: Callable[[str], None] = lambda line: None  # noqa: E731
@@ -70,14 +72,30 @@ def test_commits_wait_for_the_round_trip(tmp_path: Path) -> None:
     measured("wan", settings, found)
 
 
+def test_drills_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """tests/drill runs them; here is what is made of them."""
+    times = iter([0.25, 0.5, 6.0])
+
+    def fake(names: tuple[str, ...], options: Any, bounds: Any) -> list[Result]:
+        assert options.directory.parent == tmp_path
+        return [Result(name, "now", options.nodes, rto_s=next(times)) for name in names]
+
+    monkeypatch.setattr(drills, "run_drills", fake)
+    settings = drills.Settings(times=3)
+    found = drills.run(tmp_path, settings, QUIET)
+    assert found["rto_s"] == {"region-loss": [0.25, 0.5, 6.0]}
+    writes, recovery = measured("drills", settings, found)
+    assert (writes.met, recovery.met) == (True, False)
+    assert "p50 0.50, p99 6.00" in recovery.measured
+    broken = Result("region-loss", "now", 3, error="it did not end")
+    monkeypatch.setattr(drills, "run_drills", lambda *_: [broken])
+    with pytest.raises(BenchError, match="did not end"):
+        drills.run(tmp_path, settings, QUIET)
+
+
 @pytest.mark.timeout(900)
-def test_regions_and_then_everything_are_lost(tmp_path: Path) -> None:
-    found = drills.run(tmp_path / "drills", drills.QUICK, QUIET)
-    [one] = found["drills"]
-    assert (one["scenario"], one["drills"], one["rpo_writes_max"]) == ("region-loss", 1, 0)
-    assert one["rto_p99_s"] > 0
-    measured("drills", drills.QUICK, found)
-    found = total_loss.run(tmp_path / "total", total_loss.QUICK, QUIET)
+def test_everything_is_lost_and_restored(tmp_path: Path) -> None:
+    found = total_loss.run(tmp_path, total_loss.QUICK, QUIET)
     assert found["equal"]
     assert found["database_bytes"] >= total_loss.QUICK.megabytes * 1e6
     assert 0 < found["restore_s"] < found["rto_s"]
