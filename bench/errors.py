@@ -19,3 +19,8 @@ class Missing(BenchError):
     """Something that the measurement needs is not installed."""
 
     exit_code = 3
+
+
+class NotMeasured(BenchError):
+    """A load came to no figure: its leader was replaced, or nothing ended in its time. Nothing was
+    lost; it may be run again."""

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bench.errors import BenchError
+from bench.errors import BenchError, NotMeasured
 from bench.load import Measurement, Specification, run
 from bench.targets.raftdb import REPOSITORY
 from raftdb.base.errors import Error
@@ -32,6 +32,7 @@ ROW_BYTES = 4_000
 MADE_ROWS = 1_000
 """Of one statement that makes rows: 4 MB."""
 SENT_ROWS = 250
+LOADS_MAX = 6
 MADE = (
     "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < ?)"
     f" INSERT INTO {TABLE} (k, v)"
@@ -72,6 +73,8 @@ class Lab:
         self.rss_mb = 0.0
         """The most that any node has held so far; nodes that were killed included."""
         self._loads = 0
+        self.repeated = 0
+        """Loads that came to no figure, and were run again."""
         self._rest = threading.Event()
 
     # ---- nodes
@@ -161,6 +164,22 @@ class Lab:
         table that is filled, at random places of its index; `idle`: connections that are open and
         say nothing; `rate_per_s`: of all connections together, latencies count from when a request
         was due; 0: closed loops."""
+        for _ in range(LOADS_MAX):
+            try:
+                return self._load(
+                    connections, seconds, warmup_s, grow=grow, idle=idle, rate_per_s=rate_per_s
+                )
+            except NotMeasured:
+                # On a busy machine a leader is replaced in the midst of it, or too little ends.
+                self.check()
+                self.repeated += 1
+                begin(self.cluster)
+                seconds *= 2
+        raise BenchError(f"{LOADS_MAX} loads came to no figure")
+
+    def _load(
+        self, connections: int, seconds: float, warmup_s: float, **extra: Any
+    ) -> tuple[Measurement, Path]:
         self._loads += 1
         samples = self.directory / f"samples-{self._loads}"
         client = self.cluster.directory / "client"
@@ -174,7 +193,7 @@ class Lab:
             ca=str(client / "ca.crt"),
             certificate=str(client / "client.crt"),
             key=str(client / "client.key"),
-            extra={"grow": grow, "idle": idle, "rate_per_s": rate_per_s},
+            extra=extra,
         )
         command = [sys.executable, "-m", "bench.raftdb_load", "events"]
         found = run(command, specification, self.usage(), self, REPOSITORY)

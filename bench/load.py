@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from bench.errors import BenchError
+from bench.errors import BenchError, NotMeasured
 from bench.figures import Latency, latency
 from bench.host import disk_flushes
 from bench.processes import die_with_parent
@@ -119,7 +119,7 @@ class _Lines:
         found: dict[str, Any] = json.loads(line)
         if found["event"] == "failed":
             self._supervisor.check()
-            raise BenchError(f"the load process failed: {found['message']}")
+            raise NotMeasured(f"the load process failed: {found['message']}")
         if found["event"] != event:
             raise BenchError(f"the load process said {found['event']!r} instead of {event!r}")
         return found
@@ -185,7 +185,10 @@ def run(
         raise BenchError(
             f"{done['acknowledged']} writes were acknowledged and {done['found']} are there"
         )
-    summary = latency(read_samples(Path(specification.samples_path)))
+    samples = read_samples(Path(specification.samples_path))
+    if not samples:
+        raise NotMeasured("no operation ended within the measured time: measure longer")
+    summary = latency(samples)
     return Measurement(
         latency=summary,
         commits_per_s=summary.count / specification.seconds,

@@ -17,6 +17,7 @@ import ssl
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, cast
 
 from bench import loadkit
@@ -34,8 +35,9 @@ LAST = "SELECT coalesce(max(id), 0) FROM big"
 GROWN = "SELECT count(*) FROM big WHERE id > ?"
 SPREAD = 0x9E37_79B9_7F4A_7C15
 """Odd, of 64 bits: its multiples look like random numbers."""
-TIMEOUT_MS = 5_000
+TIMEOUT_MS = 30_000
 SETUP_S = 20.0
+REFUSED_MS = 50
 
 
 class LoadFailed(Exception):
@@ -63,6 +65,7 @@ class EventConnection(asyncio.Protocol):
         self.sequence = 0
         self.request_id = 0
         self.started_ns = 0
+        self.open: wire.Execute | None = None
 
     # ---- asyncio
 
@@ -75,6 +78,8 @@ class EventConnection(asyncio.Protocol):
                 self._settle(message)
             elif type(message) is wire.Result:
                 self._inserted(message)
+            elif type(message) is wire.ErrorMessage:
+                self._refused(message.exception())
             else:
                 self.load.stop(LoadFailed(f"connection {self.number} got {message}"))
 
@@ -144,7 +149,31 @@ class EventConnection(asyncio.Protocol):
         else:
             key = loadkit.key(load.prefix, self.number, self.sequence)
         self.started_ns = now_ns
-        self.transport.write(self.side.send(self._request(load.sql, (key, load.value))))
+        self.open = self._request(load.sql, (key, load.value))
+        self.transport.write(self.side.send(self.open))
+
+    def pour(self, sql: str, count: int) -> None:
+        """Send so many requests, and look at no answer."""
+        assert self.transport is not None
+        for _ in range(count):
+            self.transport.write(self.side.send(self._request(sql, ())))
+
+    def _refused(self, error: Error) -> None:
+        """Come again when the node says so; the request is the same, and so is its sequence."""
+        if error.code != "overloaded":
+            self.load.stop(LoadFailed(f"connection {self.number}: {error}"))
+            return
+        self.load.retries += 1
+        delay_s = error.detail.get("retry_after_ms", REFUSED_MS) / 1000
+        asyncio.get_running_loop().call_later(delay_s, self._again)
+
+    def _again(self) -> None:
+        assert self.transport is not None
+        assert self.open is not None
+        self.request_id += 1
+        self.open = replace(self.open, request_id=self.request_id)
+        if not self.transport.is_closing():
+            self.transport.write(self.side.send(self.open))
 
     def _request(self, sql: str, parameters: tuple[Any, ...]) -> wire.Execute:
         self.request_id += 1
@@ -188,6 +217,7 @@ class EventLoad:
         rate_per_s = specification.get("rate_per_s", 0.0)
         self.pace_ns = int(specification["connections"] * 1e9 / rate_per_s) if rate_per_s else 0
         self.finished = False
+        self.retries = 0
         self._active: set[int] = set()
         self._end: asyncio.Future[None] | None = None
 
@@ -232,7 +262,11 @@ class EventLoad:
         self.finished = True
         self.window.write(self.specification["samples_path"])
         loadkit.emit(
-            "done", acknowledged=self.window.acknowledged, found=found, retries=0, cpu_s=cpu
+            "done",
+            acknowledged=self.window.acknowledged,
+            found=found,
+            retries=self.retries,
+            cpu_s=cpu,
         )
 
     async def _measure(self, connections: list[EventConnection]) -> float:

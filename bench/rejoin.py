@@ -7,7 +7,12 @@ writes, because its time-outs are an hour; nobody is told that they succeeded.
 
 from __future__ import annotations
 
-import threading
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +22,12 @@ import click
 from bench import command
 from bench.errors import BenchError
 from bench.lab import Lab, Say, lab
+from bench.processes import die_with_parent
+from bench.targets.raftdb import REPOSITORY
 from bench.wan import behind_proxies
 from chaos.cluster import ChaosCluster
 from chaos.links import both_ways
-from raftdb.base.errors import Error
 from raftdb.base.ports import Clock
-from raftdb.client import Connection
 from raftdb.runtime.clock import RealClock
 
 ONE_EACH = "limits.entry_requests_max=1"
@@ -33,8 +38,8 @@ STUBBORN = (
     "limits.proposals_waiting_max=1000000",
 )
 """A leader that does not notice that it is alone."""
-PIPELINED = 64
-"""Requests that a client has under way at most, so a connection makes so many entries."""
+EACH = 1_000
+"""Requests of one connection that nobody answers: fewer than limits.requests_per_connection_max."""
 CONNECTIONS = 64
 LOAD_S = 4.0
 WAIT_S = 300.0
@@ -50,7 +55,7 @@ class Settings:
     times: int = 3
 
 
-QUICK = Settings(missing=1_000, divergent=500, times=1)
+QUICK = Settings(missing=1_000, divergent=1_000, times=1)
 
 
 def _equal(one: Lab) -> None:
@@ -131,34 +136,52 @@ class Divergent:
         cluster = self._cluster
         leader = cluster.wait_for_leader()
         others = [name for name in cluster.node_ids if name != leader]
-        connections = [
-            cluster.connect_to(leader, timeout=WAIT_S)
-            for _ in range(-(-self._entries // PIPELINED))
-        ]
-        for connection in connections:
-            connection.execute("SELECT 1").fetchall()
-            connection.execute("INSERT INTO far (v) VALUES ('before')")
-        before = int(cluster.status(leader)["last_index"])
-        cluster.links.cut(both_ways([(leader, other) for other in others]))
-        for connection in connections:
-            threading.Thread(target=self._pour, args=(connection,), daemon=True).start()
-        cluster.wait_for(
-            "entries that nobody else has",
-            lambda: int(cluster.status(leader)["durable_index"]) >= before + self._entries,
-            WAIT_S,
-        )
+        with self._poured(leader) as pour:
+            before = int(cluster.status(leader)["last_index"])
+            cluster.links.cut(both_ways([(leader, other) for other in others]))
+            pour.send_signal(signal.SIGUSR1)
+            cluster.wait_for(
+                "entries that nobody else has",
+                lambda: int(cluster.status(leader)["durable_index"]) >= before + self._entries,
+                WAIT_S,
+            )
         cluster.wait_for("another leader", lambda: self._leads(others), WAIT_S)
         self._write(others)
         return leader, int(cluster.status(leader)["last_index"]) - before
 
-    def _pour(self, connection: Connection) -> None:
-        """No answer is expected; they end when the node steps down."""
+    @contextmanager
+    def _poured(self, leader: str) -> Iterator[subprocess.Popen[bytes]]:
+        """A process with sessions, that will send when it is told to; killed at the end."""
+        client = self._cluster.directory / "client"
+        specification = {
+            "workload": "pour",
+            "addresses": [str(self._cluster.address(leader))],
+            "connections": -(-self._entries // EACH),
+            "each": EACH,
+            "ca": str(client / "ca.crt"),
+            "certificate": str(client / "client.crt"),
+            "key": str(client / "client.key"),
+        }
+        process = subprocess.Popen(
+            [sys.executable, "-m", "bench.pour"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=REPOSITORY,
+            preexec_fn=die_with_parent,
+        )
         try:
-            with connection.pipeline() as pipeline:
-                for _ in range(PIPELINED):
-                    pipeline.execute("INSERT INTO far (v) VALUES ('never')")
-        except Error:
-            pass
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write(json.dumps(specification).encode())
+            process.stdin.close()
+            if b"ready" not in process.stdout.readline():
+                raise BenchError(f"the clients of {leader} did not connect")
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
 
     def _leads(self, others: list[str]) -> bool:
         return any(self._cluster.status(name)["role"] == "leader" for name in others)

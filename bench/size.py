@@ -153,7 +153,11 @@ def run(place: Path, settings: Settings, say: Say) -> dict[str, Any]:
                     "rss_mb": round(large.look(), 1),
                 }
             )
-        return {"small_bytes": small.database_bytes(), "sizes": sizes, "rss_mb": large.rss_mb}
+        return {
+            "small_bytes": small.database_bytes(),
+            "sizes": sizes,
+            "rss_mb": round(large.look(), 1),
+        }
 
 
 @click.command("size")
