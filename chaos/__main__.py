@@ -3,6 +3,7 @@
 python -m chaos --minutes 10 --seed 7          rounds of a mix of workloads under drawn faults
 python -m chaos --seed 7 --faults kill,split   one round, of these faults
 python -m chaos --workload bank --nodes 5      one round, of this workload
+python -m chaos --mixed --minutes 5            nodes of this release and of the one before
 python -m chaos matrix --slice 12              a slice of workload x fault x {3, 5} nodes
 python -m chaos failover --kills 200 --svg docs/failover.svg
 python -m chaos list                           faults and workloads
@@ -21,9 +22,10 @@ from pathlib import Path
 
 from bench.errors import BenchError
 from chaos import failover, matrix, report
-from chaos.faults import FAULTS
+from chaos.faults import ALL, FAULTS, OtherRelease
 from chaos.run import Plan, Round, run_rounds
 from raftdb.base.errors import ConfigError
+from raftdb.drill.previous import Release, find_previous, present
 from raftdb.runtime.clock import RealClock
 from tests.workloads import WORKLOADS, Record, write_history
 
@@ -45,6 +47,13 @@ def parser() -> argparse.ArgumentParser:
     main.add_argument("--nodes", type=int, choices=(3, 5), default=3)
     main.add_argument("--workload", choices=[kind.name for kind in WORKLOADS])
     main.add_argument("--faults", help="separated by commas; default: four of all, by the seed")
+    main.add_argument(
+        "--mixed",
+        action="store_true",
+        help="a cluster of two releases, this one and the one before:\nother-release is among the"
+        " faults",
+    )
+    main.add_argument("--previous", type=Path, help="sources of the other release, with --mixed")
     _outputs(main)
     commands = main.add_subparsers(dest="command", metavar="")
     grid = commands.add_parser("matrix", help="a slice of workload x fault x nodes")
@@ -79,20 +88,35 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _list() -> int:
-    for name, kind in FAULTS.items():
+    for name, kind in ALL.items():
         print(f"{name:<16} {(kind.__doc__ or '').splitlines()[0]}")
     print("workloads:", ", ".join(kind.name for kind in WORKLOADS))
     return 0
 
 
 def _faults_of(options: argparse.Namespace, seed: str) -> tuple[str, ...]:
+    more = (OtherRelease.name,) if options.mixed else ()
     if options.faults is None:
-        return tuple(sorted(random.Random(f"{seed} kinds").sample(sorted(FAULTS), 4)))
+        return (*sorted(random.Random(f"{seed} kinds").sample(sorted(FAULTS), 4)), *more)
     chosen = tuple(name.strip() for name in options.faults.split(",") if name.strip())
     for name in chosen:
-        if name not in FAULTS:
-            raise ConfigError(f"there is no fault {name!r}", hint="there are " + ", ".join(FAULTS))
+        if name not in ALL:
+            raise ConfigError(f"there is no fault {name!r}", hint="there are " + ", ".join(ALL))
+    if OtherRelease.name in chosen and not options.mixed:
+        raise ConfigError(f"{OtherRelease.name} needs two releases", hint="add --mixed")
     return chosen
+
+
+def _previous(options: argparse.Namespace) -> Release | None:
+    if not options.mixed:
+        return None
+    found = find_previous(options.previous)
+    if found.sources is None:
+        raise ConfigError(
+            f"{found.origin} is an installation: the clocks of its nodes cannot be moved",
+            hint="name a tree of sources",
+        )
+    return found
 
 
 def _rounds(options: argparse.Namespace) -> int:
@@ -102,10 +126,19 @@ def _rounds(options: argparse.Namespace) -> int:
     plans = []
     for number in range(count):
         seed = options.seed if number == 0 else f"{options.seed}.{number}"
-        plans.append(Plan(seed, options.workload, _faults_of(options, seed), options.round))
+        faults = _faults_of(options, seed)
+        plans.append(Plan(seed, options.workload, faults, options.round, options.mixed))
+    previous = _previous(options)
+    if previous is not None:
+        _say(options)(f"a cluster of {previous} and of {present()}")
     late = (lambda: clock.monotonic_s() > end_s) if options.minutes else (lambda: False)
     rounds, history, missing = run_rounds(
-        plans, options.nodes, _say(options), directory=options.dir, late=late
+        plans,
+        options.nodes,
+        _say(options),
+        directory=options.dir,
+        late=late,
+        previous=previous,
     )
     return _finish(options, rounds, history, missing)
 

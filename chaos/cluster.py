@@ -21,7 +21,8 @@ from raftdb.base.errors import Error, OperationalError
 from raftdb.base.ids import Address, parse_location
 from raftdb.base.ports import Clock
 from raftdb.client import Connection, connect
-from raftdb.drill.cluster import LOCATIONS, DrillCluster
+from raftdb.drill.cluster import LOCATIONS, DrillCluster, found_by
+from raftdb.drill.previous import Release, present
 from raftdb.ops.found import found_cluster, local_members
 from raftdb.ops.ports import free_ports
 from raftdb.ops.target import read_client_file
@@ -45,7 +46,9 @@ class ChaosCluster(DrillCluster):
         *,
         settings: Sequence[str] = (),
         archived: bool = True,
+        previous: Release | None = None,
     ) -> None:
+        """`previous`: founds it, and is what its nodes run at first."""
         directory = home / "cluster"
         self.home = home
         self.links = links
@@ -66,8 +69,13 @@ class ChaosCluster(DrillCluster):
                     client_address=Address("127.0.0.1", port),
                 )
             )
-        found_cluster(directory, members, RealFiles(), RealRandom(), clock)
+        if previous is None:
+            found_cluster(directory, members, RealFiles(), RealRandom(), clock)
+        else:
+            found_by(previous, directory, members)
         super().__init__(directory, clock)
+        self.releases = [] if previous is None else [previous, present()]
+        """Of a mixed cluster: that a node is given in turn."""
         self.rest = threading.Event()
         self._small: set[str] = set()
         self.stopped: set[str] = set()
@@ -94,6 +102,18 @@ class ChaosCluster(DrillCluster):
                 "CHAOS_CLOCK": str(self._clock_file(member.node_id)),
             }
             self.move_clock(member.node_id, 0)
+            if previous is not None:
+                self.become(member.node_id, previous)
+
+    def other_release(self, node_id: str) -> Release:
+        """The one that a node of a mixed cluster does not run."""
+        command = self.node(node_id).command
+        environ = self.node(node_id).environ or {}
+        return next(
+            one
+            for one in self.releases
+            if (one.command, one.environ(environ)) != (command, environ)
+        )
 
     def connect_to(self, node_id: str, **options: Any) -> Connection:
         """To one node, past the proxies; reads are local."""

@@ -395,6 +395,28 @@ class DiskFull(Fault):
         self.cluster.bring_up(self._name)
 
 
+class OtherRelease(Fault):
+    """One node is stopped, or killed, and goes on with the other release (with --mixed)."""
+
+    name = "other-release"
+    lasts_s = (0.0, 1.0)
+
+    def begin(self) -> str:
+        self._name = self.draw.choice([self.leader(), *self.cluster.node_ids])
+        self.cluster.stopped.add(self._name)
+        release = self.cluster.other_release(self._name)
+        if self.draw.random() < 0.3:
+            self.cluster.kill(self._name)
+            text = "kill -9"
+        else:
+            text = f"SIGTERM, exit code {self.cluster.node(self._name).stop(15.0)}"
+        self.cluster.become(self._name, release)
+        return f"{self._name} becomes {release.version}: {text}"
+
+    def end(self) -> None:
+        self.cluster.bring_up(self._name)
+
+
 FAULTS: dict[str, type[Fault]] = {
     kind.name: kind
     for kind in (
@@ -420,6 +442,10 @@ FAULTS: dict[str, type[Fault]] = {
     )
 }
 
+"""Of any cluster; their names are drawn from."""
+ALL: dict[str, type[Fault]] = {**FAULTS, OtherRelease.name: OtherRelease}
+"""Those of mixed clusters too."""
+
 
 @dataclass
 class Nemesis:
@@ -444,7 +470,7 @@ class Nemesis:
                 left_s = end_s - now_s()
                 if left_s <= 0:
                     break
-                kind = FAULTS[self.draw.choice(self.kinds)]
+                kind = ALL[self.draw.choice(self.kinds)]
                 fault = kind(self.cluster, self.draw)
                 lasts_s = self.draw.uniform(*kind.lasts_s)
                 self._current = fault

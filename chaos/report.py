@@ -18,9 +18,10 @@ def command(one: Round) -> str:
     """What runs that round again (real processes decide the rest)."""
     plan = one.plan
     workload = "" if plan.workload is None else f" --workload {plan.workload}"
+    mixed = " --mixed" if plan.mixed else ""
     return (
         f"python -m chaos --seed {shlex.quote(plan.seed)} --nodes {one.nodes}{workload}"
-        f" --faults {','.join(plan.faults)} --round {plan.seconds:g} --minutes 0"
+        f" --faults {','.join(plan.faults)} --round {plan.seconds:g} --minutes 0{mixed}"
     )
 
 

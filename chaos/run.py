@@ -8,7 +8,7 @@ import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from chaos.traffic import Traffic, silence_s
 from chaos.watch import Watch
 from raftdb.base.errors import Error
 from raftdb.drill.check import CONVERGE_S
+from raftdb.drill.previous import Release
 from raftdb.ops.target import read_client_file
 from raftdb.runtime.clock import RealClock
 from tests.sim.checkers import Broken, HashEqual
@@ -41,6 +42,8 @@ class Plan:
     """None: a mix drawn from the seed."""
     faults: tuple[str, ...]
     seconds: float
+    mixed: bool = False
+    """On a cluster of two releases."""
 
     @property
     def name(self) -> str:
@@ -193,7 +196,12 @@ class Runner:
 
 @contextmanager
 def runner(
-    nodes: int, say: Callable[[str], None], directory: Path | None, *, small_disk: bool
+    nodes: int,
+    say: Callable[[str], None],
+    directory: Path | None,
+    *,
+    small_disk: bool,
+    previous: Release | None = None,
 ) -> Iterator[tuple[Runner, list[str]]]:
     """A running cluster behind toxiproxy, and the faults that this machine does not allow."""
     clock = RealClock()
@@ -202,7 +210,7 @@ def runner(
     cluster: ChaosCluster | None = None
     try:
         with ToxiproxyServer(home / "toxiproxy.log") as server:
-            cluster = ChaosCluster(home, clock, nodes, Links(server.api))
+            cluster = ChaosCluster(home, clock, nodes, Links(server.api), previous=previous)
             missing = []
             if small_disk:
                 problem = cluster.small_disk(cluster.node_ids[0])
@@ -226,20 +234,22 @@ def run_rounds(
     *,
     directory: Path | None = None,
     late: Callable[[], bool] = lambda: False,
+    previous: Release | None = None,
 ) -> tuple[list[Round], list[Record], list[str]]:
     """Run rounds on one cluster, until one breaks something (what comes after would be built on
     it), or `late` says that no other may begin. Returns them, the whole history, and the faults
-    that could not be had."""
+    that could not be had. `previous`: of a mixed cluster, the other release."""
     wanted = {name for plan in plans for name in plan.faults}
     rounds: list[Round] = []
-    with runner(nodes, say, directory, small_disk=DiskFull.name in wanted) as (one, missing):
+    small_disk = DiskFull.name in wanted
+    with runner(nodes, say, directory, small_disk=small_disk, previous=previous) as (one, missing):
         for plan in plans:
             possible = tuple(
                 name for name in plan.faults if not (missing and name == DiskFull.name)
             )
             if not possible:
                 continue
-            plan = Plan(plan.seed, plan.workload, possible, plan.seconds)
+            plan = replace(plan, faults=possible)
             if late():
                 break
             say(f"{nodes} nodes, {plan.name}, seed {plan.seed}, {plan.seconds:g} s")

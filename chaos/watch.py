@@ -6,10 +6,10 @@ import threading
 from dataclasses import dataclass
 from typing import Any
 
-from chaos.cluster import ChaosCluster
 from raftdb.base.errors import Error
 from raftdb.base.ports import Clock
 from raftdb.client import Connection
+from raftdb.drill.cluster import DrillCluster
 from tests.sim.checkers import Broken, OneLeader
 
 POLL_S = 0.1
@@ -29,7 +29,7 @@ class Seen:
 class Watch:
     """One thread per node; what is wrong is kept until somebody asks."""
 
-    def __init__(self, cluster: ChaosCluster, clock: Clock) -> None:
+    def __init__(self, cluster: DrillCluster, clock: Clock) -> None:
         self._cluster = cluster
         self._clock = clock
         self._leaders = OneLeader()

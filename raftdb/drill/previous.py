@@ -57,11 +57,12 @@ class Release:
         return self.python, "-P", "-m", "raftdb.cli"
 
     def environ(self, base: Mapping[str, str]) -> dict[str, str]:
-        """The environment of its processes."""
+        """The environment of its processes: no other raftdb is on their path."""
         found = {name: value for name, value in base.items() if name != "PYTHONPATH"}
         if self.sources is not None:
-            rest = base.get("PYTHONPATH")
-            found["PYTHONPATH"] = os.pathsep.join(filter(None, [str(self.sources), rest]))
+            paths = base.get("PYTHONPATH", "").split(os.pathsep)
+            rest = [path for path in paths if path and not (Path(path) / VERSION_FILE).is_file()]
+            found["PYTHONPATH"] = os.pathsep.join([str(self.sources), *rest])
         return found
 
     def __str__(self) -> str:

@@ -44,6 +44,9 @@ def test_the_seed_decides_the_kinds_of_faults() -> None:
     assert _faults_of(options, "7") == _faults_of(options, "7")
     assert len({_faults_of(options, str(seed)) for seed in range(20)}) > 10
     assert main(["--faults", "kill,nonsense"]) == 2
+    mixed = parser().parse_args(["--mixed"])
+    assert _faults_of(mixed, "7") == (*_faults_of(options, "7"), "other-release")
+    assert main(["--faults", "other-release"]) == 2, "there are two releases with --mixed only"
 
 
 def test_a_failure_names_its_command() -> None:
@@ -52,6 +55,10 @@ def test_a_failure_names_its_command() -> None:
     options = parser().parse_args(words[3:])
     assert (options.seed, options.nodes, options.workload) == ("7.3", 5, "bank")
     assert _faults_of(options, "7.3") == ("kill", "split")
+    mixed = Round(Plan("7.3", None, ("other-release",), 20.0, mixed=True), 3)
+    options = parser().parse_args(report.command(mixed).split()[3:])
+    assert options.mixed
+    assert _faults_of(options, "7.3") == ("other-release",)
     one.broken.append("lost")
     assert report.as_dict([one], [])["verdict"] == "broken"
 

@@ -144,11 +144,15 @@ def test_another_version_is_named(repository: Repository, tmp_path: Path) -> Non
         find_previous(environment)
 
 
-def test_this_one_runs_from_where_it_is() -> None:
+def test_this_one_runs_from_where_it_is_and_no_other_is_on_its_path(
+    repository: Repository,
+) -> None:
     assert present().version == __version__
-    assert present().environ({"PYTHONPATH": "/b"})["PYTHONPATH"] == os.pathsep.join(
-        (str(HERE), "/b")
-    )
+    repository.commit("0.0.1")
+    base = {"PYTHONPATH": os.pathsep.join((str(repository.path), "/b"))}
+    found = present().environ(base)
+    assert found == {"PYTHONPATH": os.pathsep.join((str(HERE), "/b"))}
+    assert present().environ(found) == found
 
 
 def test_without_it_the_drills_say_that_they_were_not_run(

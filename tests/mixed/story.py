@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from chaos.watch import Watch
 from raftdb.drill.check import CONVERGE_S, check_cluster, missing
 from raftdb.drill.cluster import DrillCluster
 from raftdb.drill.previous import Release
@@ -111,6 +112,8 @@ class Story:
         )
         self._runs = dict.fromkeys(self.cluster.node_ids, previous)
         self._clients: Clients | None = None
+        self.watch = Watch(self.cluster, self._clock)
+        """One leader per term, and no node that finds its content to differ."""
 
     @property
     def clients(self) -> Clients:
@@ -128,6 +131,10 @@ class Story:
         self._clients = Clients(self.cluster, self.previous, self._home, self.report.seed)
         self.clients.start()
         self.step(f"three nodes of {self.previous.version}, with clients of both releases")
+        with self.watch:
+            self._through_it_all()
+
+    def _through_it_all(self) -> None:
         self.clients.again("at-the-beginning")
         order = self.cluster.node_ids
         self._draw.shuffle(order)
@@ -250,7 +257,7 @@ class Story:
         self.clients.stop()
         report, records = self.report, self.clients.records
         report.keys = self.clients.keys
-        report.broken += self.clients.wrong
+        report.broken += [*self.clients.wrong, *self.watch.broken]
         self._count(records)
         self._compare()
         self.clients.workload.check(records)
