@@ -87,6 +87,7 @@ def _told(story: Story, say: Callable[[str], None]) -> Report:
         report.broken.append(str(error))
     except (Error, AssertionError, TimeoutError) as error:
         report.broken.append(f"it did not come to its end: {type(error).__name__}: {error}")
+        report.broken += [text for text in story.watch.broken if text not in report.broken]
     report.seconds = clock.monotonic_s() - begin_s
     if report.broken:
         say(story.cluster.logs())

@@ -6,7 +6,8 @@
   copy of the database from nodes of the other one;
 - the leader, of the other one, is killed, and started again;
 - idempotency keys that were used before are used again, by clients of both releases.
-Then all run this one, are rolled back, and forth again. All the while clients of both releases do
+Then all run this one, are rolled back, and forth again, and the feature level is raised
+(finalizing.py). All the while clients of both releases do
 all workloads. Except in the moments after a kill no request may fail; at the end the histories of
 all clients are judged as one.
 """
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from chaos.watch import Watch
+from raftdb.base.release import LEVEL_MAX
 from raftdb.drill.check import CONVERGE_S, check_cluster, missing
 from raftdb.drill.cluster import DrillCluster
 from raftdb.drill.previous import Release
@@ -30,6 +32,13 @@ from raftdb.ops.leader import move_leader
 from raftdb.ops.target import read_client_file
 from raftdb.runtime.clock import RealClock
 from tests.mixed.clients import FIRST_OF_THIS, Clients
+from tests.mixed.finalizing import (
+    level_of,
+    raise_level,
+    require_fenced,
+    require_refused,
+    unheard,
+)
 from tests.mixed.judge import failed_writes, judge_requests
 from tests.workloads import Record
 
@@ -149,6 +158,7 @@ class Story:
                 self.roll(name, release)
                 self.rest()
             self.clients.again(way)
+        self.finalize()
 
     def mixture(self) -> None:
         """Both releases are there: what has to work then."""
@@ -157,9 +167,38 @@ class Story:
         other = next(name for name in self.cluster.node_ids if name != alone)
         for name in (alone, other):
             self.lead(name)
+            if self._runs[name] is self.this:
+                self.step(f"it is too early to finalize: {require_refused(self.cluster)}")
             self.clients.again(f"{name}-leads-{len(self.report.steps)}")
         self.outrun(alone)
         self.kill(other)
+
+    def finalize(self) -> None:
+        """The new feature level, and nobody goes back any more."""
+        if level_of(self.cluster) == LEVEL_MAX:
+            self.step(f"feature level {LEVEL_MAX} is that of {self.previous.version}, too")
+            return
+        leader = self.cluster.wait_for_leader()
+        late, other = [name for name in self.cluster.node_ids if name != leader]
+        with self._disturbance():
+            self.step(f"feature level {LEVEL_MAX} is to be finalized; {late} is paused")
+            if raise_level(self.cluster, late):
+                index = int(self.cluster.status(leader)["applied_index"])
+                self.step(f"finalized; {late} is killed, and comes back as {self.previous.version}")
+                unheard(self.cluster, late, self.previous, index)
+                self.cluster.restart_as(late, self.this)
+            else:
+                self.step(f"the leader has noticed that {late} is away")
+                self.cluster.wait_for("every node", self.cluster.whole)
+                with self.cluster.connect() as connection:
+                    connection.ask("release", raise_to=LEVEL_MAX)
+            self.whole()
+        self.clients.again("finalized")
+        said = require_fenced(self.cluster, other, self.previous)
+        self.step(f"{other} is not to be had as {self.previous.version} any more: {said}")
+        self.cluster.become(other, self.this)
+        self.cluster.start(other)
+        self.whole()
 
     # ---- the steps
 
