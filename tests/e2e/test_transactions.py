@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import queue
 import threading
+from concurrent.futures import Future
+from contextlib import closing
 from typing import Any
 
 import pytest
 
 import raftdb
+import raftdb.aio
 from raftdb.client import Connection
 from tests.e2e.cluster import Cluster
 
@@ -15,7 +20,50 @@ STEPS = ("begun", "one statement", "two statements", "commit at once", "commit s
 SCHEMA = ("CREATE TABLE a (n, who)", "CREATE TABLE b (n, who)")
 
 
-def cut(cluster: Cluster, db: Connection, number: int, step: str, orderly: bool) -> str:
+class Awaited:
+    """The asyncio client's connection, whose calls all run in one task: a transaction belongs to
+    the task that began it."""
+
+    def __init__(self, url: str) -> None:
+        self._calls: queue.SimpleQueue[tuple[str, tuple[Any, ...], Future[Any]] | None] = (
+            queue.SimpleQueue()
+        )
+        self._thread = threading.Thread(target=asyncio.run, args=(self._serve(url),))
+        self._thread.start()
+
+    async def _serve(self, url: str) -> None:
+        loop = asyncio.get_running_loop()
+        async with raftdb.aio.connect(url, timeout=20.0) as db:
+            while (call := await loop.run_in_executor(None, self._calls.get)) is not None:
+                name, arguments, done = call
+                try:
+                    done.set_result(await getattr(db, name)(*arguments))
+                except raftdb.Error as error:
+                    done.set_exception(error)
+
+    def _call(self, name: str, *arguments: Any) -> Any:
+        done: Future[Any] = Future()
+        self._calls.put((name, arguments, done))
+        return done.result()
+
+    def begin(self, mode: str) -> None:
+        self._call("begin", mode)
+
+    def execute(self, sql: str, parameters: Any = ()) -> None:
+        self._call("execute", sql, parameters)
+
+    def commit(self) -> None:
+        self._call("commit")
+
+    def rollback(self) -> None:
+        self._call("rollback")
+
+    def close(self) -> None:
+        self._calls.put(None)
+        self._thread.join()
+
+
+def cut(cluster: Cluster, db: Connection | Awaited, number: int, step: str, orderly: bool) -> str:
     """One transaction whose leader ends at that step; what its client was told."""
     leader = cluster.wait_for_leader()
 
@@ -62,13 +110,15 @@ def found(db: Connection, number: int) -> list[tuple[Any, ...]]:
 @pytest.mark.parametrize("orderly", [False, True], ids=["killed", "stopped"])
 def test_cut_at_every_step(cluster: Cluster, orderly: bool) -> None:
     told: dict[str, str] = {}
-    with cluster.connect() as db:
+    with cluster.connect() as db, closing(Awaited(cluster.url)) as awaited:
         for table in ("a", "b"):
             db.execute(f"DROP TABLE IF EXISTS {table}")
         for sql in SCHEMA:
             db.execute(sql)
         for number, step in enumerate(STEPS):
-            told[step] = cut(cluster, db, number, step, orderly)
+            # Each step with both clients, each client with both ends of a leader.
+            client = awaited if (number + orderly) % 2 else db
+            told[step] = cut(cluster, client, number, step, orderly)
             # Every outcome is known, and true.
             assert told[step] in ("applied", "not_applied")
             there = int(told[step] == "applied")

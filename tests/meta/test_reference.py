@@ -64,6 +64,19 @@ def test_every_limit_has_a_sentence() -> None:
     assert {one.name for one in fields(DEFAULT_LIMITS)} == set(LIMIT_DOCS)
 
 
+def test_every_answer_to_a_question_has_a_test() -> None:
+    text = (ROOT / "docs" / "faq.md").read_text("utf-8")
+    answers = text.split("\n## ")[1:]
+    assert len(answers) >= 15
+    rows = [line for line in answers[-1].splitlines() if line.startswith("| ")][1:]
+    for answer in [*answers[:-1], *rows]:
+        named = re.findall(r"`(tests/\S+?)`", answer)
+        assert named, answer
+        for one in named:
+            path, _, name = one.partition("::")
+            assert f"def {name}(" in (ROOT / path).read_text("utf-8"), one
+
+
 def test_what_clients_can_make_grow_has_a_bound_and_a_test() -> None:
     text = (ROOT / "docs" / "configuration.md").read_text("utf-8")
     table = text.partition("## What clients can make grow")[2].partition("\n## ")[0]
