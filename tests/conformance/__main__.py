@@ -28,16 +28,28 @@ from tests.e2e.cluster import running_cluster
 @click.option("--url", help="Of a cluster with an empty database.")
 @click.option("--cluster", is_flag=True, help="Start three nodes, and run against them.")
 @click.option("--dbapi", "as_dbapi", is_flag=True, help="CPython's tests of sqlite3.")
+@click.option(
+    "--suite",
+    type=click.Path(exists=True, path_type=Path),
+    help="With --dbapi: the library of another Python (…/lib/python3.13), whose tests are taken.",
+)
 @click.option("--verbose", is_flag=True, help="With --dbapi: all that did not pass, in full.")
 @click.argument("files", nargs=-1, type=click.Path(exists=True, path_type=Path))
 def main(
-    url: str | None, cluster: bool, as_dbapi: bool, verbose: bool, files: tuple[Path, ...]
+    url: str | None,
+    cluster: bool,
+    as_dbapi: bool,
+    suite: Path | None,
+    verbose: bool,
+    files: tuple[Path, ...],
 ) -> None:
     if bool(files) == as_dbapi or (url and cluster):
         raise click.UsageError("give files, or --dbapi; --url or --cluster")
     with _target(url, cluster or (as_dbapi and not url)) as address:
         if as_dbapi:
             assert address is not None
+            if suite is not None:
+                dbapi.take_from(suite)
             failed = _dbapi(address, verbose)
         else:
             failed = sum(_script(path, address, sweep=cluster) for path in _all(files))

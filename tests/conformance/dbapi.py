@@ -16,6 +16,7 @@ import unittest
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
 import raftdb
@@ -110,6 +111,13 @@ def _missing(name: str) -> Any:
         raise raftdb.NotSupportedError(f"raftdb has no {name}")
 
     return absent
+
+
+def take_from(library: Path) -> None:
+    """Take the tests, and what they need of the package `test`, from another Python's library."""
+    import test
+
+    test.__path__[:] = [str(library / "test")]
 
 
 def load(stand: Stand) -> tuple[list[unittest.TestCase], dict[str, str]]:

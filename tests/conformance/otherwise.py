@@ -46,6 +46,18 @@ OTHERWISE: dict[str, str] = {
     "test_dbapi.ConnectionTests.test_connection_init_*_isolation_level*": _COMMITS,
     "test_dbapi.ConnectionTests.test_connection_limits": _LIMITS,
     "test_dbapi.ConnectionTests.test_connection_bad_limit_category": _LIMITS,
+    "test_dbapi.ConnectionTests.test_connection_config": "its switches are SQLite's, on the nodes",
+    "test_dbapi.ConnectionTests.test_connect_positional_arguments": _FILES,
+    "test_dbapi.ConnectionTests.test_connection_signature": "a connection is not called",
+    "test_dbapi.ConnectionTests.test_connection_resource_warning": (
+        "nothing is open before the first request; then the sockets warn"
+    ),
+    "test_dbapi.CursorTests.test_execute_named_param_and_sequence": "accepted, without a warning",
+    "test_dbapi.ModuleTests.test_deprecated_version": "there is no such name to warn of",
+    "test_regression.RegressionTests.test_auto_commit": _COMMITS,
+    "test_regression.RegressionTests.test_table_lock_cursor_replace_stmt": (
+        "with closes the connection: transaction() is the other one"
+    ),
     "test_dbapi.ConnectionTests.test_in_transaction": _COMMITS,
     "test_dbapi.ConnectionTests.test_interrupt*": "it is called cancel",
     "test_dbapi.ConnectionTests.test_use_after_close": _CLASSES,
