@@ -90,7 +90,17 @@ _WHAT = (
         "python, or sources. Default, in a checkout: the release before this one, from "
         "its history.",
     ),
-    click.option("--yes", is_flag=True, help="Consent to --against."),
+    click.option(
+        "--compose",
+        metavar="[FILE]",
+        type=click.Path(path_type=Path, dir_okay=False),
+        is_flag=False,
+        flag_value="docker-compose.yml",
+        default=None,
+        help="Kill containers of the cluster of docker-compose.yml (leader-kill, node-loss, "
+        "region-loss); it is brought up for the drill unless it is there.",
+    ),
+    click.option("--yes", is_flag=True, help="Consent to --against, or to a --compose that is up."),
 )
 _RESULT = (
     click.option(
@@ -130,6 +140,7 @@ def _run(
     points: int,
     archive: str | None,
     against: Path | None,
+    compose: Path | None,
     previous: Path | None,
     yes: bool,
     objectives: Path | None,
@@ -140,7 +151,9 @@ def _run(
 ) -> int:
     from raftdb.drill import SCENARIOS, History, Options, load_objectives, run
     from raftdb.drill.against import rehearse
+    from raftdb.drill.compose import rehearse_composed
     from raftdb.drill.history import default_path
+    from raftdb.drill.scenarios import COMPOSED
 
     wanted = names or tuple(SCENARIOS)
     bounds = load_objectives(objectives, tuple(SCENARIOS))
@@ -150,6 +163,13 @@ def _run(
                 f"--against reads the archive that {against} names, all of it: consent by --yes."
             )
         results = [rehearse(name, against, points, bounds[name], _say) for name in wanted]
+    elif compose is not None:
+        results = rehearse_composed(
+            *(names or COMPOSED, compose, bounds, _say),
+            seconds=seconds,
+            repeat=repeat,
+            consent=yes,
+        )
     else:
         own = Options(
             *(int(nodes), seconds, repeat, points, directory, archive, previous),

@@ -45,6 +45,9 @@ def own_environ() -> dict[str, str]:
 class DrillCluster:
     """One directory of nodes. `settings`: keys of the configuration for every node."""
 
+    ask_s = ASK_S
+    """How long a node may take to say something of itself."""
+
     def __init__(
         self,
         directory: Path,
@@ -163,6 +166,10 @@ class DrillCluster:
         for node in nodes:
             node.kill()
 
+    def abandon(self) -> None:
+        """Leave nothing running."""
+        self.kill()
+
     def lose(self, node_id: str) -> None:
         """Kill a node, and remove its directory: it is gone for good."""
         self.kill(node_id)
@@ -199,7 +206,7 @@ class DrillCluster:
 
     def status(self, node_id: str) -> dict[str, Any]:
         """What one node says of itself. Raises Error when it does not answer."""
-        with self.connect_to(node_id, timeout=ASK_S) as connection:
+        with self.connect_to(node_id, timeout=self.ask_s) as connection:
             return dict(connection.status())
 
     def statuses(self) -> dict[str, dict[str, Any]]:
@@ -243,7 +250,7 @@ class DrillCluster:
         def leads() -> str | None:
             name = self.leader()
             if name is not None:
-                with self.connect_to(name, read="linearizable", timeout=ASK_S) as connection:
+                with self.connect_to(name, read="linearizable", timeout=self.ask_s) as connection:
                     connection.execute("SELECT 1").fetchall()
             return name
 

@@ -57,9 +57,16 @@ class Load:
     """The clients. `connect` gives a connection to the cluster that there is now."""
 
     def __init__(
-        self, connect: Callable[[], Connection], clock: Clock, *, clients: int = CLIENTS
+        self,
+        connect: Callable[[], Connection],
+        clock: Clock,
+        *,
+        clients: int = CLIENTS,
+        keys: str = "drill",
     ) -> None:
+        """`keys`: what its idempotency keys begin with, another for each drill on a cluster."""
         self._connect = connect
+        self._keys = keys
         self._clock = clock
         self._stop = threading.Event()
         self._generation = 0
@@ -139,7 +146,7 @@ class Load:
     def _try(self, connection: Connection, write: Write) -> bool:
         try:
             connection.execute(
-                _INSERT, write.key, idempotency_key=f"drill {write.client} {write.n}"
+                _INSERT, write.key, idempotency_key=f"{self._keys} {write.client} {write.n}"
             )
         except Error as error:
             # Committed, and not yet where it was to be as well: that is no acknowledgement.

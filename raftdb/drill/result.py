@@ -103,6 +103,20 @@ class Result:
             return NOT_RUN
         return BROKEN if self.broken else MISSED if self.missed else MET
 
+    @classmethod
+    def from_dict(cls, found: dict[str, Any]) -> Result:
+        """What `as_dict` gave, without the objective."""
+        names = [
+            *("scenario", "started", "nodes", "acknowledged", "failed_tries", "rpo_writes"),
+            *("rpo_s", "rto_s", "full_s", "silence_s", "facts", "error", "disaster_at_s"),
+        ]
+        return cls(
+            **{name: found[name] for name in names},
+            phases=[Phase(**one) for one in found["phases"]],
+            checks=[Check(**one) for one in found["checks"]],
+            timeline=[Bucket(*one) for one in found.get("timeline", [])],
+        )
+
     def as_dict(self, *, timeline: bool = True) -> dict[str, Any]:
         """Plain values."""
         return {
@@ -120,6 +134,8 @@ class Result:
             "rto_s": _rounded(self.rto_s),
             "full_s": _rounded(self.full_s),
             "silence_s": _rounded(self.silence_s),
+            "disaster_at_s": _rounded(self.disaster_at_s),
+            "error": self.error,
             "objective": self.objective.as_dict(),
             "checks": [{"name": one.name, "ok": one.ok, "found": one.found} for one in self.checks],
             "facts": self.facts,

@@ -259,3 +259,6 @@ SCENARIOS: dict[str, Scenario] = {
         ),
     )
 }
+
+COMPOSED = ("leader-kill", "node-loss", "region-loss")
+"""Those that need nothing of a cluster but that its nodes can be killed and started."""

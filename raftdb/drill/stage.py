@@ -38,7 +38,9 @@ class Stage:
         points: int = 0,
         archive: str | None = None,
         previous: Release | None = None,
+        cluster: DrillCluster | None = None,
     ) -> None:
+        """`cluster`: that is there already; else one is founded."""
         self.home = home
         self.result = result
         self.clock = clock
@@ -49,7 +51,7 @@ class Stage:
         self._say = say
         self._given_archive = archive
         self._previous = previous
-        self._cluster: DrillCluster | None = None
+        self._cluster = cluster
         self._load: Load | None = None
         self._begin_s = clock.monotonic_s()
         self.disaster_s = self.gone_s = 0.0
@@ -117,14 +119,15 @@ class Stage:
                 f"archive.destinations={self.archive_url}",
                 f"archive.key_file={self.key_file}",
             ]
-        self._cluster = DrillCluster.found(
-            self.home / "cluster",
-            self.clock,
-            self.result.nodes,
-            settings=every,
-            release=release,
-        )
-        self.cluster.start()
+        if self._cluster is None:
+            self._cluster = DrillCluster.found(
+                self.home / "cluster",
+                self.clock,
+                self.result.nodes,
+                settings=every,
+                release=release,
+            )
+            self.cluster.start()
         self.cluster.wait_for_leader()
         self.cluster.wait_for("an answer of every node", self.cluster.whole)
         with self.cluster.connect(timeout=30.0) as connection:
@@ -132,7 +135,12 @@ class Stage:
                 connection.execute(statement)
         if archived:
             self.cluster.wait_for("a first copy in the archive", self._archives, ARCHIVED_S)
-        self._load = Load(lambda: self.cluster.connect(**options), self.clock, clients=clients)
+        self._load = Load(
+            lambda: self.cluster.connect(**options),
+            self.clock,
+            clients=clients,
+            keys=f"drill {self.result.started}",
+        )
         self._begin_s = self.clock.monotonic_s()
         self.load.start()
         self.phase(f"a load on {self.result.nodes} nodes")
@@ -230,7 +238,7 @@ class Stage:
         if self._load is not None:
             self._load.stop(timeout_s=0.0)
         if self._cluster is not None:
-            self._cluster.kill()
+            self._cluster.abandon()
         if self._load is not None:
             self._load.stop()
 
