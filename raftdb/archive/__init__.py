@@ -21,6 +21,7 @@ from raftdb.archive.errors import (
     SupersededError,
 )
 from raftdb.archive.keys import KEYS_VARIABLE, Keyring, new_key_line, parse_keys
+from raftdb.archive.near import Near, load_near
 from raftdb.archive.plan import Plan, Point, Source, Sources
 from raftdb.archive.progress import NOTE_MARK, Progress
 from raftdb.archive.records import ArchiveEntry, BaseRecord, Claim, Manifest, Segment
@@ -48,6 +49,7 @@ __all__ = [
     "Link",
     "Listed",
     "Manifest",
+    "Near",
     "NotRestorableError",
     "Plan",
     "Point",
@@ -68,6 +70,7 @@ __all__ = [
     "Verifier",
     "load_chain",
     "load_keys",
+    "load_near",
     "load_timeline",
     "new_key_line",
     "open_store",

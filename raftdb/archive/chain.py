@@ -92,7 +92,7 @@ def load_chain(
     """Read an epoch's chain, or what of it follows manifest `after`. Raises
     ArchiveUnavailableError; damage is in `problems`."""
     chain = Chain(archive, claim)
-    _load_pruned(chain)
+    load_pruned(chain)
     kept = dict(chain.pruned.kept) if chain.pruned is not None else {}
     first_kept = chain.first
     if after >= chain.first:
@@ -120,12 +120,13 @@ def load_chain(
             chain.links[sequence] = Link(manifest, name, check)
         if progress is not None:
             progress(done)
-    _verify_links(chain, kept)
+    verify_links(chain, kept)
     _look_beyond(chain, partial=after >= first_kept)
     return chain
 
 
-def _load_pruned(chain: Chain) -> None:
+def load_pruned(chain: Chain) -> None:
+    """Where the chain begins since something was pruned, if it was."""
     archive, epoch = chain.archive, chain.claim.epoch
     found = archive.listing(layout.folder(epoch, "pruned"))
     if not found:
@@ -140,7 +141,7 @@ def _load_pruned(chain: Chain) -> None:
         chain.first = number if number is not None else 1
 
 
-def _verify_links(chain: Chain, kept: dict[int, bytes]) -> None:
+def verify_links(chain: Chain, kept: dict[int, bytes]) -> None:
     """Each link names the one before, is where it says, and never of a lower term."""
     before: Link | None = None
     for sequence in sorted(chain.links):
@@ -309,10 +310,20 @@ def _load_newest(archive: Archive, claim: Claim) -> Chain | None:
     return None
 
 
-def load_timeline(archive: Archive, epoch: int | None = None, *, newest: bool = False) -> Timeline:
+Part = Callable[[Archive, Claim], Chain | None]
+"""Reads of an epoch's chain what is needed, if that can be told."""
+
+
+def load_timeline(
+    archive: Archive,
+    epoch: int | None = None,
+    *,
+    newest: bool = False,
+    part: Part | None = None,
+) -> Timeline:
     """Read the newest epoch (or `epoch`) and those it descends from. With `newest` only what its
-    newest moment needs, where that is whole. Raises ArchiveUnavailableError, and
-    ArchiveDamagedError when a claim is missing or damaged."""
+    newest moment needs, with `part` what that gives of the newest epoch, where that is whole.
+    Raises ArchiveUnavailableError, and ArchiveDamagedError when a claim is missing or damaged."""
     claims = archive.claims()
     if not claims:
         raise ArchiveDamagedError(layout.claim_name(1), f"is missing in {archive.url}")
@@ -324,7 +335,8 @@ def load_timeline(archive: Archive, epoch: int | None = None, *, newest: bool = 
         if claim.parent >= number:
             raise ArchiveDamagedError(layout.claim_name(number), f"descends from {claim.parent}")
         number = claim.parent
-    if newest and (chain := _load_newest(archive, line[0])) is not None:
+    part = _load_newest if newest else part
+    if part is not None and (chain := part(archive, line[0])) is not None:
         before = [Chain(archive, claim) for claim in reversed(line[1:])]
         return Timeline(archive, [*before, chain])
     return Timeline(archive, [load_chain(archive, claim) for claim in reversed(line)])

@@ -102,7 +102,7 @@ def restore(
     was first applied: what comes out is what was there, or an error that names what is wrong.
     """
     from raftdb.consensus.entry import decode_payloads
-    from raftdb.ops.archive import find_point
+    from raftdb.ops.archive import find_point, near_of
     from raftdb.ops.restore import check_damage, plan_facts
     from raftdb.runtime.clock import RealClock
 
@@ -110,7 +110,8 @@ def restore(
     if ca is not None and (insecure or not replace):
         raise click.UsageError("--ca goes with --replace, and not with --insecure.")
     explicit = any(one is not None for one in (at, index, mark, before_statement))
-    found = open_archive(urls, key_file, config, newest=not explicit)
+    near = near_of(at, index) if (mark, before_statement) == (None, None) else None
+    found = open_archive(urls, key_file, config, newest=not explicit, near=near)
     check_damage(found, explicit=explicit, accepted=despite_damage)
     point = find_point(
         found, decode_payloads, at=at, index=index, mark=mark, before_statement=before_statement

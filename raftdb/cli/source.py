@@ -13,6 +13,7 @@ import click
 from raftdb.base.errors import ConfigError
 
 if TYPE_CHECKING:
+    from raftdb.archive import Near
     from raftdb.ops.archive import Destinations
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -85,15 +86,20 @@ def archive_config(urls: tuple[str, ...], key_file: Path | None, config: Path | 
 
 
 def open_archive(
-    urls: tuple[str, ...], key_file: Path | None, config: Path | None, *, newest: bool = False
+    urls: tuple[str, ...],
+    key_file: Path | None,
+    config: Path | None,
+    *,
+    newest: bool = False,
+    near: Near | None = None,
 ) -> Destinations:
-    """Read what the archive's destinations hold, or what of it the newest moment needs."""
+    """Read what the archive's destinations hold, or what of it one moment needs."""
     from raftdb.ops.archive import keys_of, open_destinations
     from raftdb.runtime.files import RealFiles
 
     found, keys = where(urls, key_file, config)
     keyring = keys_of(keys, os.environ, RealFiles())
-    return open_destinations(found, keyring, newest=newest)
+    return open_destinations(found, keyring, newest=newest, near=near)
 
 
 @contextmanager

@@ -15,9 +15,12 @@ from raftdb.archive import (
     ArchiveDamagedError,
     ArchiveEntry,
     ArchiveUnavailableError,
+    Chain,
     ChainMovedError,
     ChainWriter,
+    Claim,
     Keyring,
+    Near,
     NotRestorableError,
     Point,
     Problem,
@@ -25,6 +28,7 @@ from raftdb.archive import (
     Sources,
     Timeline,
     load_keys,
+    load_near,
     load_timeline,
     open_store,
     replay_s,
@@ -44,6 +48,7 @@ __all__ = [
     "archive_log",
     "find_point",
     "open_archives",
+    "near_of",
     "open_destinations",
     "points",
     "request_times",
@@ -95,10 +100,10 @@ def open_archives(urls: Sequence[str], keyring: Keyring) -> list[Archive]:
 
 
 def open_destinations(
-    urls: Sequence[str], keyring: Keyring, *, newest: bool = False
+    urls: Sequence[str], keyring: Keyring, *, newest: bool = False, near: Near | None = None
 ) -> Destinations:
-    """Read the chains of all that answer; with `newest` what their newest moments need. Raises what
-    the last one raised when none can be used."""
+    """Read the chains of all that answer; with `newest` what their newest moments need, with `near`
+    what that moment does. Raises what the last one raised when none can be used."""
     if not urls:
         raise ConfigError("no destination is given", hint="--from file:///directory, or s3://…")
     sealer = Sealer(keyring, os.urandom)
@@ -109,7 +114,8 @@ def open_destinations(
     for url in urls:
         try:
             archive = Archive.open(open_store(url), sealer)
-            timelines.append(load_timeline(archive, newest=newest))
+            part = None if near is None else _part(near)
+            timelines.append(load_timeline(archive, newest=newest, part=part))
             archives.append(archive)
         except ArchiveUnavailableError as error:
             failure = error
@@ -120,6 +126,10 @@ def open_destinations(
     if not archives and failure is not None:
         raise failure
     return Destinations(tuple(archives), Sources(timelines), tuple(problems))
+
+
+def _part(near: Near) -> Callable[[Archive, Claim], Chain | None]:
+    return lambda archive, claim: load_near(archive, claim, near)
 
 
 # ---- what there is
@@ -236,6 +246,14 @@ def parse_point(text: str) -> Point:
             f"{text!r} is not a point", hint="write an index such as 1234, or 1234.5 as in the log"
         )
     return Point(int(match[1]), int(match[2] or 0))
+
+
+def near_of(at: str | None, index: str | None) -> Near | None:
+    """Of a moment by time or index; None of any other. Raises ConfigError."""
+    if index is not None:
+        point = parse_point(index)
+        return Near(index=point.index + (1 if point.position else 0))
+    return None if at is None else Near(time_ms=parse_time(at))
 
 
 def find_point(

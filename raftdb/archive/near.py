@@ -1,0 +1,149 @@
+"""What one moment of the past needs of a chain: from the base before it on, and no more.
+
+A chain grows by thousands of manifests a day. Their indexes and times never fall, so the place of a
+moment is found by halving; the manifest there tells the newest base before it, and that one where
+the chain ended when it was begun. All that is read is verified as ever, link by link. Where
+anything is missing or does not fit, the answer is None: then the whole chain is read, and names it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from raftdb.archive import layout
+from raftdb.archive.archive import Archive
+from raftdb.archive.chain import Chain, Link, load_pruned, verify_links
+from raftdb.archive.envelope import digest
+from raftdb.archive.errors import ArchiveDamagedError
+from raftdb.archive.parallel import each
+from raftdb.archive.records import Claim, Manifest
+from raftdb.archive.writer import newest_start
+
+__all__ = ["Near", "load_near"]
+
+BACK_MAX = 16
+"""Marks and the like at the end of a chain that are passed over to find its last entry."""
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """The moment that is wanted: one of the two."""
+
+    index: int | None = None
+    """An entry that has to be there."""
+    time_ms: int | None = None
+    """Unix milliseconds: what was logged up to then, and what came next."""
+
+
+def load_near(archive: Archive, claim: Claim, near: Near) -> Chain | None:
+    """Of an epoch's chain what is needed for that moment; None when that cannot be told. Raises
+    ArchiveUnavailableError."""
+    reader = _Reader(archive, claim)
+    try:
+        last = reader.last()
+        place = reader.place(near, last) if last else 0
+        start = reader.start(near, place) if place else None
+        if start is None:
+            return None
+        chain = reader.load(start, place)
+        end = reader.go_on(chain, near, place, last)
+        reader.add_end(chain, end, last)
+    except ArchiveDamagedError:
+        return None
+    verify_links(chain, {})
+    return None if chain.problems else chain
+
+
+class _Reader:
+    """One chain's manifests by number, each fetched once."""
+
+    def __init__(self, archive: Archive, claim: Claim) -> None:
+        self._archive = archive
+        self._claim = claim
+        self._first = 1
+        self._found: dict[int, Link] = {}
+
+    def link(self, sequence: int) -> Link:
+        """Raises ArchiveDamagedError."""
+        if sequence not in self._found:
+            name = layout.manifest_name(self._claim.epoch, sequence)
+            data = self._archive.fetch(name)
+            manifest = self._archive.parse(Manifest, name, data)
+            self._found[sequence] = Link(manifest, name, digest(data))
+        return self._found[sequence]
+
+    def last(self) -> int:
+        """Of the newest manifest, as a listing from the newest base on tells; 0: no base."""
+        pruned = Chain(self._archive, self._claim)
+        load_pruned(pruned)
+        self._first = pruned.first
+        epoch = self._claim.epoch
+        start = newest_start(self._archive, epoch)
+        if not start or pruned.problems:
+            return 0
+        listed = self._archive.listing(
+            layout.folder(epoch, "manifests"), layout.manifest_name(epoch, start)
+        )
+        return max((number for one in listed if (number := layout.number_of(one.name))), default=0)
+
+    def place(self, near: Near, last: int) -> int:
+        """The first manifest by which all that is wanted is there; 0 when none is, or when the
+        first one that is kept has it already."""
+        low, high = self._first, last
+        if not self._reaches(near, high) or self._reaches(near, low):
+            return 0
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self._reaches(near, middle):
+                high = middle
+            else:
+                low = middle
+        return high
+
+    def _reaches(self, near: Near, sequence: int) -> bool:
+        manifest = self.link(sequence).manifest
+        if near.index is not None:
+            return manifest.archived >= near.index
+        assert near.time_ms is not None
+        return manifest.time_ms > near.time_ms
+
+    def start(self, near: Near, place: int) -> int | None:
+        """Where the chain ended when the newest base before that place was begun; None when there
+        is none that is of use."""
+        base = self.link(place - 1).manifest.base
+        if base < self._first:
+            return None
+        manifest = self.link(base).manifest
+        if manifest.kind != "base" or (near.index is not None and manifest.last > near.index):
+            return None
+        start = layout.base_sequence(manifest.object)
+        return start if self._first <= start + 1 else None
+
+    def load(self, start: int, place: int) -> Chain:
+        """Manifests after `start` up to `place`."""
+        chain = Chain(self._archive, self._claim, first=start + 1)
+        wanted = range(start + 1, place + 1)
+        for sequence, found in each(self.link, wanted, workers=16, ahead=64):
+            if isinstance(found, Exception):
+                raise found
+            chain.links[sequence] = found
+        return chain
+
+    def go_on(self, chain: Chain, near: Near, place: int, last: int) -> int:
+        """Take what follows until there is a segment that ends after the time that is wanted (a
+        base may have moved it before); returns the last one taken."""
+        at = place
+        while near.time_ms is not None and at < last and not self._ends_after(near, at):
+            at += 1
+            chain.links[at] = self.link(at)
+        return at
+
+    def _ends_after(self, near: Near, sequence: int) -> bool:
+        return self.link(sequence).manifest.kind == "segment" and self._reaches(near, sequence)
+
+    def add_end(self, chain: Chain, end: int, last: int) -> None:
+        """The chain's end too: how far the archive goes is told in every plan."""
+        for sequence in range(last, max(end, last - BACK_MAX), -1):
+            link = chain.links[sequence] = self.link(sequence)
+            if link.manifest.kind in ("segment", "base"):
+                return
