@@ -45,7 +45,8 @@ class Hands:
 
     def tell(self, **word: Any) -> None:
         """Say something."""
-        print(json.dumps(word), file=self.out, flush=True)
+        self.out.write(json.dumps(word) + "\n")
+        self.out.flush()
 
     def ask(self, what: str, nodes: list[str]) -> None:
         """Have it done; returns when it is. Raises OperationalError."""
