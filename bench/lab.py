@@ -107,9 +107,12 @@ class Lab:
         self._rest.wait(seconds)
 
     def database_bytes(self) -> int:
-        """Of the first node's database file."""
+        """Of the first node's database file, and of what is in the write-ahead log for it."""
         data = self.cluster.node(self.cluster.node_ids[0]).directory / "data"
-        return max(path.stat().st_size for path in data.rglob("database.sqlite"))
+        return max(
+            sum(path.stat().st_size for path in file.parent.glob("database.sqlite*"))
+            for file in data.rglob("database.sqlite")
+        )
 
     # ---- content
 
