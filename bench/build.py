@@ -14,8 +14,8 @@ GO_MINIMUM = (1, 23)
 
 
 def cache_directory() -> Path:
-    """`RAFTDB_BENCH_CACHE`, or bench/.cache (ignored by git)."""
-    found = Path(os.environ.get("RAFTDB_BENCH_CACHE") or Path(__file__).resolve().parent / ".cache")
+    """`BENCH_CACHE`, or bench/.cache (ignored by git)."""
+    found = Path(os.environ.get("BENCH_CACHE") or Path(__file__).resolve().parent / ".cache")
     found.mkdir(parents=True, exist_ok=True)
     return found
 
