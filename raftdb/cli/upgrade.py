@@ -198,7 +198,7 @@ def status(
     target = target_of(url, directory)
     if awaited:
         _wait_for(target, awaited, timeout)
-    releases = releases_of(_state(target, timeout))
+    releases = releases_of(_glance(target, timeout))
     if as_json:
         print_json(releases_dict(releases))
     else:
@@ -235,7 +235,7 @@ def _wait_for(target: Target, awaited: str, timeout: float) -> None:
     if not equals or not version:
         raise ConfigError(f"{awaited!r} is not NODE=VERSION", hint="such as n1=0.2.0")
     said = wait_until(
-        lambda: returned(_state(target, timeout), node_id, version), timeout, RealClock()
+        lambda: returned(_glance(target, timeout), node_id, version), timeout, RealClock()
     )
     if said:
         raise OperationalError(
@@ -287,7 +287,7 @@ def finalize(
     if wanted > releases.level:
         with open_connection(target, timeout) as connection:
             connection.ask("release", raise_to=wanted)
-    wait_until(lambda: _behind(_state(target, timeout), wanted), timeout, RealClock())
+    wait_until(lambda: _behind(_glance(target, timeout), wanted), timeout, RealClock())
     releases = releases_of(_state(target, timeout))
     if as_json:
         print_json(releases_dict(releases))
@@ -304,6 +304,14 @@ def _behind(state: ClusterState, level: int) -> str:
 
 
 def _state(target: Target, timeout: float) -> ClusterState:
-    from raftdb.ops.status import ASK_S, cluster_status
+    """Each member has the whole time to answer: much is decided by one that does not."""
+    from raftdb.ops.status import cluster_status
 
-    return cluster_status(target, min(timeout, ASK_S))
+    return cluster_status(target, timeout)
+
+
+def _glance(target: Target, timeout: float) -> ClusterState:
+    """To be looked at, or again soon."""
+    from raftdb.ops.status import ASK_S
+
+    return _state(target, min(timeout, ASK_S))
