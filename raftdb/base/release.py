@@ -105,6 +105,8 @@ class Announced:
     version: str
     level_min: int
     level_max: int
+    level: int = 1
+    """The cluster's, as that node has applied it."""
 
     def runs(self, level: int) -> bool:
         """Whether it can be a member of a cluster of that level."""
@@ -112,23 +114,26 @@ class Announced:
 
     def to_bytes(self) -> bytes:
         """200 bytes at most."""
-        return json.dumps([self.version, self.level_min, self.level_max]).encode("ascii")
+        said = [self.version, self.level_min, self.level_max, self.level]
+        return json.dumps(said).encode("ascii")
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Announced:
-        """Read what `to_bytes` of this or a later release wrote (which may say more behind it).
+        """Read what `to_bytes` wrote, here or in a later release, which may say more behind.
         Raises ValueError."""
         if len(data) > _GREETING_BYTES_MAX:
             raise ValueError(f"{len(data)} bytes")
         value = json.loads(data)
-        if not isinstance(value, list) or len(value) < 3:
-            raise ValueError("no list of three")
-        version, low, high = value[:3]
+        if not isinstance(value, list) or len(value) < 4:
+            raise ValueError("no list of four")
+        version, low, high, level = value[:4]
         if not isinstance(version, str) or not 0 < len(version) <= _VERSION_MAX:
             raise ValueError("no version")
         if type(low) is not int or type(high) is not int or not 1 <= low <= high <= _LEVELS_MAX:
             raise ValueError("no range of levels")
-        return cls(version, low, high)
+        if type(level) is not int or not 1 <= level <= _LEVELS_MAX:
+            raise ValueError("no level")
+        return cls(version, low, high, level)
 
 
 SILENT = Announced("", 1, 1)

@@ -267,7 +267,7 @@ class Greeting:
     """What members say of themselves right after the hello, on connections that are not for a copy:
     opaque here. It goes as a Note, so that a release that does not know of it may drop it."""
 
-    data: bytes
+    data: Callable[[], bytes]
     demanded: Callable[[], bool]
     """Whether nothing else is heard of a peer, and nothing said to it, before it has greeted."""
     refusal: Callable[[str, bytes], str]

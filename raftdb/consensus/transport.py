@@ -282,7 +282,7 @@ class Transport:
 
     def _greet(self, link: Link) -> None:
         if self._greeting is not None and not link.for_copy:
-            link.send(Note(self._greeting.data))
+            link.send(Note(self._greeting.data()))
 
     def link_hello(self, link: Link, hello: Hello | CopyHello, second: Message | None) -> bool:
         """Check who is there, and by its greeting whether it may be; raises ProtocolError."""

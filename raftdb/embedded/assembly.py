@@ -180,7 +180,7 @@ class Assembly:
             self.replica, self.engine, self.machine, lambda: self.replica.identity.voting, ports
         )
         self.replica.settings_asked = self.goals.ask
-        self.releases.connect(self.engine, self.replica)
+        self.releases.connect(self.engine, self.replica, self.fail)
         membership = Membership(
             self.replica, self.engine, lambda: self.goals.settings, self.releases.member_facts
         )

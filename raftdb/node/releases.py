@@ -11,6 +11,7 @@ Everything here runs on the loop.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from raftdb._version import __version__
@@ -61,13 +62,19 @@ class Releases:
         self._heard: dict[str, Announced] = {}
         self._engine: EnginePort | None = None
         self._replica: Replica | None = None
+        self._give_up: Callable[[BaseException], None] = _ignore
         self._timer: Any = None
         self._level = level_of(stored())
         check_level(self._level, where)
 
-    def connect(self, engine: EnginePort, replica: Replica) -> None:
-        """Once they are made."""
-        self._engine, self._replica = engine, replica
+    def connect(
+        self,
+        engine: EnginePort,
+        replica: Replica,
+        give_up: Callable[[BaseException], None],
+    ) -> None:
+        """Once they are made. `give_up`: this node cannot be a member with this release."""
+        self._engine, self._replica, self._give_up = engine, replica, give_up
         replica.releases = self
 
     def start(self) -> None:
@@ -99,7 +106,7 @@ class Releases:
     def greeting(self) -> Greeting:
         """For the engine."""
         return Greeting(
-            data=greeting_note(self._own.to_bytes()),
+            data=lambda: greeting_note(replace(self._own, level=self.level).to_bytes()),
             demanded=lambda: self.allows(DEMANDED_GREETING),
             refusal=self._refusal,
             missing=lambda name: self._below(name, SILENT),
@@ -113,6 +120,7 @@ class Releases:
         announced = self._read(data)
         if announced is None:
             return self._below(name, SILENT)
+        self._check_beyond(name, announced)
         return "" if announced.runs(self.level) else self._below(name, announced)
 
     def _below(self, name: str, announced: Announced) -> str:
@@ -143,8 +151,18 @@ class Releases:
             if self._heard.get(str(peer)) != announced:
                 self._log.info("peer_release", peer=str(peer), version=announced.version)
             self._heard[str(peer)] = announced
+            self._check_beyond(str(peer), announced)
             self._turn_away(str(peer), announced)
         return True
+
+    def _check_beyond(self, name: str, announced: Announced) -> None:
+        """The cluster went on without this node, which was away or went back too late: it would
+        be turned away by all others, and ends with what to do instead."""
+        try:
+            check_level(announced.level, f"the cluster, as {name} says,")
+        except ConfigError as error:
+            if announced.level > self._own.level_max:
+                self._executor.call_soon(self._give_up, error)
 
     def look(self) -> None:
         """The level may have been raised: who is below it is a peer no more."""
@@ -287,3 +305,7 @@ class Releases:
                 **self.facts(),
             }
         return {}
+
+
+def _ignore(_error: BaseException) -> None:
+    pass

@@ -49,9 +49,11 @@ def test_a_level_that_is_not_known_is_refused(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_what_a_node_says_is_read_again_with_what_a_later_one_adds() -> None:
-    said = Announced("0.2.0", 1, 2)
+    said = Announced("0.2.0", 1, 2, 2)
     assert Announced.from_bytes(said.to_bytes()) == said
-    assert Announced.from_bytes(b'["9.1.0rc1", 3, 7, {"more": 1}]') == Announced("9.1.0rc1", 3, 7)
+    assert Announced.from_bytes(b'["9.1.0rc1", 3, 7, 5, {"more": 1}]') == Announced(
+        "9.1.0rc1", 3, 7, 5
+    )
     assert [said.runs(level) for level in (1, 2, 3)] == [True, True, False]
 
 
@@ -61,15 +63,17 @@ def test_what_a_node_says_is_read_again_with_what_a_later_one_adds() -> None:
         b"",
         b"[",
         b"7",
-        b'["0.2.0", 1]',
-        b'["", 1, 2]',
-        b'["0.2.0", 2, 1]',
-        b'["0.2.0", 0, 1]',
-        b'["0.2.0", true, 2]',
-        b'["0.2.0", 1, 2e3]',
-        b'["0.2.0", 1, 99999999]',
+        b'["0.2.0", 1, 2]',
+        b'["0.2.0", 1, 2, 0]',
+        b'["0.2.0", 1, 2, "2"]',
+        b'["", 1, 2, 1]',
+        b'["0.2.0", 2, 1, 1]',
+        b'["0.2.0", 0, 1, 1]',
+        b'["0.2.0", true, 2, 1]',
+        b'["0.2.0", 1, 2e3, 1]',
+        b'["0.2.0", 1, 99999999, 1]',
         b"[" * 200,
-        b'["0.2.0", 1, 2]' + b" " * 200,
+        b'["0.2.0", 1, 2, 1]' + b" " * 200,
         b"\xff\xfe",
     ],
 )

@@ -23,7 +23,7 @@ class Rules:
 
     def greeting(self) -> Greeting:
         return Greeting(
-            b"mine",
+            lambda: b"mine",
             lambda: self.demanded,
             lambda name, data: "" if data == b"good" else f"{name} says {data!r}",
             lambda name: f"{name} does not greet",

@@ -13,7 +13,7 @@ from raftdb.base.release import DEMANDED_GREETING, Announced
 from raftdb.command import Configure, Results, StatementResult, decode_request, encode_reply
 from raftdb.consensus.port import Applied, EngineStatus, ReadReady
 from raftdb.node import Proximity, Releases
-from raftdb.node.proximity import greeting_note
+from raftdb.node.proximity import greeting_note, read_greeting
 from raftdb.node.releases import CHECK_EVERY_S, OWN
 from tests.node.fakes import MEMBERS, Bench, FakeEngine
 
@@ -48,7 +48,12 @@ class Table:
         self.bench.machine.applied = lambda: (50, 3)  # type: ignore[attr-defined]
         self.stored: dict[str, Any] = stored
         self.releases = Releases(lambda: self.stored, "/data", self.bench.ports)
-        self.releases.connect(self.engine, self.bench.replica)  # type: ignore[arg-type]
+        self.ended: list[BaseException] = []
+        self.releases.connect(
+            self.engine,  # type: ignore[arg-type]
+            self.bench.replica,
+            self.ended.append,
+        )
 
     def hear(self, peer: NodeId, announced: Announced) -> None:
         assert self.releases.on_note(peer, greeting_note(announced.to_bytes()))
@@ -164,7 +169,8 @@ def test_nothing_is_allowed_before_who_is_below_it_is_turned_away() -> None:
 def test_greetings_at_level_two() -> None:
     rules = Table(feature_level=2).releases.greeting()
     assert rules.demanded()
-    assert rules.refusal("n3", rules.data) == ""
+    assert rules.refusal("n3", rules.data()) == ""
+    assert read_greeting(rules.data()) == Announced(OWN.version, 1, 2, 2).to_bytes()
     for data in (greeting_note(OLD.to_bytes()), greeting_note(b"rubbish"), b"P", b"{}", b""):
         refused = rules.refusal("n3", data)
         assert "runs raftdb 0.1.0, which runs feature level 1, and this cluster has feature" in (
@@ -182,6 +188,29 @@ def test_a_peer_beyond_this_cluster_is_turned_away_at_level_one_too() -> None:
     table = Table()
     table.hear(N3, Announced("0.4.0", 3, 4))
     assert [name for name, _why in table.engine.gone] == ["n3"]
+
+
+@pytest.mark.parametrize("level", [1, 2])
+def test_a_node_that_the_cluster_went_beyond_ends_and_says_what_to_do(level: int) -> None:
+    """It was away when the level was raised, or went back too late: all others turn it away."""
+    table = Table(feature_level=level)
+    note = greeting_note(Announced("0.3.0", 1, 3, 3).to_bytes())
+    if level == 1:
+        table.releases.on_note(N3, note)
+    else:
+        table.releases.greeting().refusal("n3", note)
+    table.bench.loop.run()
+    [error] = table.ended
+    assert isinstance(error, ConfigError)
+    assert "the cluster, as n3 says, has feature level 3, and this release runs 1-2" in str(error)
+    assert "install a release of raftdb that runs feature level 3" in error.hint
+
+
+def test_a_node_that_is_only_behind_goes_on() -> None:
+    table = Table()
+    table.hear(N3, Announced("0.2.0", 1, 2, 2))
+    table.bench.loop.run()
+    assert table.ended == []
 
 
 def test_data_of_a_level_that_is_not_known_is_refused() -> None:
