@@ -22,7 +22,7 @@ DAMAGE_FILE = "damage.json"
 FORMAT = 1
 FILE_BYTES_MAX = 65_536
 HEALS_KEPT = 8
-DATABASE, LOG = "database", "log"
+DATABASE, LOG, LOG_END = "database", "log", "log_end"
 
 DATABASE_CODES = frozenset(
     {
@@ -43,7 +43,7 @@ class Damage:
     """One finding."""
 
     kind: str
-    """`database` or `log`."""
+    """`database`, `log`, or `log_end`: what this node promised is lost (raftdb.base.amnesia)."""
     file: str
     """Path; `` where not even that is known."""
     offset: int

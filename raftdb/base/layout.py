@@ -7,6 +7,8 @@
 <data_dir>/removed.json  this node is no member any more; only since it knows that
 <data_dir>/superseded.json  the cluster goes on without these data; only since this node knows that
 <data_dir>/reserve       room that is kept for the time when the disk is full
+<data_dir>/amnesia.json  the end of the log is lost, and with it what this node promised
+<data_dir>/amnesia/      an empty log for that time
 <data_dir>/copies/       a copy of it on its way to another node, or from one
 """
 
@@ -19,6 +21,8 @@ DATABASE_DIRECTORY = "database"
 QUARANTINE_FILE = "quarantine.json"
 REMOVED_FILE = "removed.json"
 SUPERSEDED_FILE = "superseded.json"
+AMNESIA_FILE = "amnesia.json"
+AMNESIA_DIRECTORY = "amnesia"
 COPIES_DIRECTORY = "copies"
 RESERVE_FILE = "reserve"
 
@@ -56,3 +60,13 @@ def reserve_path(data_dir: str) -> str:
 def copies_path(data_dir: str) -> str:
     """The directory for copies that are under way."""
     return posixpath.join(data_dir, COPIES_DIRECTORY)
+
+
+def amnesia_path(data_dir: str) -> str:
+    """The file that exists from the loss of the log's end until the node is what it was."""
+    return posixpath.join(data_dir, AMNESIA_FILE)
+
+
+def empty_log_path(data_dir: str) -> str:
+    """The directory of the log that a node without memory runs on."""
+    return posixpath.join(data_dir, AMNESIA_DIRECTORY)

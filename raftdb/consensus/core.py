@@ -82,6 +82,8 @@ class Core:
         self._stand_downs: dict[str, str] = {}
         self.may_lead = True
         """Otherwise it votes and follows only."""
+        self.forgotten = False
+        """This member's promises are lost: it takes no part (row 22)."""
         self._heard_at_s = float("-inf")
         """When the leader of this term last spoke."""
         self._verified = (0, 0)
@@ -234,7 +236,8 @@ class Core:
         handler = self._handlers.get(type(message))
         if handler is None:
             raise ProtocolError(f"{type(message).__name__} is not for the engine")
-        handler(peer, message)
+        if not self.forgotten or self.wall.heeds_forgotten(message):
+            handler(peer, message)
 
     def handle(self, kind: type[Any], handler: Callable[[str, Any], None]) -> None:
         """Have messages of a type that is not for the core itself go to `handler`."""
@@ -431,7 +434,7 @@ class Core:
         library = self.library
         if library.role == LEADER:
             return
-        if not self.may_lead or not self.electorate.may_stand:
+        if self.forgotten or not self.may_lead or not self.electorate.may_stand:
             library.set_election_deadline(0.0)
             self._wait_before_asking()
             return
@@ -550,16 +553,6 @@ class Core:
         durable = {peer: self.library.match_index(peer) for peer in self.electorate.peers}
         durable[self.node_id] = self.log.durable_index
         return durable
-
-    def best_successor(self) -> str | None:
-        """The connected voter with the most entries."""
-        best: str | None = None
-        for peer in self.electorate.voters:
-            if self.links.connected(peer) and (
-                best is None or self.library.match_index(peer) > self.library.match_index(best)
-            ):
-                best = peer
-        return best
 
     def round_trip_s(self, peer: str) -> float | None:
         """By its answers to heartbeats; None when none was measured."""

@@ -69,7 +69,8 @@ class Engine:
 
     `journal` is founded and recovered; `machine` belongs to it; the node closes both, after `stop`.
     `fingerprint` names what replicas must agree on to compute alike, `former` the histories that
-    `history_id` continues. Raises ConfigError.
+    `history_id` continues. `forgotten`: what this member had promised is lost, so it takes no part
+    in anything; its journal is an empty one (row 22). Raises ConfigError.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class Engine:
         former: Collection[str] = (),
         copies: CopySettings | None = None,
         greeting: Greeting | None = None,
+        forgotten: bool = False,
     ) -> None:
         timing, wall = (timing or Timing()).copy(), wall or Wall()
         check_timing(timing)
@@ -135,6 +137,7 @@ class Engine:
             on_copy_needed=self._copy_needed,
             on_configuration=self._configured,
         )
+        self._core.forgotten = forgotten
         self._waits, self._followers_reads = self._make_waits()
         self.copies = None if copies is None else self._make_copies(copies)
         self._transfer = Transfer(self._core, ports.executor, self._pump_soon)
@@ -305,13 +308,21 @@ class Engine:
             raise InternalError(f"a note has {len(data)} bytes, at most {NOTE_BYTES_MAX} fit")
         if self._started and not self._stopped:
             note = Note(data)
-            for peer in self._core.electorate.peers:
+            core = self._core
+            # Who has forgotten may not know any more who leads.
+            for peer in self._transport.everybody() if core.forgotten else core.electorate.peers:
                 if to is None or peer == to:
                     self._transport.send(peer, note)
 
     def disconnect(self, peer: NodeId, reason: str) -> None:
         """Close that member's connection. See EnginePort."""
         self._transport.disconnect(peer, reason)
+
+    def has_lost_log(self, peer: NodeId) -> None:
+        """That member says so (row 22). See EnginePort."""
+        core = self._core
+        if not self._stopped and core.library.role == LEADER and peer in core.electorate.peers:
+            self._event(core.replicator.forget, peer)
 
     def set_timing(self, timing: Timing, far: Sequence[str] = ()) -> None:
         """From now on these times hold, and these are far. See EnginePort."""

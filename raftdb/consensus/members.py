@@ -23,6 +23,7 @@ from raftdb.consensus.membership import (
 )
 from raftdb.consensus.messages import Directory, Removed
 from raftdb.consensus.port import ChangeOutcome, EngineEvents, NotChanged, StateMachine
+from raftdb.consensus.transfer import best_successor
 from raftdb.consensus.transport import Transport
 from raftdb.consensus.wall import LEADER
 
@@ -150,7 +151,7 @@ class Members:
     def leave_office(self) -> None:
         """The best successor is asked to stand, at once."""
         core = self._core
-        successor = core.best_successor()
+        successor = best_successor(core)
         if successor is not None:
             core.library.transfer(successor)
         self._ports.log.info("leaves_office", successor=successor or "")

@@ -351,6 +351,10 @@ class EnginePort(Protocol):
     def disconnect(self, peer: NodeId, reason: str) -> None:
         """Close the connection of that member, if there is one. It may dial again."""
 
+    def has_lost_log(self, peer: NodeId) -> None:
+        """That member says that it has lost its log (row 22): what it acknowledged counts no more,
+        and it is asked anew what it has. Harmless where this node does not lead."""
+
     def set_timing(self, timing: Timing, far: Sequence[str] = ()) -> None:
         """From now on these times hold, and members `far` are behind long lines: what is sent to
         them is compressed. Safe at any moment: they decide when something is tried,

@@ -120,6 +120,13 @@ class Replicator:
             self._library.set_next_index(peer, match + 1)
         self._send_one(peer, progress)
 
+    def forget(self, peer: str) -> None:
+        """It has lost its log (row 22): ask anew what it has, from the end on."""
+        library = self._library
+        library.set_match_index(peer, self._wall.still_has(library.match_index(peer)))
+        library.set_next_index(peer, self._log.last_index + 1)
+        self.on_connected(peer)
+
     def replicate_all(self) -> None:
         """Send to every follower what it may be sent."""
         for peer in self._progress:

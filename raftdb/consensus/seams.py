@@ -420,6 +420,10 @@ class Library:
         index: int = self.raft._SyncObj__raftMatchIndex.get(self._nodes[peer], 0)
         return index
 
+    def set_match_index(self, peer: str, index: int) -> None:
+        """Row 22: downwards, when that member has lost its log."""
+        self.raft._SyncObj__raftMatchIndex[self._nodes[peer]] = index
+
     def last_response_s(self, peer: str) -> float:
         return float(self.raft._SyncObj__lastResponseTime[self._nodes[peer]])
 

@@ -32,7 +32,7 @@ class Transfer:
     def begin(self, target: str | None, done: Callable[[str], None], timeout_s: float) -> None:
         """Start; `done` gets `` or why not."""
         reason = self._why_not(target)
-        chosen = target or self._core.best_successor()
+        chosen = target or best_successor(self._core)
         if not reason and chosen is None:
             reason = "no other member is connected"
         if reason or chosen is None:
@@ -85,3 +85,14 @@ class Transfer:
         if done is not None:
             done(reason)
             self._resume()
+
+
+def best_successor(core: Core) -> str | None:
+    """The connected voter with the most entries."""
+    best: str | None = None
+    for peer in core.electorate.voters:
+        if core.links.connected(peer) and (
+            best is None or core.library.match_index(peer) > core.library.match_index(best)
+        ):
+            best = peer
+    return best

@@ -262,6 +262,10 @@ class Transport:
             self._encoded = (message, encode(message))
         link.send(message, self._encoded[1])
 
+    def everybody(self) -> list[str]:
+        """Whoever is connected, a member by this node's own log or not."""
+        return [name for name, slot in self._slots.items() if slot.link is not None]
+
     def hang_up(self, peer: str) -> None:
         """A reset overtakes all that the line still holds; dialling goes on as ever."""
         slot = self._slots.get(peer)

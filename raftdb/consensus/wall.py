@@ -16,7 +16,15 @@ from typing import NamedTuple, Protocol
 
 from raftdb.base.errors import FatalError
 from raftdb.consensus.membership import Configuration
-from raftdb.consensus.messages import Ack, Append, PreVote, RequestVote, Vote
+from raftdb.consensus.messages import (
+    Ack,
+    Append,
+    Directory,
+    PreVote,
+    Removed,
+    RequestVote,
+    Vote,
+)
 
 FOLLOWER, CANDIDATE, LEADER = "follower", "candidate", "leader"
 
@@ -357,6 +365,24 @@ class Wall:
         Without it: a member that never heard of its removal goes on asking for votes.
         """
         return node_id in committed.removed
+
+    # -- row 22: a member that has lost what it promised -----------------------------------------
+
+    def heeds_forgotten(self, message: object) -> bool:
+        """Row 22: a member whose votes and entries are lost takes no part: as if it were down. It
+        hears only who the members are, and that it is none any more.
+
+        Without it: it votes for a candidate without the entries that it had acknowledged, or a
+        second time in a term; it acknowledges a leader that it had voted out of office.
+        """
+        return isinstance(message, Directory | Removed)
+
+    def still_has(self, match: int) -> int:
+        """Row 22: a member that says it has lost its log has nothing, whatever it acknowledged.
+
+        Without it: as a voter again, it counts for entries that it held before.
+        """
+        return 0
 
     # -- rows 14, 16, rule C2 --------------------------------------------------------------------
 

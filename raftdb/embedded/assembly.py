@@ -16,7 +16,7 @@ from raftdb._version import __version__
 from raftdb.archive import NOTE_MARK, ArchiveService, Standing, load_keys
 from raftdb.base.atomic import replace_file
 from raftdb.base.config import NodeConfig
-from raftdb.base.damage import DATABASE, damage_of, write_note
+from raftdb.base.damage import DATABASE, LOG_END, damage_of, write_note
 from raftdb.base.errors import ConfigError, Error
 from raftdb.base.ids import Index, NodeId
 from raftdb.base.layout import (
@@ -38,19 +38,21 @@ from raftdb.consensus.membership import (
 )
 from raftdb.consensus.port import EngineEvents, EngineStatus, Member
 from raftdb.embedded.compatibility import compatibility
-from raftdb.embedded.describing import member_facts
+from raftdb.embedded.describing import describe
 from raftdb.embedded.given import listening, members_of, timing_of
 from raftdb.embedded.opening import open_data
 from raftdb.embedded.verifier import VerifyProcess
 from raftdb.journal import Journal
 from raftdb.machine import Machine, fingerprint
 from raftdb.node import (
+    AMNESIA_MARK,
     PROXIMITY_MARK,
     Comparison,
     ContentScrub,
     DiskSpace,
     DiskWatch,
     FileScrub,
+    Forgetful,
     Goals,
     Healing,
     Housekeeping,
@@ -61,10 +63,10 @@ from raftdb.node import (
     Preference,
     Proximity,
     Releases,
+    Reliever,
     Replica,
     Room,
     Verdicts,
-    damage_facts,
     quarantined,
 )
 from raftdb.server import ClientListener
@@ -129,6 +131,7 @@ class Assembly:
         opened = open_data(config, ports, self.journal_class, self.machine_class, vfs_base)
         self.journal, self.machine = opened.journal, opened.machine
         self._note = opened.note
+        self._memory = opened.memory
         self.damage = opened.damage
         """What is wrong with the files of this node; None: nothing is known to be."""
         check_clock(ports.clock.wall_ms(), self.machine.time_ms(), ports.log)
@@ -147,6 +150,8 @@ class Assembly:
             refusal=self.refusal,
         )
         self._healing = self._make_healing()
+        self._forgetful = self._make_forgetful()
+        self._reliever = Reliever(self.engine, ports)
         self.serves = self.damage is None
         stall_s, alone = config.journal.stall_ms / 1000, lambda: len(identity.voters) == 1
         self.disk = DiskWatch(self.engine, self.journal, ports, stall_s, alone)
@@ -243,7 +248,13 @@ class Assembly:
             former=[name for name, _last in self.machine.lineage],
             copies=self._copy_settings(vfs_base),
             greeting=self.releases.greeting(),
+            forgotten=self.forgotten,
         )
+
+    @property
+    def forgotten(self) -> bool:
+        """What this node had promised is lost: it takes no part (row 22)."""
+        return self.damage is not None and self.damage.kind == LOG_END
 
     def _make_comparison(self, identity: Identity) -> Comparison:
         return Comparison(
@@ -272,6 +283,24 @@ class Assembly:
             ports=self._ports,
             give_up=self.fail,
         )
+
+    def _make_forgetful(self) -> Forgetful | None:
+        if self._memory is None:
+            return None
+        return Forgetful(
+            memory=self._memory,
+            lost=self.forgotten,
+            data_dir=self.config.data_dir,
+            engine=self.engine,
+            ports=self._ports,
+            relieved=self._relieved,
+            give_up=self.fail,
+        )
+
+    def _relieved(self, index: int) -> None:
+        """Nothing rests on what was lost any more."""
+        if self._healing is not None and not self._stopping:
+            self._healing.start(index)
 
     def refusal(self, *, local: bool) -> Error | None:
         """Why a read (`local`: of this node's own content) or write is refused now; or None."""
@@ -319,7 +348,11 @@ class Assembly:
         self.disk.start()
         self.space.start()
         self.scrub.start()
-        if self._healing is not None:
+        if self._forgetful is not None:
+            self._forgetful.start()
+        if self._healing is not None and self.forgotten:
+            self._healing.stand_down()
+        elif self._healing is not None:
             self._healing.start()
         if self._archive is not None:
             self._archive.start()
@@ -339,8 +372,9 @@ class Assembly:
         self.disk.stop()
         self.space.stop()
         self.scrub.stop()
-        if self._healing is not None:
-            self._healing.stop()
+        for healer in (self._healing, self._forgetful):
+            if healer is not None:
+                healer.stop()
         if self._archive is not None:
             self._archive.stop()
         self.comparison.stop()
@@ -375,8 +409,9 @@ class Assembly:
         self.disk.stop()
         self.space.stop()
         self.scrub.stop()
-        if self._healing is not None:
-            self._healing.stop()
+        for healer in (self._healing, self._forgetful):
+            if healer is not None:
+                healer.stop()
         if self._archive is not None:
             self._archive.stop()
         self.comparison.stop()
@@ -516,7 +551,11 @@ class Assembly:
     def _on_note(self, peer: NodeId, data: bytes) -> None:
         if self.releases.on_note(peer, data):
             return
-        if data[:1] == PROXIMITY_MARK:
+        if data[:1] == AMNESIA_MARK:
+            self._reliever.on_note(peer, data)
+            if self._forgetful is not None:
+                self._forgetful.on_note(peer, data)
+        elif data[:1] == PROXIMITY_MARK:
             self.proximity.on_note(peer, data)
         elif data[:1] != NOTE_MARK:
             self.comparison.on_note(peer, data)
@@ -553,47 +592,7 @@ class Assembly:
 
     def describe(self) -> dict[str, Any]:
         """The status that clients are told."""
-        status, config = self.engine.status(), self.config
-        return {
-            "node_id": config.node_id,
-            "cluster_id": config.cluster_id,
-            "history": config.history,
-            "location": config.location,
-            "version": __version__,
-            "sqlite_version": fingerprint().sqlite_version,
-            "uptime_s": round(self._ports.clock.monotonic_s() - self._started_s, 3),
-            "role": status.role,
-            "term": int(status.term),
-            "leader": status.leader,
-            "first_index": int(status.first_index),
-            "last_index": int(status.last_index),
-            "durable_index": int(status.durable_index),
-            "commit_index": int(status.commit_index),
-            "applied_index": int(status.applied_index),
-            "client_connections": self.listener.connections,
-            "stopping": self._stopping,
-            "configuration_index": int(status.configuration_index),
-            "members": member_facts(self.replica.identity, status, self.proximity, self.releases),
-            **self.releases.facts(),
-            "durable_database_index": int(self.machine.durable_index),
-            "sessions": self.machine.sessions_open(),
-            "transactions": len(self.replica.transactions),
-            "load": self.replica.load(),
-            "horizon": self.machine.horizon(),
-            "wal_pages": self.machine.wal_pages,
-            "journal_bytes": self.journal.bytes,
-            "disk_stalled": self.disk.stalled,
-            **self.space.facts(),
-            "scrub_files": self.scrub.facts(),
-            "archive": [] if self._archive is None else self._archive.status(),
-            **self.comparison.facts(),
-            **self.goals.facts(),
-            "damage": damage_facts(self.damage, self._healing),
-            "timing": self.pace.facts(),
-            "scrub_content": self._scrub.facts(),
-            "copy": self.engine.copies.status() if self.engine.copies is not None else None,
-            **self._facts(),
-        }
+        return describe(self)
 
 
 def _ignore(_what: object) -> None:

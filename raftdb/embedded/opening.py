@@ -3,22 +3,26 @@
 A node with a damaged database takes part in the log, which is sound: it votes and acknowledges;
 and it fetches a copy from another member. A log that is damaged before its last segment begins
 behind the damage: where it ends, and what was voted, is known, so it goes on voting; what the
-database lacks of the entries that are gone comes with a copy. A node that has nobody to fetch from
-stops instead.
+database lacks of the entries that are gone comes with a copy. A log whose end is damaged, or that
+ends before the database does, says no more what was promised: `raftdb.embedded.forgetting`. A node
+that has nobody to fetch from stops instead.
 """
 
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from raftdb.base.amnesia import Amnesia, read_amnesia
 from raftdb.base.config import NodeConfig
 from raftdb.base.damage import DATABASE, LOG, Damage, DamageNote, damage_of, read_note, write_note
 from raftdb.base.errors import ConfigError, FatalError, JournalCorruptError
 from raftdb.base.ids import Index
-from raftdb.base.layout import database_path, journal_path
+from raftdb.base.layout import database_path, empty_log_path, journal_path
 from raftdb.base.ports import Ports
+from raftdb.embedded.forgetting import begin_anew, ends_too_early, forget, whole
 from raftdb.journal import Journal, RetentionBounds
 from raftdb.journal.format import segment_number
 from raftdb.machine import AbsentMachine, Machine
@@ -37,6 +41,8 @@ class Opened:
     note: DamageNote
     damage: Damage | None
     """Why the machine is absent; None when it is there."""
+    memory: Amnesia | None = None
+    """What this node had promised is lost (with `damage`), or was, and it asks for its vote."""
 
 
 def open_data(
@@ -48,13 +54,61 @@ def open_data(
 ) -> Opened:
     """Raises ConfigError or FatalError, and then holds nothing."""
     note = read_note(ports.files, config.data_dir, ports.log)
-    journal, damage = _open_log(journal_class, config, ports, note)
+    memory = read_amnesia(ports.files, config.data_dir, ports.log)
+
+    def database() -> Machine:
+        return _machine(machine_class, config, ports, vfs_base)
+
+    if memory is not None and memory.relieved_index:
+        memory, note = begin_anew(config, ports, memory, note, database)
     try:
-        opened = _open_database(config, ports, journal, note, machine_class, vfs_base)
-        return _after(opened, damage, config, ports)
+        journal, damage = _open_log(journal_class, config, ports, note)
+    except (JournalCorruptError, ConfigError) as error:
+        missing = error.code == "journal_missing" and memory is not None
+        if len(config.members) == 1 or not (missing or isinstance(error, JournalCorruptError)):
+            raise
+        return _without_memory(journal_class, config, ports, note, memory, error, database)
+    try:
+        opened = _open_database(config, ports, journal, note, database)
+        opened = _after(opened, damage, config, ports)
+        lost = ends_too_early(journal_path(config.data_dir), opened.journal, opened.machine)
+        if lost is None or len(config.members) == 1:
+            return replace(opened, memory=whole(config, ports, memory))
+        opened.machine.close()
     except BaseException:
         journal.close(_ignore)
         raise
+    journal.close(_ignore)
+    return _without_memory(journal_class, config, ports, note, memory, lost, database)
+
+
+def _without_memory(
+    kind: type[Journal],
+    config: NodeConfig,
+    ports: Ports,
+    note: DamageNote,
+    memory: Amnesia | None,
+    error: ConfigError | FatalError,
+    database: Callable[[], Machine],
+) -> Opened:
+    """On an empty log, which nothing is written to, and without a database."""
+    memory, damage, stored = forget(config, ports, memory, error, database)
+    journal = _open_journal(kind, config, ports, None, empty_log_path(config.data_dir))
+    base = Index(journal.first_index - 1)
+    machine = AbsentMachine((base, journal.term_at(base)), ports.clock, stored)
+    return Opened(journal, machine, note, damage, memory)
+
+
+def _machine(kind: type[Machine], config: NodeConfig, ports: Ports, vfs_base: str) -> Machine:
+    return kind.open(
+        database_path(config.data_dir),
+        history=config.history,
+        limits=config.limits,
+        files=ports.files,
+        log=ports.log,
+        clock=ports.clock,
+        vfs_base=vfs_base,
+    )
 
 
 def _open_log(
@@ -100,8 +154,7 @@ def _open_database(
     ports: Ports,
     journal: Journal,
     note: DamageNote,
-    machine_class: type[Machine],
-    vfs_base: str,
+    database: Callable[[], Machine],
 ) -> Opened:
     files, directory = ports.files, database_path(config.data_dir)
     damage = note.damage
@@ -113,15 +166,7 @@ def _open_database(
         note = replace(note, damage=None)
         write_note(files, config.data_dir, note)
     try:
-        machine = machine_class.open(
-            directory,
-            history=config.history,
-            limits=config.limits,
-            files=files,
-            log=ports.log,
-            clock=ports.clock,
-            vfs_base=vfs_base,
-        )
+        machine = database()
     except (ConfigError, FatalError) as error:
         damage = damage_of(error, ports.clock.wall_ms())
         if damage is None or damage.kind != DATABASE:
@@ -146,11 +191,15 @@ def alone(error: ConfigError | FatalError) -> ConfigError | FatalError:
 
 
 def _open_journal(
-    kind: type[Journal], config: NodeConfig, ports: Ports, salvage: int | None
+    kind: type[Journal],
+    config: NodeConfig,
+    ports: Ports,
+    salvage: int | None,
+    directory: str = "",
 ) -> Journal:
     return kind.open(
         ports.files,
-        journal_path(config.data_dir),
+        directory or journal_path(config.data_dir),
         ports.executor,
         config.limits,
         ports.log,

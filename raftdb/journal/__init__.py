@@ -16,6 +16,7 @@ from raftdb.journal.inspect import (
     read_entries,
 )
 from raftdb.journal.journal import Journal
+from raftdb.journal.recovery import refound_journal
 from raftdb.journal.retention import Pin, RetentionBounds
 
 __all__ = [
@@ -29,4 +30,5 @@ __all__ = [
     "SegmentReport",
     "inspect_journal",
     "read_entries",
+    "refound_journal",
 ]

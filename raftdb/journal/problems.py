@@ -10,9 +10,9 @@ from raftdb.journal.format import FormatError, UnknownVersionError
 __all__ = ["corrupt", "format_problem", "io_problem"]
 
 _CORRUPT_HINT = (
-    "if it stops the node, the log's end is damaged, and it must not vote with it. Keep the "
-    "directory for `raftdb inspect`, remove the member from the cluster and let it join again with "
-    "a new node id and an empty directory"
+    "a member of a cluster asks the others to relieve it of its vote, and begins anew with a copy "
+    "(raftdb status tells); one that is alone keeps the directory and is restored from the archive "
+    "(raftdb restore)"
 )
 _IO_HINTS = {
     errno.ENOSPC: "free some space on that file system, then start the node again",

@@ -43,7 +43,14 @@ from raftdb.journal.problems import corrupt, format_problem, io_problem
 from raftdb.journal.scan import Cursor, Replay, check_torn, read_batches
 from raftdb.journal.segments import SealedSegment, SegmentReader, Segments
 
-__all__ = ["LOCK_NAME", "MARK_NAME", "Recovered", "create_journal", "recover_journal"]
+__all__ = [
+    "LOCK_NAME",
+    "MARK_NAME",
+    "Recovered",
+    "create_journal",
+    "recover_journal",
+    "refound_journal",
+]
 
 LOCK_NAME = "lock"
 MARK_NAME = "mark"
@@ -97,6 +104,29 @@ def create_journal(
             release()
     except OSError as error:
         raise io_problem(f"creating a journal in {directory}", error) from error
+
+
+def refound_journal(files: Files, directory: str, random: Random, behind: tuple[int, int]) -> None:
+    """Give up whatever is there, damaged or not, and found a log that goes on behind that entry
+    (index, term), in its term and without a vote. Only for a member on whose promises nothing rests
+    any more. Durable on return; cut short, it is done again: until the first segment is there, what
+    is left is a damaged journal or none. Raises ConfigError, FatalError."""
+    try:
+        make_directory_durably(files, directory)
+        release = _lock(files, directory)
+        try:
+            names = [name for name in files.list_directory(directory) if name != LOCK_NAME]
+            # The mark first: without it nothing that is left can be taken for a journal.
+            for name in sorted(names, key=lambda name: (name != MARK_NAME, name)):
+                files.remove(posixpath.join(directory, name))
+                if name == MARK_NAME:
+                    files.sync_directory(directory)
+            files.sync_directory(directory)
+            _found(files, directory, random.randbytes(JOURNAL_ID_BYTES), *behind, True)
+        finally:
+            release()
+    except OSError as error:
+        raise io_problem(f"founding the journal in {directory} anew", error) from error
 
 
 def _found(

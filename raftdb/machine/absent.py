@@ -33,8 +33,15 @@ class AbsentMachine(Machine):
 
     absent = True
 
-    def __init__(self, base: tuple[Index, Term], clock: Clock | None) -> None:
-        """`base`: the entry before the first of the log."""
+    def __init__(
+        self,
+        base: tuple[Index, Term],
+        clock: Clock | None,
+        configuration: tuple[int, bytes] | None = None,
+    ) -> None:
+        """`base`: the entry before the first of the log. `configuration`: the last one that is
+        known, with its index."""
+        self._configuration = configuration
         self._base = base
         self._clock = clock
         self._writer_lock = threading.Lock()
@@ -63,7 +70,7 @@ class AbsentMachine(Machine):
 
     def configuration(self) -> tuple[int, bytes] | None:
         """What the last one was stood in the database."""
-        return None
+        return self._configuration
 
     def seed_configuration(self, body: bytes) -> None:
         """There is nothing to write it into."""

@@ -10,6 +10,8 @@ Never: a socket, a thread, a clock of its own; SQL; the client protocol.
 
 from raftdb.machine import cursor_gone
 from raftdb.node.admission import Admission
+from raftdb.node.amnesia import MARK as AMNESIA_MARK
+from raftdb.node.amnesia import Forgetful, Reliever
 from raftdb.node.calls import Answer, Done
 from raftdb.node.comparison import Comparison
 from raftdb.node.copying import MachineCopies
@@ -33,6 +35,7 @@ from raftdb.node.transactions import Transaction
 from raftdb.node.verdicts import Verdicts
 
 __all__ = [
+    "AMNESIA_MARK",
     "RETRY_AFTER_MS",
     "Admission",
     "Answer",
@@ -42,6 +45,7 @@ __all__ = [
     "DiskSpace",
     "DiskWatch",
     "Done",
+    "Forgetful",
     "Goals",
     "Healing",
     "Housekeeping",
@@ -53,6 +57,7 @@ __all__ = [
     "Preference",
     "Proximity",
     "Releases",
+    "Reliever",
     "Replica",
     "Room",
     "FileScrub",

@@ -58,12 +58,19 @@ class Healing:
         self._give_up = give_up
         self._timer: Any = None
         self._since_s: float | None = None
+        self._at_least = 0
         self.state = "waiting"
-        """`waiting` (for its time), `fetching`."""
+        """`waiting` (for its time, or to be relieved of its vote), `fetching`."""
 
-    def start(self) -> None:
-        """Stand down, and fetch a copy: now, or a while after the last ones."""
+    def stand_down(self) -> None:
+        """Neither lead nor give copies."""
         self._engine.stand_down(self.damage.reason, cause=DAMAGE)
+
+    def start(self, at_least: int = 0) -> None:
+        """Stand down, and fetch a copy of that entry or a later one: now, or a while after the last
+        ones."""
+        self.stand_down()
+        self._at_least = at_least
         if not self._others:
             self._ports.executor.call_soon(self._give_up, damaged_everywhere(self.damage))
             return
@@ -106,7 +113,7 @@ class Healing:
             "checkpoint", lambda: write_note(files, data_dir, note), written
         )
         self._ports.log.warning("healing", sources=", ".join(self._sources()))
-        self._copies.need(self._sources(), 0, damaged=True)
+        self._copies.need(self._sources(), self._at_least, damaged=True)
         self._watch()
 
     def _sources(self) -> tuple[str, ...]:

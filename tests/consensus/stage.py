@@ -261,6 +261,16 @@ class Stage:
         self.wires = deque(wire for wire in self.wires if name not in wire[:2])
         self.members[name] = Player(self, name, journal, self.members[name]._wall)
 
+    def forget(self, name: str) -> None:
+        """Its log is lost, votes included, and it knows that. It starts again, by new connections;
+        its configuration is in the database."""
+        self.wires = deque(wire for wire in self.wires if name not in wire[:2])
+        player = Player(self, name, HandJournal(), self.members[name]._wall)
+        player.core.forgotten = True
+        self.members[name] = player
+        for other in self.names:
+            self._epochs[frozenset((name, other))] = self.epoch(name, other) + 1
+
     def read(self, name: str) -> None:
         """A linearizable read comes in."""
         player = self.members[name]

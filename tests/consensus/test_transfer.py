@@ -32,12 +32,17 @@ def test_anyone_will_do_when_nobody_was_named(
     target: str | None, next_leader: str, reason: str
 ) -> None:
     """Two followers may stand at the same moment: the asked one, and one whose deadline is up."""
-    library = SimpleNamespace(role="leader", term=1, leader="n1", transfer=lambda _peer: True)
+    library = SimpleNamespace(
+        role="leader",
+        term=1,
+        leader="n1",
+        transfer=lambda _peer: True,
+        match_index=lambda _peer: 1,
+    )
     core: Any = SimpleNamespace(
         node_id="n1",
         electorate=SimpleNamespace(peers=("n2", "n3"), voters=("n2", "n3")),
         library=library,
-        best_successor=lambda: "n2",
         links=SimpleNamespace(connected=lambda _peer: True),
     )
     told: list[str] = []

@@ -6,12 +6,15 @@ import pytest
 
 from raftdb.base.errors import FatalError
 from raftdb.consensus.messages import (
+    MESSAGE_TYPES,
     Ack,
     Append,
+    Directory,
     Heartbeat,
     HeartbeatAck,
     PreVote,
     PreVoteResponse,
+    Removed,
     RequestVote,
     TermHint,
     Vote,
@@ -267,3 +270,13 @@ def test_row_16_only_leaders_take_proposals() -> None:
 def test_rule_c2_only_what_is_durable_here_is_applied() -> None:
     assert WALL.may_apply(10, 7) == 7
     assert WALL.may_apply(7, 10) == 7
+
+
+def test_row_22_who_forgot_hears_who_the_members_are_and_nothing_else() -> None:
+    heeded = [kind for kind in MESSAGE_TYPES if WALL.heeds_forgotten(_any(kind))]
+    assert heeded == [Removed, Directory]
+    assert WALL.still_has(7) == 0
+
+
+def _any(kind: type) -> object:
+    return kind._make([None] * len(kind._fields))  # type: ignore[attr-defined]

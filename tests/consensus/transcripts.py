@@ -18,6 +18,8 @@ it is what changed in how members behave.
     drop [FROM [TO [KIND]]]      lose it instead
     sync NAME … | all            the disk has what was queued
     power NAME                   power cut and restart
+    forget NAME                  it loses its log and its votes, and knows that
+    lost NAME LEADER             it says so to the leader
     cut NAME NAME, heal          the network
     propose NAME [COUNT]         the leader makes entries
     read NAME                    a linearizable read comes in
@@ -153,6 +155,13 @@ class Play:
     def _power(self, name: str) -> None:
         self.stage.power(name)
 
+    def _forget(self, name: str) -> None:
+        self.stage.forget(name)
+
+    def _lost(self, name: str, leader: str) -> None:
+        player = self.stage.members[leader]
+        player.act(player.core.replicator.forget, name)
+
     def _cut(self, one: str, other: str) -> None:
         self.stage.cut(one, other)
 
@@ -210,10 +219,11 @@ def transcripts() -> list[Path]:
 def known_walls() -> dict[str, type[Wall]]:
     """Rules that can be left out, by the name of the planted bug."""
     from tests.sim.engine import planted
+    from tests.sim.planted import forgetting
 
     return {
         name: value
-        for name, value in vars(planted).items()
+        for name, value in (vars(planted) | vars(forgetting)).items()
         if isinstance(value, type) and issubclass(value, Wall) and value is not Wall
     }
 

@@ -215,7 +215,7 @@ def main() -> int:
     os.environ |= SETTINGS
     kinds = options.kind or list(KINDS)
     # What stops a running node for good has no image to go back to.
-    final = ("last segment", "mark", "node.json", "certificate", "key")
+    final = ("node.json", "certificate", "key")
     trials = [(kind, way) for kind in kinds for way in (False, True) if not (way and kind in final)]
     for number in range(options.rounds):
         with tempfile.TemporaryDirectory() as directory:

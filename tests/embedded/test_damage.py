@@ -16,6 +16,8 @@ from raftdb.ops.found import found_local
 from tests.embedded.test_divergence import wait_for
 
 ROWS = 1500
+BATCH = b"\xf7RJb"
+"""How a batch of the log begins (raftdb/journal/DESIGN.md)."""
 
 
 class Three:
@@ -213,6 +215,50 @@ def _read_all(assembly: Assembly) -> None:
     journal = assembly.journal
     for index in range(journal.first_index, journal.last_index + 1):
         journal.entry(index)
+
+
+def test_a_lost_end_of_the_log_is_forgotten_in_order(tmp_path: Path) -> None:
+    """The node does not know any more what it promised: it votes no more, and then again."""
+    three = Three(tmp_path / "cluster")
+    try:
+        for number, damage in enumerate((flip_the_last_batch_but_one, flip_the_mark, cut_the_log)):
+            name = three.follower() if number else three.leader().config.node_id
+            three.nodes[name].stop()
+            damage(three.segments(name)[-1])
+            three.nodes[name] = three.start(name)
+            # A note while it lasts, and an empty log that it leaves behind.
+            assert (tmp_path / "cluster" / name / "data" / "amnesia" / "mark").exists()
+            with three.leader().connect(timeout=10.0) as connection:
+                connection.execute("INSERT INTO t(text) VALUES ('on it goes')")
+            wait_for(lambda name=name: three.sound(name), 40.0)  # type: ignore[misc]
+            wait_for(lambda name=name: _votes(three, name), 40.0)  # type: ignore[misc]
+            note = tmp_path / "cluster" / name / "data" / "amnesia.json"
+            wait_for(lambda note=note: not note.exists(), 40.0)  # type: ignore[misc]
+            assert three.nodes[name].failure is None
+    finally:
+        three.stop()
+
+
+def _votes(three: Three, name: str) -> bool:
+    roles = {one["node_id"]: one["role"] for one in three.leader().status()["members"]}
+    return roles[name] == "voter"
+
+
+def flip_the_last_batch_but_one(segment: Path) -> None:
+    content = segment.read_bytes()
+    last = content.rfind(BATCH)
+    flip(segment, content.rfind(BATCH, 0, last) + 50)
+
+
+def flip_the_mark(segment: Path) -> None:
+    flip(segment.parent / "mark", 30)
+
+
+def cut_the_log(segment: Path) -> None:
+    """Back to what it was long ago, and the mark is gone."""
+    with segment.open("r+b") as file:
+        file.truncate(segment.read_bytes().find(BATCH, 300))
+    (segment.parent / "mark").unlink()
 
 
 def test_damaged_everywhere_is_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -218,6 +218,11 @@ class WholeNode:
         return self.assembly._ports.clock.monotonic_s()
 
     @property
+    def forgotten(self) -> bool:
+        """What it had promised is lost."""
+        return self.assembly.forgotten
+
+    @property
     def role(self) -> str:
         return self._library.role
 

@@ -14,6 +14,7 @@ from tests.sim.checkers.commit_verified import CommitVerified
 from tests.sim.checkers.committed_stays import CommittedStays
 from tests.sim.checkers.cuts_conflicts import CutsConflicts
 from tests.sim.checkers.durable_in_places import DurableInPlaces
+from tests.sim.checkers.forgotten_is_silent import ForgottenIsSilent
 from tests.sim.checkers.hash_equal import HashEqual
 from tests.sim.checkers.indexes_forward import IndexesForward
 from tests.sim.checkers.leader_completeness import LeaderCompleteness
@@ -44,6 +45,7 @@ __all__ = [
     "CommittedStays",
     "CutsConflicts",
     "DurableInPlaces",
+    "ForgottenIsSilent",
     "HashEqual",
     "IndexesForward",
     "LeaderCompleteness",
@@ -95,6 +97,7 @@ WHOLE = (
     PromiseDurable,
     PromisesKept,
     OnTheDevice,
+    ForgottenIsSilent,
     NothingAgain,
     HashEqual,
     ReadsSeeAcknowledged,

@@ -70,6 +70,9 @@ class PromisesKept(Checker):
         if self._nodes.get(node.name) is node:
             return
         self._nodes[node.name] = node
+        if node.forgotten:
+            # It says so, and is relieved of what it promised (forgotten_is_silent).
+            self._members.pop(node.name, None)
         promised = self._members.get(node.name)
         if promised is not None:
             self._check_hard_state(node, promised)

@@ -8,6 +8,7 @@ from tests.sim.planted import (
     archive,
     content,
     copies,
+    forgetting,
     journal,
     locations,
     machine,
@@ -46,6 +47,7 @@ SCRIPTED = {
     **locations.SCRIPTED,
     **scenarios_content.SCRIPTED,
     **archive.SCRIPTED,
+    **forgetting.SCRIPTED,
 }
 """Bugs that ordinary seeds reach too seldom, and the script that reaches them."""
 
@@ -74,6 +76,7 @@ BUGS: tuple[Bug, ...] = tuple(
         *locations.BUGS,
         *content.BUGS,
         *archive.BUGS,
+        *forgetting.BUGS,
     )
 )
 

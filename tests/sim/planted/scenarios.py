@@ -12,6 +12,7 @@ from tests.sim.checkers import Broken
 from tests.sim.disk import Fault, SimFiles
 from tests.sim.planted import (
     archive,
+    forgetting,
     locations,
     scenarios_content,
     scenarios_copies,
@@ -512,4 +513,5 @@ PLAYS: dict[str, tuple[Play, dict[str, Any]]] = {
     **locations.PLAYS,
     **scenarios_content.PLAYS,
     **archive.PLAYS,
+    **forgetting.PLAYS,
 }
