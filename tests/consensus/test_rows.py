@@ -589,21 +589,3 @@ def test_a_hand_over_passes_the_protection() -> None:
     voter.receive("n3", RequestVote(2, 2, 1, True))
     voter.journal.sync()
     assert voter.take(Vote) == [Vote(2)]
-
-
-def test_row_22_what_a_member_held_counts_no_more_once_it_has_lost_it() -> None:
-    bench = Bench()
-    bench.elect()
-    bench.core.append_own(b"\x10\x90")
-    bench.journal.sync()
-    bench.receive("n2", Ack(1, 1, True, 2))
-    assert bench.library.match_index("n2") == 2
-    bench.take()
-    bench.core.replicator.forget("n2")
-    assert bench.library.match_index("n2") == 0
-    [probe] = [one for one in bench.take() if isinstance(one, Append)]
-    assert (probe.prev_index, probe.entries) == (3, ())
-    # And it is led back to where its log ends now, below what it had.
-    bench.receive("n2", Ack(1, probe.sequence, False, 2))
-    [again] = [one for one in bench.take() if isinstance(one, Append)]
-    assert again.prev_index == 1

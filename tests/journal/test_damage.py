@@ -70,7 +70,7 @@ def check_text(error: JournalCorruptError) -> None:
     """What, where, and what to do."""
     assert error.detail["file"] in str(error)
     assert f"offset {error.detail['offset']}" in str(error)
-    assert "new node id" in error.hint
+    assert "relieve it of its vote" in error.hint
     assert error.detail["file"].startswith(DIRECTORY)
 
 
