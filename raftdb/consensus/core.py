@@ -51,6 +51,11 @@ ROUNDS_REMEMBERED = 128
 class Core:
     """One member. Every `on_…` takes one message of `peer`; all run on the loop."""
 
+    may_lead = True
+    """Otherwise it votes and follows only."""
+    forgotten = False
+    """This member's promises are lost: it takes no part (row 22)."""
+
     def __init__(
         self,
         *,
@@ -80,10 +85,6 @@ class Core:
         self._on_copy_needed = on_copy_needed
         self._campaigning = self._forced = False
         self._stand_downs: dict[str, str] = {}
-        self.may_lead = True
-        """Otherwise it votes and follows only."""
-        self.forgotten = False
-        """This member's promises are lost: it takes no part (row 22)."""
         self._heard_at_s = float("-inf")
         """When the leader of this term last spoke."""
         self._verified = (0, 0)

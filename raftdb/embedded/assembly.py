@@ -130,8 +130,7 @@ class Assembly:
         room.let_go()
         opened = open_data(config, ports, self.journal_class, self.machine_class, vfs_base)
         self.journal, self.machine = opened.journal, opened.machine
-        self._note = opened.note
-        self._memory = opened.memory
+        self._note, self._memory = opened.note, opened.memory
         self.damage = opened.damage
         """What is wrong with the files of this node; None: nothing is known to be."""
         check_clock(ports.clock.wall_ms(), self.machine.time_ms(), ports.log)

@@ -1,4 +1,4 @@
-"""Row 22: a member that has lost its log. The transcript has the story, tests/sim the consequences."""
+"""Row 22: a member that has lost its log. The transcript has the story."""
 
 from __future__ import annotations
 
