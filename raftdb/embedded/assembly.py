@@ -148,8 +148,7 @@ class Assembly:
             limits=config.limits,
             refusal=self.refusal,
         )
-        self._healing = self._make_healing()
-        self._forgetful = self._make_forgetful()
+        self._healing, self._forgetful = self._make_healing(), self._make_forgetful()
         self._reliever = Reliever(self.engine, ports)
         self.serves = self.damage is None
         stall_s, alone = config.journal.stall_ms / 1000, lambda: len(identity.voters) == 1

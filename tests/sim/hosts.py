@@ -218,6 +218,9 @@ class Cluster:
         except Exception as error:
             self._on_stopped(host, life, error)
             return
+        if node.forgotten and not host.damaged:
+            why = f"{name} has lost its memory: {node.assembly.damage}"
+            self.world.fail(Broken("no node forgets by itself", why))
         host.node = node
         executor.may_run = node.may_run
         self._nodes.append(node)
