@@ -17,6 +17,7 @@ from raftdb.base.ports import Clock, Log, Random
 from raftdb.consensus.electorate import Electorate
 from raftdb.consensus.entry import CONFIGURATION
 from raftdb.consensus.gate import PersistGate
+from raftdb.consensus.intake import Intake
 from raftdb.consensus.link import Links
 from raftdb.consensus.log import DurableLog, LogEntry
 from raftdb.consensus.membership import Configuration, Configurations, encode_configuration
@@ -83,6 +84,7 @@ class Core:
         self.links = links
         self._random = random
         self._on_copy_needed = on_copy_needed
+        self.intake = Intake()
         self._campaigning = self._forced = False
         self._stand_downs: dict[str, str] = {}
         self._heard_at_s = float("-inf")
@@ -254,6 +256,10 @@ class Core:
         if verified_term != message.term:
             verified = 0
         self._verified = (message.term, max(verified, placed.verified))
+        if placed.entries and self.intake.leaves_out(peer, message):
+            # As if it were on its way still; but it says who leads.
+            self.library.deliver_heartbeat(peer, message.term, self.library.commit_index)
+            return
         self._answering, self._answer_cap = message, placed.verified
         try:
             self.library.deliver_append(

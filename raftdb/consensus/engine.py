@@ -318,6 +318,12 @@ class Engine:
         """Close that member's connection. See EnginePort."""
         self._transport.disconnect(peer, reason)
 
+    def take_entries(self, takes: bool) -> None:
+        """See EnginePort."""
+        core = self._core
+        if takes != core.intake.open and not self._stopped:
+            self._event(core.intake.turn, takes, core)
+
     def has_lost_log(self, peer: NodeId) -> None:
         """That member says so (row 22). See EnginePort."""
         core = self._core
@@ -398,7 +404,7 @@ class Engine:
             self.copies.on_lost(link, reason)
 
     def _copy_needed(self, peer: str, first_index: int) -> None:
-        if self.copies is not None:
+        if self.copies is not None and self._core.intake.open:
             self.copies.need((peer,), first_index - 1)
 
     # -- events ----------------------------------------------------------------------------------

@@ -351,6 +351,10 @@ class EnginePort(Protocol):
     def disconnect(self, peer: NodeId, reason: str) -> None:
         """Close the connection of that member, if there is one. It may dial again."""
 
+    def take_entries(self, takes: bool) -> None:
+        """As a follower: whether new entries go into the log. While they don't this member lags,
+        and the quorum is one of the others; it votes and hears its leader."""
+
     def has_lost_log(self, peer: NodeId) -> None:
         """That member says that it has lost its log (row 22): what it acknowledged counts no more,
         and it is asked anew what it has. Harmless where this node does not lead."""

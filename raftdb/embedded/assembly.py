@@ -46,6 +46,7 @@ from raftdb.journal import Journal
 from raftdb.machine import Machine, fingerprint
 from raftdb.node import (
     AMNESIA_MARK,
+    DISK_FULL,
     PROXIMITY_MARK,
     Comparison,
     ContentScrub,
@@ -153,7 +154,13 @@ class Assembly:
         self.serves = self.damage is None
         stall_s, alone = config.journal.stall_ms / 1000, lambda: len(identity.voters) == 1
         self.disk = DiskWatch(self.engine, self.journal, ports, stall_s, alone)
-        self.space = DiskSpace(room, self.engine, ports, alone)
+        self.space = DiskSpace(
+            room,
+            self.engine,
+            ports,
+            alone,
+            lambda: [(name, self.proximity.unfit(name)) for name in identity.voters],
+        )
         self.replica.read_only = self.space.refusal
         self.scrub = FileScrub(self.machine, journal_path(config.data_dir), ports, config.scrub)
         self._housekeeping = Housekeeping(
@@ -366,19 +373,7 @@ class Assembly:
         self._stopping = True
         self._ports.log.info("stopping")
         self.proximity.say()
-        self._housekeeping.stop()
-        self.disk.stop()
-        self.space.stop()
-        self.scrub.stop()
-        for healer in (self._healing, self._forgetful):
-            if healer is not None:
-                healer.stop()
-        if self._archive is not None:
-            self._archive.stop()
-        self.comparison.stop()
-        for part in (self.goals, self.proximity, self.releases, self.preference, self._scrub):
-            part.stop()
-        self._verdicts.stop()
+        self._stop_parts()
         self.listener.stop_accepting()
         self.listener.say_goodbye("this node is being stopped")
         self.replica.drain(self._drained)
@@ -403,19 +398,7 @@ class Assembly:
         self._stopping = True
         self._ports.log.error("node_stops", reason=str(error))
         self._ports.executor.call_later(CLOSE_S, self._end)
-        self._housekeeping.stop()
-        self.disk.stop()
-        self.space.stop()
-        self.scrub.stop()
-        for healer in (self._healing, self._forgetful):
-            if healer is not None:
-                healer.stop()
-        if self._archive is not None:
-            self._archive.stop()
-        self.comparison.stop()
-        for part in (self.goals, self.proximity, self.releases, self.preference, self._scrub):
-            part.stop()
-        self._verdicts.stop()
+        self._stop_parts()
         self.listener.stop_accepting()
         self._close()
 
@@ -440,6 +423,22 @@ class Assembly:
             return False
         self.start_again("this node's files are damaged: it heals from the others")
         return True
+
+    def _stop_parts(self) -> None:
+        """What goes on by itself."""
+        self._housekeeping.stop()
+        self.disk.stop()
+        self.space.stop()
+        self.scrub.stop()
+        for healer in (self._healing, self._forgetful):
+            if healer is not None:
+                healer.stop()
+        if self._archive is not None:
+            self._archive.stop()
+        self.comparison.stop()
+        for part in (self.goals, self.proximity, self.releases, self.preference, self._scrub):
+            part.stop()
+        self._verdicts.stop()
 
     def _drained(self) -> None:
         self._ports.executor.call_later(LINGER_S, self.listener.close)
@@ -566,6 +565,8 @@ class Assembly:
             return "it is being stopped"
         if self.disk.stalled:
             return "its disk does not answer"
+        if self.space.full:
+            return DISK_FULL
         return "" if self.serves else "it does not serve"
 
     def _on_serving(self, serves: bool) -> None:

@@ -15,6 +15,7 @@ from raftdb.node.amnesia import Forgetful, Reliever
 from raftdb.node.calls import Answer, Done
 from raftdb.node.comparison import Comparison
 from raftdb.node.copying import MachineCopies
+from raftdb.node.diskspace import FULL as DISK_FULL
 from raftdb.node.diskspace import DiskSpace, Room
 from raftdb.node.diskwatch import DiskWatch
 from raftdb.node.goals import Goals
@@ -36,6 +37,7 @@ from raftdb.node.verdicts import Verdicts
 
 __all__ = [
     "AMNESIA_MARK",
+    "DISK_FULL",
     "RETRY_AFTER_MS",
     "Admission",
     "Answer",

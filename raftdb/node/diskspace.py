@@ -3,12 +3,13 @@
 A file keeps `disk.reserve_bytes` of room, so that nothing else on the machine takes it. When less
 than that much again is free, the file goes, and with its room the node checkpoints, cuts its log
 and votes; it takes no writes, and hands leadership over. When there is room for all of that again,
-it makes the file anew and goes on. A write that finds no room in spite of it stops the node.
+it makes the file anew and goes on. A follower takes no entries meanwhile: it lags, and the quorum
+is one of the others. A write that finds no room in spite of it stops the node.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from raftdb.base.errors import Error, OperationalError
@@ -23,6 +24,8 @@ LEADERLESS_S = 2.0
 MORE = 1.25
 """It goes on only with so much more than it needs."""
 CAUSE = "space"
+FULL = "its disk is full"
+"""Why a node should not lead, as it says to the others."""
 LANE = "space"
 
 
@@ -59,9 +62,16 @@ class DiskSpace:
     """Belongs to the loop."""
 
     def __init__(
-        self, room: Room, engine: EnginePort, ports: Ports, alone: Callable[[], bool]
+        self,
+        room: Room,
+        engine: EnginePort,
+        ports: Ports,
+        alone: Callable[[], bool],
+        unfit: Callable[[], Sequence[tuple[str, str]]] = tuple,
     ) -> None:
-        """`alone`: nobody else could lead."""
+        """`alone`: nobody else could lead. `unfit`: the voters, and why each should not lead, as
+        far as it was told here."""
+        self._unfit = unfit
         self._room = room
         self._engine = engine
         self._ports = ports
@@ -71,6 +81,7 @@ class DiskSpace:
         self._handed_over_s = float("-inf")
         self._leader_seen_s = 0.0
         self._stands_down = False
+        self._others_full = ""
         self.full = False
         self.free_bytes = -1
         """Beyond the reserve, when last looked at; -1: not known."""
@@ -94,6 +105,13 @@ class DiskSpace:
 
     def refusal(self) -> Error | None:
         """Why no write is taken now; or None."""
+        if self._others_full:
+            return OperationalError(
+                f"the disks of {self._others_full} are full: no majority would take a write",
+                code="disk_full",
+                retryable=True,
+                hint="make room on one of their disks; reads go on",
+            )
         if not self.full:
             return None
         return OperationalError(
@@ -130,14 +148,23 @@ class DiskSpace:
         wanted = self._room.size
         if not self.full and spare < wanted:
             self.full = True
+            self._engine.take_entries(False)
             self._leader_seen_s = self._ports.clock.monotonic_s()
             self._log.error("disk_full", free_bytes=spare, wanted_bytes=wanted)
         elif self.full and spare >= wanted * MORE:
             self.full = False
+            self._engine.take_entries(True)
             self._log.info("disk_has_room_again", free_bytes=spare)
             self._stand_down(False)
         if self.full and not self._alone():
             self._make_way()
+        self._look_at_others()
+
+    def _look_at_others(self) -> None:
+        """A write that no majority has room for is refused before it is begun."""
+        voters = self._unfit()
+        full = [name for name, why in voters if why == FULL]
+        self._others_full = ", ".join(full) if 2 * len(full) >= len(voters) > 1 else ""
 
     def _make_way(self) -> None:
         """Another member should lead: it may have room."""
