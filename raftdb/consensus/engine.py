@@ -308,9 +308,9 @@ class Engine:
             raise InternalError(f"a note has {len(data)} bytes, at most {NOTE_BYTES_MAX} fit")
         if self._started and not self._stopped:
             note = Note(data)
-            core = self._core
             # Who has forgotten may not know any more who leads.
-            for peer in self._transport.everybody() if core.forgotten else core.electorate.peers:
+            lost, known = self._core.forgotten, self._core.electorate.peers
+            for peer in self._transport.everybody() if lost else known:
                 if to is None or peer == to:
                     self._transport.send(peer, note)
 
@@ -326,9 +326,8 @@ class Engine:
 
     def has_lost_log(self, peer: NodeId) -> None:
         """That member says so (row 22). See EnginePort."""
-        core = self._core
-        if not self._stopped and core.library.role == LEADER and peer in core.electorate.peers:
-            self._event(core.replicator.forget, peer)
+        if not self._stopped and self._core.library.role == LEADER:
+            self._event(self._core.replicator.forget, peer)
 
     def set_timing(self, timing: Timing, far: Sequence[str] = ()) -> None:
         """From now on these times hold, and these are far. See EnginePort."""

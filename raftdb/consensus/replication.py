@@ -123,6 +123,8 @@ class Replicator:
     def forget(self, peer: str) -> None:
         """It has lost its log (row 22): ask anew what it has, from the end on."""
         library = self._library
+        if peer not in self._progress:
+            return
         library.set_match_index(peer, self._wall.still_has(library.match_index(peer)))
         library.set_next_index(peer, self._log.last_index + 1)
         self.on_connected(peer)
