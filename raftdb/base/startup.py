@@ -119,7 +119,15 @@ def check_identity(files: Files, config: NodeConfig) -> NodeIdentity:
             f"{data_dir} is not the data directory of a raftdb node: it has no {IDENTITY_FILE}",
             hint="check data_dir in the configuration",
         )
-    found = parse_identity(files.read_file(path), path)
+    try:
+        found = parse_identity(files.read_file(path), path)
+    except ConfigError as error:
+        # That it is this node's directory cannot be shown any more, so it is not made up either.
+        raise ConfigError(
+            error.message,
+            hint="put the file back from a backup, or give this node up: raftdb member replace "
+            f"{config.node_id} NEW,location=…,peer=HOST:PORT,client=HOST:PORT",
+        ) from error
     for what, there, here in (
         ("cluster", found.cluster_id, config.cluster_id),
         ("node", found.node_id, config.node_id),

@@ -73,6 +73,8 @@ class Engine:
     in anything; its journal is an empty one (row 22). Raises ConfigError.
     """
 
+    _stop_done: Callable[[], None] | None = None
+
     def __init__(
         self,
         *,
@@ -99,13 +101,11 @@ class Engine:
         self._ports, self._timing, self._events = ports, timing, events
         self._wall, self._limits, self._journal = wall, limits, journal
         self._started = self._stopped = self._pump_scheduled = False
-        self._stop_done: Callable[[], None] | None = None
-        self._led_term = 0
-        """The term in which this node's proposals and reads were taken; 0 when it does not lead."""
+        self._led_term = self._entry_sequence = 0
+        """The term in which this node takes proposals and reads, 0 when it does not lead; and
+        the journal sequence of the last own entry: the next is made when this is on disk."""
         self._view: tuple[int, int, object] = (-1, -1, None)
         """The library's role, term and leader as of the last step."""
-        self._entry_sequence = 0
-        """Journal sequence of the last own entry: the next is made when this is on disk."""
         self._proposals = Proposals(limits, self._resolve)
         self._reads = Reads(wall, self._resolve)
         self._applier = self._make_applier(machine)

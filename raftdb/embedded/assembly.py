@@ -115,9 +115,7 @@ class Assembly:
         self._stopped: Stopped | None = stopped
         self._facts = facts or dict
         self._started_s = ports.clock.monotonic_s()
-        self._stopping = False
-        self._closing = False
-        self._again = False
+        self._stopping = self._closing = self._again = False
         self.serves = True
         """False from the moment on when nothing may be answered any more. From any thread."""
         self._failure: BaseException | None = None
@@ -152,16 +150,7 @@ class Assembly:
         self._healing, self._forgetful = self._make_healing(), self._make_forgetful()
         self._reliever = Reliever(self.engine, ports)
         self.serves = self.damage is None
-        stall_s, alone = config.journal.stall_ms / 1000, lambda: len(identity.voters) == 1
-        self.disk = DiskWatch(self.engine, self.journal, ports, stall_s, alone)
-        self.space = DiskSpace(
-            room,
-            self.engine,
-            ports,
-            alone,
-            lambda: [(name, self.proximity.unfit(name)) for name in identity.voters],
-        )
-        self.replica.read_only = self.space.refusal
+        self._make_disks(room, identity)
         self.scrub = FileScrub(self.machine, journal_path(config.data_dir), ports, config.scrub)
         self._housekeeping = Housekeeping(
             self.replica, self.machine, self.journal, ports, config.checkpoint.wal_bytes
@@ -172,6 +161,18 @@ class Assembly:
         self.listener = ClientListener(
             replica=self.replica, ports=ports, limits=config.limits, describe=self.describe
         )
+
+    def _make_disks(self, room: Room, identity: Identity) -> None:
+        stall_s, alone = self.config.journal.stall_ms / 1000, lambda: len(identity.voters) == 1
+        self.disk = DiskWatch(self.engine, self.journal, self._ports, stall_s, alone)
+        self.space = DiskSpace(
+            room,
+            self.engine,
+            self._ports,
+            alone,
+            lambda: [(name, self.proximity.unfit(name)) for name in identity.voters],
+        )
+        self.replica.read_only = self.space.refusal
 
     def _make_releases(self) -> Releases:
         """Raises ConfigError for data of a feature level that this release does not run."""

@@ -115,6 +115,7 @@ def test_a_damaged_identity_is_named(config: NodeConfig, content: bytes) -> None
     with pytest.raises(ConfigError) as caught:
         check_identity(FILES, config)
     assert str(path) in caught.value.message
+    assert "raftdb member replace n1 " in caught.value.hint
 
 
 @given(st.binary(max_size=200))

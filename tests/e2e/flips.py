@@ -57,6 +57,8 @@ class Trial:
     offset: int
     outcome: str
     """`unharmed`, `healed`, or `stopped, exit code N`."""
+    seconds: float = 0.0
+    """From the start of the process until that was known; on a busy machine, of no worth."""
 
 
 class Flips:
@@ -107,13 +109,15 @@ class Flips:
         if running:
             self._use(name)
             self.cluster.kill(name)
+        begun_s = self.cluster._clock.monotonic_s()
         self.cluster.start(name)
         self._write(20)
         outcome = self._outcome(name, log_from)
+        took_s = self.cluster._clock.monotonic_s() - begun_s
         if outcome.startswith("stopped"):
             self._restore(name, place, kept, running=running)
         self._check(name)
-        return Trial(kind, running, offset, outcome)
+        return Trial(kind, running, offset, outcome, took_s)
 
     def _flip(self, place: Path, kind: str) -> int:
         found = [one for one in sorted(place.glob(KINDS[kind])) if one.stat().st_size]
@@ -221,7 +225,8 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as directory:
             for trial in run(Path(directory), trials, options.seed + number):
                 how = "running" if trial.running else "stopped"
-                sys.stdout.write(f"{trial.kind:16} {how}  byte {trial.offset:8} {trial.outcome}\n")
+                what = f"{trial.outcome}, {trial.seconds:.1f} s"
+                sys.stdout.write(f"{trial.kind:16} {how}  byte {trial.offset:8} {what}\n")
                 sys.stdout.flush()
     return 0
 
