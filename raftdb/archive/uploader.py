@@ -1,9 +1,10 @@
 """The uploader: one per destination and node, on the loop; all that blocks runs on its lanes.
 
-Every node with an archive watches; one is at work. It adds what is committed and applied every
-`interval_ms`. The others see from their own log that there is something to archive, and when nobody
-has done it in time they read the chain and take over; followers sooner than the leader. Two at work
-harm nothing: the chain's conditional puts let one of them win, and the other goes back to watching.
+Every node with an archive watches; one is at work. It adds what is committed as soon as it is
+agreed upon, and at most every `interval_ms`. The others see from their own log that there is
+something to archive, and when nobody has done it in time they read the chain and take over;
+followers sooner than the leader. Two at work harm nothing: the chain's conditional puts let one of
+them win, and the other goes back to watching.
 """
 
 from __future__ import annotations
@@ -151,17 +152,21 @@ class Destination:
         self.poke()
 
     def poke(self) -> None:
-        """More may be archived than before: begin at once if somebody waits for it, but not more
-        often than each `hurry_ms`, so that whoever waits meanwhile shares the next object."""
-        if self._stopped or self._hurrying or self._wanted <= self.archived:
+        """More may be archived than before: begin at once, but not more often than each
+        `interval_ms`, or each `hurry_ms` while somebody waits: what comes meanwhile shares the next
+        object."""
+        if self._stopped or self._hurrying:
             return
-        due_s = self._sent_s + self._config.hurry_ms / 1000
-        pause_s = due_s - self._ports.clock.monotonic_s()
-        if pause_s > 0:
+        waited = self._wanted > self.archived
+        if not (waited or self._active):
+            return
+        pause_ms = self._config.hurry_ms if waited else self._config.interval_ms
+        pause_s = self._sent_s + pause_ms / 1000 - self._ports.clock.monotonic_s()
+        if pause_s <= 0:
+            self._work()
+        elif waited:
             self._hurrying = True
             self._ports.executor.call_later(pause_s, self._hurried)
-        else:
-            self._work()
 
     def refresh(self) -> None:
         """A command added to the chain: look."""
@@ -215,6 +220,9 @@ class Destination:
     # ---- the clock
 
     def _arm(self) -> None:
+        """Look again after `interval_ms` from now."""
+        if self._timer is not None:
+            self._timer.cancel()
         interval_s = self._config.interval_ms / 1000
         self._timer = self._ports.executor.call_later(interval_s, self._tick)
 
@@ -316,6 +324,7 @@ class Destination:
             return
         self._again = first <= view.upto
         self._sent_s = self._ports.clock.monotonic_s()
+        self._arm()
         term = view.term
 
         def work() -> Tail:

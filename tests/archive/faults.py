@@ -124,6 +124,8 @@ class Uploader:
     def __init__(self, live: Live, directory: Path, node: str, role: str) -> None:
         self.ports, self.loop, self.log = hand_ports()
         self.live = live
+        self.agreed = 0
+        """Up to where nodes agree; 0: as far as the log goes."""
         hashes = HashLog(FILES, str(directory), 1 << 20)
         live.machine.record_hashes(hashes.record, hashes.sync)
         idle: Any = SimpleNamespace(
@@ -133,7 +135,7 @@ class Uploader:
             url=live.store.url,
             lane="archive",
             connect=lambda: self._connect(node),
-            view=lambda: View(role, 1, live.index, live.index, 3),
+            view=lambda: View(role, 1, self.agreed or live.index, live.index, 3),
             journal=self,
             hashes=hashes,
             base=idle,

@@ -78,6 +78,38 @@ def test_a_store_that_is_only_slow_is_an_alarm_too(tmp_path: Path) -> None:
     live.close()
 
 
+def test_under_load_nothing_is_behind_for_a_second(tmp_path: Path) -> None:
+    """Twenty writes a second, agreed upon each 0.2 s, and a store that takes 0.1 s for a segment
+    and its manifest."""
+    live = filled(tmp_path)
+    node = Uploader(live, tmp_path / "hashes", "n1", "follower")
+    node.loop.pass_time(1.0)
+    node.loop.lane_s = 0.1
+    behind_s: list[float] = []
+    for step in range(400):
+        live.run(("INSERT INTO t(x) VALUES (1)",))
+        if step % 4 == 0:
+            node.agreed = live.index
+            node.destination.poke()
+        node.loop.pass_time(0.05)
+        if step == 100:
+            first = node.status()["manifest"]
+        if step > 100:
+            behind_s.append(node.destination.lag_s())
+    assert 0.2 < max(behind_s) <= 1.0
+    # And that by no more objects than one each half second.
+    assert node.status()["manifest"] - first <= 15 / 0.5 + 1
+    # A lone write waits for no turn of the clock.
+    node.agreed = 0
+    node.loop.pass_time(5.0)
+    assert node.status()["lag_entries"] == 0
+    live.run(("INSERT INTO t(x) VALUES (1)",))
+    node.destination.poke()
+    node.loop.pass_time(0.12)
+    assert node.status()["lag_entries"] == 0
+    live.close()
+
+
 def test_two_uploaders_at_once_make_one_whole_chain(tmp_path: Path) -> None:
     two_uploaders(tmp_path)
 
