@@ -48,7 +48,8 @@ class OtherClients:
                 env=release.environ({**own_environ(), "PYTHONPATH": ""}),
             )
         self._log = home / "other-clients.log"
-        assert self._line() == "ready"
+        self.workloads: list[str] = json.loads(self._line())
+        """That they know."""
 
     def _line(self) -> str:
         assert self._process.stdout is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from raftdb.drill.load import Write
@@ -31,12 +31,13 @@ class Requests:
 def judge_requests(
     records: Iterable[Record],
     version_of: Callable[[int], str],
-    versions: Sequence[str],
+    known: Mapping[str, Collection[str]],
     kills: Spans,
 ) -> Requests:
     """No request failed but in the moments after a kill, and the clients of each version got
     through with every workload and every read level. `version_of`: of a client by its number;
-    `kills`: seconds on the clock of the records, from a kill until all nodes were there again."""
+    `known`: by version, the workloads that its clients know; `kills`: seconds on the clock of the
+    records, from a kill until all nodes were there again."""
     found = Requests()
     through: set[tuple[str, str, str]] = set()
     for record in records:
@@ -54,8 +55,8 @@ def judge_requests(
         else:
             found.broken.append(f"a request failed in a planned step: {record.error}: {record}")
     for workload, level in sorted({one[1:] for one in through}):
-        for version in versions:
-            if (version, workload, level) not in through:
+        for version, names in known.items():
+            if workload in names and (version, workload, level) not in through:
                 what = f"{workload} {level}".strip()
                 found.broken.append(f"no client of {version} got through with {what}")
     return found

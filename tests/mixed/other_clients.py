@@ -3,8 +3,8 @@
     PYTHONPATH=TREE python -P other_clients.py CLIENT.TOML HISTORY SEED CLIENTS PAUSE_S
 
 Everything that it imports is of that tree: its client library, and its copy of the workloads. It
-writes `ready` when the clients have begun. Then it takes commands, a line each, and answers each by
-a line of JSON:
+writes the names of its workloads when the clients have begun. Then it takes commands, a line each,
+and answers each by a line of JSON:
 
     again KEY SQL   execute under an idempotency key; its rows, or the error
     stop            the clients end; what went wrong
@@ -33,7 +33,7 @@ def main(client_file: str, history: str, seed: str, clients: str, pause_s: str) 
         target, RealClock(), workload, seed, clients=int(clients), pause_s=float(pause_s)
     )
     traffic.start()
-    print("ready", flush=True)
+    print(json.dumps(sorted(workload.parts)), flush=True)
     connection = raftdb.connect(target.url, **{**target.options, "timeout": 20.0})
     for line in sys.stdin:
         command, _, rest = line.strip().partition(" ")

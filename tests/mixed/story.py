@@ -304,8 +304,10 @@ class Story:
 
     def _count(self, records: list[Record]) -> None:
         versions = (self.previous.version, self.this.version)
+        theirs, ours = self.clients.others.workloads, sorted(self.clients.workload.parts)
+        known = dict(zip(versions, (theirs, ours), strict=True))
         found = judge_requests(
-            records, lambda client: versions[client >= FIRST_OF_THIS], versions, self._kills
+            records, lambda client: versions[client >= FIRST_OF_THIS], known, self._kills
         )
         report = self.report
         report.operations, report.anew = found.operations, found.anew
