@@ -23,10 +23,10 @@ from raftdb.journal import RetentionBounds
 from tests.consensus.bench import Bench, HandJournal
 from tests.consensus.test_engine import HandMachine, Solo
 from tests.consensus.test_rows import append
+from tests.consensus.toy_copies import ToyCopies
 from tests.consensus.trio import Trio
 from tests.consensus.wires import Station, hello, node
-from tests.sim.engine import planted
-from tests.sim.engine.toy_copies import ToyCopies
+from tests.sim.planted import rules
 
 SMALL = Limits(journal_segment_bytes=2048, peer_part_bytes=1000)
 
@@ -166,9 +166,7 @@ def test_row_12_a_log_that_holds_the_copys_last_entry_stays() -> None:
 def test_row_12_stock_drops_what_was_acknowledged() -> None:
     machine = HandMachine((3, 1))
     machine.copied_at = (3, 1)
-    solo = Solo(
-        journal=HandJournal([1, 1, 1, 1]), machine=machine, wall=planted.DropsLogBehindCopy()
-    )
+    solo = Solo(journal=HandJournal([1, 1, 1, 1]), machine=machine, wall=rules.DropsLogBehindCopy())
     solo.engine.start()
     assert solo.journal.last_index == 3, "entries 4 and 5 are gone"
 
@@ -286,7 +284,7 @@ def test_row_13_a_copy_of_what_is_applied_already_is_not_installed() -> None:
 
 
 def test_row_13_stock_goes_back_to_an_old_copy() -> None:
-    assert copy_while_up_to_date(planted.InstallsOldCopies()).cluster.copies_installed > 0
+    assert copy_while_up_to_date(rules.InstallsOldCopies()).cluster.copies_installed > 0
 
 
 def interrupted_by_another_copy(wall: Wall | None) -> Trio:
@@ -325,5 +323,5 @@ def test_row_12_pieces_of_two_copies_never_meet() -> None:
 
 
 def test_row_12_stock_mixes_them_and_only_the_whole_files_digest_notices() -> None:
-    trio = interrupted_by_another_copy(planted.MixesCopies())
+    trio = interrupted_by_another_copy(rules.MixesCopies())
     assert any("copy_refused" in note for note in trio.world.notes)

@@ -23,10 +23,10 @@ from raftdb.consensus import (
 )
 from raftdb.consensus.wall import Wall
 from tests.consensus.bench import HalfRandom, HandClock, HandJournal, ListLog
+from tests.consensus.toy import ToyStore
+from tests.consensus.toy_nodes import EngineNode
 from tests.consensus.trio import Trio
 from tests.consensus.wires import HandExecutor, HandNetwork
-from tests.sim.engine.nodes import EngineNode
-from tests.sim.engine.toy import ToyStore
 
 
 def members(count: int = 1) -> list[Member]:

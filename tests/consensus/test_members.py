@@ -12,8 +12,8 @@ from raftdb.consensus import Applied, NotApplied
 from raftdb.consensus.membership import Add, Demote, MemberChange, Promote, Remove
 from raftdb.consensus.port import Changed, ChangeOutcome, NotChanged
 from raftdb.journal import RetentionBounds
+from tests.consensus.toy_nodes import member_of
 from tests.consensus.trio import Trio
-from tests.sim.engine.nodes import member_of
 
 
 def add(name: str, machine: str = "") -> Add:

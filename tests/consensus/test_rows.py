@@ -22,7 +22,7 @@ from raftdb.consensus.messages import (
 )
 from raftdb.consensus.wall import Wall
 from tests.consensus.bench import Bench
-from tests.sim.engine import planted
+from tests.sim.planted import rules
 
 NEW = b"\x10\x90"
 
@@ -43,7 +43,7 @@ def test_row_1_an_ack_waits_for_the_disk() -> None:
 
 
 def test_row_1_stock_acknowledges_what_a_power_cut_takes() -> None:
-    bench = Bench(wall=planted.AcksDoNotWait())
+    bench = Bench(wall=rules.AcksDoNotWait())
     bench.receive("n2", append(1, 1, 1, 0, 0, 1))
     assert bench.take() == [Ack(1, 1, True, 2)]
     assert bench.journal.durable_index == 1
@@ -92,7 +92,7 @@ def test_row_1_no_power_cut_makes_a_node_vote_twice() -> None:
 
 
 def test_row_1_stock_votes_twice_in_a_term() -> None:
-    assert votes_around_a_power_cut(planted.VotesDoNotWait()) == [(1, "n2"), (1, "n3")]
+    assert votes_around_a_power_cut(rules.VotesDoNotWait()) == [(1, "n2"), (1, "n3")]
 
 
 def test_row_1_messages_leave_in_the_order_of_their_making_and_acks_are_cumulative() -> None:
@@ -140,7 +140,7 @@ def test_row_2_a_majority_of_others_is_enough() -> None:
 
 
 def test_row_2_stock_counts_itself_at_once() -> None:
-    bench = Bench(wall=planted.OwnCopyCountsAtOnce())
+    bench = Bench(wall=rules.OwnCopyCountsAtOnce())
     bench.elect()
     bench.receive("n2", Ack(1, 1, True, 2))
     last = bench.append()
@@ -173,7 +173,7 @@ def test_row_3_a_late_append_takes_nothing_back() -> None:
 
 
 def test_row_3_stock_deletes_what_it_acknowledged() -> None:
-    bench = Bench(wall=planted.StockAppend())
+    bench = Bench(wall=rules.StockAppend())
     bench.receive("n2", append(1, 1, 1, 0, 0, 1, 1, 1))
     bench.receive("n2", append(1, 2, 1, 0, 0, 1))
     assert bench.journal.terms() == [1]
@@ -208,7 +208,7 @@ def test_row_3_success_does_not_send_again_what_is_in_flight() -> None:
 
 
 def test_row_3_stock_moves_next_back_with_each_success() -> None:
-    bench = Bench(wall=planted.StockAppendAndNext())
+    bench = Bench(wall=rules.StockAppendAndNext())
     bench.elect()
     bench.receive("n2", Ack(1, 1, True, 2))
     bench.append(3)
@@ -234,7 +234,7 @@ def test_row_4_commit_stops_at_what_was_verified() -> None:
 
 
 def test_row_4_stock_commits_its_divergent_tail() -> None:
-    assert divergent(planted.FollowerCommitsItsTail()).library.commit_index == 5
+    assert divergent(rules.FollowerCommitsItsTail()).library.commit_index == 5
 
 
 def test_row_4_heartbeats_commit_only_what_their_leader_verified() -> None:
@@ -253,7 +253,7 @@ def test_row_5_an_ack_does_not_speak_for_the_tail() -> None:
 
 
 def test_row_5_stock_acknowledges_its_tail() -> None:
-    assert divergent(planted.AcknowledgesItsTail()).take(Ack) == [Ack(2, 1, True, 5)]
+    assert divergent(rules.AcknowledgesItsTail()).take(Ack) == [Ack(2, 1, True, 5)]
 
 
 # -- row 6 ---------------------------------------------------------------------------------------
@@ -283,7 +283,7 @@ def test_row_6_an_ack_of_an_older_term_does_not_commit() -> None:
 
 
 def test_row_6_stock_commits_what_two_of_five_hold() -> None:
-    bench, last = late_ack(planted.AcksOfAnyTerm())
+    bench, last = late_ack(rules.AcksOfAnyTerm())
     assert bench.library.commit_index == last
 
 
@@ -307,7 +307,7 @@ def test_an_older_terms_entry_waits_for_the_no_op() -> None:
 
 
 def test_counting_commits_an_entry_that_can_still_be_replaced() -> None:
-    assert older_term(planted.CommitsOlderTerms()).library.commit_index == 2
+    assert older_term(rules.CommitsOlderTerms()).library.commit_index == 2
 
 
 # -- row 7 ---------------------------------------------------------------------------------------
@@ -330,7 +330,7 @@ def test_row_7_a_repeated_vote_does_not_elect() -> None:
 
 
 def test_row_7_stock_is_elected_by_two_of_five() -> None:
-    assert two_answers_of_one_voter(planted.CountsEveryVote()) == "leader"
+    assert two_answers_of_one_voter(rules.CountsEveryVote()) == "leader"
 
 
 def test_row_7_votes_of_another_term_do_not_count() -> None:
@@ -367,7 +367,7 @@ def test_row_8_ten_thousand_divergent_entries_cost_a_few_messages() -> None:
 
 
 def test_row_8_one_step_back_at_a_time_costs_one_message_each() -> None:
-    assert find_the_parting(planted.HintIsOneBack(), 300) >= 200
+    assert find_the_parting(rules.HintIsOneBack(), 300) >= 200
 
 
 def test_row_8_refusals_of_what_was_in_flight_rewind_once() -> None:
@@ -387,7 +387,7 @@ def test_row_8_refusals_of_what_was_in_flight_rewind_once() -> None:
 
 
 def test_row_8_stock_rewinds_below_what_matches() -> None:
-    bench = Bench([1, 1, 1, 1], term=1, wall=planted.AnyRejectRewinds())
+    bench = Bench([1, 1, 1, 1], term=1, wall=rules.AnyRejectRewinds())
     bench.elect()
     bench.receive("n2", Ack(2, 1, True, 6))
     bench.take()
@@ -468,7 +468,7 @@ def test_row_9_a_healthy_leader_is_not_deposed() -> None:
 
 
 def test_row_9_without_the_rules_it_is() -> None:
-    bench = returning_node(planted.NoStickiness())
+    bench = returning_node(rules.NoStickiness())
     assert PreVoteResponse(1, 2) in bench.links.sent[0:2][1]
     assert Vote(7) in bench.take()
 
@@ -502,7 +502,7 @@ def test_row_9_a_leader_without_quorum_steps_down() -> None:
 
 
 def test_row_9_stock_goes_on_leading_nobody() -> None:
-    bench = Bench(wall=planted.LeadsWithoutQuorum())
+    bench = Bench(wall=rules.LeadsWithoutQuorum())
     bench.elect()
     bench.pass_time(29)
     bench.core.check_quorum()

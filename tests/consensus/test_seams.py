@@ -20,7 +20,7 @@ from raftdb.consensus.log import LibraryLog
 from tests.consensus.bench import Bench, HalfRandom, HandClock, HandJournal
 
 # When this fails, the library's source has changed: read the difference, run each row of
-# raftdb/consensus/DESIGN.md again (tests/consensus, python -m tests.sim.engine planted), then pin
+# raftdb/consensus/DESIGN.md again (tests/consensus, python -m tests.sim planted), then pin
 # it here.
 SOURCES = {
     "syncobj.py": "e8bdf06797085d734df86e24ab4802fe87893dff77268565ec036f7ad4a1cfe4",

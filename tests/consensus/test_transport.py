@@ -27,7 +27,7 @@ from raftdb.consensus.messages import (
 from raftdb.consensus.transport import LATE_FACTOR, PENDING_MAX, STRANGERS_MAX
 from tests.consensus.test_messages import EXAMPLES, Bomb, nothing_unpickled
 from tests.consensus.wires import HandConnection, Station, frame, hello, node
-from tests.sim.engine import planted
+from tests.sim.planted import rules
 
 
 def test_the_first_name_dials() -> None:
@@ -122,7 +122,7 @@ def test_row_14_a_replaced_connection_is_closed_and_not_heard() -> None:
 
 
 def test_row_14_stock_hears_both() -> None:
-    station = Station(wall=planted.OldConnectionsSpeak())
+    station = Station(wall=rules.OldConnectionsSpeak())
     old, _new = replaced(station)
     old.receive(Vote(1))
     assert station.take() == [("n1", Vote(1))]

@@ -218,12 +218,11 @@ def transcripts() -> list[Path]:
 
 def known_walls() -> dict[str, type[Wall]]:
     """Rules that can be left out, by the name of the planted bug."""
-    from tests.sim.engine import planted
-    from tests.sim.planted import forgetting
+    from tests.sim.planted import forgetting, rules
 
     return {
         name: value
-        for name, value in (vars(planted) | vars(forgetting)).items()
+        for name, value in (vars(rules) | vars(forgetting)).items()
         if isinstance(value, type) and issubclass(value, Wall) and value is not Wall
     }
 

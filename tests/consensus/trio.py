@@ -9,13 +9,29 @@ from raftdb.base.limits import Limits
 from raftdb.consensus import EngineStatus, ProposalOutcome, ReadOutcome, Timing
 from raftdb.consensus.wall import Wall
 from raftdb.journal import RetentionBounds
-from tests.sim.checkers import all_checkers
-from tests.sim.engine.cluster import Cluster, NodeFactory
-from tests.sim.engine.network import Weather
-from tests.sim.engine.nodes import EngineNode, SimNode
-from tests.sim.engine.toy import pack_operation
-from tests.sim.engine.toy_copies import ToyCopies
+from tests.consensus.toy import pack_operation
+from tests.consensus.toy_cluster import Cluster, NodeFactory
+from tests.consensus.toy_copies import ToyCopies
+from tests.consensus.toy_nodes import EngineNode, SimNode
+from tests.sim.checkers import (
+    AppliedEqual,
+    CommittedStays,
+    LeaderCompleteness,
+    LogMatching,
+    OneLeader,
+    PromiseDurable,
+)
+from tests.sim.network import Weather
 from tests.sim.world import World
+
+CHECKERS = (
+    OneLeader,
+    LogMatching,
+    CommittedStays,
+    LeaderCompleteness,
+    AppliedEqual,
+    PromiseDurable,
+)
 
 
 class Trio:
@@ -41,8 +57,8 @@ class Trio:
             timing=timing or Timing(),
             limits=limits or Limits(),
             wall=wall or Wall(),
-            weather=Weather(latency_s=(latency_s, latency_s), slow_chance=0.0),
-            checkers=all_checkers(),
+            weather=Weather(2 * latency_s, jitter=0.0, slow_chance=0.0),
+            checkers=[kind() for kind in CHECKERS],
             factory=factory,
             slow_apply_chance=0.0,
             retention=retention,

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any
 
 from raftdb.base.errors import Error
-from raftdb.base.ids import Address
 from raftdb.base.limits import Limits
 from raftdb.base.ports import Connection, ExpectedPeer, Timer
 from raftdb.client.actions import Await, Dial, Drop, Link, LinkError, Pause, Steps, Transmit
@@ -38,16 +37,18 @@ from tests.workloads.asking import Committed, Flown, ask, outcome_of
 class SimLink(Link):
     """One connection of a client: a Handler of the Network port, and a Link of the core."""
 
-    def __init__(self, driver: Driver, limits: Limits, address: Address) -> None:
+    def __init__(self, driver: Driver, limits: Limits) -> None:
         self._driver = driver
         self._core = ClientSide(limits)
         self._connection: Connection | None = None
         self.arrived: list[Message] = []
         self.broken = ""
-        self.node_id, self.cluster_id = address.host, CLUSTER
+        self.node_id, self.cluster_id = "", CLUSTER
 
     def connection_made(self, connection: Connection) -> None:
         self._connection = connection
+        # Whoever the certificate is of.
+        self.node_id = connection.peer.name
         self._driver.dialled(self, "")
 
     def data_received(self, data: bytes) -> None:
@@ -177,7 +178,7 @@ class Driver:
             self._go_on(*self._take(link))
 
     def _dial(self, action: Dial) -> None:
-        link = self._dialling = SimLink(self, self._limits, action.address)
+        link = self._dialling = SimLink(self, self._limits)
         timeout_s = max(action.until_s - self._life.world.now_s, 0.001)
         self._network.connect(
             "client", action.address, ExpectedPeer(None), link, timeout_s, link.failed
@@ -231,7 +232,7 @@ class Client:
         self._network = SimNetwork(self.life, self._cluster.fabric, "client", CLUSTER)
         limits = self._cluster.sizes.limits
         self._driver = Driver(self.life, self._network, limits)
-        addresses = [member.client_address for member in self._cluster.members]
+        addresses = self._cluster.client_addresses()
         self._draw.shuffle(addresses)
         options = Options(
             # A majority of them, so that one is a machine that was not lost for good.

@@ -7,7 +7,7 @@ changes nothing in the others' choices: that is what makes a failing schedule ea
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,6 +69,8 @@ class Nemesis:
         self.counts: dict[str, int] = {}
         self._blocks: dict[int, set[tuple[str, str]]] = {}
         self._undo: list[Callable[[], None]] = []
+        self.changes: dict[str, int] = {}
+        """Of members, that somebody was told to be done."""
 
     def start(self) -> None:
         """From now on."""
@@ -87,6 +89,13 @@ class Nemesis:
         self.world.note(f"fault {number}: {text}")
         for checker in self.cluster.checkers:
             checker.on_event("fault", str(number), {"what": text})
+
+    def member_changed(self, order: Mapping[str, Any]) -> None:
+        """Somebody was told that this change of members is done."""
+        change, name = str(order["change"]), str(order["node"])
+        self.changes[change] = self.changes.get(change, 0) + 1
+        for checker in self.cluster.checkers:
+            checker.on_event(f"{change} done", name, {})
 
     def stop(self) -> None:
         """No more faults; heal, resume and start everything."""
@@ -142,8 +151,8 @@ class Nemesis:
 
     @property
     def names(self) -> list[str]:
-        """Of all machines."""
-        return list(self.cluster.hosts)
+        """Of all machines that there are still."""
+        return [name for name, host in self.cluster.hosts.items() if not host.retired]
 
     def some_host(self, draw: random.Random, *, leader_chance: float = 0.4) -> Host:
         """Any machine, or one whose node believes to lead."""
@@ -154,6 +163,10 @@ class Nemesis:
 
     def may_damage(self, host: Host) -> bool:
         """Whether a majority stays undamaged when this one is not."""
+        if self.cluster.changes:
+            from tests.sim.members import can_lose
+
+            return can_lose(self, host)
         damaged = sum(one.damaged for one in self.cluster.hosts.values())
         return not host.damaged and damaged < (len(self.cluster.hosts) - 1) // 2
 
@@ -188,6 +201,13 @@ class Kind:
 
 def kinds() -> dict[str, Kind]:
     """All, by name."""
+    from tests.sim import faults_members
+
+    return {**ordinary(), **faults_members.KINDS}
+
+
+def ordinary() -> dict[str, Kind]:
+    """Those that leave the members who they are."""
     from tests.sim import faults_disk, faults_network, faults_process
 
     return {**faults_network.KINDS, **faults_disk.KINDS, **faults_process.KINDS}

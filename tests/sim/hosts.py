@@ -15,15 +15,32 @@ from raftdb.base.limits import Limits
 from raftdb.base.ports import Ports
 from raftdb.base.settings import MemberConfig
 from raftdb.base.startup import NodeIdentity, write_identity
+from raftdb.consensus.membership import (
+    LEARNER,
+    Configuration,
+    Member,
+    configuration_of,
+    encode_configuration,
+)
 from raftdb.consensus.wall import Wall
 from raftdb.embedded.assembly import StartAgain
+from raftdb.embedded.given import members_of
 from raftdb.journal import Journal
 from raftdb.machine import Machine
 from tests.sim.checkers import Broken, Checker, told
+from tests.sim.checkers.memberships import FOUNDED
 from tests.sim.disk import SimFiles
 from tests.sim.network import Fabric, SimNetwork, Weather
 from tests.sim.node import WholeNode
-from tests.sim.ports import WALL_START_MS, CpuClock, SimClock, SimExecutor, SimLog, SimRandom
+from tests.sim.ports import (
+    WALL_START_MS,
+    CpuClock,
+    Quiet,
+    SimClock,
+    SimExecutor,
+    SimLog,
+    SimRandom,
+)
 from tests.sim.vfs import LockDirectory, Route, simulated
 from tests.sim.world import Life, World
 
@@ -33,6 +50,8 @@ CLIENT_PORT = 7001
 PEER_PORT = 7000
 REFUSALS_MAX = 3
 """So often a damaged node is started again."""
+REMOVED = "removed"
+"""Code of a node's end when it was removed."""
 HONEST_ENDS = (FatalError, ConfigError, OSError)
 """How a node may end when its disk has failed it. Anything else is a defect."""
 
@@ -60,6 +79,8 @@ class Host:
     """What it had on its disk was changed: it may never come back."""
     held_down: bool = False
     """Nobody starts it again but who did this."""
+    retired: bool = False
+    """Nobody ever starts it again: it was removed and knows it, or its machine is gone."""
     refusals: int = 0
     stops: list[str] = field(default_factory=list)
 
@@ -102,6 +123,7 @@ class Cluster:
         self._seen: dict[WholeNode, tuple[str, int, int]] = {}
         self.hosts: dict[str, Host] = {}
         self.copies_installed = 0
+        self.asked_for_changes = False
         self.members = tuple(
             MemberConfig(
                 NodeId(f"n{number}"),
@@ -112,9 +134,41 @@ class Cluster:
             for number, place in enumerate(sizes.places, 1)
         )
         for member in self.members:
-            self._found(member)
+            self._found(member, self.members)
+        founders = members_of(next(iter(self.hosts.values())).config)
+        facts = {
+            "configuration": configuration_of(founders),
+            "events": lambda: world.events,
+        }
+        for checker in checkers:
+            checker.on_event(FOUNDED, "", facts)
 
-    def _found(self, member: MemberConfig) -> None:
+    def add_host(self, member: MemberConfig, known: Sequence[Member]) -> Host:
+        """A machine with a node that is to become a member, as `raftdb member add` prepares it: it
+        takes itself for a learner until the log says otherwise. `known`: the members, as told."""
+        taken = {member.peer_address, member.client_address}
+        others = [one for one in known if not taken & {one.peer_address, one.client_address}]
+        own = Member(
+            member.node_id,
+            member.location,
+            member.peer_address,
+            member.client_address,
+            LEARNER,
+        )
+        members = [
+            MemberConfig(one.node_id, one.location, one.peer_address, one.client_address)
+            for one in others
+        ]
+        host = self._found(member, (*members, member), configuration_of([*others, own]))
+        self.fabric.residents[member.peer_address.host] = host.name
+        return host
+
+    def _found(
+        self,
+        member: MemberConfig,
+        members: tuple[MemberConfig, ...],
+        configuration: Configuration | None = None,
+    ) -> Host:
         """As `raftdb init` does it, on a disk of its own."""
         name = str(member.node_id)
         config = NodeConfig(
@@ -124,24 +178,25 @@ class Cluster:
             data_dir=f"/{name}/data",
             peer_listen=member.peer_address,
             client_listen=member.client_address,
-            members=self.members,
+            members=members,
             insecure=True,
             timing=self.sizes.timing,
             limits=self.sizes.limits,
             checkpoint=CheckpointConfig(wal_bytes=self.sizes.wal_bytes),
             journal=JournalConfig(keep_bytes=self.sizes.keep_bytes),
         )
-        files = self.new_disk(config)
+        files = self.new_disk(config, configuration)
         self.fabric.places[name] = member.location
-        self.hosts[name] = Host(
+        host = self.hosts[name] = Host(
             name,
             files,
             SimClock(self.world),
             config,
             random.Random(f"{self.world.seed} host {name}"),
         )
+        return host
 
-    def new_disk(self, config: NodeConfig) -> SimFiles:
+    def new_disk(self, config: NodeConfig, configuration: Configuration | None = None) -> SimFiles:
         """What `raftdb init` leaves on a disk."""
         world, name = self.world, str(config.node_id)
         files = SimFiles(random.Random(f"{world.seed} disk {name}"))
@@ -159,9 +214,19 @@ class Cluster:
         vfs = simulated()
         vfs.now_ms = lambda: WALL_START_MS + int(world.now_s * 1000)
         vfs.routes[name] = Route(files, self._locks.new_prefix())
-        Machine.create(
-            database_path(config.data_dir), config.history, files=files, vfs_base=vfs.name
-        )
+        path = database_path(config.data_dir)
+        Machine.create(path, config.history, files=files, vfs_base=vfs.name)
+        if configuration is not None:
+            machine = Machine.open(
+                path,
+                history=config.history,
+                limits=config.limits,
+                files=files,
+                log=Quiet(),
+                vfs_base=vfs.name,
+            )
+            machine.seed_configuration(encode_configuration(configuration))
+            machine.close()
         return files
 
     # -- processes -------------------------------------------------------------------------------
@@ -169,7 +234,7 @@ class Cluster:
     def start(self, name: str) -> None:
         """Start the node's process, unless it runs."""
         host, world = self.hosts[name], self.world
-        if host.life is not None or host.held_down:
+        if host.life is not None or host.held_down or host.retired:
             return
         host.lives += 1
         life = host.life = Life(world, name, host.lives)
@@ -299,7 +364,9 @@ class Cluster:
             return
         code = error.code if isinstance(error, Error) else type(error).__name__
         self.note("stopped", host.name, error=f"{code}: {error}" if error is not None else "")
-        if error is not None:
+        if code == REMOVED:
+            self._on_removed(host)
+        elif error is not None:
             host.stops.append(code)
             may = (host.excused or host.damaged) and isinstance(error, HONEST_ENDS)
             if not may:
@@ -312,7 +379,45 @@ class Cluster:
         if host.refusals < REFUSALS_MAX:
             self.world.at(host.random.uniform(0.2, 2.0), self.start, host.name)
 
+    def _on_removed(self, host: Host) -> None:
+        """A node says that it is no member any more; who starts it again hears the same."""
+        host.retired = REMOVED in host.stops
+        host.stops.append(REMOVED)
+        for checker in self.checkers:
+            checker.on_event("removed", host.name, {})
+
+    def retire(self, name: str, *, lost: bool = False) -> None:
+        """Take the machine away, for good; `lost`: with what its disk held."""
+        host = self.hosts[name]
+        self.kill(name, power=True)
+        host.retired = True
+        host.damaged = host.damaged or lost
+
     # -- looking ---------------------------------------------------------------------------------
+
+    def configuration(self) -> Configuration:
+        """The newest one that a live node knows to be committed."""
+        known = [node.configurations for node in self.live()]
+        if not known:
+            return configuration_of(members_of(self.hosts[str(self.members[0].node_id)].config))
+        return max(known, key=lambda one: one.committed_index).committed
+
+    @property
+    def changes(self) -> bool:
+        """Whether members ever came or went in this run."""
+        return len(self.hosts) > len(self.members) or self.asked_for_changes
+
+    def client_addresses(self) -> list[Address]:
+        """What a client that begins now is told."""
+        if not self.changes:
+            return [member.client_address for member in self.members]
+        return [member.client_address for member in self.configuration().members]
+
+    def members_now(self) -> list[Host]:
+        """Machines of members, as of `configuration`."""
+        if not self.changes:
+            return list(self.hosts.values())
+        return [self.hosts[str(one.node_id)] for one in self.configuration().members]
 
     def live(self) -> list[WholeNode]:
         """Nodes whose process runs (paused ones too)."""

@@ -52,6 +52,8 @@ class Fabric:
         self.blocked: set[tuple[str, str]] = set()
         self.slow: dict[tuple[str, str], float] = {}
         """Directions that take so much longer, in seconds."""
+        self.residents: dict[str, str] = {}
+        """Host of an address to the node that lives there, where it is not of the node's name."""
         self.listening: dict[Address, SimNetwork] = {}
         self.streams: dict[int, Stream] = {}
         """Open ones, by number: in the order of their making."""
@@ -62,6 +64,10 @@ class Fabric:
         self._count += 1
         self.streams[self._count] = stream
         return self._count
+
+    def resident(self, host: str) -> str:
+        """Who answers at an address."""
+        return self.residents.get(host, host)
 
     def latency_s(self, source: str, target: str) -> float:
         """Of one piece of data, this time."""
@@ -295,7 +301,8 @@ class SimNetwork:
         timeout_s: float,
         failed: Callable[[str], None],
     ) -> None:
-        fabric, here, there = self._fabric, self.life.name, address.host
+        fabric, here = self._fabric, self.life.name
+        there = fabric.resident(address.host)
         if self._is_blocked(there):
             self.life.later(timeout_s, failed, SILENCE)
             return
@@ -303,20 +310,31 @@ class SimNetwork:
         if delay_s > timeout_s:
             self.life.later(timeout_s, failed, SILENCE)
             return
-        self.life.later(delay_s, self._reach, address, handler, failed)
+        self.life.later(delay_s, self._reach, address, expect.node_id, handler, failed)
 
     def _is_blocked(self, there: str) -> bool:
         here, blocked = self.life.name, self._fabric.blocked
         return (here, there) in blocked or (there, here) in blocked
 
-    def _reach(self, address: Address, handler: Handler, failed: Callable[[str], None]) -> None:
-        fabric, here, there = self._fabric, self.life.name, address.host
+    def _reach(
+        self,
+        address: Address,
+        expected: NodeId | None,
+        handler: Handler,
+        failed: Callable[[str], None],
+    ) -> None:
+        fabric, here = self._fabric, self.life.name
+        there = fabric.resident(address.host)
         host = fabric.listening.get(address)
         if self._is_blocked(there):
             failed(SILENCE)
             return
         if host is None or not host.life.alive:
             failed("refused the connection")
+            return
+        if expected is not None and expected != host.life.name:
+            # As TLS does: the certificate is another node's.
+            failed(f"node {expected} was expected, {host.life.name} answers")
             return
         ways = Stream(fabric, here, there), Stream(fabric, there, here)
         theirs_handler = host._accepts[address]()

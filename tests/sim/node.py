@@ -10,6 +10,7 @@ from typing import Any
 from raftdb.base.config import NodeConfig
 from raftdb.base.ports import Clock, Ports
 from raftdb.consensus import Engine
+from raftdb.consensus.membership import Configurations
 from raftdb.consensus.messages import Ack, Message
 from raftdb.consensus.port import ReadReady
 from raftdb.consensus.wall import Wall
@@ -233,6 +234,11 @@ class WholeNode:
     @property
     def commit_index(self) -> int:
         return self._library.commit_index
+
+    @property
+    def configurations(self) -> Configurations:
+        """Of members, in its log."""
+        return self.engine._core.electorate.configurations
 
     @property
     def applied_index(self) -> int:

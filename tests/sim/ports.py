@@ -82,6 +82,19 @@ class SimLog:
             self._life.world.note(f"{self._life.name} {event} {text}")
 
 
+class Quiet:
+    """Of a tool that says nothing."""
+
+    def info(self, event: str, **fields: Any) -> None:
+        pass
+
+    def warning(self, event: str, **fields: Any) -> None:
+        pass
+
+    def error(self, event: str, **fields: Any) -> None:
+        pass
+
+
 class SimTimer:
     """One call that waits; it belongs to a life."""
 

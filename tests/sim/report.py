@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from tests.sim.run import Result
@@ -71,10 +72,11 @@ def table(results: Sequence[Result], wall_s: float) -> None:
     good = [result for result in results if not result.broken]
     recovered = [result.recovered for result in good]
     settled = [result.settled_s for result in good]
-    faults: dict[str, int] = {}
+    faults: Counter[str] = Counter()
+    changes: Counter[str] = Counter()
     for result in results:
-        for name, count in result.faults.items():
-            faults[name] = faults.get(name, 0) + count
+        faults.update(result.faults)
+        changes.update(result.changes)
     rows = [
         ("seeds", f"{len(results)}, {len(results) - len(good)} broken"),
         ("simulated", f"{simulated_s / 3600:.2f} cluster-hours in {wall_s:.1f} s"),
@@ -91,6 +93,7 @@ def table(results: Sequence[Result], wall_s: float) -> None:
         ),
         ("undecided", undecided(results)),
         ("settled", f"median {percentile(settled, 0.5):.1f} s, max {max(settled, default=0):.1f}"),
+        ("members", " ".join(f"{name}:{count}" for name, count in sorted(changes.items()))),
         ("faults", " ".join(f"{name}:{count}" for name, count in sorted(faults.items()))),
     ]
     if len(results) == 1:

@@ -76,6 +76,8 @@ class Result:
     undecided: tuple[str, ...] = ()
     """Workloads for which the search for an order of all operations came to its bound."""
     faults: dict[str, int] = field(default_factory=dict)
+    changes: dict[str, int] = field(default_factory=dict)
+    """Of members, that were done."""
     notes: list[str] = field(default_factory=list)
     """The story; its last lines when something broke. Empty when nothing did."""
     traceback: str = ""
@@ -193,6 +195,7 @@ class Simulation:
             cpu_s=time.process_time() - self._begun_cpu_s,
             undecided=self.workload.undecided,
             faults=self.nemesis.counts,
+            changes=self.nemesis.changes,
             notes=self.world.story(ANSWERS) if broken else [],
             traceback=trace,
         )
@@ -257,23 +260,54 @@ class Simulation:
     def _waits_for_a_copy(self) -> bool:
         """Members were lost for good, and of those that are left one has been outrun by the log."""
         ready = copying = 0
-        for host in self._sound():
+        members = self.cluster.members_now()
+        voters = self.cluster.configuration().voters if self.cluster.changes else ()
+        for host in members:
             node = host.node
+            if host.damaged or (voters and host.name not in voters):
+                continue
             if node is not None and node.engine.copies is not None:
                 if node.engine.copies.fetcher.state == "idle":
                     ready += 1
                 else:
                     copying += 1
-        return copying > 0 and ready <= len(self.cluster.hosts) // 2
+        return copying > 0 and ready <= len(voters or members) // 2
 
     def _settle(self) -> None:
         """What is open ends, the last reads are done, and all nodes become equal."""
         done: list[bool] = []
         begun_s = self.world.now_s
+        if self.cluster.changes:
+            self._settle_members()
         self._until(lambda: not any(client.busy for client in (*self.clients, self.operator)))
         self._execute(list(self.workload.final()), lambda: done.append(True))
         self._until(lambda: bool(done) and self._equal())
         self.settled_s = self.world.now_s - begun_s
+
+    def _settle_members(self) -> None:
+        """All agree upon who the members are, and who is none any more knows it; machines that
+        never became members are taken away."""
+        self._until(self._agreed)
+        known = self.cluster.configuration()
+        for name in self.cluster.hosts:
+            if known.member(name) is None and name not in known.removed:
+                self.cluster.retire(name)
+        gone = [self.cluster.hosts[str(name)] for name in known.removed]
+        self._until(lambda: all(host.retired or host.damaged for host in gone))
+        # Its addresses may be of machines that are gone.
+        self.operator.restart()
+
+    def _agreed(self) -> bool:
+        known = [
+            host.node.configurations
+            for host in self._sound()
+            if host.node and not host.node.machine.absent
+        ]
+        return (
+            bool(known)
+            and len({one.latest for one in known}) == 1
+            and not any(one.next_index for one in known)
+        )
 
     def _until(self, reached: Callable[[], bool]) -> None:
         limit_s = SETTLE_TIMEOUTS * self.settings.election_timeout_s
@@ -284,8 +318,8 @@ class Simulation:
                 raise Broken("convergence", f"not within {limit_s:g} s: {self._states()}")
 
     def _sound(self) -> list[Any]:
-        """Hosts that lost nothing."""
-        return [host for host in self.cluster.hosts.values() if not host.damaged]
+        """Hosts of members that lost nothing."""
+        return [host for host in self.cluster.members_now() if not host.damaged]
 
     def _equal(self) -> bool:
         nodes = [host.node for host in self._sound()]

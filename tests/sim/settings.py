@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from raftdb.base.config import TimingConfig
 from raftdb.base.limits import Limits
-from tests.sim.faults import Plan, kinds
+from tests.sim.faults import Plan, ordinary
+from tests.sim.faults_members import KINDS as CHANGES
 from tests.sim.hosts import Sizes
 from tests.sim.network import Weather
 
@@ -21,6 +22,8 @@ OPERATIONS_MAX = 900
 CROWD_CHANCE = 0.25
 DURABLE_CHANCE = 0.2
 """That a client asks for more than the quorum, where there is more."""
+CHANGES_CHANCE = 0.3
+"""In so many runs members come and go."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,11 @@ class Settings:
     def scale(self) -> float:
         """Durations are those of a LAN times this."""
         return SCALES[self.profile]
+
+    @property
+    def changes_members(self) -> bool:
+        """Whether members may come and go."""
+        return not CHANGES.keys().isdisjoint(self.plan.weights)
 
     @property
     def election_timeout_s(self) -> float:
@@ -60,7 +68,10 @@ def draw_settings(seed: int, nodes: int | None = None, profile: str | None = Non
     drawn = draw.choice(("rack", "rack", "metro", "metro", "continent", "globe"))
     profile = profile or drawn
     scale = SCALES[profile]
-    weights = {name: kind.weight for name, kind in kinds().items() if draw.random() < 0.6}
+    weights = {name: kind.weight for name, kind in ordinary().items() if draw.random() < 0.6}
+    members = random.Random(f"members {seed}")
+    if members.random() < CHANGES_CHANCE:
+        weights |= {name: kind.weight for name, kind in CHANGES.items() if members.random() < 0.8}
     plan = Plan(
         every_s=draw.choice((0.4, 0.8, 2.0)) * scale,
         weights=weights or {"kill": 1.0},

@@ -11,6 +11,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,9 @@ from tests.sim.__main__ import main
 from tests.sim.checkers import Broken, Checker, whole_checkers
 from tests.sim.disk import SimFiles
 from tests.sim.faults import kinds
+from tests.sim.members import new_machine, order
 from tests.sim.planted import scenarios_copies
+from tests.sim.planted.members import done
 from tests.sim.planted.script import Script
 from tests.sim.run import Result, Simulation, run_seed
 from tests.sim.settings import draw_settings
@@ -50,6 +53,39 @@ def test_seeds_pass(seed: int) -> None:
     assert not result.broken
     assert result.acknowledged > 0
     assert result.terms > 0
+
+
+CHANGING = [seed for seed in SHORT if draw_settings(seed).changes_members]
+
+
+def test_members_come_and_go() -> None:
+    changes: Counter[str] = Counter()
+    for seed in CHANGING[:4]:
+        result = run_seed(seed)
+        assert not result.broken
+        changes.update(result.changes)
+    assert changes.keys() == {"add", "promote", "demote", "remove"}
+
+
+def test_a_new_node_answers_at_the_address_of_a_lost_one() -> None:
+    """Its disk is empty, its name is another: who expects the old one does not talk to it."""
+
+    def play(s: Script) -> None:
+        lost = s.others(s.leader())[0]
+        s.cluster.retire(lost, lost=True)
+        known = s.node(s.leader()).configurations.latest
+        add = new_machine(s.nemesis, random.Random(1), known, at=lost)
+        done(s, order("remove", lost))
+        done(s, add)
+        done(s, order("promote", "x4"))
+        s.written(2)
+        found = s.node("x4").configurations.latest.member("x4")
+        assert found is not None
+        assert found.peer_address.host == lost
+
+    script = Script(play)
+    assert not script.run().broken
+    assert {str(one.node_id) for one in script.cluster.configuration().members} >= {"x4"}
 
 
 def test_those_seeds_are_of_many_kinds() -> None:
@@ -141,8 +177,13 @@ class NeedsFaults(Checker):
 
 
 def test_shrinking_finds_the_faults_that_matter(capsys: pytest.CaptureFixture[str]) -> None:
+    drawn = draw_settings(SHORT[0])
+    plan = replace(drawn.plan, every_s=0.1)
+    settings = replace(drawn, duration_s=2.5, clients=1, plan=plan)
+
     def simulate(seed: int, **options: Any) -> Simulation:
-        return Simulation(seed, checkers=[NeedsFaults("1", "4")], **options)
+        checkers = [NeedsFaults("1", "4")]
+        return Simulation(seed, settings=settings, checkers=checkers, **options)
 
     assert shrink(SHORT[0], {}, simulate) == 1
     told = capsys.readouterr().out

@@ -5,7 +5,6 @@ does not hold. It sees the nodes from outside and trusts none of them.
 """
 
 from tests.sim.checkers.acknowledged_committed import AcknowledgedCommitted
-from tests.sim.checkers.acknowledged_kept import AcknowledgedKept
 from tests.sim.checkers.applied_equal import AppliedEqual
 from tests.sim.checkers.applied_in_log import AppliedInLog
 from tests.sim.checkers.base import Broken, Checker, NodeView, told
@@ -14,28 +13,30 @@ from tests.sim.checkers.commit_verified import CommitVerified
 from tests.sim.checkers.committed_stays import CommittedStays
 from tests.sim.checkers.cuts_conflicts import CutsConflicts
 from tests.sim.checkers.durable_in_places import DurableInPlaces
+from tests.sim.checkers.elected_by_voters import ElectedByVoters
 from tests.sim.checkers.forgotten_is_silent import ForgottenIsSilent
 from tests.sim.checkers.hash_equal import HashEqual
 from tests.sim.checkers.indexes_forward import IndexesForward
 from tests.sim.checkers.leader_completeness import LeaderCompleteness
-from tests.sim.checkers.linearizable_reads import LinearizableReads
 from tests.sim.checkers.log_behind_database import LogBehindDatabase
 from tests.sim.checkers.log_matching import LogMatching
+from tests.sim.checkers.members_by_log import MembersByLog
 from tests.sim.checkers.memory_is_disk import MemoryIsDisk
 from tests.sim.checkers.nobody_waits import NobodyWaits
 from tests.sim.checkers.nothing_again import NothingAgain
 from tests.sim.checkers.on_the_device import OnTheDevice
+from tests.sim.checkers.one_change import OneChange
 from tests.sim.checkers.one_leader import OneLeader
 from tests.sim.checkers.promise_durable import PromiseDurable
 from tests.sim.checkers.promises_kept import PromisesKept
 from tests.sim.checkers.reads_confirmed import ReadsConfirmed
 from tests.sim.checkers.reads_see_acknowledged import ReadsSeeAcknowledged
+from tests.sim.checkers.removed_for_good import RemovedForGood
 from tests.sim.checkers.sessions_stored import SessionsStored
 from tests.sim.checkers.votes_once import VotesOnce
 
 __all__ = [
     "AcknowledgedCommitted",
-    "AcknowledgedKept",
     "AppliedEqual",
     "AppliedInLog",
     "Broken",
@@ -46,43 +47,30 @@ __all__ = [
     "CutsConflicts",
     "DurableInPlaces",
     "ForgottenIsSilent",
+    "ElectedByVoters",
     "HashEqual",
     "IndexesForward",
     "LeaderCompleteness",
-    "LinearizableReads",
     "LogBehindDatabase",
     "LogMatching",
+    "MembersByLog",
     "MemoryIsDisk",
     "NobodyWaits",
     "NodeView",
     "NothingAgain",
     "OnTheDevice",
+    "OneChange",
     "OneLeader",
     "PromiseDurable",
     "PromisesKept",
     "ReadsConfirmed",
     "ReadsSeeAcknowledged",
+    "RemovedForGood",
     "SessionsStored",
     "VotesOnce",
-    "all_checkers",
     "told",
     "whole_checkers",
 ]
-
-
-def all_checkers(*, without: type[Checker] | None = None) -> list[Checker]:
-    """A fresh set for one run of engines, perhaps without one of them."""
-    kinds = (
-        OneLeader,
-        LogMatching,
-        CommittedStays,
-        LeaderCompleteness,
-        AppliedEqual,
-        PromiseDurable,
-        AcknowledgedKept,
-        LinearizableReads,
-    )
-    return [kind() for kind in kinds if kind is not without]
 
 
 WHOLE = (
@@ -94,6 +82,10 @@ WHOLE = (
     AppliedEqual,
     AppliedInLog,
     CommitHeld,
+    ElectedByVoters,
+    OneChange,
+    MembersByLog,
+    RemovedForGood,
     PromiseDurable,
     PromisesKept,
     OnTheDevice,

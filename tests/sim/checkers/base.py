@@ -89,13 +89,6 @@ class Checker:
     def on_applied(self, name: str, entry: CommittedEntry) -> None:
         """A node's machine applied an entry."""
 
-    def on_acknowledged(self, client: int, sequence: int, index: int) -> None:
-        """A client got its reply."""
-
-    def on_read(self, name: str, seen: dict[int, int], acknowledged: dict[int, int]) -> None:
-        """A linearizable read at a node answered. `seen`: the last sequence per client there;
-        `acknowledged`: what had been acknowledged before the read began."""
-
     def on_progress(self, node: Any, index: int, results: bytes) -> None:
         """A node's machine has committed up to `index`; `results` chains all replies so far."""
 
@@ -113,9 +106,6 @@ class Checker:
 
     def finish(self, world: Any) -> None:
         """All healed and converged; `world` is the simulation."""
-
-    def at_end(self, histories: dict[str, list[tuple[int, int]]]) -> None:
-        """All healed and converged: every node's history of (client, sequence)."""
 
 
 def told(checkers: Sequence[Checker], what: str) -> list[Callable[..., None]]:

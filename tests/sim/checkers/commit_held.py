@@ -1,5 +1,6 @@
-"""A leader commits what a majority holds, by what was acknowledged to it in its term, and its own
-disk; and what it commits by count is of its own term (rows 2 and 6, thesis 3.6.2)."""
+"""A leader commits what a majority of its voters holds, by what was acknowledged to it in its term,
+and its own disk; and what it commits by count is of its own term (rows 2, 6 and 19, thesis 3.6.2).
+Who its voters are is read from its log."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from typing import Any
 
 from raftdb.consensus.messages import Ack
 from tests.sim.checkers.base import Broken, Checker
+from tests.sim.checkers.memberships import Memberships
 
 
 class CommitHeld(Checker):
@@ -15,6 +17,16 @@ class CommitHeld(Checker):
         """(member, term) to how far it has acknowledged in that term."""
         self._led: dict[Any, tuple[int, int]] = {}
         """Leader to (term, its commit index there when last seen)."""
+        self._members = Memberships()
+        self._changed: dict[Any, int] = {}
+        """Node to the event in which it put a configuration into its log."""
+
+    def on_event(self, kind: str, name: str, facts: dict[str, Any]) -> None:
+        self._members.on_event(kind, facts)
+
+    def on_append(self, node: Any, entries: list[Any]) -> None:
+        if self._members.on_append(entries):
+            self._changed[node] = self._members.events()
 
     def on_send(self, node: Any, message: Any) -> None:
         if isinstance(message, Ack) and message.success:
@@ -23,22 +35,27 @@ class CommitHeld(Checker):
                 self._acked[key] = message.log_index
 
     def after_event(self, node: Any) -> None:
-        if node.role != "leader":
-            self._led.pop(node, None)
-            return
+        self._members.newly_committed(node)
         term, commit = node.term, node.commit_index
-        led = self._led.get(node)
-        self._led[node] = (term, commit)
+        led = self._led.pop(node, None)
+        if node.role == "leader":
+            self._led[node] = (term, commit)
+        # Who was a leader has committed by count, even if it left its office in the same event.
         if led is None or led[0] != term or led[1] >= commit:
             return
-        electorate = node.engine._core.electorate
-        own = electorate.is_voter and int(node.journal.durable_index) >= commit
-        held = own + sum(self._has(str(peer), term, commit) for peer in electorate.holders)
-        members = electorate.is_voter + len(electorate.holders)
-        if held <= members // 2:
+        index, configuration = self._members.in_force(node)
+        held = self._held(node, configuration.voters)
+        if held <= len(configuration.voters) // 2 and self._changed.get(node) == (
+            self._members.events()
+        ):
+            # Committed, and then changed, in one event.
+            configuration = self._members.in_force(node, below=index)[1]
+            held = self._held(node, configuration.voters)
+        if held <= len(configuration.voters) // 2:
             raise Broken(
                 "committed is held",
-                f"{node.name} commits {commit} in term {term}, {held} of {members} members hold it",
+                f"{node.name} commits {commit} in term {term}, {held} of "
+                f"{len(configuration.voters)} voters hold it",
             )
         if int(node.journal.term_at(commit)) != term:
             raise Broken(
@@ -47,5 +64,10 @@ class CommitHeld(Checker):
                 f"{node.journal.term_at(commit)} by count",
             )
 
-    def _has(self, peer: str, term: int, index: int) -> bool:
-        return self._acked.get((peer, term), 0) >= index
+    def _held(self, node: Any, voters: tuple[str, ...]) -> int:
+        return sum(
+            int(node.journal.durable_index) >= node.commit_index
+            if name == node.name
+            else self._acked.get((name, node.term), 0) >= node.commit_index
+            for name in voters
+        )

@@ -13,6 +13,8 @@ class CommitVerified(Checker):
         self._verified: dict[Any, tuple[int, int]] = {}
         """Node to (term, how far its log is that leader's)."""
         self._commit: dict[Any, int] = {}
+        self._led: dict[Any, int] = {}
+        """Node to the term that it led when it was seen last."""
 
     def on_ack_made(self, node: Any, ack: Any) -> None:
         if ack.success:
@@ -24,7 +26,10 @@ class CommitVerified(Checker):
         now = node.commit_index
         before = self._commit.get(node)
         self._commit[node] = now
-        if before is None or now <= before or node.role == "leader":
+        if node.role == "leader":
+            self._led[node] = node.term
+        if before is None or now <= before or self._led.get(node) == node.term:
+            # It may have committed by count, and have left its office in the same event.
             return
         term, index = self._verified.get(node, (0, 0))
         if term != node.term or now > index:

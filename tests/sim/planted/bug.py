@@ -29,6 +29,8 @@ class Bug:
     """What the programmer got wrong."""
     wall: type[Wall] = Wall
     make: Callable[[], list[Patch]] = list
+    changes: bool = False
+    """Only seeds in which members come and go can show it."""
     scenario: str = ""
     """The script that shows it; empty when ordinary seeds do."""
 

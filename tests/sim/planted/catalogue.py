@@ -12,6 +12,7 @@ from tests.sim.planted import (
     journal,
     locations,
     machine,
+    members,
     node,
     requests,
     scenarios_content,
@@ -48,6 +49,7 @@ SCRIPTED = {
     **scenarios_content.SCRIPTED,
     **archive.SCRIPTED,
     **forgetting.SCRIPTED,
+    **members.SCRIPTED,
 }
 """Bugs that ordinary seeds reach too seldom, and the script that reaches them."""
 
@@ -77,11 +79,11 @@ BUGS: tuple[Bug, ...] = tuple(
         *content.BUGS,
         *archive.BUGS,
         *forgetting.BUGS,
+        *members.BUGS,
     )
 )
 
 NOT_YET = {
-    "row 19": "membership is fixed: no code yet",
     "S4's lineage": "nothing in a run is restored",
 }
 """Rules without a planted bug, and why."""

@@ -10,7 +10,7 @@ from raftdb.machine.applier import Applier
 from raftdb.machine.patience import Held
 from raftdb.node import comparison as comparison_module
 from raftdb.node.comparison import Comparison
-from tests.sim.engine import planted as rules
+from tests.sim.planted import rules
 from tests.sim.planted.bug import Bug, Patch
 
 

@@ -12,7 +12,7 @@ from raftdb.machine import machine as machine_module
 from raftdb.machine.checkpoints import Checkpointer
 from raftdb.machine.determinism import RequestTimeVfs
 from raftdb.machine.pages import MachineVfs
-from tests.sim.engine import planted as rules
+from tests.sim.planted import rules
 from tests.sim.planted.bug import Bug, Patch
 
 _plain: dict[str, RequestTimeVfs] = {}

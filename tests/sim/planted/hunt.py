@@ -49,16 +49,22 @@ def hunt(bug: Bug, seeds: Iterable[int] | None = None) -> Found:
             if broken:
                 found.invariant, found.what = "", f"fails without the bug too: {broken}"
     else:
-        for seed in ordinary_seeds() if seeds is None else seeds:
+        if seeds is None:
+            seeds = ordinary_seeds(changes=bug.changes)
+        for seed in seeds:
             if _take(found, run_seed(seed, bug=planted)):
                 break
     found.cpu_s = time.process_time() - started_s
     return found
 
 
-def ordinary_seeds() -> list[int]:
-    """Of the first ones those whose runs are short, in order: nothing else distinguishes them."""
-    near = [seed for seed in range(4 * SEEDS_MAX) if draw_settings(seed).scale == 1]
+def ordinary_seeds(*, changes: bool = False) -> list[int]:
+    """Of the first ones those whose runs are short, in order: nothing else distinguishes them.
+    `changes`: of those in which members come and go."""
+    first = 4 * SEEDS_MAX * (4 if changes else 1)
+    near = [seed for seed in range(first) if draw_settings(seed).scale == 1]
+    if changes:
+        near = [seed for seed in near if draw_settings(seed).changes_members]
     near.sort(key=lambda seed: draw_settings(seed).work)
     return sorted(near[:SEEDS_MAX])
 

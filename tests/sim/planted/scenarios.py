@@ -14,6 +14,7 @@ from tests.sim.planted import (
     archive,
     forgetting,
     locations,
+    members,
     scenarios_content,
     scenarios_copies,
     scenarios_requests,
@@ -514,4 +515,5 @@ PLAYS: dict[str, tuple[Play, dict[str, Any]]] = {
     **scenarios_content.PLAYS,
     **archive.PLAYS,
     **forgetting.PLAYS,
+    **members.PLAYS,
 }

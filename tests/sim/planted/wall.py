@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.sim.engine import planted as rules
+from tests.sim.planted import rules
 from tests.sim.planted.bug import Bug
 
 

@@ -1,21 +1,16 @@
-"""Planted bugs: the library's own behaviour in place of one rule of the wall, to show that the
-simulation notices. The switch is a subclass here; production code has none.
+"""The rules of the wall, each in the library's own way: what planted bugs and the transcripts of
+tests/consensus put in a rule's place. The switch is a subclass here; production code has none.
 
-Some rules are masked by others (a guard behind a guard): those are removed together. Rules that
-need messages which ordered streams do not produce (a vote that arrives twice) or whose loss is only
-one of time (pre-vote) are shown by scripted runs in tests/consensus.
+Some rules are masked by others (a guard behind a guard): those are removed together.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Iterable
 
 from raftdb.consensus.membership import Configuration
 from raftdb.consensus.messages import Ack, Append, PreVote, RequestVote, Vote
 from raftdb.consensus.wall import LogView, Placed, Wall
-from tests.sim.checkers import Checker, PromiseDurable
-from tests.sim.engine.run import run_seed
 
 
 class NothingWaits(Wall):
@@ -280,88 +275,3 @@ class RemovedDisturbs(AnybodyStands, NoStickiness):
 
     def refuses_removed(self, node_id: str, committed: Configuration) -> bool:
         return False
-
-
-SWARM: tuple[type[Wall], ...] = (
-    NothingWaits,
-    AcksDoNotWait,
-    VotesDoNotWait,
-    OwnVoteDoesNotWait,
-    OwnCopyCountsAtOnce,
-    OwnCopyCountsAndApplies,
-    StockAppend,
-    StockAppendAndNext,
-    FollowerCommitsItsTail,
-    AcknowledgesItsTail,
-    CommitsByMinority,
-    ReadsBeforeNoop,
-    ReadsWithoutRound,
-    ReadsBeforeApplied,
-    AppliesBeforeDurable,
-)
-"""Found by ordinary seeds."""
-
-SCRIPTED: tuple[type[Wall], ...] = (
-    AcksOfAnyTerm,
-    AnyRejectRewinds,
-    CommitsOlderTerms,
-    CountsEveryVote,
-    HintIsOneBack,
-    NoStickiness,
-    LeadsWithoutQuorum,
-    OldConnectionsSpeak,
-    OldConnectionsAndTerms,
-    InstallsOldCopies,
-    MixesCopies,
-    DropsLogBehindCopy,
-    ChangesBeforeNoop,
-    TwoChangesAtOnce,
-    OldQuorumCounts,
-    KeepsCutConfigurations,
-    LearnersCopiesCount,
-    AnybodyStands,
-    RemovedDisturbs,
-)
-"""Shown by scripted runs in tests/consensus; seeds are tried all the same."""
-
-
-BY_CONSEQUENCES = (NothingWaits, AcksDoNotWait, VotesDoNotWait, OwnVoteDoesNotWait)
-"""`PromiseDurable` sees these at once, from inside. They are looked for without it too, by what a
-power cut then does to the cluster: that takes hundreds of seeds for the votes (two candidates of
-one term must meet a voter's power cut), which tests/consensus therefore scripts."""
-
-
-def hunt(
-    wall: type[Wall], seeds: Iterable[int], *, without: type[Checker] | None = None
-) -> tuple[int, float, str, int]:
-    """(seeds used, simulated seconds, what broke or ``, the seed)."""
-    used, simulated_s = 0, 0.0
-    for seed in seeds:
-        result = run_seed(seed, wall=wall(), without=without)
-        used += 1
-        simulated_s += result.simulated_s
-        if result.broken:
-            return used, simulated_s, result.invariant, seed
-    return used, simulated_s, "", -1
-
-
-def report(seeds: range) -> int:
-    """Print the table; 1 when one that seeds should find was not found."""
-    missed = 0
-    print(f"{'bug':<26} {'found by':<30} {'seeds':>5} {'sim. s':>7} {'seed':>6} {'cpu s':>6}")
-    hunts: list[tuple[type[Wall], type[Checker] | None]] = [(w, None) for w in (*SWARM, *SCRIPTED)]
-    hunts += [(wall, PromiseDurable) for wall in BY_CONSEQUENCES]
-    for wall, without in hunts:
-        started_s = time.process_time()
-        used, simulated_s, broken, seed = hunt(wall, seeds, without=without)
-        spent_s = time.process_time() - started_s
-        expected = wall in SWARM and without is None
-        missed += expected and not broken
-        by = broken or ("NOT FOUND" if expected else "(scripted)" if wall in SCRIPTED else "-")
-        name = wall.__name__ + (" (outside)" if without else "")
-        print(
-            f"{name:<26} {by:<30} {used:>5} {simulated_s:>7.0f} {seed:>6} {spent_s:>6.1f}",
-            flush=True,
-        )
-    print(f"{missed} not found" if missed else "all found")
-    return 1 if missed else 0

@@ -1,7 +1,5 @@
-"""The kind of node that the cluster is built of: here, engine and journal over a toy machine.
-
-A later simulation of whole nodes brings its own factory; the cluster knows only `SimNode`.
-"""
+"""The node of a toy cluster: engine and journal over a toy machine. The cluster knows only
+`SimNode`, so that a test may bring a node of its own."""
 
 from __future__ import annotations
 
@@ -27,10 +25,10 @@ from raftdb.consensus.messages import Message
 from raftdb.consensus.port import ChangeOutcome
 from raftdb.consensus.wall import Wall
 from raftdb.journal import Journal, LogEntry, RetentionBounds
+from tests.consensus.toy import ToyMachine, ToyStore
+from tests.consensus.toy_copies import Again, ToyCopies
 from tests.sim.checkers import Checker
 from tests.sim.disk import SimFiles
-from tests.sim.engine.toy import ToyMachine, ToyStore
-from tests.sim.engine.toy_copies import Again, ToyCopies
 
 DIRECTORY = "/node/journal"
 COPIES = "/node/copies"

@@ -1,4 +1,5 @@
-"""A cluster of simulated machines: starting, killing, cutting power, and looking from outside."""
+"""Real engines and journals over toy databases, on the simulation's machines and wires: starting,
+killing, cutting power, and looking from outside. Nothing happens here but what a test asks for."""
 
 from __future__ import annotations
 
@@ -14,10 +15,10 @@ from raftdb.consensus import Timing
 from raftdb.consensus.membership import LEARNER
 from raftdb.consensus.wall import Wall
 from raftdb.journal import Journal, RetentionBounds
-from tests.sim.checkers import Broken, Checker
-from tests.sim.disk import SimFiles
-from tests.sim.engine.network import Fabric, SimNetwork, Weather
-from tests.sim.engine.nodes import (
+from tests.consensus.toy import ToyStore
+from tests.consensus.toy_copies import Again, ToyCopies
+from tests.consensus.toy_nodes import (
+    CLUSTER,
     DIRECTORY,
     EngineNode,
     Gone,
@@ -27,9 +28,10 @@ from tests.sim.engine.nodes import (
     member_of,
     members_of,
 )
-from tests.sim.engine.ports import SimClock, SimExecutor, SimLog, SimRandom
-from tests.sim.engine.toy import ToyStore
-from tests.sim.engine.toy_copies import Again, ToyCopies
+from tests.sim.checkers import Broken, Checker
+from tests.sim.disk import SimFiles
+from tests.sim.network import Fabric, SimNetwork, Weather
+from tests.sim.ports import SimClock, SimExecutor, SimLog, SimRandom
 from tests.sim.world import Life, World
 
 NodeFactory = Callable[
@@ -82,7 +84,6 @@ class Cluster:
         self.checkers = checkers
         self._seen: dict[SimNode, tuple[str, int, int]] = {}
         self.hosts: dict[str, Host] = {}
-        self.elections = 0
         self.copies_installed = 0
         for member in self._settings.members:
             self._make_host(str(member.node_id))
@@ -90,6 +91,7 @@ class Cluster:
     def _make_host(self, name: str) -> None:
         files = SimFiles(random.Random(f"{self.world.seed} disk {name}"))
         Journal.create(files, DIRECTORY, SimRandom(f"{self.world.seed} found {name}"))
+        self.fabric.places[name] = name
         self.hosts[name] = Host(Machine(name, files, ToyStore()))
 
     def join(self, name: str) -> None:
@@ -107,14 +109,14 @@ class Cluster:
             return
         host.lives += 1
         life = host.life = Life(world, name, host.lives)
-        host.network = SimNetwork(life, self.fabric)
+        host.network = SimNetwork(life, self.fabric, "node", CLUSTER)
         host.excused = False
         tag = f"{world.seed} {name} {host.lives}"
         draw = random.Random(f"{tag} node")
         ports = Ports(
             clock=SimClock(world),
             random=SimRandom(f"{tag} port"),
-            executor=SimExecutor(life, lambda lane: self._lane_latency_s(host, lane)),
+            executor=SimExecutor(life, lambda lane: self._lane_latency_s(host, lane), draw),
             files=host.machine.files,
             network=host.network,
             log=SimLog(life),

@@ -10,8 +10,8 @@ import msgpack
 from raftdb.base.errors import ConfigError
 from raftdb.base.ids import Index, Term
 from raftdb.consensus import CommittedEntry, Copied
+from tests.consensus.toy import ToyStore
 from tests.sim.disk import SimFiles
-from tests.sim.engine.toy import ToyStore
 
 STEP_BYTES = 4096
 
