@@ -27,7 +27,7 @@ from raftdb.embedded.assembly import StartAgain
 from raftdb.embedded.given import members_of
 from raftdb.journal import Journal
 from raftdb.machine import Machine
-from tests.sim.checkers import Broken, Checker, told
+from tests.sim.checkers import Broken, Checker, blamed, told
 from tests.sim.checkers.memberships import FOUNDED
 from tests.sim.disk import SimFiles
 from tests.sim.network import Fabric, SimNetwork, Weather
@@ -371,7 +371,8 @@ class Cluster:
             may = (host.excused or host.damaged) and isinstance(error, HONEST_ENDS)
             if not may:
                 self.world.fail(
-                    Broken("no node stops by itself", f"{host.name}: {code}: {error!r}")
+                    blamed(error)
+                    or Broken("no node stops by itself", f"{host.name}: {code}: {error!r}")
                 )
         self._end_process(host, power=False)
         host.files.kill()

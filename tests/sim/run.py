@@ -14,7 +14,7 @@ from typing import Any
 from raftdb.base.errors import FatalError
 from raftdb.command import Results, Statement
 from raftdb.consensus.wall import Wall
-from tests.sim.checkers import Broken, Checker, whole_checkers
+from tests.sim.checkers import Broken, Checker, blamed, whole_checkers
 from tests.sim.driver import Client
 from tests.sim.faults import Nemesis
 from tests.sim.hosts import Cluster
@@ -170,7 +170,9 @@ class Simulation:
         except (Broken, Violation) as error:
             broken, invariant = str(error), error.invariant
         except Exception as error:
-            broken, invariant = f"{type(error).__name__}: {error}", type(error).__name__
+            found = blamed(error)
+            broken = str(found) if found else f"{type(error).__name__}: {error}"
+            invariant = found.invariant if found else type(error).__name__
             trace = traceback.format_exc()
         finally:
             terms = max((node.term for node in self.cluster.live()), default=0)

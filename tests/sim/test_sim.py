@@ -22,6 +22,7 @@ import pytest
 from tests.sim import many, report
 from tests.sim.__main__ import main
 from tests.sim.checkers import Broken, Checker, whole_checkers
+from tests.sim.checkers.memberships import Memberships
 from tests.sim.disk import SimFiles
 from tests.sim.faults import kinds
 from tests.sim.members import new_machine, order
@@ -161,6 +162,32 @@ def test_an_exception_nobody_foresaw_is_told_with_its_place(
     )
     assert any("in on_return" in line for line in lines)
     assert lines[-1] == "reproduce: python -m tests.sim --seed 7 --trace"
+
+
+@pytest.mark.parametrize("method", ["on_append", "in_force"])
+def test_a_checker_that_is_at_a_loss_has_found_something(
+    monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """Not the node in whose midst it looked, nor the simulation."""
+
+    def at_a_loss(*_seen: object, **_more: object) -> None:
+        raise KeyError("what no log has")
+
+    monkeypatch.setattr(Memberships, method, at_a_loss)
+    result = run_seed(SHORT[0])
+    assert "makes no sense of what it sees: KeyError: 'what no log has' (in " in result.broken
+    assert result.invariant in ("commit held", "elected by voters", "members by log")
+
+
+def test_a_judge_that_is_at_a_loss_has_found_something(monkeypatch: pytest.MonkeyPatch) -> None:
+    def at_a_loss(*_seen: object, **_more: object) -> None:
+        raise IndexError("of rows")
+
+    monkeypatch.setattr(judged, "check_linearizable", at_a_loss)
+    settings = replace(draw_settings(SHORT[0]), duration_s=2.0, clients=1)
+    result = run_seed(SHORT[0], settings=settings, workload=Mix([(Registers(), 1.0)]))
+    assert result.invariant == "judged"
+    assert "makes no sense of what it sees: IndexError: of rows" in result.broken
 
 
 class NeedsFaults(Checker):

@@ -13,6 +13,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from tests.sim.checkers import blamed
+
 MARKS = 1000
 """So many go into the digest at once."""
 
@@ -155,7 +157,11 @@ class Life:
         except Exception as error:
             if self.on_crash is None:
                 raise
-            if self.alive:
+            broken = blamed(error)
+            if broken is not None:
+                # A checker's, in the midst of the node's own doing.
+                self.world.fail(broken)
+            elif self.alive:
                 self.on_crash(error)
         if self.after_each is not None and self.alive:
             self.after_each()

@@ -8,6 +8,7 @@ from tests.sim.checkers.acknowledged_committed import AcknowledgedCommitted
 from tests.sim.checkers.applied_equal import AppliedEqual
 from tests.sim.checkers.applied_in_log import AppliedInLog
 from tests.sim.checkers.base import Broken, Checker, NodeView, told
+from tests.sim.checkers.blame import blamed
 from tests.sim.checkers.commit_held import CommitHeld
 from tests.sim.checkers.commit_verified import CommitVerified
 from tests.sim.checkers.committed_stays import CommittedStays
@@ -68,6 +69,7 @@ __all__ = [
     "RemovedForGood",
     "SessionsStored",
     "VotesOnce",
+    "blamed",
     "told",
     "whole_checkers",
 ]
