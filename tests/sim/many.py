@@ -9,17 +9,22 @@ import os
 import queue
 import signal
 import time
+import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from tests.sim import report
+from tests.sim.checkers import Broken
 from tests.sim.run import Result, run_seed
 
 SPAN = 1 << 40
 """Fresh seeds come from a place of their own each time."""
-ENDLESS_S = 300.0
-"""No run takes so long, on the slowest machine."""
+ENDLESS_CPU_S = 300.0
+"""No run takes so much of a processor; how long that takes says nothing on a busy machine."""
+ENDLESS_S = 3600.0
+"""Without any result for so long, a process has died."""
 
 
 TWICE_EVERY = 40
@@ -28,6 +33,21 @@ TWICE_EVERY = 40
 
 def _work(task: tuple[int, Mapping[str, Any]]) -> Result:
     seed, choice = task
+    before = signal.signal(signal.SIGVTALRM, _spent)
+    signal.setitimer(signal.ITIMER_VIRTUAL, ENDLESS_CPU_S)
+    try:
+        return _run(seed, choice)
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0.0)
+        signal.signal(signal.SIGVTALRM, before)
+
+
+def _spent(_number: int, frame: FrameType | None) -> None:
+    where = "".join(traceback.format_stack(frame, limit=8))
+    raise Broken("endless", f"no end within {ENDLESS_CPU_S:g} s of processor time, at\n{where}")
+
+
+def _run(seed: int, choice: Mapping[str, Any]) -> Result:
     result = run_seed(seed, **choice)
     if seed % TWICE_EVERY == 0 and not result.broken:
         again = run_seed(seed, **choice)

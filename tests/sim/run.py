@@ -14,10 +14,12 @@ from typing import Any
 from raftdb.base.errors import FatalError
 from raftdb.command import Results, Statement
 from raftdb.consensus.wall import Wall
+from raftdb.machine.determinism import use_utc
 from tests.sim.checkers import Broken, Checker, blamed, whole_checkers
 from tests.sim.driver import Client
 from tests.sim.faults import Nemesis
 from tests.sim.hosts import Cluster
+from tests.sim.ports import Quiet
 from tests.sim.settings import Settings, draw_durability, draw_settings
 from tests.sim.vfs import seed_sqlite
 from tests.sim.world import World
@@ -119,6 +121,7 @@ class Simulation:
         workload: Workload | None = None,
         settings: Settings | None = None,
     ) -> None:
+        use_utc(Quiet())
         seed_sqlite(random.Random(f"sqlite {seed}").randbytes(44))
         self.settings = settings = settings or draw_settings(seed, nodes, profile)
         self.bug = bug

@@ -101,12 +101,17 @@ def test_one_seed_is_one_run() -> None:
     assert first.digest != other.digest
 
 
-def digest_of(seed: int, hash_seed: str) -> str:
+def digest_of(seed: int, hash_seed: str, **environment: str) -> str:
     program = f"from tests.sim.run import run_seed; print(run_seed({seed}).digest)"
     done = subprocess.run(
         [sys.executable, "-c", program],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONHASHSEED": hash_seed},
+        cwd="/",
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "PYTHONHASHSEED": hash_seed,
+            **environment,
+        },
         capture_output=True,
         text=True,
         timeout=60,
@@ -115,8 +120,9 @@ def digest_of(seed: int, hash_seed: str) -> str:
     return done.stdout.strip()
 
 
-def test_one_seed_is_one_run_whatever_strings_hash_to() -> None:
-    assert digest_of(11, "1") == digest_of(11, "2") == run_seed(11).digest
+def test_one_seed_is_one_run_whatever_strings_hash_to_and_wherever_it_runs() -> None:
+    elsewhere = digest_of(11, "2", TZ="Asia/Tokyo", LC_ALL="C")
+    assert digest_of(11, "1") == elsewhere == run_seed(11).digest
 
 
 class Trip(Checker):
@@ -280,6 +286,13 @@ def test_a_run_without_end_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     [result] = many.results([SHORT[0]], {}, 1)
     assert result.seed == SHORT[0]
     assert result.invariant == "endless"
+
+
+def test_a_run_without_end_is_told_by_what_it_has_spent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(many, "ENDLESS_CPU_S", 0.05)
+    result = many._work((SHORT[0], {}))
+    assert result.invariant == "endless"
+    assert "s of processor time, at\n" in result.broken
 
 
 def test_clients_that_could_not_begin_before_the_faults_ended_begin_nothing_later() -> None:
