@@ -178,12 +178,12 @@ def _fork_unchecked() -> list[Patch]:
 
 def _any_history() -> list[Patch]:
     """A member's hello is not asked for its history."""
-    check = Transport._check_hello
+    check = Transport.link_hello
 
-    def same_cluster(self: Transport, link: Any, hello: Any) -> Any:
-        return check(self, link, hello._replace(history_id=self._hello.history_id))
+    def same_cluster(self: Transport, link: Any, hello: Any, second: Any) -> bool:
+        return check(self, link, hello._replace(history_id=self._hello.history_id), second)
 
-    return [(Transport, "_check_hello", same_cluster)]
+    return [(Transport, "link_hello", same_cluster)]
 
 
 def _horizon_ignored() -> list[Patch]:
