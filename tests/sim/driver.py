@@ -219,7 +219,7 @@ class Client:
         self._history = history
         self._pause_s = pause_s
         self._draw = random.Random(f"{cluster.world.seed} client {number}")
-        self._running = False
+        self._running = self._hasty = False
         self._open: tuple[Record, Operation, Workload] | None = None
         self.lives = 0
         cluster.fabric.places[self.name] = place
@@ -296,10 +296,13 @@ class Client:
 
     def _next(self) -> None:
         if self._running:
-            self.execute(self.workload.next(self.number, self._draw), self._answered)
+            operation = self.workload.next(self.number, self._draw)
+            self._hasty = operation.hasty
+            self.execute(operation, self._answered)
 
     def _answered(self, _outcome: Ended) -> None:
-        self.life.later(self._draw.expovariate(1 / self._pause_s), self._next)
+        pause_s = self._draw.expovariate(1 / self._pause_s)
+        self.life.later(0.0 if self._hasty else pause_s, self._next)
 
     def execute(
         self, operation: Operation, done: Callable[[Ended], None], workload: Workload | None = None

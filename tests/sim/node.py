@@ -133,6 +133,21 @@ class WholeNode:
         self._watch_sends()
         self._watch_reads()
         self._watch_answers()
+        self._watch_sessions()
+
+    def _watch_sessions(self) -> None:
+        """Those that end by time."""
+        applier = getattr(self.machine, "_applier", None)
+        if applier is None:
+            return
+        end, watching = applier.sessions._end, told(self._checkers, "on_session_ended")
+
+        def watched(session: Any) -> None:
+            for on_session_ended in watching:
+                on_session_ended(self, session.number)
+            end(session)
+
+        applier.sessions._end = watched
 
     def _watch_answers(self) -> None:
         """Those that wait for more than the quorum."""

@@ -20,7 +20,7 @@ CALM, CALM_CHANCE = 6, 0.12
 OPERATIONS_MAX = 900
 """About so many a run has: where clients are many and quick, it is short."""
 CROWD_CHANCE = 0.25
-DURABLE_CHANCE = 0.2
+DURABLE_CHANCE = 0.3
 """That a client asks for more than the quorum, where there is more."""
 CHANGES_CHANCE = 0.3
 """In so many runs members come and go."""
@@ -127,7 +127,7 @@ def draw_durability(seed: int, number: int, places: tuple[str, ...]) -> str:
     regions = len({place.partition("/")[0] for place in places})
     if regions < 2 or draw.random() > DURABLE_CHANCE:
         return ""
-    return f"locations={draw.choice((2, 2, min(3, regions)))}"
+    return f"locations={draw.choice((2, min(3, regions), min(3, regions)))}"
 
 
 def _places(draw: random.Random, count: int) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from raftdb.client.core import Outcome as Reply
 from raftdb.client.flight import Flight, Item
 from raftdb.client.levels import parse_level
 from raftdb.client.transactions import OpenTransaction
+from raftdb.command import Key
 from tests.workloads.base import (
     FAILED,
     OK,
@@ -49,6 +50,8 @@ def ask(core: Core, operation: Operation, timeout_s: float) -> Steps[Reply | Com
         return fly(core, operation, timeout_s)
     if operation.dialogue is not None:
         return converse(core, operation, timeout_s)
+    if operation.key:
+        return keep_asking(core, operation, timeout_s)
     if operation.is_read:
         level, max_age_ms = parse_level(operation.level)
         return core.query(
@@ -75,6 +78,22 @@ def converse(core: Core, operation: Operation, timeout_s: float) -> Steps[Commit
     except Error:
         yield from transaction.rollback(timeout_s=timeout_s)
         raise
+
+
+def keep_asking(core: Core, operation: Operation, timeout_s: float) -> Steps[Reply]:
+    """A request with a key, again as a new one while nobody knows what became of it."""
+    unknown: Error | None = None
+    for _ in range(RESUMES_MAX):
+        try:
+            key = Key(operation.key)
+            return (yield from core.execute(operation.statements, timeout_s=timeout_s, key=key))
+        except Error as error:
+            if error.outcome == UNKNOWN:
+                unknown = error
+            elif unknown is None or error.detail.get("statement", -1) >= 0:
+                raise
+    assert unknown is not None
+    raise unknown
 
 
 def fly(core: Core, operation: Operation, timeout_s: float) -> Steps[Flown]:

@@ -47,6 +47,10 @@ class Operation:
     """Requests that go out one behind the other, without waiting, instead of `statements`. The
     operation's value is a list of [status, value or code], one for each; a status is one of OK,
     FAILED, REFUSED, UNKNOWN. With `resume` those of unknown outcome are asked for again."""
+    key: str = ""
+    """An idempotency key: while the outcome is unknown the request is made again under it."""
+    hasty: bool = False
+    """Its client goes on at once."""
     think_s: float = 0.0
     """How long the client of a transaction thinks between two statements."""
     resume: bool = False

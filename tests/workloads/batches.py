@@ -12,14 +12,16 @@ from tests.workloads.history import Record
 from tests.workloads.judged import final_reads, require_kept
 
 TABLE = "w_batch"
+KINDS = "w_batch_kind"
 INSERT = f"INSERT INTO {TABLE}(batch, place) VALUES (?, ?)"
+STRAY = f"INSERT INTO {TABLE}(batch, place, kind) VALUES (?, ?, 99)"
 READ = f"SELECT batch, count(*), max(place) FROM {TABLE} GROUP BY batch ORDER BY batch"
 ROWS_MAX = 12
 
 
 class Batches(Workload):
     """A batch is there as a whole or not at all, whoever looks whenever. One in five breaks a
-    constraint with its last row."""
+    constraint with its last row, at once or at its end."""
 
     name = "batch"
 
@@ -28,8 +30,12 @@ class Batches(Workload):
 
     def setup(self) -> Sequence[Statement]:
         return (
+            Statement(f"CREATE TABLE {KINDS}(id INTEGER PRIMARY KEY)"),
+            Statement(f"INSERT INTO {KINDS} VALUES (1)"),
             Statement(
-                f"CREATE TABLE {TABLE}(batch INTEGER, place INTEGER, PRIMARY KEY (batch, place))"
+                f"CREATE TABLE {TABLE}(batch INTEGER, place INTEGER, kind INTEGER DEFAULT 1"
+                f" REFERENCES {KINDS}(id) DEFERRABLE INITIALLY DEFERRED,"
+                " PRIMARY KEY (batch, place))"
             ),
         )
 
@@ -38,12 +44,16 @@ class Batches(Workload):
             return Operation(self.name, "read", {}, (Statement(READ),), is_read=True)
         batch, count = self._ids.next(client), draw.randint(2, ROWS_MAX)
         rows = tuple((batch, place) for place in range(1, count + 1))
-        if draw.random() < 0.2:
+        breaks = draw.random()
+        if breaks < 0.1:
             rows = (*rows, (batch, 1))
         if draw.random() < 0.5:
             statements: tuple[Statement, ...] = (Statement(INSERT, rows),)
         else:
             statements = tuple(Statement(INSERT, (row,)) for row in rows)
+        if 0.1 <= breaks < 0.2:
+            # A foreign key that is due at the end of the request.
+            statements = (*statements, Statement(STRAY, ((batch, count + 1),)))
         return Operation(self.name, "insert", {"batch": batch, "rows": count}, statements)
 
     def value(self, operation: Operation, results: Results) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from raftdb.command import Results, Statement
-from tests.workloads.base import Operation, Violation, Workload
+from tests.workloads.base import Counter, Operation, Violation, Workload
 from tests.workloads.history import Record
 from tests.workloads.judged import final_reads, require_linearizable
 from tests.workloads.models import CounterModel
@@ -17,14 +17,19 @@ ADD = f"UPDATE {TABLE} SET value = value + 1 WHERE key = ? RETURNING value"
 READ = f"SELECT value FROM {TABLE} WHERE key = ?"
 
 
+KEYED_CHANCE = 0.4
+
+
 class Counters(Workload):
     """Adding is not idempotent: a retry that takes effect twice counts twice, a reply that was
-    invented counts none. After a lost reply the client asks again by the same sequence."""
+    invented counts none. After a lost reply the client asks again by the same sequence, or under
+    the same idempotency key in a new session."""
 
     name = "counter"
 
     def __init__(self, keys: int = 2) -> None:
         self._keys = keys
+        self._names = Counter()
 
     def setup(self) -> Sequence[Statement]:
         rows = tuple((key,) for key in range(self._keys))
@@ -37,7 +42,11 @@ class Counters(Workload):
         key = draw.randrange(self._keys)
         if draw.random() < 0.2:
             return self._read(key)
-        return Operation(self.name, "add", {"key": key}, (Statement(ADD, ((key,),)),), resume=True)
+        statements = (Statement(ADD, ((key,),)),)
+        if draw.random() < KEYED_CHANCE:
+            name = f"{client} {self._names.next(client)}"
+            return Operation(self.name, "add", {"key": key}, statements, key=name)
+        return Operation(self.name, "add", {"key": key}, statements, resume=True)
 
     def _read(self, key: int, **more: Any) -> Operation:
         arguments = {"key": key, **more}

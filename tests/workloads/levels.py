@@ -31,6 +31,7 @@ class Levels(Workload):
 
     def __init__(self) -> None:
         self._ids = Counter()
+        self._hasty: dict[int, bool] = {}
 
     def setup(self) -> Sequence[Statement]:
         return (Statement(f"CREATE TABLE {TABLE}(id INTEGER PRIMARY KEY)"),)
@@ -38,8 +39,12 @@ class Levels(Workload):
     def next(self, client: int, draw: random.Random) -> Operation:
         if draw.random() < 0.4:
             id_ = self._ids.next(client)
-            return Operation(self.name, "insert", {"id": id_}, (Statement(INSERT, ((id_,),)),))
-        level = draw.choice(LEVELS)
+            hasty = draw.random() < 0.5
+            self._hasty[client] = hasty
+            statements = (Statement(INSERT, ((id_,),)),)
+            return Operation(self.name, "insert", {"id": id_}, statements, hasty=hasty)
+        # Who has just written looks at once, where the followers may not have it yet.
+        level = "session" if self._hasty.pop(client, False) else draw.choice(LEVELS)
         return Operation(
             self.name, "read", {"level": level}, (Statement(READ),), is_read=True, level=level
         )

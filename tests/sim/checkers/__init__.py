@@ -12,6 +12,7 @@ from tests.sim.checkers.blame import blamed
 from tests.sim.checkers.commit_held import CommitHeld
 from tests.sim.checkers.commit_verified import CommitVerified
 from tests.sim.checkers.committed_stays import CommittedStays
+from tests.sim.checkers.copies_on_the_device import CopiesOnTheDevice
 from tests.sim.checkers.cuts_conflicts import CutsConflicts
 from tests.sim.checkers.durable_in_places import DurableInPlaces
 from tests.sim.checkers.elected_by_voters import ElectedByVoters
@@ -45,6 +46,7 @@ __all__ = [
     "CommitHeld",
     "CommitVerified",
     "CommittedStays",
+    "CopiesOnTheDevice",
     "CutsConflicts",
     "DurableInPlaces",
     "ForgottenIsSilent",
@@ -105,6 +107,7 @@ WHOLE = (
     AcknowledgedCommitted,
     SessionsStored,
     DurableInPlaces,
+    CopiesOnTheDevice,
 )
 """What watches whole nodes; the workloads judge their histories themselves."""
 

@@ -86,6 +86,9 @@ class Checker:
     def on_durable_answer(self, node: Any, durability: str, answer: Any) -> None:
         """A node answers a request that was to be durable so."""
 
+    def on_session_ended(self, node: Any, number: int) -> None:
+        """A machine ended a session because it was idle, or had too many."""
+
     def on_applied(self, name: str, entry: CommittedEntry) -> None:
         """A node's machine applied an entry."""
 

@@ -14,6 +14,10 @@ TABLES = ("session", "reply", "key", "horizon")
 
 
 class SessionsStored(Checker):
+    def on_session_ended(self, node: Any, number: int) -> None:
+        # Logged time goes in steps of minutes at most, whatever clocks do, and a run is short.
+        raise Broken("sessions go on", f"{node.name} ends session {number}, as if idle for a day")
+
     def finish(self, simulation: Any) -> None:
         seen: dict[int, tuple[str, dict[str, list[Any]]]] = {}
         for node in simulation.cluster.live():
