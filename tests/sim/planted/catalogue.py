@@ -9,6 +9,7 @@ from tests.sim.planted import (
     content,
     copies,
     forgetting,
+    invariants,
     journal,
     locations,
     machine,
@@ -80,6 +81,7 @@ BUGS: tuple[Bug, ...] = tuple(
         *archive.BUGS,
         *forgetting.BUGS,
         *members.BUGS,
+        *invariants.BUGS,
     )
 )
 
