@@ -50,6 +50,7 @@ SCRIPTED = {
     **scenarios_content.SCRIPTED,
     **archive.SCRIPTED,
     **forgetting.SCRIPTED,
+    **invariants.SCRIPTED,
     **members.SCRIPTED,
 }
 """Bugs that ordinary seeds reach too seldom, and the script that reaches them."""

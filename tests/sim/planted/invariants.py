@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from raftdb.base.ports import Files
+from raftdb.command import Statement
 from raftdb.consensus.core import Core
 from raftdb.consensus.messages import Append, RequestVote
 from raftdb.consensus.port import NotApplied
@@ -19,6 +20,8 @@ from raftdb.machine import applier, generations
 from raftdb.machine.sessions import Sessions
 from raftdb.node.reading import Reading
 from tests.sim.planted.bug import Bug, Patch
+from tests.sim.planted.locations import ask
+from tests.sim.planted.script import Script
 
 
 class OlderRounds(Wall):
@@ -141,3 +144,18 @@ BUGS: tuple[Bug, ...] = (
     Bug("sessions-end-by-a-jump", "S2", "expiry by the wall clock", make=_jumps_count),
     Bug("current-not-synced", "M3", "an installed copy can vanish", make=_current_not_synced),
 )
+
+
+def a_clock_jumps(s: Script) -> None:
+    """The leader's clock is set ahead by more than a year, between two writes of a client."""
+    client = s.new_client()
+    probe = (Statement("INSERT INTO w_probe VALUES (1)"),)
+    ask(s, client, client._core.execute(probe, timeout_s=5.0))
+    s.host(s.leader()).clock.offset_ms += 400 * 86_400_000
+    ask(s, client, client._core.execute(probe, timeout_s=5.0))
+
+
+SCRIPTED = {"sessions-end-by-a-jump": "a-clock-jumps"}
+PLAYS: dict[str, tuple[Callable[[Script], None], dict[str, Any]]] = {
+    "a-clock-jumps": (a_clock_jumps, {}),
+}

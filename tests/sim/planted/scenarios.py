@@ -13,6 +13,7 @@ from tests.sim.disk import Fault, SimFiles
 from tests.sim.planted import (
     archive,
     forgetting,
+    invariants,
     locations,
     members,
     scenarios_content,
@@ -512,6 +513,7 @@ PLAYS: dict[str, tuple[Play, dict[str, Any]]] = {
     **scenarios_requests.PLAYS,
     **scenarios_copies.PLAYS,
     **locations.PLAYS,
+    **invariants.PLAYS,
     **scenarios_content.PLAYS,
     **archive.PLAYS,
     **forgetting.PLAYS,
