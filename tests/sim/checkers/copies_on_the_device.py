@@ -22,7 +22,11 @@ class CopiesOnTheDevice(Checker):
             return
         files = node.journal._files
         directory = posixpath.dirname(posixpath.dirname(str(node.machine.path)))
-        current = files.read_file(posixpath.join(directory, "CURRENT")).decode().strip()
+        pointer = posixpath.join(directory, "CURRENT")
+        if not files.exists(pointer):
+            # It begins anew, with nothing.
+            return
+        current = files.read_file(pointer).decode().strip()
         found = files.unsynced(directory) + files.unsynced(posixpath.join(directory, current))
         dirty = [what for what in found if not what.endswith(("-wal", "-shm"))]
         if dirty:
