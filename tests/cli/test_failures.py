@@ -127,13 +127,28 @@ def test_a_node_that_cannot_start_says_why(cluster: Cluster, tmp_path: Path) -> 
     assert foreign.code == 2, foreign
     assert "n2" in foreign.err
 
+    segment = damage_log(cluster)
+    cluster.start("n1")
+    cluster.wait_for("it says so, and waits for the others", lambda: str(segment) in cluster.logs())
+    assert "damage_found" in cluster.logs()
+    assert cluster.stop("n1") == {"n1": 0}
+
+
+def test_a_node_that_nobody_can_heal_says_what_is_damaged(tmp_path: Path) -> None:
+    alone = Cluster(tmp_path / "c", nodes=1)
+    segment = damage_log(alone)
+    damaged = raftdb_process("start", "--config", alone.directory / "n1" / "raftdb.toml")
+    assert damaged.code == 4, damaged
+    assert str(segment) in damaged.err
+
+
+def damage_log(cluster: Cluster) -> Path:
+    """Flip bits in the header of the only segment of n1's log."""
     [segment] = (cluster.directory / "n1" / "data" / "journal").glob("*.segment")
     data = bytearray(segment.read_bytes())
     data[20] ^= 0xFF
     segment.write_bytes(data)
-    damaged = raftdb_process("start", "--config", config)
-    assert damaged.code == 4, damaged
-    assert str(segment) in damaged.err
+    return segment
 
 
 def test_a_port_in_use_is_an_error_of_configuration(cluster: Cluster) -> None:

@@ -210,7 +210,8 @@ def test_other_protocols_at_the_port() -> None:
 
 
 INTERRUPTED = """
-import sys, raftdb
+import signal, sys, raftdb
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background
 db = raftdb.connect(sys.argv[1])
 try:
     db.execute("INSERT INTO t VALUES (1)", timeout=60)
