@@ -309,7 +309,7 @@ class Client:
     ) -> None:
         """One operation, told to the checkers and to the history."""
         of = workload or self.workload
-        record = self._history.invoke(self.number, operation, self._world.now_s)
+        record = self._history.invoke(self.number, operation, self._world.now_s, self.lives)
         for checker in self._cluster.checkers:
             checker.on_invoke(record)
         self._open = (record, operation, of)

@@ -32,6 +32,8 @@ class Record:
     error: str = ""
     index: int = 0
     age_s: float = 0.0
+    process: int = 1
+    """Of that client: when one is killed, the next goes on and knows nothing of what it saw."""
 
     @property
     def is_ok(self) -> bool:
@@ -62,12 +64,17 @@ class History:
         self.records: list[Record] = []
         self._records_max = records_max
 
-    def invoke(self, client: int, operation: Operation, now_s: float) -> Record:
+    def invoke(self, client: int, operation: Operation, now_s: float, process: int = 1) -> Record:
         """A client begins an operation."""
         if len(self.records) >= self._records_max:
             raise OverflowError(f"a history holds at most {self._records_max} operations")
         record = Record(
-            client, operation.workload, operation.name, operation.arguments, round(now_s * 1e9)
+            client,
+            operation.workload,
+            operation.name,
+            operation.arguments,
+            round(now_s * 1e9),
+            process=process,
         )
         self.records.append(record)
         return record

@@ -118,20 +118,16 @@ def _require_fresh(read: Record, acknowledged: Sequence[Record]) -> None:
 
 
 def _require_sessions(records: Sequence[Record]) -> None:
-    """What a client was told once it is never untold by a session read."""
-    told: dict[int, int] = {}
-    ended: list[tuple[int, int, Record]] = []
-    for number, record in enumerate(records):
-        if record.error == "killed":
-            # Its next process knows nothing of what it saw. It began nothing meanwhile.
-            ended.append((record.invoke_ns, number, record))
-        elif record.return_ns is not None:
-            ended.append((record.return_ns, number, record))
+    """What a client was told once it is never untold by a session read of the same process."""
+    told: dict[tuple[int, int], int] = {}
+    ended = [
+        (record.return_ns, number, record)
+        for number, record in enumerate(records)
+        if record.return_ns is not None
+    ]
     for _at_ns, _number, record in sorted(ended, key=lambda one: one[:2]):
-        if record.error == "killed":
-            told[record.client] = 0
-            continue
-        before = told.get(record.client, 0)
+        who = (record.client, record.process)
+        before = told.get(who, 0)
         if (
             record.operation == "read"
             and record.is_ok
@@ -142,7 +138,7 @@ def _require_sessions(records: Sequence[Record]) -> None:
                 "session reads go forward",
                 f"this client was told of {before} before: {_at(record)}",
             )
-        told[record.client] = max(before, record.index)
+        told[who] = max(before, record.index)
 
 
 def _at(read: Record) -> str:
