@@ -27,6 +27,9 @@ class CopiesOnTheDevice(Checker):
             # It begins anew, with nothing.
             return
         current = files.read_file(pointer).decode().strip()
+        if current == posixpath.basename(posixpath.dirname(str(node.machine.path))):
+            # No copy: it found damage, perhaps in the midst of a checkpoint.
+            return
         found = files.unsynced(directory) + files.unsynced(posixpath.join(directory, current))
         dirty = [what for what in found if not what.endswith(("-wal", "-shm"))]
         if dirty:
