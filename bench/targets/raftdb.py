@@ -14,6 +14,7 @@ from pathlib import Path
 from bench.errors import BenchError
 from bench.processes import Supervisor
 from bench.targets.base import NODES, Cluster, Target, wait_until
+from raftdb import __version__
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RAFTDB = [sys.executable, "-m", "raftdb.cli"]
@@ -30,8 +31,12 @@ class Raftdb(Target):
 
     def prepare(self) -> dict[str, str]:
         """See Target."""
-        packages = ("raftdb", "apsw", "pysyncobj", "uvloop", "msgpack")
-        return {**{name: version(name) for name in packages}, "python": platform.python_version()}
+        packages = ("apsw", "pysyncobj", "uvloop", "msgpack")
+        return {
+            "raftdb": __version__,
+            **{name: version(name) for name in packages},
+            "python": platform.python_version(),
+        }
 
     def start(self, directory: Path, supervisor: Supervisor) -> Cluster:
         """See Target."""

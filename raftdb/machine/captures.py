@@ -26,6 +26,8 @@ from raftdb.machine.stored import Progress, run_on
 
 STEP_BYTES = 1 << 20
 """Of one step of a copy."""
+SYNC_BYTES = 16 << 20
+"""Whole steps. One sync of a large copy at its end would make the journal's syncs wait for it."""
 DESCRIPTION_BYTES_MAX = 4096
 _ATTEMPTS = 20
 
@@ -116,6 +118,8 @@ class CaptureJob:
                 writing.write_at(offset, data)
                 self._digest.update(data)
                 self.copied_bytes += len(data)
+                if self.copied_bytes % SYNC_BYTES == 0:
+                    writing.sync()
                 return None
             self._checkpointer.held = False
             writing.sync()
