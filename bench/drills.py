@@ -86,7 +86,7 @@ def drills(names: tuple[str, ...], times: int, nodes: str, seconds: float, **out
       python -m bench drills
       python -m bench drills --drill total-loss --drill total-loss-archived --times 20
     """
-    settings = Settings(names or Settings.drills, times, int(nodes), seconds)
+    settings = Settings(names or QUICK.drills, times, int(nodes), seconds)
     if outputs["quick"]:
         settings = QUICK
     command.measure(
