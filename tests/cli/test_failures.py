@@ -131,7 +131,6 @@ def test_a_node_that_cannot_start_says_why(cluster: Cluster, tmp_path: Path) -> 
     cluster.start("n1")
     cluster.wait_for("it says so, and waits for the others", lambda: str(segment) in cluster.logs())
     assert "damage_found" in cluster.logs()
-    assert cluster.stop("n1") == {"n1": 0}
 
 
 def test_a_node_that_nobody_can_heal_says_what_is_damaged(tmp_path: Path) -> None:
