@@ -125,6 +125,7 @@ def run(place: Path, settings: Settings, say: Say) -> dict[str, Any]:
         for one in (small, large):
             one.create()
             one.fill(SMALL_MB)
+        small_bytes = small.database_bytes()
         for megabytes in settings.megabytes:
             begin_s = clock.monotonic_s()
             sent = min(megabytes * SENT_SHARE, SENT_MB_MAX)
@@ -154,7 +155,8 @@ def run(place: Path, settings: Settings, say: Say) -> dict[str, Any]:
                 }
             )
         return {
-            "small_bytes": small.database_bytes(),
+            "small_bytes": small_bytes,
+            "small_end_bytes": small.database_bytes(),
             "sizes": sizes,
             "rss_mb": round(large.look(), 1),
         }
