@@ -14,7 +14,6 @@ from raftdb.base.errors import (
     InternalError,
     NotLeaderError,
     OperationalError,
-    OverloadedError,
     SessionError,
     UnavailableError,
 )
@@ -150,13 +149,15 @@ class Replica:
         """The engine's view, as of now."""
         return self._engine.status()
 
-    def busy(self) -> OverloadedError | None:
-        """Why one more write is not taken now, if it is not: those that wait are so many that it
-        would wait for longer than `limits.queue_age_ms_max`. To be asked before `execute` and
-        `open_session`, while little has been done for the request; what ends something that is
-        under way (a COMMIT, an outcome) is taken all the same, up to the queue's hard bounds."""
-        retry_ms = self._writes.refusal_ms()
-        return busy_error(retry_ms, "writes") if retry_ms else None
+    def writes_retry_ms(self) -> int:
+        """0: one more write may wait. Else it would for longer than `limits.queue_age_ms_max`, and
+        should come again after so long. To be asked before `execute` and `open_session`; what ends
+        something (a COMMIT, an outcome) is taken all the same, up to the queue's hard bounds."""
+        return self._writes.refusal_ms()
+
+    def reads_retry_ms(self) -> int:
+        """The same of reads. `query` asks for itself."""
+        return self._reading.turns.refusal_ms()
 
     def load(self) -> dict[str, Any]:
         """What waits here, and what was refused because too much did."""

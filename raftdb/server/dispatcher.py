@@ -14,6 +14,7 @@ from raftdb.base.errors import (
     Error,
     InterfaceError,
     NotSupportedError,
+    OverloadedError,
     SessionError,
 )
 from raftdb.base.ids import NodeId
@@ -43,8 +44,11 @@ class Dispatcher:
         send: Send,
         administer: bool,
         hold: Callable[[float], None] | None = None,
+        pressed: Callable[[], None] = lambda: None,
     ) -> None:
-        """`hold`: take no more from this client for so many seconds."""
+        """`hold`: take no more from this client for so many seconds. `pressed`: told whenever
+        something is refused because too much waits."""
+        self._pressed = pressed
         self._hold = hold
         self._replica = replica
         self._describe = describe
@@ -113,9 +117,9 @@ class Dispatcher:
         if self._session is None:
             self._refuse(message.request_id, _no_session())
             return
-        busy = self._busy(message.sequence)
-        if busy is not None:
-            self._refuse(message.request_id, busy)
+        retry_ms = self._writes_retry_ms(message.sequence)
+        if retry_ms:
+            self._refuse(message.request_id, busy_error(retry_ms, "writes"))
             return
         self._replica.execute(
             self._session,
@@ -129,18 +133,35 @@ class Dispatcher:
             durability=message.durability,
         )
 
-    def _busy(self, sequence: int) -> Error | None:
-        """Why a write is not taken now. What stands behind a refused one in its session isn't
-        either: without that one it would be a gap, for the price of a log entry."""
+    def turned_away(self, kind: type, request_id: int, sequence: int) -> bytes:
+        """The refusal, ready to be sent, of a request that was not decoded yet; empty: it has to
+        be. Decoding is most of what refusing costs, and there are more of them the less the node
+        can take."""
+        if kind is wire.Execute:
+            # Without a session it is refused for that.
+            retry_ms = 0 if self._session is None else self._writes_retry_ms(sequence)
+        elif kind is wire.OpenSession:
+            retry_ms = self._replica.writes_retry_ms()
+            if retry_ms:
+                self._come_later(retry_ms)
+        else:
+            retry_ms = self._replica.reads_retry_ms()
+            return _refusal(request_id, _reads_busy, retry_ms) if retry_ms else b""
+        return _refusal(request_id, _writes_busy, retry_ms) if retry_ms else b""
+
+    def _writes_retry_ms(self, sequence: int) -> int:
+        """After how long a write that is not taken now should come again; 0: it is taken. What
+        stands behind a refused one in its session isn't either: without that one it would be a
+        gap, for the price of a log entry."""
         behind = 0 < self._refused < sequence
-        busy = busy_error(RETRY_AFTER_MS, "writes") if behind else self._replica.busy()
-        if busy is None:
+        retry_ms = RETRY_AFTER_MS if behind else self._replica.writes_retry_ms()
+        if not retry_ms:
             self._refused = 0
-            return None
+            return 0
         if not behind:
             self._refused = sequence
-        self._come_later(busy.detail["retry_after_ms"])
-        return busy
+        self._come_later(retry_ms)
+        return retry_ms
 
     def _come_later(self, retry_ms: int) -> None:
         """Refusing costs work as well: who does not wait as it was asked to is not read from
@@ -261,10 +282,10 @@ class Dispatcher:
             read.cancel()
 
     def _on_open(self, message: wire.OpenSession) -> None:
-        busy = self._replica.busy()
-        if busy is not None:
-            self._come_later(busy.detail["retry_after_ms"])
-            self._refuse(message.request_id, busy)
+        retry_ms = self._replica.writes_retry_ms()
+        if retry_ms:
+            self._come_later(retry_ms)
+            self._refuse(message.request_id, busy_error(retry_ms, "writes"))
             return
         self._replica.open_session(
             message.label,
@@ -363,6 +384,8 @@ class Dispatcher:
         return done
 
     def _refuse(self, request_id: int, error: Error) -> None:
+        if type(error) is OverloadedError:
+            self._pressed()
         self._send(wire.ErrorMessage.of(request_id, error))
 
     def _send_result(self, request_id: int, answer: Answer) -> None:
@@ -414,3 +437,15 @@ def _no_session() -> Error:
         code="session_missing",
         hint="open or attach a session first",
     )
+
+
+def _writes_busy(retry_ms: int) -> Error:
+    return busy_error(retry_ms, "writes")
+
+
+def _reads_busy(retry_ms: int) -> Error:
+    return busy_error(retry_ms, "reads")
+
+
+def _refusal(request_id: int, make: Callable[[int], Error], retry_ms: int) -> bytes:
+    return wire.error_frame(request_id, wire.packed_error(make, retry_ms))

@@ -19,6 +19,8 @@ UNSENT_PAUSE_BYTES = 1 << 20
 """A client that does not read its answers is not read from either."""
 
 DRAIN_CHECK_S = 0.01
+PRESSED_S = 1.0
+"""So long after a request was refused because too much waits, others are asked at the door."""
 LANE = "decode"
 HOLD_S_MAX = 0.5
 """So long, at most, a client is not read from that asks again and again while the node is busy."""
@@ -41,6 +43,9 @@ class ClientListener:
         """Of requests that are being received or under way: incomplete ones, and the long ones."""
         self.unsent_bytes = 0
         """Of answers to clients that are slow to read them."""
+        self.pressed = False
+        """Too much waits, or did a while ago: requests are turned away before they are decoded."""
+        self._pressed_until_s = 0.0
 
     def open(self, address: Address, ready: Callable[[BaseException | None], None]) -> None:
         """Listen; `ready` gets None, or why not."""
@@ -64,6 +69,15 @@ class ClientListener:
     def _accept(self) -> ClientConnection:
         self._accepted += 1
         return ClientConnection(self, self._accepted)
+
+    def press(self) -> None:
+        """Something was refused because too much waits."""
+        self.pressed = True
+        self._pressed_until_s = self.ports.clock.monotonic_s() + PRESSED_S
+
+    def relax(self) -> None:
+        """Something was not refused."""
+        self.pressed = self.ports.clock.monotonic_s() < self._pressed_until_s
 
     def opened(self, connection: ClientConnection) -> None:
         """A connection's handshake is done."""
@@ -97,10 +111,13 @@ class ClientConnection:
         self._owner = owner
         self._core = wire.ServerSide(owner.limits)
         self._core.defer_bytes = wire.LONG_REQUEST_BYTES
+        self._core.door = self._door
         self._connection: Connection | None = None
         self._dispatcher: Dispatcher | None = None
         self._timer: Timer | None = None
         self._out: list[bytes] = []
+        self._turned_away = False
+        """Refusals among them, that nothing else sends."""
         self._paused = False
         """Answers wait to be read."""
         self._held = False
@@ -121,16 +138,33 @@ class ClientConnection:
 
     def data_received(self, data: bytes) -> None:
         fault: wire.RemoteProtocolError | None = None
+        self._core.pressed = self._owner.pressed
         try:
             messages: Sequence[wire.Message] = self._core.receive(data)
         except wire.RemoteProtocolError as error:
             fault, messages = error, error.messages
         self._took(messages, fault)
 
+    def _door(self, kind: type, request_id: int, sequence: int) -> bool:
+        """Turn a request away, if it must be, before it is decoded."""
+        if self._dispatcher is None or self._connection is None:
+            return False
+        refusal = self._dispatcher.turned_away(kind, request_id, sequence)
+        if not refusal:
+            self._owner.relax()
+            return False
+        self._owner.press()
+        self._out.append(refusal)
+        self._turned_away = True
+        return True
+
     def _took(
         self, messages: Sequence[wire.Message], fault: wire.RemoteProtocolError | None
     ) -> None:
         core = self._core
+        if self._turned_away:
+            self._turned_away = False
+            self._flush()
         held = core.held_bytes
         if held or self._requests_bytes:
             self._count_requests(held)
@@ -245,7 +279,12 @@ class ClientConnection:
             self._end_with(error)
             return
         self._dispatcher = Dispatcher(
-            owner.replica, owner.describe, self.send, administer=True, hold=self.hold
+            owner.replica,
+            owner.describe,
+            self.send,
+            administer=True,
+            hold=self.hold,
+            pressed=owner.press,
         )
         self.send(welcome)
 

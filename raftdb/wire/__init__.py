@@ -9,6 +9,7 @@ Never: a socket, a clock, SQL semantics, routing.
 
 from raftdb.wire.codec import decode
 from raftdb.wire.connection import LONG_REQUEST_BYTES, ClientSide, ServerSide, State
+from raftdb.wire.early import error_frame, packed_error
 from raftdb.wire.errors import LocalProtocolError, RemoteProtocolError
 from raftdb.wire.messages import (
     BOUNDED,
@@ -61,6 +62,8 @@ from raftdb.wire.messages import (
 __all__ = [
     "LONG_REQUEST_BYTES",
     "decode",
+    "error_frame",
+    "packed_error",
     "page_messages",
     "OpenCursor",
     "FetchCursor",

@@ -73,6 +73,11 @@ def encode(message: m.Message) -> bytes:
         ) from error
 
 
+def kind_of(message_type: type) -> int:
+    """The number that stands for it on the line."""
+    return _ENCODERS[message_type][0]
+
+
 def _statements(statements: tuple[Statement, ...]) -> list[tuple[Any, ...]]:
     return [pack_statement(statement) for statement in statements]
 

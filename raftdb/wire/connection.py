@@ -30,6 +30,7 @@ from raftdb.base.errors import DataError
 from raftdb.base.limits import DEFAULT_LIMITS, Limits
 from raftdb.wire import messages as m
 from raftdb.wire.codec import decode, encode
+from raftdb.wire.early import Door, glance
 from raftdb.wire.errors import LocalProtocolError, RemoteProtocolError
 
 WELCOME_FRAME_BYTES_MAX = 64 * 1024
@@ -103,6 +104,10 @@ class _Side:
         self.deferred = b""
         """The body of a frame that somebody else decodes (`decode`) and brings back (`decoded` or
         `undecodable`); what comes meanwhile waits."""
+        self.door: Door | None = None
+        """May answer a request before it is decoded: a long one always, others while `pressed`.
+        What stands behind another message of the same bytes is decoded: its turn is not yet."""
+        self.pressed = False
         self._receive_frame_max = 0
         self._send_frame_max = 0
         self._requests_max = limits.requests_per_connection_max
@@ -212,12 +217,26 @@ class _Side:
             if end - start < size:
                 break
             position = start + size
-            if 0 < self.defer_bytes < size:
+            long = 0 < self.defer_bytes < size
+            if (self.pressed or long) and not received and self._turned_away(view[start:position]):
+                continue
+            if long:
                 self.deferred = bytes(view[start:position])
                 break
             message = decode(view[start:position], self.limits.request_values_max)
             self._take(message, size, received)
         return position
+
+    def _turned_away(self, body: memoryview) -> bool:
+        """Whether the door answered it. What may not be said now is decoded, and blamed."""
+        found = glance(body) if self.door is not None and self.state in _TALKING else None
+        return (
+            found is not None
+            and self.door is not None
+            and found[1] not in self._open
+            and len(self._open) < self._requests_max
+            and self.door(*found)
+        )
 
     def _take(self, message: m.Message, size: int, received: list[m.Message]) -> None:
         if type(message) not in self._receives:
@@ -275,6 +294,7 @@ class _Side:
         raise NotImplementedError
 
 
+_TALKING = (State.OPEN, State.DRAINING)
 _IN_PIECES = frozenset((m.Rows, m.CursorRows))
 _REQUEST_TYPES = frozenset(_REQUESTS)
 _REPLY_TYPES = frozenset(_REPLIES)

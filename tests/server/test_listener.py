@@ -17,7 +17,7 @@ from raftdb.consensus.port import Applied, NotApplied
 from raftdb.node import congestion
 from raftdb.node.admission import Admission
 from raftdb.server import ClientListener
-from raftdb.server.listener import HOLD_S_MAX, UNSENT_PAUSE_BYTES
+from raftdb.server.listener import HOLD_S_MAX, PRESSED_S, UNSENT_PAUSE_BYTES
 from tests.node.fakes import HISTORY, SESSION, Bench
 
 
@@ -304,6 +304,82 @@ def test_who_does_not_wait_as_asked_is_not_read_from_for_a_while() -> None:
     assert client.connection.paused
     client.bench.loop.pass_time(HOLD_S_MAX)
     assert not client.connection.paused
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The kinds of the requests that are decoded from now on."""
+    kinds: list[int] = []
+
+    def decode(body: Any, values_max: int) -> wire.Message:
+        if body[1] < 64:
+            kinds.append(body[1])
+        return wire.decode(body, values_max)
+
+    monkeypatch.setattr("raftdb.wire.connection.decode", decode)
+    return kinds
+
+
+def test_a_busy_node_refuses_without_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = busy_client()
+    decoded = counted(monkeypatch)
+    refused_ms(execute(client, congestion.FLOOR + 1))
+    assert len(decoded) == 1, "as long as nothing was refused, nothing is asked at the door"
+    refused_ms(execute(client, congestion.FLOOR + 1))
+    (opened,) = client.say(wire.OpenSession(801, "another", 5000))
+    refused_ms(opened)
+    assert len(decoded) == 1
+    # What ends something, and what is no write, has its turn.
+    assert client.say(wire.Ping(802)) == [wire.Pong(802)]
+    for index, (_payload, done) in enumerate(client.bench.engine.proposals):
+        done(Applied(Index(index), 0, encode_reply(Results(()))))
+    client.heard()
+    assert execute(client, congestion.FLOOR + 1) is None, "there is room again"
+    client.bench.loop.pass_time(PRESSED_S)
+    assert execute(client, congestion.FLOOR + 2) is None
+    assert not client.listener.pressed
+
+
+def test_a_pipeline_is_refused_at_the_door_from_its_first_on() -> None:
+    client = busy_client()
+    refused_ms(execute(client, congestion.FLOOR + 1))
+    data = b""
+    for number in range(1, 4):
+        write = wire.Execute(700 + number, congestion.FLOOR + number, 0, 5000, (Statement("x"),))
+        data += client.wire.send(write)
+    refused = client.raw(data)
+    assert [one.request_id for one in refused if refused_ms(one)] == [701, 702, 703]
+    for _payload, done in client.bench.engine.proposals:
+        done(Applied(Index(9), 0, encode_reply(Results(()))))
+    client.heard()
+    refused_ms(execute(client, congestion.FLOOR + 2))
+    assert execute(client, congestion.FLOOR + 1) is None
+    assert execute(client, congestion.FLOOR + 2) is None
+
+
+def test_a_long_request_to_a_busy_node_is_never_decoded() -> None:
+    """Not even the first one that is refused."""
+    client = busy_client()
+    (refused,) = client.say(wire.Execute(700, congestion.FLOOR + 1, 0, 5000, rows(20_000)))
+    refused_ms(refused)
+    assert "decode" not in client.bench.loop.lanes
+    assert not client.connection.paused
+    assert client.listener.requests_bytes == 0
+
+
+def test_reads_are_refused_at_the_door_while_too_many_wait(client: Client) -> None:
+    turns = client.bench.replica._reading.turns
+    client.listener.press()
+    waiting = [object() for _ in range(congestion.FLOOR)]
+    for one in waiting:
+        turns.entered(one)
+    client.bench.loop.pass_time(0.9)
+    query = wire.Query(1, wire.LOCAL, 5000, (Statement("SELECT 1"),))
+    (refused,) = client.say(query)
+    assert refused_ms(refused) == congestion.RETRY_MIN_MS
+    for one in waiting:
+        turns.left(one)
+    (rows_of,) = client.say(query)
+    assert isinstance(rows_of, wire.Rows)
 
 
 # ---- what all clients hold together
