@@ -39,14 +39,8 @@ from raftdb.consensus.messages import (
 from raftdb.consensus.port import DAMAGE, Timing
 from raftdb.consensus.replication import Replicator
 from raftdb.consensus.seams import Library
-from raftdb.consensus.timing import check_timing
+from raftdb.consensus.timing import LEADER_LOST_FACTOR, ROUNDS_REMEMBERED, check_timing
 from raftdb.consensus.wall import LEADER, Wall
-
-LEADER_LOST_FACTOR = 0.6
-"""When the leader's connection is lost, an election is due after up to this share of the minimum
-timeout: long enough apart for two followers not to stand at once."""
-ROUNDS_REMEMBERED = 128
-"""Heartbeat rounds whose sending time is kept, for round-trip times."""
 
 
 class Core:
@@ -54,6 +48,8 @@ class Core:
 
     may_lead = True
     """Otherwise it votes and follows only."""
+    handed_over_term = 0
+    """The term in which this leader asked another member to stand."""
     forgotten = False
     """This member's promises are lost: it takes no part (row 22)."""
 
@@ -396,10 +392,15 @@ class Core:
 
     def on_term_hint(self, peer: str, message: TermHint) -> None:
         """A peer is in a later term. A leader whom nobody replaced there claims it again at once,
-        so that a member that comes back with a high term costs one election, not one time-out."""
-        led = self.library.role == LEADER
-        if self._adopt(message.term) and led and not message.leader_alive:
-            self.on_election_deadline()
+        so that a member that comes back with a high term costs one election, not one time-out.
+        Not when it asked somebody to stand: requests for votes wait for the disk, hints do not."""
+        library = self.library
+        led, handing_over = library.role == LEADER, library.term == self.handed_over_term
+        if self._adopt(message.term) and led:
+            if handing_over:
+                library.set_election_deadline(self._clock.monotonic_s() + library.draw_timeout_s())
+            elif not message.leader_alive:
+                self.on_election_deadline()
 
     def on_timeout_now(self, peer: str, message: TimeoutNow) -> None:
         """Thesis 3.10: the leader hands over."""

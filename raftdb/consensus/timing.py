@@ -14,6 +14,11 @@ ROUND_TRIPS = 3.0
 so many round trips from a majority has won or lost before another one stands."""
 STRETCH_MAX = 20.0
 """Times grow to so many times the configured ones at most."""
+LEADER_LOST_FACTOR = 0.6
+"""When the leader's connection is lost, an election is due after up to this share of the minimum
+timeout: long enough apart for two followers not to stand at once."""
+ROUNDS_REMEMBERED = 128
+"""Heartbeat rounds whose sending time is kept, for round-trip times."""
 
 
 def stretched(base: Timing, voters: int, round_trips_s: Sequence[float]) -> Timing:

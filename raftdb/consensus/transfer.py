@@ -49,16 +49,20 @@ class Transfer:
     def step(self, *, drained: bool) -> None:
         """Go on as far as the state allows. `drained`: every entry is applied here."""
         library = self._core.library
-        if library.role == LEADER and library.term == self._term:
+        if library.role == LEADER:
+            if library.term != self._term:
+                # The other one stood, and this one won again: once more, while there is time.
+                self._term, self._asked = library.term, False
             if drained and not self._asked and library.transfer(self._target):
                 self._asked = True
+                self._core.handed_over_term = self._term
         elif library.leader == self._target:
             self._finish("")
         elif self._anyone and library.leader not in (None, self._core.node_id):
             # Another follower stood at the same moment: leadership moved, as it was asked to.
             self._finish("")
         elif library.leader is not None:
-            self._finish(f"{library.leader} became leader instead")
+            self._finish(f"{library.leader} leads now, not {self._target}")
 
     def fail(self, reason: str) -> None:
         """The engine stops."""
@@ -79,6 +83,7 @@ class Transfer:
 
     def _finish(self, reason: str) -> None:
         done, self._done = self._done, None
+        self._core.handed_over_term = 0
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -370,7 +370,7 @@ class Replica:
         elif reason == "not_leader":
             call.end(None, self._not_leader())
         else:
-            call.end(None, OperationalError(f"leadership did not move: {reason}", code="transfer"))
+            call.end(None, OperationalError(f"no hand-over: {reason}", code="transfer"))
 
     def attach(self, session: SessionId) -> Error | None:
         """Why the session can't be used here; None when it can, or when only the leader knows."""

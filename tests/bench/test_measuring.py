@@ -136,12 +136,10 @@ def test_a_leader_is_killed_and_another_hands_over(tmp_path: Path) -> None:
     path = tmp_path / "failover.json"
     code = chaos(["failover", "--quick", "--directory", str(tmp_path), "--output", str(path)])
     found = json.loads(path.read_text())
-    # On a busy machine another node may win the election that a hand-over asked one to hold.
-    others = [one for one in found["broken"] if not one.startswith("leadership did not move")]
-    assert others == []
-    assert code == 0 or found["broken"]
+    assert found["broken"] == []
+    assert code == 0
     assert [(one["how"], one["times"]) for one in found["ways"]] == [("kill", 1), ("hand-over", 1)]
-    assert all(one["max_ms"] > 0 for one in found["ways"] if one["how"] == "kill")
+    assert all(one["max_ms"] > 0 for one in found["ways"])
     assert rows.rows(found)
 
 

@@ -15,7 +15,7 @@ import pytest
 from chaos import matrix, report
 from chaos.__main__ import _faults_of, main, parser
 from chaos.cluster import SHIM
-from chaos.failover import WAYS, Way, picture
+from chaos.failover import WAYS, Way, picture, planned
 from chaos.faults import FAULTS
 from chaos.links import BLOCK, Links, both_ways, latency
 from chaos.run import Plan, Round
@@ -47,6 +47,22 @@ def test_the_seed_decides_the_kinds_of_faults() -> None:
     mixed = parser().parse_args(["--mixed"])
     assert _faults_of(mixed, "7") == (*_faults_of(options, "7"), "other-release")
     assert main(["--faults", "other-release"]) == 2, "there are two releases with --mixed only"
+
+
+@pytest.mark.parametrize(
+    ("words", "kills", "ways"),
+    [
+        ([], 20, ["kill"]),
+        (["--quick"], 1, ["kill", "hand-over"]),
+        (["--quick", "--how", "deaf,stop", "--kills", "3"], 3, ["deaf", "stop"]),
+    ],
+)
+def test_what_was_asked_for_goes_before_quick(
+    words: list[str], kills: int, ways: list[str]
+) -> None:
+    asked = planned(parser().parse_args(["failover", *words]))
+    assert (asked[0], [way.name for way in asked[1]]) == (kills, ways)
+    assert main(["failover", "--quick", "--how", "nonsense"]) == 2
 
 
 def test_a_failure_names_its_command() -> None:

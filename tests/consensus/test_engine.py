@@ -346,6 +346,24 @@ def test_a_hand_over_takes_a_few_round_trips_and_loses_nothing() -> None:
     assert held == [NotApplied("not_leader")]
 
 
+def test_a_hand_over_to_a_node_with_a_slow_disk() -> None:
+    """Its request for votes waits for the disk, while heartbeats tell the old leader of the new
+    term: it must not claim that for itself."""
+    trio = Trio()
+    leader = trio.leader()
+    target = trio.followers()[0]
+    trio.run(0.5)
+    trio.cluster.hosts[target.name].disk_slow_s = 0.3
+    reasons: list[str] = []
+    trio.cluster.call(
+        leader.name, leader.engine.transfer_leadership, NodeId(target.name), reasons.append
+    )
+    trio.run_until(lambda: bool(reasons))
+    assert reasons == [""]
+    assert target.status().role == "leader"
+    assert target.status().term == 2
+
+
 def test_a_hand_over_to_nobody_says_why() -> None:
     trio = Trio()
     leader = trio.leader()
