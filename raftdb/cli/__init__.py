@@ -13,6 +13,19 @@ if not __debug__:
         "raftdb relies on its assertions and does not run under python -O or PYTHONOPTIMIZE"
     )
 
-from raftdb.cli.app import cli, main
 
-__all__ = ["cli", "main"]
+def main() -> None:
+    """The entry point of the installed command."""
+    import sys
+
+    if sys.argv[1:2] == ["start"]:
+        from raftdb.runtime.signals import Signals
+
+        # First of all: whoever starts a node may stop it at any time after that.
+        Signals()
+    from raftdb.cli.app import main as run
+
+    run()
+
+
+__all__ = ["main"]

@@ -1,6 +1,6 @@
 """`python -m raftdb.cli` is `raftdb`."""
 
-from raftdb.cli.app import main
+from raftdb.cli import main
 
 if __name__ == "__main__":
     main()

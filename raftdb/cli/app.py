@@ -119,5 +119,5 @@ def run(arguments: list[str] | None = None) -> int:
 
 
 def main() -> None:
-    """The entry point of the installed command."""
+    """What the entry point calls (raftdb.cli.main)."""
     sys.exit(run())

@@ -12,6 +12,7 @@ from raftdb.base.exits import ExitCode, exit_code
 from raftdb.embedded.assembly import Assembly, StartAgain
 from raftdb.embedded.process import end_loop, ports_of, use_utc
 from raftdb.runtime import StreamLog, new_event_loop, tune_malloc, tune_switching
+from raftdb.runtime.signals import Signals
 
 GC_ALLOCATIONS = 20_000
 """Net allocations between two looks at the youngest objects (Python's default: 700)."""
@@ -24,7 +25,10 @@ def run_node(config: NodeConfig) -> int:
     """Run until SIGTERM, SIGINT or a failure; returns the exit code.
 
     The first signal hands leadership over and finishes what is under way; a second ends at once.
+    One that came before, or while the node opens what it has, counts as well.
     """
+    held = Signals.held()
+    signals = held or Signals()
     use_utc()
     tune_malloc()
     tune_switching()
@@ -34,13 +38,18 @@ def run_node(config: NodeConfig) -> int:
         common={"node": config.node_id},
     )
     try:
-        return _run(config, log)
+        if signals.stop_asked:
+            log.info("stopped", reason="it was asked to before it began")
+            return int(ExitCode.OK)
+        return _run(config, log, signals)
     finally:
         # A thread writes the lines: the last ones say why the node ends.
         log.close()
+        if held is None:
+            signals.release()
 
 
-def _run(config: NodeConfig, log: StreamLog) -> int:
+def _run(config: NodeConfig, log: StreamLog, signals: Signals) -> int:
     loop = new_event_loop(log)
     outcome: list[BaseException | None] = []
 
@@ -69,20 +78,21 @@ def _run(config: NodeConfig, log: StreamLog) -> int:
     ports, executor, network, facts = ports_of(config, loop, log, crashed)
     assembly = Assembly(config, ports, stopped, facts)
 
-    signals: list[int] = []
+    stops: list[int] = []
 
     def on_signal(number: int) -> None:
-        if signals:
+        if number == signal.SIGHUP:
+            network.reload()
+            return
+        if stops:
             os._exit(128 + number)
-        signals.append(number)
+        stops.append(number)
         if assembly is not None:
             assembly.stop()
         loop.call_later(STOP_TIMEOUT_S, stopped, None)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal, number)
-    loop.add_signal_handler(signal.SIGHUP, network.reload)
     loop.call_soon(executor.guard, assembly.start, _ready)
+    loop.call_soon(signals.hand_to, loop, on_signal)
     _tune_collector()
     loop.run_forever()
     error = outcome[0]

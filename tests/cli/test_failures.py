@@ -131,6 +131,7 @@ def test_a_node_that_cannot_start_says_why(cluster: Cluster, tmp_path: Path) -> 
     cluster.start("n1")
     cluster.wait_for("it says so, and waits for the others", lambda: str(segment) in cluster.logs())
     assert "damage_found" in cluster.logs()
+    assert cluster.stop("n1") == {"n1": 0}
 
 
 def test_a_node_that_nobody_can_heal_says_what_is_damaged(tmp_path: Path) -> None:
@@ -139,6 +140,27 @@ def test_a_node_that_nobody_can_heal_says_what_is_damaged(tmp_path: Path) -> Non
     damaged = raftdb_process("start", "--config", alone.directory / "n1" / "raftdb.toml")
     assert damaged.code == 4, damaged
     assert str(segment) in damaged.err
+
+
+EARLY = """
+import os, signal, sys, raftdb.cli, raftdb.cli.app as app
+run = app.main
+def main():
+    os.kill(os.getpid(), signal.SIGHUP)
+    os.kill(os.getpid(), signal.SIGTERM)
+    run()
+app.main = main
+raftdb.cli.main()
+"""
+
+
+def test_a_node_is_stopped_in_order_from_its_first_moments_on(cluster: Cluster) -> None:
+    """Before it knows which command it is to run."""
+    config = cluster.directory / "n1" / "raftdb.toml"
+    words = [sys.executable, "-c", EARLY, "start", "--config", str(config)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done
+    assert "asked to before it began" in done.stderr
 
 
 def damage_log(cluster: Cluster) -> Path:

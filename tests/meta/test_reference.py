@@ -9,7 +9,7 @@ import pytest
 
 from raftdb.base.config import SETTINGS
 from raftdb.base.limits import DEFAULT_LIMITS
-from raftdb.cli import cli
+from raftdb.cli.app import cli
 from tests.meta.source import ROOT
 from tests.meta.write_docs import PATH, render, walk
 

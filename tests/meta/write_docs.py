@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import click
 
 from raftdb.base import exits
-from raftdb.cli import cli
+from raftdb.cli.app import cli
 from raftdb.shell import COMMANDS
 from tests.meta.source import ROOT
 
