@@ -20,7 +20,7 @@ RUN groupadd --system --gid 10001 raftdb \
     && useradd --system --uid 10001 --gid raftdb --home-dir /var/lib/raftdb --shell /usr/sbin/nologin raftdb \
     && install -d -o raftdb -g raftdb -m 0700 /var/lib/raftdb
 COPY --from=build /opt/raftdb /opt/raftdb
-COPY docker/found.sh docker/healthy.sh /usr/local/bin/
+COPY docker/found.sh docker/enlist.sh docker/healthy.sh /usr/local/bin/
 ENV PATH=/opt/raftdb/bin:$PATH
 USER raftdb
 WORKDIR /var/lib/raftdb

@@ -17,10 +17,16 @@ from raftdb.base.exits import ExitCode, exit_code
 from raftdb.cli.output import error_facts, json_option
 from raftdb.cli.target import open_connection, target_of, target_options
 from raftdb.runtime.clock import RealClock
-from raftdb.shell import FORMATS, READ_LEVELS, Hooks, Piece, Settings, Shell, Style
+from raftdb.shell import FORMATS, READ_LEVELS, Hooks, Piece, Settings, Shell, Style, is_level
 
 if TYPE_CHECKING:
     from raftdb.ops.target import Target
+
+
+def _level(_context: click.Context, _parameter: click.Parameter, text: str) -> str:
+    if not is_level(text):
+        raise click.BadParameter(f"{text!r} is not one of {', '.join(READ_LEVELS)}")
+    return text
 
 
 @click.command(
@@ -56,10 +62,12 @@ Example:
 @click.option(
     "--read",
     "level",
-    type=click.Choice(READ_LEVELS),
+    metavar="LEVEL",
+    callback=_level,
     default=READ_LEVELS[0],
     show_default=True,
-    help="linearizable sees every acknowledged write; local is what the node at hand has.",
+    help="linearizable sees every acknowledged write, session the own ones, bounded(SECONDS) what "
+    "was so then; local is what the node at hand has.",
 )
 @click.option("--bail/--no-bail", default=None, help="Stop at the first error (scripts do).")
 @click.option("--timer", is_flag=True, help="Say how long each statement took.")

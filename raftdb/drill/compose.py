@@ -1,7 +1,9 @@
 """Drills on the cluster of docker-compose.yml: its containers are killed and started for real.
 
 The drill itself runs in the client's container (`elsewhere.py`); here is what reaches docker. Works
-with compose v2 (`docker compose`) and with docker-compose 1.29.
+with compose v2 (`docker compose`) and with docker-compose 1.29. Which container a node is, is
+looked up before the drill, and `docker kill` does it then: compose would need seconds to find out,
+which would count as raftdb's.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ DOCKER_S = 120.0
 LINE_BYTES_MAX = 16 << 20
 """A result has its timeline in one line."""
 _NODE = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
-_ASKS = {"kill": "kill", "start": "start"}
+_ASKS = ("kill", "start")
+_SERVICE = '{{index .Config.Labels "com.docker.compose.service"}} {{.Id}}'
 
 Say = Callable[[str], None]
 
@@ -55,46 +58,60 @@ class Compose:
     def __init__(self, file: Path, command: Sequence[str]) -> None:
         self.file = file.absolute()
         self._command = [*command, "-f", str(self.file)]
+        self._containers: dict[str, str] = {}
 
     def __call__(self, *arguments: str, timeout_s: float = DOCKER_S) -> str:
         """Run it; its output."""
-        shown = f"{' '.join(self._command)} {' '.join(arguments)}"
-        try:
-            done = subprocess.run(
-                [*self._command, *arguments],
-                cwd=self.file.parent,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=timeout_s,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise ConfigError(f"`{shown}` took longer than {timeout_s:g} s") from None
-        if done.returncode:
-            said = (done.stdout + done.stderr).strip()[-500:]
-            raise ConfigError(f"`{shown}` failed: {said}", hint="see docs/compose.md")
-        return done.stdout
+        return _run([*self._command, *arguments], self.file.parent, timeout_s)
+
+    def docker(self, *arguments: str) -> str:
+        """Run docker itself; its output."""
+        return _run(["docker", *arguments], self.file.parent, DOCKER_S)
 
     def client(self) -> str:
         """The id of the client's container; `` when it does not run."""
         found = self("ps", "-q", "client").split()
         if not found:
             return ""
-        state = subprocess.run(
-            ["docker", "inspect", "-f", "{{.State.Running}}", found[0]],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return found[0] if state.stdout.strip() == "true" else ""
+        running = self.docker("inspect", "-f", "{{.State.Running}}", found[0]).strip()
+        return found[0] if running == "true" else ""
+
+    def look_up(self) -> None:
+        """Note which container each service has now; later ones are not known."""
+        every = self("ps", "-q").split()
+        lines = self.docker("inspect", "-f", _SERVICE, *every).splitlines() if every else []
+        self._containers = dict(line.split() for line in lines)
 
     def do(self, ask: str, nodes: Sequence[str]) -> None:
         """Kill or start these nodes' containers, all at once. Raises ConfigError."""
-        if ask not in _ASKS or not nodes or not all(_NODE.fullmatch(one) for one in nodes):
+        known = self._containers
+        named = bool(nodes) and all(_NODE.fullmatch(one) and one in known for one in nodes)
+        if ask not in _ASKS or not named:
             raise ConfigError(f"the drill asks for {ask!r} of {nodes!r}"[:200])
-        self(_ASKS[ask], *nodes)
+        self.docker(ask, *(known[one] for one in nodes))
+
+
+def _run(command: Sequence[str], directory: Path, timeout_s: float) -> str:
+    shown = " ".join(command)
+    try:
+        done = subprocess.run(
+            command,
+            cwd=directory,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout_s,
+            check=False,
+        )
+    except FileNotFoundError:
+        raise ConfigError(f"there is no {command[0]} here", hint="install docker") from None
+    except subprocess.TimeoutExpired:
+        raise ConfigError(f"`{shown}` took longer than {timeout_s:g} s") from None
+    if done.returncode:
+        said = (done.stdout + done.stderr).strip()[-500:]
+        raise ConfigError(f"`{shown}` failed: {said}", hint="see docs/compose.md")
+    return done.stdout
 
 
 def rehearse_composed(
@@ -130,6 +147,7 @@ def rehearse_composed(
             say("docker compose up: builds the image the first time")
             compose("up", "-d", "--build", timeout_s=UP_S)
         client = compose.client()
+        compose.look_up()
         if not client:
             raise ConfigError("there is no client's container", hint="see docker compose ps -a")
         return [

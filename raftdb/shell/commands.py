@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from raftdb.shell.formats import FORMATS
-from raftdb.shell.port import READ_LEVELS
+from raftdb.shell.port import READ_LEVELS, is_level
 
 if TYPE_CHECKING:
     from raftdb.shell.shell import Shell
@@ -220,14 +220,15 @@ def _echo(shell: Shell, arguments: list[str]) -> None:
 
 @command(".level [LEVEL]", most=1)
 def _level(shell: Shell, arguments: list[str]) -> None:
-    """Read level of what follows: linearizable (sees every acknowledged write) or local.
+    """Read level of what follows: linearizable, session, bounded(SECONDS) or local.
 
-    `local` reads what the node at hand has applied, which may lag behind; it needs no leader.
+    `linearizable` sees every acknowledged write, `session` the own ones, `bounded(2)` what was so
+    two seconds ago at most. `local` reads what the node at hand has applied; it needs no leader.
     """
     if not arguments:
         shell.say(f"level: {shell.settings.level}")
         return
-    if arguments[0] not in READ_LEVELS:
+    if not is_level(arguments[0]):
         raise CommandError(
             f"there is no read level {arguments[0]}", hint="one of " + ", ".join(READ_LEVELS)
         )

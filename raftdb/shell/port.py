@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
-READ_LEVELS = ("linearizable", "local")
+READ_LEVELS = ("linearizable", "session", "bounded(SECONDS)", "local")
+"""As they are written; the first is what reads have unless another is chosen."""
+_LEVEL = re.compile(r"linearizable|session|bounded\([0-9.]+\)|local")
+
+
+def is_level(text: str) -> bool:
+    """Whether that is a read level."""
+    return _LEVEL.fullmatch(text) is not None
 
 
 class Cursor(Protocol):

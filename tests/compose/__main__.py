@@ -2,7 +2,9 @@
 
     python -m tests.compose                  three regions
     python -m tests.compose --five           five nodes in four regions
+    python -m tests.compose --replica        three regions, and a read replica in a fourth one
     python -m tests.compose --keep           leave it running
+    python -m tests.compose --with docker-compose      1.29, where v2 is there too
 
 Needs docker with compose v2, or docker-compose 1.29. Exit code 0 when everything held, else 1 with
 what did not, and the containers' last lines.
@@ -23,7 +25,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = "raftdb-try"
 ARCHIVE = "s3://raftdb/cluster?endpoint=http://store:8333&region=us-east-1"
+REPLICA = "r1"
 REGIONS = {"n1": "virginia", "n2": "ireland", "n3": "frankfurt", "n4": "oregon", "n5": "oregon"}
+REPLICA_URL = (
+    "raftdb://r1:7052/?pin=1&ca=/client/ca.crt&cert=/client/client.crt&key=/client/client.key"
+)
+"""It alone, so that nobody else answers."""
+LEVELS = ("linearizable", "session", "bounded(30)", "local")
 HEALTHY_S = 300.0
 
 ARCHIVED_S = 120.0
@@ -37,9 +45,10 @@ class Failed(Exception):
 class Compose:
     """One project of docker compose."""
 
-    def __init__(self, profiles: str) -> None:
-        self._environment = {**os.environ, "COMPOSE_PROFILES": profiles, "DOCKER_BUILDKIT": "0"}
-        self._command = [*_compose_command(), "-p", PROJECT]
+    def __init__(self, profiles: Sequence[str], command: Sequence[str]) -> None:
+        chosen = {"COMPOSE_PROFILES": ",".join(profiles), "DOCKER_BUILDKIT": "0"}
+        self._environment = {**os.environ, **chosen}
+        self._command = [*command, "-p", PROJECT]
 
     def __call__(self, *arguments: str, timeout_s: float = 60.0) -> str:
         """Run a command of compose; its output. Raises Failed when it fails."""
@@ -74,15 +83,19 @@ class Compose:
         ).stdout.strip()
 
 
-def _compose_command() -> list[str]:
-    for command in (["docker", "compose"], ["docker-compose"]):
+def find_compose(given: str) -> list[str]:
+    """The command that was given, or the first that works; says which. Raises Failed."""
+    for command in [given.split()] if given else (["docker", "compose"], ["docker-compose"]):
         try:
-            done = subprocess.run([*command, "version"], capture_output=True, check=False)
+            done = subprocess.run(
+                [*command, "version"], capture_output=True, text=True, check=False
+            )
         except FileNotFoundError:
             continue
         if done.returncode == 0:
+            say(f"{' '.join(command)}: {done.stdout.splitlines()[0]}")
             return command
-    raise Failed("neither `docker compose` nor `docker-compose` works here")
+    raise Failed(f"{given or 'neither docker compose nor docker-compose'} works here")
 
 
 def until(what: str, limit_s: float, look: Callable[[], bool]) -> None:
@@ -118,6 +131,8 @@ def try_it(compose: Compose, nodes: Sequence[str]) -> None:
     for loss in (kill_a_region, cut_a_region):
         rows = _write(compose, rows)
         rows = loss(compose, rows)
+    if REPLICA in nodes:
+        rows = replica(compose, rows)
     until("all nodes hold the same", HEALTHY_S, lambda: _equal(compose))
     _restored(compose, rows)
 
@@ -145,6 +160,40 @@ def cut_a_region(compose: Compose, rows: int) -> int:
     say(f"{place} cut off (with the leader): {time.monotonic() - began:.1f} s to write on")
     compose.client("raftdb", "chaos", "wan", "--heal")
     return rows
+
+
+def replica(compose: Compose, rows: int) -> int:
+    """It is a learner; answers at every read level; nobody waits for it; and it answers from its
+    own copy when there is no majority."""
+    told = json.loads(compose.client("raftdb", "member", "list", "--json"))["members"]
+    roles = {one["node_id"]: one["role"] for one in told}
+    if roles[REPLICA] != "learner" or sorted(roles.values())[1:] != ["voter"] * (len(roles) - 1):
+        raise Failed(f"{REPLICA} is to be the only learner: {roles}")
+    compose.client("raftdb", "chaos", "wan", "--cut", "oregon")
+    rows = _write(compose, rows)
+    compose.client("raftdb", "chaos", "wan", "--heal")
+    for level in LEVELS:
+        until(
+            f"{REPLICA} answers {level} with {rows} rows",
+            HEALTHY_S,
+            lambda level=level: _replica_has(compose, level) == rows,
+        )
+    near = compose.client("raftdb", "sql", "--dir", "/client/r1", "-c", "SELECT 'near'")
+    if "near" not in near:
+        raise Failed(f"the shell with --dir /client/r1 said {near}")
+    compose("kill", "n1", "n2")
+    found = _replica_has(compose, "local")
+    compose("start", "n1", "n2")
+    if found != rows:
+        raise Failed(f"without a majority {REPLICA} has {found} of {rows} rows")
+    say(f"{REPLICA} answers at every read level, and without a majority from its own copy")
+    return rows
+
+
+def _replica_has(compose: Compose, level: str) -> int:
+    asked = ("--read", level, "--format", "csv", "--no-headers", "--timeout", "20")
+    count = ("-c", "SELECT count(*) FROM place")
+    return int(compose.client("raftdb", "sql", REPLICA_URL, *asked, *count))
 
 
 def _write(compose: Compose, rows: int) -> int:
@@ -184,13 +233,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.compose", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--five", action="store_true", help="five nodes in four regions")
+    parser.add_argument("--replica", action="store_true", help="with a read replica")
+    parser.add_argument("--with", dest="command", default="", help="such as docker-compose")
     parser.add_argument("--keep", action="store_true", help="leave it running")
     options = parser.parse_args()
     nodes = list(REGIONS) if options.five else list(REGIONS)[:3]
+    profiles = ["five"] if options.five else []
+    if options.replica:
+        nodes.append(REPLICA)
+        profiles.append("replica")
     began = time.monotonic()
     compose = None
     try:
-        compose = Compose("five" if options.five else "")
+        compose = Compose(profiles, find_compose(options.command))
         compose("down", "--volumes", timeout_s=120.0)
         try_it(compose, nodes)
     except (Failed, subprocess.TimeoutExpired) as error:

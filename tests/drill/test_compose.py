@@ -120,20 +120,36 @@ class FakeCompose(Compose):
 
     def __call__(self, *arguments: str, timeout_s: float = 0.0) -> str:
         self.said.append(arguments)
-        return ""
+        return "aaa\nbbb\nccc\n" if arguments == ("ps", "-q") else ""
+
+    def docker(self, *arguments: str) -> str:
+        self.said.append(("docker", *arguments))
+        named = "n1 aaa\nn4 bbb\nclient ccc\n"
+        return named if arguments[0] == "inspect" else ""
 
     def client(self) -> str:
         return "abc" if self.up else ""
 
 
-def test_only_nodes_are_killed_and_started(tmp_path: Path) -> None:
+def test_only_nodes_are_killed_and_started_and_compose_is_asked_before(tmp_path: Path) -> None:
     compose = FakeCompose(tmp_path / "docker-compose.yml", ("docker", "compose"))
     compose.said = []
+    compose.look_up()
+    compose.said.clear()
     compose.do("kill", ["n1", "n4"])
-    assert compose.said == [("kill", "n1", "n4")]
-    for ask, nodes in (("down", ["n1"]), ("kill", []), ("kill", ["--signal"]), ("start", ["n1;"])):
+    compose.do("start", ["n4"])
+    assert compose.said == [("docker", "kill", "aaa", "bbb"), ("docker", "start", "bbb")]
+    for ask, nodes in (
+        ("down", ["n1"]),
+        ("kill", []),
+        ("kill", ["--signal"]),
+        ("start", ["n1;"]),
+        ("kill", ["n2"]),
+    ):
         with pytest.raises(ConfigError, match="asks for"):
             compose.do(ask, nodes)
+    with pytest.raises(ConfigError, match="there is no nonesuch here"):
+        Compose(tmp_path / "f", ("nonesuch",))("ps")
 
 
 def test_a_cluster_that_is_up_needs_consent(

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 from itertools import combinations
 from pathlib import Path
 
@@ -18,8 +19,8 @@ ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 PROXIES = {one["name"]: one for one in json.loads((ROOT / "docker/wan.json").read_text())}
 REGIONS = {"virginia", "ireland", "frankfurt", "oregon"}
-MEMBERS = {
-    found["id"]: found
+MEMBERS: dict[str, Mapping[str, str]] = {
+    found["id"]: found.groupdict()
     for text in COMPOSE["services"]["found"]["command"][1:]
     if (
         found := re.fullmatch(
@@ -29,6 +30,13 @@ MEMBERS = {
         )
     )
 }
+_, ID, LOCATION, PEER, CLIENT = COMPOSE["services"]["enlist"]["command"]
+MEMBERS[ID] = {
+    "region": LOCATION.split("/")[0],
+    "peer": PEER.removeprefix(f"{ID}:"),
+    "client": CLIENT.removeprefix(f"{ID}:"),
+}
+"""The read replica, which is no founder."""
 
 
 def aliases(service: str, network: str) -> set[str]:
@@ -36,7 +44,7 @@ def aliases(service: str, network: str) -> set[str]:
 
 
 def test_every_node_stands_in_the_network_of_its_region_and_in_no_other() -> None:
-    assert len(MEMBERS) == 5
+    assert len(MEMBERS) == 6
     for name, member in MEMBERS.items():
         assert list(COMPOSE["services"][name]["networks"]) == [member["region"]]
         assert f"at-{name}" in aliases(name, member["region"])

@@ -80,10 +80,12 @@ def test_an_offset_out_of_range_marks_nothing(bench: Bench) -> None:
 
 
 def test_statements_carry_the_read_level(bench: Bench) -> None:
-    bench.run("SELECT 1;\n.level local\nSELECT 1;\n")
-    assert bench.connection.levels == ["linearizable", "local"]
-    bench.run(".level nonsense\n")
-    assert "no read level nonsense" in bench.said
+    levels = ["local", "session", "bounded(1.5)", "linearizable"]
+    bench.run("SELECT 1;\n" + "".join(f".level {one}\nSELECT 1;\n" for one in levels))
+    assert bench.connection.levels == ["linearizable", *levels]
+    for wrong in ("nonsense", "bounded", "bounded()"):
+        bench.run(f".level {wrong}\n")
+        assert f"no read level {wrong}" in bench.said
     assert bench.shell.exit == ExitCode.USAGE
 
 
