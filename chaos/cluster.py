@@ -2,35 +2,46 @@
 
 Each node has routes to the others through proxies of its own, and clients reach it by another one.
 Who watches and judges goes to the node itself, past the proxies.
+
+Here a node's name is that of its place: who takes it after the loss of a disk is another member,
+with a new id, at the same addresses and behind the same proxies.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import struct
 import subprocess
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from chaos.links import CLIENTS, Links
+from chaos.namespaces import Namespaces, lost_words
 from raftdb.base.errors import Error, OperationalError
 from raftdb.base.ids import Address, parse_location
 from raftdb.base.ports import Clock
+from raftdb.base.settings import MemberConfig
 from raftdb.client import Connection, connect
-from raftdb.drill.cluster import LOCATIONS, DrillCluster, found_by
+from raftdb.drill.cluster import LOCATIONS, DrillCluster, command, found_by
 from raftdb.drill.previous import Release, present
 from raftdb.ops.found import found_cluster, local_members
 from raftdb.ops.ports import free_ports
 from raftdb.ops.target import read_client_file
 from raftdb.runtime.files import RealFiles
 from raftdb.runtime.random import RealRandom
+from tests.workloads import Violation
 
 SHIM = Path(__file__).parent / "clock_shim"
 SMALL_DISK_BYTES = 96 << 20
+IDS = 9
+"""Members that one place may have, one after the other, in the life of a cluster."""
+EMPTY_S = 60.0
+REPLACE_S = 120
 
 
 class ChaosCluster(DrillCluster):
@@ -47,21 +58,24 @@ class ChaosCluster(DrillCluster):
         settings: Sequence[str] = (),
         archived: bool = True,
         previous: Release | None = None,
+        namespaces: Namespaces | None = None,
     ) -> None:
-        """`previous`: founds it, and is what its nodes run at first."""
+        """`previous`: founds it, and is what its nodes run at first; `namespaces`: its nodes run in
+        them."""
         directory = home / "cluster"
         self.home = home
         self.links = links
+        self.namespaces = namespaces
         self.archive = home / "archive"
         self.archive.mkdir(parents=True)
         first = free_ports(2 * nodes + nodes * nodes)
-        real = local_members(nodes, first)
+        real = self._real_members(nodes, first)
         proxies = iter(range(first + 2 * nodes, first + 2 * nodes + nodes * nodes))
         self._direct = {str(one.node_id): one.client_address for one in real}
         members = []
         for member, location in zip(real, LOCATIONS[nodes], strict=True):
             port = next(proxies)
-            links.make(CLIENTS, member.node_id, port, str(member.client_address))
+            links.make(CLIENTS, member.node_id, f"127.0.0.1:{port}", str(member.client_address))
             members.append(
                 replace(
                     member,
@@ -69,6 +83,7 @@ class ChaosCluster(DrillCluster):
                     client_address=Address("127.0.0.1", port),
                 )
             )
+        self._members = {str(one.node_id): one for one in members}
         if previous is None:
             found_cluster(directory, members, RealFiles(), RealRandom(), clock)
         else:
@@ -81,29 +96,55 @@ class ChaosCluster(DrillCluster):
         self.stopped: set[str] = set()
         """Nodes that the runner has taken down itself, or whose end it expects."""
         for member in real:
-            routes = []
-            for other in real:
-                if other is not member:
-                    port = next(proxies)
-                    links.make(member.node_id, other.node_id, port, str(other.peer_address))
-                    routes.append(f"{other.node_id}=127.0.0.1:{port}")
-            node = self.node(member.node_id)
-            node.settings = (
-                f"client_listen={member.client_address}",
-                f"routes={' '.join(routes)}",
-                *([f"archive.destinations={self.archive.as_uri()}"] if archived else []),
-                *settings,
-            )
-            assert node.environ is not None
-            node.environ |= {
-                "PYTHONPATH": os.pathsep.join(
-                    filter(None, [str(SHIM), os.environ.get("PYTHONPATH")])
-                ),
-                "CHAOS_CLOCK": str(self._clock_file(member.node_id)),
-            }
-            self.move_clock(member.node_id, 0)
+            self._settle(member, self._make_routes(member, real, proxies), archived, settings)
             if previous is not None:
                 self.become(member.node_id, previous)
+
+    def _real_members(self, nodes: int, first: int) -> list[MemberConfig]:
+        """Where the nodes themselves listen."""
+        found = []
+        for one in local_members(nodes, first):
+            host = "127.0.0.1" if self.namespaces is None else self.namespaces.address(one.node_id)
+            at = [Address(host, address.port) for address in (one.peer_address, one.client_address)]
+            found.append(replace(one, peer_address=at[0], client_address=at[1]))
+        return found
+
+    def _make_routes(
+        self, member: MemberConfig, real: Sequence[MemberConfig], ports: Iterator[int]
+    ) -> list[str]:
+        """Proxies to the others, whoever they come to be."""
+        own = "127.0.0.1" if self.namespaces is None else self.namespaces.gateway(member.node_id)
+        routes = []
+        for other in real:
+            if other is not member:
+                listen = f"{own}:{next(ports)}"
+                self.links.make(member.node_id, other.node_id, listen, str(other.peer_address))
+                routes += [f"{name}={listen}" for name in _ids(other.node_id)]
+        return routes
+
+    def _settle(
+        self,
+        member: MemberConfig,
+        routes: Sequence[str],
+        archived: bool,
+        settings: Sequence[str],
+    ) -> None:
+        """What its processes are given."""
+        node = self.node(member.node_id)
+        node.settings = (
+            f"client_listen={member.client_address}",
+            f"routes={' '.join(routes)}",
+            *([f"archive.destinations={self.archive.as_uri()}"] if archived else []),
+            *settings,
+        )
+        if self.namespaces is not None:
+            node.before = self.namespaces.enter(member.node_id)
+        assert node.environ is not None
+        node.environ |= {
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(SHIM), os.environ.get("PYTHONPATH")])),
+            "CHAOS_CLOCK": str(self._clock_file(member.node_id)),
+        }
+        self.move_clock(member.node_id, 0)
 
     def other_release(self, node_id: str) -> Release:
         """The one that a node of a mixed cluster does not run."""
@@ -120,6 +161,79 @@ class ChaosCluster(DrillCluster):
         target = read_client_file(self.directory / "client" / "client.toml")
         settings = {"pin": True, "read": "local", "timeout": 5.0, **options}
         return connect(f"raftdb://{self._direct[node_id]}/", **{**target.options, **settings})
+
+    def leader(self) -> str | None:
+        """The place of the node that leads, by its own word; the highest term counts."""
+        leads = [(int(one["term"]), name) for name, one in self.statuses().items() if _leads(one)]
+        return max(leads)[1] if leads else None
+
+    # ---- a lost disk
+
+    def lose_disk(self, name: str) -> None:
+        """Kill it, and delete its data."""
+        self.take_down(name)
+        shutil.rmtree(self.node(name).directory / "data")
+
+    def try_empty(self, name: str) -> None:
+        """Start it without its data: it has to end by itself. Raises Violation when it does not."""
+        self.start(name)
+        try:
+            code = self.until_ended(name, EMPTY_S)
+        except OperationalError as error:
+            self.kill(name)
+            raise Violation("rule J5", f"{name} runs on an empty disk: {error}") from error
+        if code == 0:
+            raise Violation("rule J5", f"{name} ended with 0 on an empty disk")
+
+    def replace_member(self, name: str) -> str:
+        """A new member takes the place of one whose disk is lost, as the documents say; returns its
+        id. Raises OperationalError."""
+        old = self.node(name)
+        ids = _ids(name)
+        new = ids[ids.index(old.node_id) + 1]
+        member = self._members[name]
+        spec = ",".join(
+            (
+                new,
+                f"location={member.location}",
+                f"peer={member.peer_address}",
+                f"client={member.client_address}",
+            )
+        )
+        release = next((one for one in self.releases if one.command == old.command), None)
+        where = ("--dir", self.directory, "--timeout", str(REPLACE_S))
+        command("member", "prepare", spec, *where, release=release)
+        self.processes.nodes[name] = replace(old, node_id=new, directory=self.directory / new)
+        shutil.rmtree(old.directory)
+        self.bring_up(name)
+        command("member", "replace", old.node_id, spec, *where, release=release)
+        return new
+
+    def can_lose(self) -> list[str]:
+        """Places where a disk may be lost: there is another id, and the disk can be deleted."""
+        return [
+            name
+            for name in self.node_ids
+            if name not in self._small and self.node(name).node_id != _ids(name)[-1]
+        ]
+
+    # ---- packets
+
+    def lose_packets(self, pairs: Sequence[tuple[str, str]], lost: bool) -> None:
+        """Whatever the first of each pair says to the second is lost, or is not any more."""
+        assert self.namespaces is not None, "the runner asked for them"
+        rules = [
+            rule
+            for source, target in pairs
+            for rule in lost_words(source, target, self.links.ports)
+        ]
+        (self.namespaces.drop if lost else self.namespaces.pass_again)(rules)
+
+    def heal(self) -> None:
+        """Nothing between nodes and clients is broken any more."""
+        self.links.heal()
+        if self.namespaces is not None:
+            self.namespaces.heal()
 
     # ---- processes
 
@@ -183,7 +297,7 @@ class ChaosCluster(DrillCluster):
     def small_disk(self, node_id: str) -> str:
         """Put a node's data on a file system of its own, of some megabytes, before it first
         starts. Returns why that cannot be, or nothing."""
-        data = self.directory / node_id / "data"
+        data = self.node(node_id).directory / "data"
         aside = data.with_name("data.aside")
         data.rename(aside)
         data.mkdir()
@@ -209,7 +323,7 @@ class ChaosCluster(DrillCluster):
 
     def fill_disk(self, node_id: str, full: bool) -> None:
         """Take all room that is left on a small disk, or give it back."""
-        filler = self.directory / node_id / "data" / "filler"
+        filler = self.node(node_id).directory / "data" / "filler"
         if not full:
             filler.unlink(missing_ok=True)
             return
@@ -227,4 +341,14 @@ class ChaosCluster(DrillCluster):
         self.kill()
         while self._small:
             name = self._small.pop()
-            subprocess.run(["umount", "-l", str(self.directory / name / "data")], check=False)
+            subprocess.run(["umount", "-l", str(self.node(name).directory / "data")], check=False)
+
+
+def _ids(name: str) -> list[str]:
+    """Of the members that may come to stand in one place, in turn; a removed id is never used
+    again."""
+    return [name, *(f"{name}-{number}" for number in range(2, IDS + 1))]
+
+
+def _leads(status: dict[str, Any]) -> bool:
+    return bool(status["role"] == "leader")

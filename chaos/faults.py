@@ -395,6 +395,62 @@ class DiskFull(Fault):
         self.cluster.bring_up(self._name)
 
 
+class DiskLoss(Fault):
+    """One node is killed and its data deleted: a new member takes its place."""
+
+    name = "disk-loss"
+    lasts_s = (0.1, 3.0)
+
+    def begin(self) -> str:
+        self._name: str | None = None
+        places = self.cluster.can_lose()
+        if not places:
+            return "every disk was lost often enough"
+        leader = self.leader()
+        lost = leader in places and self.draw.random() < 0.5
+        self._name = leader if lost else self.draw.choice(places)
+        self.cluster.lose_disk(self._name)
+        empty = self.draw.random() < 0.3
+        if empty:
+            self.cluster.try_empty(self._name)
+        return f"the disk of {self._name} is lost{', and it refuses to start' if empty else ''}"
+
+    def end(self) -> None:
+        if self._name is not None:
+            self.cluster.replace_member(self._name)
+
+
+class LinkDown(Fault):
+    """The cable of one node is pulled, clients' way to it included: nobody answers for it."""
+
+    name = "link-down"
+
+    def begin(self) -> str:
+        self._name = self.leader() if self.draw.random() < 0.6 else self.draw.choice(self.some())
+        assert self.cluster.namespaces is not None, "the runner asked for them"
+        self.cluster.namespaces.unplug(self._name)
+        return f"the cable of {self._name} is pulled"
+
+    def end(self) -> None:
+        assert self.cluster.namespaces is not None
+        self.cluster.namespaces.plug(self._name)
+
+
+class PacketsLost(Fault):
+    """A partition of some kind in which packets are lost, ACKs with them."""
+
+    name = "packets-lost"
+
+    def begin(self) -> str:
+        kind = self.draw.choice((Split, OneWay, Bridge, Ring))
+        self._pairs, text = kind(self.cluster, self.draw).pairs()
+        self.cluster.lose_packets(self._pairs, lost=True)
+        return f"packets lost, {text}"
+
+    def end(self) -> None:
+        self.cluster.lose_packets(self._pairs, lost=False)
+
+
 class OtherRelease(Fault):
     """One node is stopped, or killed, and goes on with the other release (with --mixed)."""
 
@@ -439,10 +495,14 @@ FAULTS: dict[str, type[Fault]] = {
         ClockMoved,
         ArchiveOutage,
         DiskFull,
+        DiskLoss,
+        LinkDown,
+        PacketsLost,
     )
 }
-
 """Of any cluster; their names are drawn from."""
+IN_NAMESPACES = (LinkDown.name, PacketsLost.name)
+"""Those that need each node to have a network interface of its own."""
 ALL: dict[str, type[Fault]] = {**FAULTS, OtherRelease.name: OtherRelease}
 """Those of mixed clusters too."""
 
@@ -480,7 +540,7 @@ class Nemesis:
                 self._undo()
         finally:
             self._undo()
-            self.cluster.links.heal()
+            self.cluster.heal()
 
     def _undo(self) -> None:
         fault, self._current = self._current, None

@@ -43,12 +43,15 @@ class Links:
         self._proxies: dict[tuple[str, str], Any] = {}
         self._put: set[tuple[tuple[str, str], str, str]] = set()
         """(proxy, stream, kind) of what is there now."""
+        self.ports: dict[tuple[str, str], int] = {}
+        """Where each proxy listens."""
 
-    def make(self, source: str, target: str, listen: int, upstream: str) -> None:
-        """The way from `source` (a node, or the clients) to a node."""
+    def make(self, source: str, target: str, listen: str, upstream: str) -> None:
+        """The way from `source` (a node, or the clients) to a node; `listen`: HOST:PORT."""
         self._proxies[source, target] = self._api.create(
-            upstream=upstream, name=f"{source}-{target}", listen=f"127.0.0.1:{listen}"
+            upstream=upstream, name=f"{source}-{target}", listen=listen
         )
+        self.ports[source, target] = int(listen.rpartition(":")[2])
 
     def put(self, source: str, target: str, toxic: Toxic) -> None:
         """On everything that `source` says to `target`."""

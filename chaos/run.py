@@ -6,19 +6,20 @@ import random
 import shutil
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from chaos.cluster import ChaosCluster
-from chaos.faults import FAULTS, DiskFull, Nemesis
+from chaos.faults import FAULTS, IN_NAMESPACES, DiskFull, Nemesis
 from chaos.links import Links
+from chaos.namespaces import Namespaces
 from chaos.server import ToxiproxyServer
 from chaos.traffic import Traffic, silence_s
 from chaos.watch import Watch
-from raftdb.base.errors import Error
+from raftdb.base.errors import ConfigError, Error
 from raftdb.drill.check import CONVERGE_S
 from raftdb.drill.previous import Release
 from raftdb.ops.target import read_client_file
@@ -136,7 +137,7 @@ class Runner:
             done.broken.append(f"the runner failed: {traceback.format_exc(limit=4)}")
         finally:
             traffic.stop()
-            self.cluster.links.heal()
+            self.cluster.heal()
         self._count(traffic, done, begin_s)
         done.broken += traffic.crashes + self._watch.broken + self.cluster.ended()
         return done
@@ -200,21 +201,24 @@ def runner(
     say: Callable[[str], None],
     directory: Path | None,
     *,
-    small_disk: bool,
+    wanted: Collection[str],
     previous: Release | None = None,
-) -> Iterator[tuple[Runner, list[str]]]:
-    """A running cluster behind toxiproxy, and the faults that this machine does not allow."""
+) -> Iterator[tuple[Runner, dict[str, str]]]:
+    """A running cluster behind toxiproxy, made for these faults; and those of them that this
+    machine does not allow, with why."""
     clock = RealClock()
     home = directory or Path(tempfile.mkdtemp(prefix="raftdb-chaos-"))
     home.mkdir(parents=True, exist_ok=True)
     cluster: ChaosCluster | None = None
+    missing: dict[str, str] = {}
+    namespaces = _namespaces(nodes, wanted, missing)
     try:
         with ToxiproxyServer(home / "toxiproxy.log") as server:
-            cluster = ChaosCluster(home, clock, nodes, Links(server.api), previous=previous)
-            missing = []
-            if small_disk:
-                problem = cluster.small_disk(cluster.node_ids[0])
-                missing = [f"{DiskFull.name}: {problem}"] if problem else []
+            cluster = ChaosCluster(
+                home, clock, nodes, Links(server.api), previous=previous, namespaces=namespaces
+            )
+            if DiskFull.name in wanted and (problem := cluster.small_disk(cluster.node_ids[0])):
+                missing[DiskFull.name] = problem
             cluster.start()
             cluster.wait_for("a whole cluster", cluster.whole, WHOLE_S)
             with Watch(cluster, clock) as watch:
@@ -223,8 +227,22 @@ def runner(
     finally:
         if cluster is not None:
             cluster.close()
+        if namespaces is not None:
+            namespaces.close()
         if directory is None:
             shutil.rmtree(home, ignore_errors=True)
+
+
+def _namespaces(nodes: int, wanted: Collection[str], missing: dict[str, str]) -> Namespaces | None:
+    """For faults that need them; why there are none goes into `missing`."""
+    named = [name for name in IN_NAMESPACES if name in wanted]
+    if not named:
+        return None
+    try:
+        return Namespaces([f"n{number + 1}" for number in range(nodes)])
+    except ConfigError as error:
+        missing |= dict.fromkeys(named, error.message)
+        return None
 
 
 def run_rounds(
@@ -241,12 +259,9 @@ def run_rounds(
     that could not be had. `previous`: of a mixed cluster, the other release."""
     wanted = {name for plan in plans for name in plan.faults}
     rounds: list[Round] = []
-    small_disk = DiskFull.name in wanted
-    with runner(nodes, say, directory, small_disk=small_disk, previous=previous) as (one, missing):
+    with runner(nodes, say, directory, wanted=wanted, previous=previous) as (one, missing):
         for plan in plans:
-            possible = tuple(
-                name for name in plan.faults if not (missing and name == DiskFull.name)
-            )
+            possible = tuple(name for name in plan.faults if name not in missing)
             if not possible:
                 continue
             plan = replace(plan, faults=possible)
@@ -260,7 +275,7 @@ def run_rounds(
                 say(one.cluster.logs())
                 break
         history = one.history
-    return rounds, history, missing
+    return rounds, history, [f"{name}: {why}" for name, why in sorted(missing.items())]
 
 
 __all__ = ["FAULTS", "Plan", "Round", "make_workload", "run_rounds"]

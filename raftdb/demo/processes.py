@@ -26,12 +26,15 @@ class NodeProcess:
     """None: as this process."""
     command: tuple[str, ...] = (sys.executable, "-m", "raftdb.cli")
     """What runs `raftdb`: another release, in a drill."""
+    before: tuple[str, ...] = ()
+    """What runs that: in a network namespace, say."""
 
     def start(self) -> None:
         """Run `raftdb start`; its log goes to `node.log` beside its configuration."""
         with open(self.directory / "node.log", "ab") as log:
             self.process = subprocess.Popen(
                 [
+                    *self.before,
                     *self.command,
                     "start",
                     "--config",

@@ -12,14 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from chaos import matrix, report
+from chaos import matrix, namespaces, report
 from chaos.__main__ import _faults_of, main, parser
 from chaos.cluster import SHIM
 from chaos.failover import WAYS, Way, picture, planned
 from chaos.faults import FAULTS
 from chaos.links import BLOCK, Links, both_ways, latency
-from chaos.run import Plan, Round
+from chaos.namespaces import lost_words
+from chaos.run import Plan, Round, _namespaces
 from chaos.traffic import silence_s
+from raftdb.base.errors import ConfigError
 from tests.workloads import WORKLOADS
 
 
@@ -104,9 +106,9 @@ class FakeProxy:
 def test_each_direction_of_a_pair_is_cut_in_both_of_its_proxies() -> None:
     api = FakeApi()
     links = Links(api)
-    links.make("a", "b", 1, "x")
-    links.make("b", "a", 2, "x")
-    links.make("clients", "a", 3, "x")
+    links.make("a", "b", "127.0.0.1:1", "x")
+    links.make("b", "a", "127.0.0.1:2", "x")
+    links.make("clients", "a", "127.0.0.1:3", "x")
     links.cut([("a", "b")])
     assert api.toxics == {("a-b", "timeout_upstream"), ("b-a", "timeout_downstream")}
     links.cut([("a", "b")])
@@ -117,6 +119,83 @@ def test_each_direction_of_a_pair_is_cut_in_both_of_its_proxies() -> None:
     links.heal()
     assert api.toxics == set()
     assert str(BLOCK) == "timeout(timeout 0)"
+
+
+def test_lost_packets_are_those_of_one_direction_in_both_proxies() -> None:
+    ports = {("a", "b"): 1, ("b", "a"): 2}
+    assert lost_words("a", "b", ports) == [
+        ("a", ("OUTPUT", "-p", "tcp", "--dport", "1")),
+        ("b", ("INPUT", "-p", "tcp", "--sport", "2")),
+    ]
+
+
+class FakeSystem:
+    """What the kernel would have after these commands."""
+
+    def __init__(self, fails_at: str = "") -> None:
+        self.there: set[str] = {"taken"}
+        self.fails_at = fails_at
+
+    def __call__(self, *command: str) -> str:
+        words = [one for one in command if not one.startswith("--net")]
+        if self.fails_at and self.fails_at in command:
+            raise ConfigError("`ip` failed: not permitted")
+        if words[:3] in (["ip", "link", "add"], ["ip", "netns", "add"]):
+            if words[3] in self.there:
+                raise ConfigError("`ip` failed: File exists")
+            self.there.add(words[3])
+        if words[:3] in (["ip", "link", "delete"], ["ip", "netns", "delete"]):
+            self.there.discard(words[3])
+        if "iptables" in words and "-A" in words:
+            self.there.add(" ".join(words[5:]))
+        if "iptables" in words and "-D" in words:
+            self.there.remove(" ".join(words[5:]))
+        return ""
+
+
+@pytest.fixture
+def system(monkeypatch: pytest.MonkeyPatch) -> FakeSystem:
+    fake = FakeSystem()
+    monkeypatch.setattr(namespaces, "_run", fake)
+    monkeypatch.setattr(namespaces, "_sweep", lambda: None)
+    monkeypatch.setattr(namespaces.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(namespaces.shutil, "which", lambda name, path: name)
+    return fake
+
+
+def test_namespaces_are_made_broken_healed_and_removed(system: FakeSystem) -> None:
+    first = os.getpid() % namespaces.NETWORKS
+    system.there.add(f"rc{first}x")
+    made = namespaces.Namespaces(["n1", "n2", "n3"])
+    after = (first + 1) % namespaces.NETWORKS
+    assert made.address("n2") == f"198.18.{after}.10", "the first network is somebody else's"
+    assert made.gateway("n2") == f"198.18.{after}.9"
+    whole = set(system.there)
+    rules = lost_words("n1", "n2", {("n1", "n2"): 1, ("n2", "n1"): 2})
+    made.drop(rules)
+    made.drop(rules)
+    assert len(system.there) == len(whole) + 2
+    made.heal()
+    assert system.there == whole
+    made.close()
+    assert system.there == {"taken", f"rc{first}x"}
+
+
+def test_what_cannot_be_made_leaves_nothing(system: FakeSystem) -> None:
+    system.fails_at = "iptables"
+    with pytest.raises(ConfigError, match="not permitted"):
+        namespaces.Namespaces(["n1", "n2", "n3"])
+    assert system.there == {"taken"}
+
+
+def test_namespaces_without_root_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(namespaces.os, "geteuid", lambda: 1000)
+    with pytest.raises(ConfigError, match="need root"):
+        namespaces.Namespaces(["n1"])
+    missing: dict[str, str] = {}
+    assert _namespaces(3, {"link-down", "kill"}, missing) is None
+    assert missing == {"link-down": "network namespaces need root"}
+    assert _namespaces(3, {"kill"}, missing) is None
 
 
 @pytest.mark.parametrize("seconds", [0, -86_400])

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,7 +28,8 @@ ARCHIVE = "s3://raftdb/cluster?endpoint=http://store:8333&region=us-east-1"
 REPLICA = "r1"
 REGIONS = {"n1": "virginia", "n2": "ireland", "n3": "frankfurt", "n4": "oregon", "n5": "oregon"}
 REPLICA_URL = (
-    "raftdb://r1:7052/?pin=1&ca=/client/ca.crt&cert=/client/client.crt&key=/client/client.key"
+    "raftdb://r1:7052/?pin=1&prefer=r1"
+    "&ca=/client/ca.crt&cert=/client/client.crt&key=/client/client.key"
 )
 """It alone, so that nobody else answers."""
 LEVELS = ("linearizable", "session", "bounded(30)", "local")
@@ -49,25 +50,36 @@ class Compose:
         chosen = {"COMPOSE_PROFILES": ",".join(profiles), "DOCKER_BUILDKIT": "0"}
         self._environment = {**os.environ, **chosen}
         self._command = [*command, "-p", PROJECT]
+        self._containers: dict[str, str] = {}
 
     def __call__(self, *arguments: str, timeout_s: float = 60.0) -> str:
         """Run a command of compose; its output. Raises Failed when it fails."""
-        done = subprocess.run(
-            [*self._command, *arguments],
-            cwd=ROOT,
-            env=self._environment,
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-            check=False,
-        )
-        if done.returncode:
-            raise Failed(f"compose {' '.join(arguments)}: {done.stdout}{done.stderr}".strip())
-        return done.stdout
+        return _run([*self._command, *arguments], self._environment, timeout_s)
+
+    def docker(self, *arguments: str, timeout_s: float = 60.0) -> str:
+        """Run docker itself, which takes less time than compose; its output. Raises Failed."""
+        return _run(["docker", *arguments], self._environment, timeout_s)
+
+    def container(self, service: str) -> str:
+        """The id of a service's container. Raises Failed when there is none."""
+        if service not in self._containers:
+            found = self("ps", "-q", service).split()
+            if not found:
+                raise Failed(f"{service} has no container")
+            self._containers[service] = found[0]
+        return self._containers[service]
+
+    def kill(self, *services: str) -> None:
+        """SIGKILL."""
+        self.docker("kill", *map(self.container, services))
+
+    def start(self, *services: str) -> None:
+        """Again."""
+        self.docker("start", *map(self.container, services))
 
     def client(self, *arguments: str, timeout_s: float = 60.0) -> str:
         """A command in the client's container."""
-        return self("exec", "-T", "client", *arguments, timeout_s=timeout_s)
+        return self.docker("exec", self.container("client"), *arguments, timeout_s=timeout_s)
 
     def sql(self, text: str) -> str:
         """The rows of a statement, as CSV without a header."""
@@ -76,11 +88,24 @@ class Compose:
 
     def health(self, service: str) -> str:
         """What docker says of a container's health."""
-        name = self("ps", "-q", service).strip()
         form = "{{.State.Health.Status}}"
-        return subprocess.run(
-            ["docker", "inspect", "-f", form, name], capture_output=True, text=True, check=False
-        ).stdout.strip()
+        return self.docker("inspect", "-f", form, self.container(service)).strip()
+
+
+def _run(command: Sequence[str], environment: Mapping[str, str], timeout_s: float) -> str:
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+    if done.returncode:
+        raise Failed(f"{' '.join(command)}: {done.stdout}{done.stderr}".strip())
+    return done.stdout
 
 
 def find_compose(given: str) -> list[str]:
@@ -130,27 +155,26 @@ def try_it(compose: Compose, nodes: Sequence[str]) -> None:
     rows = 0
     for loss in (kill_a_region, cut_a_region):
         rows = _write(compose, rows)
-        rows = loss(compose, rows)
+        rows = loss(compose, rows, nodes)
     if REPLICA in nodes:
         rows = replica(compose, rows)
     until("all nodes hold the same", HEALTHY_S, lambda: _equal(compose))
     _restored(compose, rows)
 
 
-def kill_a_region(compose: Compose, rows: int) -> int:
+def kill_a_region(compose: Compose, rows: int, nodes: Sequence[str]) -> int:
     """SIGKILL for all of the leader's region; writes go on; it comes back."""
     leader = compose.client("raftdb", "leader", "show").strip()
-    region = [node for node, place in REGIONS.items() if place == REGIONS[leader]]
-    gone = [node for node in region if node == leader or compose("ps", "-q", node).strip()]
-    compose("kill", *gone)
+    gone = [node for node in nodes if REGIONS.get(node) == REGIONS[leader]]
+    compose.kill(*gone)
     began = time.monotonic()
     rows = _write(compose, rows)
     say(f"{', '.join(gone)} killed (with the leader): {time.monotonic() - began:.1f} s to write on")
-    compose("start", *gone)
+    compose.start(*gone)
     return rows
 
 
-def cut_a_region(compose: Compose, rows: int) -> int:
+def cut_a_region(compose: Compose, rows: int, _nodes: Sequence[str]) -> int:
     """All lines of the leader's region cut; writes go on elsewhere; they heal."""
     leader = compose.client("raftdb", "leader", "show").strip()
     place = REGIONS[leader]
@@ -181,9 +205,9 @@ def replica(compose: Compose, rows: int) -> int:
     near = compose.client("raftdb", "sql", "--dir", "/client/r1", "-c", "SELECT 'near'")
     if "near" not in near:
         raise Failed(f"the shell with --dir /client/r1 said {near}")
-    compose("kill", "n1", "n2")
+    compose.kill("n1", "n2")
     found = _replica_has(compose, "local")
-    compose("start", "n1", "n2")
+    compose.start("n1", "n2")
     if found != rows:
         raise Failed(f"without a majority {REPLICA} has {found} of {rows} rows")
     say(f"{REPLICA} answers at every read level, and without a majority from its own copy")
