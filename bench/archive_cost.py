@@ -240,8 +240,8 @@ def _facts(without: Side, with_: Side) -> dict[str, Any]:
 
 
 @click.command("archive-cost")
-@click.option("--pairs", default=8, type=click.IntRange(0), show_default=True)
-@click.option("--seconds", default=2.0, type=click.FloatRange(0.2), show_default=True)
+@click.option("--pairs", default=24, type=click.IntRange(0), show_default=True)
+@click.option("--seconds", default=1.0, type=click.FloatRange(0.2), show_default=True)
 @outputs("archive-cost")
 def command(pairs: int, seconds: float, **wanted: Any) -> None:
     """CPU per commit with and without an archive, in interleaved slices; by thread with py-spy.

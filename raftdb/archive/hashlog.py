@@ -17,7 +17,8 @@ import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, groupby
+from operator import itemgetter
 
 from raftdb.base.ports import File, Files
 
@@ -28,6 +29,7 @@ _READ_BYTES = 256 * 1024
 _HEAD = struct.Struct("<II")
 _BODY = struct.Struct("<QI")
 _ITEM = struct.Struct("<QI16s")
+_INDEX_OF = itemgetter(0)
 _WHOLE_MAX = 256
 _WHOLE = [struct.Struct("<QI" + count * "QI16s") for count in range(_WHOLE_MAX + 1)]
 """Of records of so many items: packing all at once is a fraction of the price."""
@@ -174,6 +176,18 @@ class HashReader:
                 hashes[index] = b"".join(known)
         return Recorded(hashes, time_ms)
 
+    def _keep_record(self, items: list[tuple[int, int, bytes]], first: int, at_ms: int) -> None:
+        for index, group in groupby(items, _INDEX_OF):
+            if index < first:
+                continue
+            of_entry = list(group)
+            whole = of_entry[0][1] == 0 and of_entry[-1][1] == len(of_entry) - 1
+            if whole and index not in self._known:
+                self._known[index] = (at_ms, [one[2] for one in of_entry])
+                continue
+            for _index, position, content in of_entry:
+                self._keep(index, position, content, at_ms)
+
     def _keep(self, index: int, position: int, content: bytes, at_ms: int) -> None:
         found = self._known.get(index)
         if found is None:
@@ -202,9 +216,8 @@ class HashReader:
                         data = file.read_at(start, min(whole, size - start))
                 used = 0
                 for used, at_ms, items in _records(data):  # noqa: B007
-                    for index, position, content in items:
-                        if index >= first:
-                            self._keep(index, position, content, at_ms)
+                    if items[-1][0] >= first:
+                        self._keep_record(items, first, at_ms)
                     if items[-1][0] > last:
                         break
                 if not used:

@@ -59,6 +59,8 @@ class DirectoryStore:
 
     def __init__(self, path: str) -> None:
         self._path = os.path.abspath(path)
+        self._durable: set[str] = set()
+        """Folders whose own names were synced: only those of their files are left to be."""
 
     @property
     def url(self) -> str:
@@ -67,12 +69,10 @@ class DirectoryStore:
     def put(self, name: str, data: bytes) -> bool:
         path = os.path.join(self._path, name)
         folder = os.path.dirname(path)
-        temporary = f"{path}.{os.urandom(6).hex()}.partial"
         try:
-            os.makedirs(folder, mode=0o700, exist_ok=True)
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            temporary, descriptor = self._create(path, folder)
             try:
-                with open(descriptor, "wb", closefd=True) as file:
+                with open(descriptor, "wb") as file:
                     file.write(data)
                     file.flush()
                     os.fsync(file.fileno())
@@ -87,17 +87,31 @@ class DirectoryStore:
             raise self._failed("write", error) from error
         return True
 
+    def _create(self, path: str, folder: str) -> tuple[str, int]:
+        temporary = f"{path}.{os.urandom(6).hex()}.partial"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        if folder in self._durable:
+            try:
+                return temporary, os.open(temporary, flags, 0o600)
+            except FileNotFoundError:
+                # Somebody took the folder away: it, and those above, are made and synced anew.
+                self._durable.clear()
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        return temporary, os.open(temporary, flags, 0o600)
+
     def _sync(self, folder: str) -> None:
-        """The names of the object and of the folders above it."""
+        """The names of the object and, the first time, of the folders above it."""
+        top = folder
         while True:
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
             try:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
-            if folder in (self._path, "/"):
-                return
+            if top in self._durable or folder in (self._path, "/"):
+                break
             folder = os.path.dirname(folder)
+        self._durable.add(top)
 
     def get(self, name: str) -> bytes | None:
         try:

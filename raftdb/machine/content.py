@@ -402,6 +402,12 @@ class ContentHasher:
         """Remember the content after the request that was just kept or dropped."""
         if self._delta:
             self._fold()
+        alone = not (self._has_sequences or self._sequences or self._dropped)
+        if alone and len(self._changed) == 1:
+            (table,) = self._changed.values()
+            rest = self._schema, self._sequences
+            if table.kind <= _REAL and self.totals.note_one(index, position, table, rest):
+                return
         if self._has_sequences:
             self._sequence_sum()
         elif self._sequences:

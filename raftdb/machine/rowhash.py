@@ -65,6 +65,12 @@ class RowHasher:
 
     def part(self, kind: str, name: str, sum: int) -> int:
         """`hash` of (kind, name, the sum's bytes), for a part whose sum changes all the time."""
+        state = self.part_begun(kind, name)()
+        state.update(sum.to_bytes(HASH_BYTES, "little"))
+        return int.from_bytes(state.digest(), "little")
+
+    def part_begun(self, kind: str, name: str) -> Callable[[], Any]:
+        """Gives states of BLAKE2b that `part` goes on from: with all before the sum's bytes."""
         copy = self._parts.get((kind, name))
         if copy is None:
             if len(self._parts) >= PARTS_MAX:
@@ -72,9 +78,7 @@ class RowHasher:
             begun = self._fresh()
             begun.update(self._pack((kind, name, bytes(HASH_BYTES)))[:-HASH_BYTES])
             copy = self._parts[kind, name] = begun.copy
-        state = copy()
-        state.update(sum.to_bytes(HASH_BYTES, "little"))
-        return int.from_bytes(state.digest(), "little")
+        return copy
 
     def weight(self, part: str) -> int:
         """By which a part's sum counts in the digest of all: odd, 128 bits."""

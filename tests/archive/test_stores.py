@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,38 @@ def test_objects_are_made_once(store: PruneStore) -> None:
     store.delete("a/b/one")
     store.delete("a/b/one")
     assert store.get("a/b/one") is None
+
+
+def test_a_folder_that_is_taken_away_is_made_again(tmp_path: Path) -> None:
+    store = open_store(f"file://{tmp_path}/archive")
+    assert store.put("e1/manifests/1", b"one")
+    assert store.put("e1/manifests/2", b"two")
+    shutil.rmtree(tmp_path / "archive")
+    assert store.put("e1/manifests/3", b"three")
+    assert [one.name for one in store.listing("e1/")] == ["e1/manifests/3"]
+
+
+def test_the_names_of_new_folders_are_durable_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+
+    def fsync(descriptor: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    place = tmp_path / "archive"
+    store = open_store(f"file://{place}")
+    folders = [str(place / "e1/manifests"), str(place / "e1"), str(place)]
+    assert store.put("e1/manifests/1", b"one")
+    assert [one for one in synced if not one.endswith(".partial")] == folders
+    synced.clear()
+    assert store.put("e1/manifests/2", b"two")
+    assert [one for one in synced if not one.endswith(".partial")] == folders[:1]
+    synced.clear()
+    shutil.rmtree(place)
+    assert store.put("e1/manifests/3", b"three")
+    assert [one for one in synced if not one.endswith(".partial")] == folders
 
 
 def test_an_archive_in_it_is_restored(store: PruneStore, tmp_path: Path) -> None:

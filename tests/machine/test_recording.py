@@ -36,15 +36,41 @@ STATEMENTS = (
     "INSERT INTO c VALUES (1, 2, 3)",
 )
 
+PLAIN = (
+    "CREATE TABLE a(x INTEGER PRIMARY KEY, y UNIQUE)",
+    "CREATE TABLE b(x INTEGER PRIMARY KEY, y)",
+    "INSERT INTO a(y) VALUES (1)",
+    "INSERT INTO a(y) VALUES (2)",
+    "INSERT INTO a(y) VALUES (2)",
+    "INSERT INTO a(y) VALUES (3)",
+    "UPDATE a SET y = y",
+    "INSERT INTO b(y) VALUES (1)",
+    "INSERT INTO b(y) VALUES (2)",
+    "INSERT INTO a(y) VALUES (4)",
+    "ALTER TABLE a RENAME TO c",
+    "INSERT INTO c(y) VALUES (5)",
+    "INSERT INTO c(y) VALUES (6)",
+    "INSERT INTO b SELECT x + 10, y FROM c",
+    "DROP TABLE b",
+    "INSERT INTO c(y) VALUES (7)",
+    "CREATE TABLE b(x INTEGER PRIMARY KEY, y)",
+    "INSERT INTO b(y) VALUES (1)",
+    "INSERT INTO b(y) VALUES (2)",
+    "DELETE FROM c",
+    "INSERT INTO c(y) VALUES (1)",
+)
+"""Runs of changes to one table, which are hashed in a way of their own, and what ends them."""
+
 
 @pytest.mark.parametrize("together", [1, 2, 5, len(STATEMENTS)])
+@pytest.mark.parametrize("statements", [STATEMENTS, PLAIN], ids=["all", "plain"])
 def test_each_request_has_the_hash_that_the_database_would_store(
-    tmp_path: Path, together: int
+    tmp_path: Path, together: int, statements: tuple[str, ...]
 ) -> None:
     """Once one by one, reading the stored hash after each; then `together` to an entry."""
     single = Database(tmp_path / "single")
     stored: list[bytes] = []
-    requests = [single.request(sql) for sql in STATEMENTS]
+    requests = [single.request(sql) for sql in statements]
     for request in requests:
         single.apply(request)
         stored.append(single.machine.content_hash().total)
