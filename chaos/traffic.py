@@ -6,6 +6,7 @@ import itertools
 import random
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from raftdb.base.errors import Error
@@ -198,11 +199,17 @@ class Traffic:
         client = Client(number, self._target, self._clock, self.history)
         while not self._stop.wait(draw.expovariate(1 / self._pause_s)):
             with self._lock:
-                operation = self._workload.next(number, draw)
+                operation = of_round(self._workload.next(number, draw), seed)
             outcome = client.execute(self._workload, operation, self._lock)
             if outcome.status == OK and not operation.is_read:
                 self.acknowledged_s.append(self._clock.monotonic_s())
         client.close()
+
+
+def of_round(operation: Operation, seed: str) -> Operation:
+    """The cluster lives on from round to round, and remembers idempotency keys: a key of an
+    earlier round would be answered with the earlier reply."""
+    return replace(operation, key=f"{seed} {operation.key}") if operation.key else operation
 
 
 PROBE = "CREATE TABLE IF NOT EXISTS chaos_probe (number INTEGER)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import struct
 import subprocess
 import sys
@@ -20,9 +21,10 @@ from chaos.faults import FAULTS
 from chaos.links import BLOCK, Links, both_ways, latency
 from chaos.namespaces import lost_words
 from chaos.run import Plan, Round, _namespaces
-from chaos.traffic import silence_s
+from chaos.traffic import of_round, silence_s
 from raftdb.base.errors import ConfigError
 from tests.workloads import WORKLOADS
+from tests.workloads.counters import Counters
 
 
 def test_slices_go_around_the_whole_matrix() -> None:
@@ -210,6 +212,20 @@ def test_the_clock_shim_moves_the_wall_clock_alone(tmp_path: Path, seconds: int)
     wall, monotonic = done.stdout.split()
     assert abs(int(wall) - time.time() - seconds) < 60
     assert abs(float(monotonic) - time.monotonic()) < 60
+
+
+def test_no_idempotency_key_comes_again_in_another_round() -> None:
+    draw = random.Random("keys")
+    counters = [Counters(), Counters()]
+    asked = [[one.next(0, draw) for _ in range(50)] for one in counters]
+    first, second = (
+        {of_round(one, seed).key for one in operations if one.key}
+        for operations, seed in zip(asked, ("7", "7.1"), strict=True)
+    )
+    assert first
+    assert not first & second
+    unkeyed = next(one for one in asked[0] if not one.key)
+    assert of_round(unkeyed, "7") is unkeyed
 
 
 def test_silence() -> None:

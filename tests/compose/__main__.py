@@ -5,6 +5,7 @@
     python -m tests.compose --replica        three regions, and a read replica in a fourth one
     python -m tests.compose --keep           leave it running
     python -m tests.compose --with docker-compose      1.29, where v2 is there too
+    python -m tests.compose --v2             v2, which is built with Go where there is none
 
 Needs docker with compose v2, or docker-compose 1.29. Exit code 0 when everything held, else 1 with
 what did not, and the containers' last lines.
@@ -21,6 +22,8 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+
+from tests.compose.v2 import compose_v2
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = "raftdb-try"
@@ -259,6 +262,7 @@ def main() -> int:
     parser.add_argument("--five", action="store_true", help="five nodes in four regions")
     parser.add_argument("--replica", action="store_true", help="with a read replica")
     parser.add_argument("--with", dest="command", default="", help="such as docker-compose")
+    parser.add_argument("--v2", action="store_true", help="build compose v2, and use it")
     parser.add_argument("--keep", action="store_true", help="leave it running")
     options = parser.parse_args()
     nodes = list(REGIONS) if options.five else list(REGIONS)[:3]
@@ -266,13 +270,14 @@ def main() -> int:
     if options.replica:
         nodes.append(REPLICA)
         profiles.append("replica")
-    began = time.monotonic()
     compose = None
     try:
-        compose = Compose(profiles, find_compose(options.command))
+        command = str(compose_v2()) if options.v2 else options.command
+        began = time.monotonic()
+        compose = Compose(profiles, find_compose(command))
         compose("down", "--volumes", timeout_s=120.0)
         try_it(compose, nodes)
-    except (Failed, subprocess.TimeoutExpired) as error:
+    except (Failed, OSError, subprocess.SubprocessError) as error:
         print(f"FAILED: {error}", file=sys.stderr)
         if compose is not None:
             print(compose("ps"), compose("logs", "--tail", "15"), file=sys.stderr)
