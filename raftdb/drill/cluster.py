@@ -47,6 +47,9 @@ class DrillCluster:
 
     ask_s = ASK_S
     """How long a node may take to say something of itself."""
+    died_s: tuple[float, float] | None = None
+    """When the first and the last of those that were killed ended, where the killing itself takes
+    time; on the drill's monotonic clock."""
 
     def __init__(
         self,

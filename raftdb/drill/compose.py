@@ -13,6 +13,7 @@ import os
 import re
 import subprocess
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
@@ -82,13 +83,29 @@ class Compose:
         lines = self.docker("inspect", "-f", _SERVICE, *every).splitlines() if every else []
         self._containers = dict(line.split() for line in lines)
 
-    def do(self, ask: str, nodes: Sequence[str]) -> None:
-        """Kill or start these nodes' containers, all at once. Raises ConfigError."""
+    def do(self, ask: str, nodes: Sequence[str]) -> dict[str, Any]:
+        """Kill or start these nodes' containers, all at once; of a kill, when the first and the
+        last process ended (`ended_ms`, since 1970). Raises ConfigError."""
         known = self._containers
         named = bool(nodes) and all(_NODE.fullmatch(one) and one in known for one in nodes)
         if ask not in _ASKS or not named:
             raise ConfigError(f"the drill asks for {ask!r} of {nodes!r}"[:200])
-        self.docker(ask, *(known[one] for one in nodes))
+        containers = [known[one] for one in nodes]
+        self.docker(ask, *containers)
+        if ask == "start":
+            return {}
+        said = self.docker("inspect", "-f", "{{.State.FinishedAt}}", *containers)
+        ended = [epoch_ms(line) for line in said.split()]
+        return {"ended_ms": [min(ended), max(ended)]}
+
+
+def epoch_ms(text: str) -> float:
+    """Of a time as docker writes it, with nanoseconds. Raises ConfigError."""
+    try:
+        # Six digits are what is understood.
+        return 1000 * datetime.fromisoformat(re.sub(r"(\.\d{6})\d*", r"\1", text)).timestamp()
+    except ValueError:
+        raise ConfigError(f"docker says {text[:60]!r} for a time") from None
 
 
 def _run(command: Sequence[str], directory: Path, timeout_s: float) -> str:
@@ -185,7 +202,10 @@ def _run_one(
 
 
 def converse(
-    heard: IO[bytes], back: IO[bytes], do: Callable[[str, Sequence[str]], None], say: Say
+    heard: IO[bytes],
+    back: IO[bytes],
+    do: Callable[[str, Sequence[str]], dict[str, Any]],
+    say: Say,
 ) -> dict[str, Any] | None:
     """Do what the drill asks for until it tells its result; None when it never does."""
     while line := heard.readline(LINE_BYTES_MAX):
@@ -201,7 +221,7 @@ def converse(
         if "ask" in word:
             answer: dict[str, Any] = {"done": True}
             try:
-                do(str(word["ask"]), [str(one) for one in word["nodes"]])
+                answer |= do(str(word["ask"]), [str(one) for one in word["nodes"]])
             except ConfigError as error:
                 answer = {"problem": str(error)}
             back.write(json.dumps(answer).encode() + b"\n")

@@ -3,7 +3,9 @@
 Only from there are the nodes seen as any client sees them: by their names, along the same lines.
 What it cannot do there, killing and starting their containers, it asks of whoever started it: a
 line of JSON on the standard output, `{"ask": "kill", "nodes": ["n1"]}`, and one back on the
-standard input, `{"done": true}`. So go `{"say": text}` and, at the end, `{"result": {…}}`.
+standard input, `{"done": true}` (after a kill also `"ended_ms": [first, last]`, since 1970: docker
+itself takes time to kill, which is none of raftdb's). So go `{"say": text}` and, at the end,
+`{"result": {…}}`.
 """
 
 from __future__ import annotations
@@ -48,8 +50,8 @@ class Hands:
         self.out.write(json.dumps(word) + "\n")
         self.out.flush()
 
-    def ask(self, what: str, nodes: list[str]) -> None:
-        """Have it done; returns when it is. Raises OperationalError."""
+    def ask(self, what: str, nodes: list[str]) -> dict[str, Any]:
+        """Have it done; returns the answer when it is. Raises OperationalError."""
         self.tell(ask=what, nodes=nodes)
         try:
             answer = json.loads(self.back.readline() or "{}")
@@ -57,6 +59,7 @@ class Hands:
             answer = {}
         if answer.get("done") is not True:
             raise OperationalError(f"{what} {', '.join(nodes)}: {answer.get('problem', 'unheard')}")
+        return dict(answer)
 
 
 class _NoProcesses:
@@ -105,7 +108,12 @@ class ComposeCluster(DrillCluster):
     def kill(self, *node_ids: str) -> None:
         """SIGKILL, for the containers of these nodes."""
         self._down |= set(node_ids)
-        self._hands.ask("kill", list(node_ids))
+        told = self._hands.ask("kill", list(node_ids))
+        if "ended_ms" in told:
+            # The clock of the containers is that of docker's machine.
+            since_s = self._clock.monotonic_s() - self._clock.wall_ms() / 1000
+            first, last = (float(one) / 1000 + since_s for one in told["ended_ms"])
+            self.died_s = first, last
 
     def abandon(self) -> None:
         """What is down is started again, and the drill's table goes."""

@@ -190,6 +190,10 @@ class Stage:
         self.result.disaster_at_s = self.disaster_s - self._begin_s
         yield
         self.gone_s = self.clock.monotonic_s()
+        if self.cluster.died_s is not None:
+            self.result.facts["kill_command_s"] = round(self.gone_s - self.disaster_s, 2)
+            self.disaster_s, self.gone_s = self.cluster.died_s
+            self.result.disaster_at_s = self.disaster_s - self._begin_s
 
     def until_committed(self) -> None:
         """Wait for the first write that was begun after the disaster: the recovery time (RTO)."""

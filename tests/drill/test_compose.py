@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,15 @@ def test_a_drill_from_where_the_clients_are(tmp_path: Path) -> None:
         def tell(self, **word: Any) -> None:
             told.append(word)
 
-        def ask(self, what: str, nodes: list[str]) -> None:
-            (there.kill if what == "kill" else there.start)(*nodes)
+        def ask(self, what: str, nodes: list[str]) -> dict[str, Any]:
+            if what == "start":
+                there.start(*nodes)
+                return {}
+            there.kill(*nodes)
+            ended_ms = clock.wall_ms()
+            # As if docker took so long to say so.
+            threading.Event().wait(0.4)
+            return {"ended_ms": [ended_ms, ended_ms]}
 
     hands = OwnHands(io.StringIO(), io.StringIO())
     try:
@@ -51,6 +59,14 @@ def test_a_drill_from_where_the_clients_are(tmp_path: Path) -> None:
             assert (found.scenario, found.nodes, found.rpo_writes) == (name, 3, 0)
             assert found.acknowledged > 0
             assert found.rto_s is not None
+            assert found.facts["kill_command_s"] >= 0.4
+            first = next(one.at_s for one in found.phases if "committed" in one.name)
+            assert found.disaster_at_s is not None
+            assert found.rto_s <= first - found.disaster_at_s
+            begun = next(
+                one.at_s for one in found.phases if "lost" in one.name or "kill" in one.name
+            )
+            assert found.disaster_at_s >= begun - 0.05, "the clocks' granularity"
             with there.connect() as connection:
                 tables = connection.execute("SELECT name FROM sqlite_schema").fetchall()
             assert TABLE not in {one for (one,) in tables}
@@ -77,10 +93,11 @@ def test_what_the_drill_asks_for_is_done_and_answered() -> None:
     done: list[tuple[str, Sequence[str]]] = []
     said: list[str] = []
 
-    def do(ask: str, nodes: Sequence[str]) -> None:
+    def do(ask: str, nodes: Sequence[str]) -> dict[str, Any]:
         if ask == "burn":
             raise ConfigError("no")
         done.append((ask, nodes))
+        return {"ended_ms": [1, 2]}
 
     back = io.BytesIO()
     heard = _heard(
@@ -95,7 +112,7 @@ def test_what_the_drill_asks_for_is_done_and_answered() -> None:
     assert done == [("kill", ["n1", "n2"])]
     assert said == ["begun", "a warning of the interpreter"]
     answers = [json.loads(line) for line in back.getvalue().splitlines()]
-    assert answers == [{"done": True}, {"problem": "no"}]
+    assert answers == [{"done": True, "ended_ms": [1, 2]}, {"problem": "no"}]
     assert converse(_heard({"say": "and then it was gone"}), back, do, said.append) is None
 
 
@@ -124,8 +141,9 @@ class FakeCompose(Compose):
 
     def docker(self, *arguments: str) -> str:
         self.said.append(("docker", *arguments))
-        named = "n1 aaa\nn4 bbb\nclient ccc\n"
-        return named if arguments[0] == "inspect" else ""
+        if "{{.State.FinishedAt}}" in arguments:
+            return "2026-01-01T00:00:02.123456789Z\n2026-01-01T00:00:01Z\n"
+        return "n1 aaa\nn4 bbb\nclient ccc\n" if arguments[0] == "inspect" else ""
 
     def client(self) -> str:
         return "abc" if self.up else ""
@@ -136,9 +154,14 @@ def test_only_nodes_are_killed_and_started_and_compose_is_asked_before(tmp_path:
     compose.said = []
     compose.look_up()
     compose.said.clear()
-    compose.do("kill", ["n1", "n4"])
-    compose.do("start", ["n4"])
-    assert compose.said == [("docker", "kill", "aaa", "bbb"), ("docker", "start", "bbb")]
+    new_year_ms = 1_767_225_600_000
+    told = compose.do("kill", ["n1", "n4"])
+    assert told == {"ended_ms": [new_year_ms + 1000, new_year_ms + 2123.456]}
+    assert compose.do("start", ["n4"]) == {}
+    assert [one[1:] for one in compose.said if one[1] != "inspect"] == [
+        ("kill", "aaa", "bbb"),
+        ("start", "bbb"),
+    ]
     for ask, nodes in (
         ("down", ["n1"]),
         ("kill", []),
