@@ -466,11 +466,8 @@ class Machine:
         return self._hashed(stored.recomputed_hash)
 
     def _hashed(self, read: Callable[[Run, bytes], ContentHash]) -> ContentHash:
-        try:
-            with self._readers.snapshot() as connection:
-                return read(run_on(connection), self._meta.hash_key)
-        except apsw.Error as error:
-            raise failures.of_query(error) from error
+        with self._readers.snapshot() as connection:
+            return read(run_on(connection), self._meta.hash_key)
 
     # Interactive transactions
 

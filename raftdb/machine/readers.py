@@ -18,6 +18,7 @@ from raftdb.base.errors import DataError, OperationalError, OverloadedError
 from raftdb.base.ports import Clock
 from raftdb.command.requests import Parameters, Statement
 from raftdb.command.results import Results
+from raftdb.machine import failures
 from raftdb.machine.reader import UNTIMED_S, QueryStop, Reader, SchemaEpoch, too_many_rows
 
 BRIEF_S = 0.001
@@ -193,18 +194,29 @@ class ReaderPool:
         with self._condition:
             if self._closed:
                 raise OperationalError("the database is closed", code="closed")
-            return Reader(self._connect(), self._epoch, self._now_s)
+            return Reader(self._open(), self._epoch, self._now_s)
 
     @contextmanager
     def snapshot(self) -> Iterator[apsw.Connection]:
-        """A connection inside a read transaction, for raftdb's own reading."""
-        connection = self._connect()
+        """A connection inside a read transaction, for raftdb's own reading. What SQLite raises in
+        there becomes an Error, as of a query."""
+        connection = self._open()
         try:
             connection.execute("BEGIN")
             connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()
             yield connection
+        except apsw.Error as error:
+            raise failures.of_query(error) from error
         finally:
             connection.close(True)
+
+    def _open(self) -> apsw.Connection:
+        """A new connection. It reads the file's first page: where that is damaged, it is this that
+        notices. Raises FatalError; OperationalError where something was short."""
+        try:
+            return self._connect()
+        except apsw.Error as error:
+            raise failures.of_query(error) from error
 
     def interrupt_older_than(self, age_s: float) -> int:
         """Stop queries that have run longer, so that a checkpoint can finish; how many. Without a
@@ -225,7 +237,7 @@ class ReaderPool:
             if self._closed:
                 raise OperationalError("the database is closed", code="closed")
             if len(self._all) < self._readers_max:
-                reader = Reader(self._connect(), self._epoch, self._now_s)
+                reader = Reader(self._open(), self._epoch, self._now_s)
                 self._all.append(reader)
                 return reader
             self._waiting += 1

@@ -14,6 +14,7 @@ import apsw
 
 from raftdb.base.errors import DataError, Error, FatalError, OperationalError, OverloadedError
 from raftdb.command import Statement
+from raftdb.machine import failures
 from raftdb.machine.connections import open_overlay, open_reader
 from raftdb.machine.determinism import RequestFunctions
 from raftdb.machine.format import MARK, PAGE_BYTES, TIME_MS_MAX
@@ -240,7 +241,8 @@ class Workspaces:
         self._closed = False
 
     def take(self) -> Workspace:
-        """One for a transaction. Raises OverloadedError when too many are open."""
+        """One for a transaction. Raises OverloadedError when too many are open, FatalError when
+        the file is damaged."""
         with self._lock:
             if self._closed:
                 raise OperationalError("the database is closed", code="closed")
@@ -254,11 +256,15 @@ class Workspaces:
             if self._idle:
                 workspace = self._idle.pop()
             else:
-                workspace = Workspace(
-                    self._path, self._vfs, self._log_index, self._budget, self._pages_max
-                )
+                workspace = self._make()
             self._used.append(workspace)
             return workspace
+
+    def _make(self) -> Workspace:
+        try:
+            return Workspace(self._path, self._vfs, self._log_index, self._budget, self._pages_max)
+        except apsw.Error as error:
+            raise failures.of_query(error) from error
 
     def give_back(self, workspace: Workspace) -> None:
         """Its transaction is over."""

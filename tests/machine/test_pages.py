@@ -105,6 +105,28 @@ def test_a_damaged_page_is_not_copied(filled: Database, tmp_path: Path) -> None:
     assert not (tmp_path / "copy" / "capture.json").exists()
 
 
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda database, _path: database.rows("SELECT 1"),
+        lambda database, _path: database.machine.open_stream(),
+        lambda database, _path: database.machine.content_hash(),
+        lambda database, _path: database.machine.open_scan().parts(),
+        lambda database, _path: database.machine.begin_transaction(bytes(32), True),
+        lambda database, path: database.machine.capture(path, lambda _bytes: None, files=FILES),
+    ],
+    ids=["query", "stream", "content hash", "scrub", "transaction", "copy"],
+)
+def test_a_new_connection_that_finds_the_first_page_damaged_says_so(
+    filled: Database, tmp_path: Path, use: Callable[[Database, str], object]
+) -> None:
+    fresh(filled)
+    flip(file_of(filled), 504)
+    with pytest.raises(FatalError) as raised:
+        use(filled, str(tmp_path / "copy"))
+    assert raised.value.code == "page_damaged"
+
+
 def test_a_page_that_was_damaged_in_the_log_is_found_by_the_hash(filled: Database) -> None:
     """Checksums are written when the log is moved into the file. Between commit and then only the
     content hash tells (and the log's own checksums, when a start recovers it)."""

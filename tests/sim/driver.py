@@ -219,7 +219,7 @@ class Client:
         self._history = history
         self._pause_s = pause_s
         self._draw = random.Random(f"{cluster.world.seed} client {number}")
-        self._running = self._hasty = False
+        self._running = self._hasty = self._stopping = False
         self._open: tuple[Record, Operation, Workload] | None = None
         self.lives = 0
         cluster.fabric.places[self.name] = place
@@ -257,7 +257,7 @@ class Client:
 
     def stop(self) -> None:
         """Begin nothing new."""
-        self._running = False
+        self._running, self._stopping = False, True
 
     def restart(self) -> None:
         """The process is killed; the next one knows nothing of it. What was open stays unknown."""
@@ -317,13 +317,18 @@ class Client:
 
         def ended(reply: Outcome | Committed | Flown | None, error: BaseException | None) -> None:
             outcome = outcome_of(of, operation, reply, error)
-            if outcome.status == UNKNOWN and operation.resume and self._core.unsettled:
+            if outcome.status == UNKNOWN and operation.resume and self._may_resume():
                 self._driver.run(self._core.resume(timeout_s=timeout_s), ended)
                 return
             self._ended(record, operation, of, outcome)
             done(outcome)
 
         self._driver.run(ask(self._core, operation, timeout_s), ended)
+
+    def _may_resume(self) -> bool:
+        """Whether asking again can bring an answer. Where a region is lost for good, more regions
+        than are left cannot be had any more: who is to stop, and wants so many, leaves it open."""
+        return bool(self._core.unsettled) and not (self._stopping and self._durability)
 
     def _ended(
         self, record: Record, operation: Operation, workload: Workload, outcome: Ended

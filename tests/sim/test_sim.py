@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -32,6 +33,7 @@ from tests.sim.planted.script import Script
 from tests.sim.run import Result, Simulation, run_seed
 from tests.sim.settings import draw_settings
 from tests.sim.shrink import shrink
+from tests.sim.words import plain
 from tests.workloads import OK, Mix, Verdict, judged, read_history
 from tests.workloads.registers import Registers
 
@@ -305,6 +307,26 @@ def test_clients_that_could_not_begin_before_the_faults_ended_begin_nothing_late
     records = simulation.history.records
     first = next(n for n, record in enumerate(records) if record.arguments.get("final"))
     assert {record.client for record in records[first:]} == {simulation.operator.number}
+
+
+def test_who_is_to_stop_does_not_wait_for_regions_that_were_lost_for_good() -> None:
+    """A client asks for more regions than are left, and for an outcome until it knows it (seed
+    100275)."""
+    client = Simulation(SHORT[0]).clients[0]
+    client._durability = "locations=3"
+    client._core.leave_unsettled((Mock(),))
+    assert client._may_resume()
+    client.stop()
+    assert not client._may_resume()
+    client._durability = ""
+    assert client._may_resume()
+
+
+def test_the_story_says_why_a_node_starts_again() -> None:
+    reason = "this node's files are damaged: it heals from the others"
+    line = f"   3.5172 n2 starting_again reason={reason}"
+    assert plain(line) == f"   3.5172 n2 is to start again: {reason}"
+    assert "copy" not in plain("   3.5172 n2 starts again ")
 
 
 def test_a_majority_that_has_to_wait_for_a_copy_has_the_time() -> None:
