@@ -18,6 +18,7 @@ from raftdb.command.codec import (
     encode_request,
     is_failure,
     pack_row,
+    pack_statements,
 )
 from raftdb.command.references import resolved
 from raftdb.command.requests import (
@@ -78,6 +79,7 @@ __all__ = [
     "decode_verdict",
     "encode_reply",
     "pack_row",
+    "pack_statements",
     "encode_request",
     "is_failure",
     "resolved",

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import msgpack
 
 from raftdb.base.errors import DataError, Error, FatalError, from_wire, to_wire
-from raftdb.base.packing import pack
+from raftdb.base.packing import array_header, pack, pack_array, way_giver
 from raftdb.command.requests import (
     DIGEST_BYTES,
     KEY_CHARACTERS_MAX,
@@ -57,14 +57,17 @@ class CodecError(FatalError):
     default_code = "codec"
 
 
-def encode_request(request: Request) -> bytes:
-    """The request as bytes. Raises DataError when a value cannot be stored."""
+def encode_request(request: Request, statements: bytes = b"") -> bytes:
+    """The request as bytes. Raises DataError when a value cannot be stored. `statements`: those of
+    an Execute, packed before."""
+    if statements and isinstance(request, Execute):
+        return _encode_around(request, statements)
     stamp = request.stamp
     head: list[Any] = [VERSION, 0, stamp.time_ms, stamp.seed]
     if isinstance(request, Execute):
         head[1] = _EXECUTE if request.key is None else _KEYED
-        statements = [pack_statement(s) for s in request.statements]
-        head += [request.session, request.sequence, request.floor, request.foreign_keys, statements]
+        head += [request.session, request.sequence, request.floor, request.foreign_keys]
+        head.append([pack_statement(s) for s in request.statements])
         if request.key is not None:
             head += pack_key(request.key)
     elif isinstance(request, Commit):
@@ -90,6 +93,29 @@ def encode_request(request: Request) -> bytes:
     else:
         head[1] = _TICK
     return _pack(head)
+
+
+def pack_statements(statements: tuple[Statement, ...]) -> bytes:
+    """What `encode_request` takes: packed in pieces, on whatever thread. Raises DataError."""
+    parts = [array_header(len(statements))]
+    try:
+        for statement in statements:
+            sql, sets, *references = pack_statement(statement)
+            parts += [array_header(2 + len(references)), pack(sql), pack_array(sets)]
+            parts += map(pack, references)
+    except (OverflowError, UnicodeEncodeError) as error:
+        _unstorable(error)
+    return b"".join(parts)
+
+
+def _encode_around(request: Execute, statements: bytes) -> bytes:
+    stamp, key = request.stamp, request.key
+    kind = _EXECUTE if key is None else _KEYED
+    session = (request.session, request.sequence, request.floor, request.foreign_keys)
+    head = (VERSION, kind, stamp.time_ms, stamp.seed, *session)
+    tail = () if key is None else pack_key(key)
+    parts = [array_header(len(head) + 1 + len(tail)), *map(_pack, head), statements]
+    return b"".join((*parts, *map(_pack, tail)))
 
 
 def pack_statement(statement: Statement) -> tuple[Any, ...]:
@@ -217,14 +243,20 @@ def _pack(value: Any) -> bytes:
     try:
         return pack(value)
     except (OverflowError, UnicodeEncodeError) as error:
-        raise DataError(
-            f"a value cannot be stored: {error}",
-            hint="integers have 64 bits and text is valid Unicode",
-        ) from error
+        _unstorable(error)
+
+
+def _unstorable(error: Exception) -> NoReturn:
+    raise DataError(
+        f"a value cannot be stored: {error}",
+        hint="integers have 64 bits and text is valid Unicode",
+    ) from error
 
 
 def _unpack(data: bytes) -> tuple[Any, ...]:
-    value = msgpack.unpackb(data, raw=False, strict_map_key=True, use_list=False)
+    value = msgpack.unpackb(
+        data, raw=False, strict_map_key=True, use_list=False, list_hook=way_giver(data)
+    )
     if not isinstance(value, tuple) or len(value) < 2:
         raise ValueError("not an array")
     if value[0] != VERSION:

@@ -11,7 +11,7 @@ from itertools import chain
 
 from raftdb.base.errors import DataError, InterfaceError
 from raftdb.base.limits import Limits
-from raftdb.command import Commit, Execute, Statement, encode_request
+from raftdb.command import Commit, Execute, Statement, encode_request, pack_statements
 from raftdb.command.requests import KEY_CHARACTERS_MAX, Parameters
 
 MANY = 16
@@ -22,7 +22,8 @@ _PLAIN = frozenset((type(None), bool, int, float, str, bytes))
 class _Checked(tuple[Statement, ...]):
     """Statements that are within bounds."""
 
-    __slots__ = ()
+    packed = b""
+    """For the log, until they go there."""
 
 
 class Admission:
@@ -45,7 +46,11 @@ class Admission:
                 f"sequence {request.sequence} with floor {request.floor}",
                 hint="sequences start at 1 and the floor lies below the sequence",
             )
-        payload = encode_request(request)
+        if isinstance(request, Execute) and type(request.statements) is _Checked:
+            packed, request.statements.packed = request.statements.packed, b""
+            payload = encode_request(request, packed)
+        else:
+            payload = encode_request(request)
         if len(payload) > self._limits.request_bytes_max:
             raise DataError(
                 f"the request has {len(payload)} bytes, and {self._limits.request_bytes_max} are"
@@ -55,11 +60,17 @@ class Admission:
             )
         return payload
 
-    def checked(self, statements: tuple[Statement, ...]) -> tuple[Statement, ...]:
-        """The same, checked: they are not looked at again. From any thread, so that a long request
-        need not be checked on the loop. Raises as `check_statements`."""
+    def checked(
+        self, statements: tuple[Statement, ...], for_log: bool = False
+    ) -> tuple[Statement, ...]:
+        """The same, checked, and packed if they are for the log: they are not looked at again. From
+        any thread, so that the loop has little to do for a long request. Raises as
+        `check_statements`."""
         self.check_statements(statements)
-        return _Checked(statements)
+        checked = _Checked(statements)
+        if for_log:
+            checked.packed = pack_statements(statements)
+        return checked
 
     def check_statements(self, statements: tuple[Statement, ...]) -> None:
         """Raises DataError or InterfaceError for statements out of bounds."""

@@ -216,9 +216,9 @@ class ClientConnection:
             if isinstance(message, wire.Execute | wire.Query):
                 # What is wrong with it is said when its turn comes.
                 with suppress(Error):
-                    return replace(
-                        message, statements=replica.admission.checked(message.statements)
-                    )
+                    for_log = isinstance(message, wire.Execute)
+                    checked = replica.admission.checked(message.statements, for_log)
+                    return replace(message, statements=checked)
             return message
 
         self._owner.ports.executor.submit(LANE, read, decoded)

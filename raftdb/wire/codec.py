@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import msgpack
 
 from raftdb.base.errors import OUTCOMES, DataError
-from raftdb.base.packing import pack
+from raftdb.base.packing import pack, way_giver
 from raftdb.command import Statement
 from raftdb.command.codec import pack_key, pack_statement, unpack_key, unpack_references
 from raftdb.command.token import TOKEN_CHARACTERS_MAX
@@ -216,7 +216,9 @@ def decode(body: bytes | memoryview, values_max: int) -> m.Message:
     try:
         if len(body) > SKIP_BYTES:
             check_shape(body, values_max)
-        value = msgpack.unpackb(body, raw=False, use_list=False, strict_map_key=True)
+        value = msgpack.unpackb(
+            body, raw=False, use_list=False, strict_map_key=True, list_hook=way_giver(body)
+        )
         if type(value) is not tuple or len(value) < 2:
             raise ValueError("it is not an array of kind and request id")
         kind = value[0]

@@ -1,0 +1,92 @@
+"""Long requests are read and packed in pieces, and nobody can tell from the bytes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgpack
+import pytest
+
+from raftdb import wire
+from raftdb.base import packing
+from raftdb.base.errors import DataError
+from raftdb.base.limits import Limits
+from raftdb.command import (
+    Execute,
+    Key,
+    Reference,
+    Statement,
+    decode_request,
+    encode_request,
+    pack_statements,
+)
+from raftdb.command.requests import Stamp
+from raftdb.node.admission import Admission
+from raftdb.wire.codec import encode
+
+STAMP = Stamp(1_700_000_000_000, b"12345678")
+ROWS = 3_000
+SETS = tuple((number, "x" * 40) for number in range(ROWS))
+
+
+@pytest.mark.parametrize("count", [0, 1, 15, 16, 499, 500, 501, 65_535, 65_536, 65_537])
+def test_arrays_in_pieces_are_those_of_msgpack(count: int) -> None:
+    assert packing.pack_array(list(range(count))) == msgpack.packb(list(range(count)))
+    assert packing.pack_array([(n, "é") for n in range(count)]) == msgpack.packb(
+        [(n, "é") for n in range(count)]
+    )
+
+
+@pytest.mark.parametrize("key", [None, Key("order-42", 77)])
+@pytest.mark.parametrize(
+    "statements",
+    [
+        (Statement("x"),),
+        (Statement("INSERT INTO t VALUES (?, :b)", ((1, None), {"b": b"x"})),) * 17,
+        (Statement("x", SETS), Statement("y", ((None,),), (Reference(0, "n", 0, "id", 2),))),
+    ],
+    ids=["bare", "many statements", "many rows"],
+)
+def test_what_was_packed_before_is_the_same_request(
+    statements: tuple[Statement, ...], key: Key | None
+) -> None:
+    request = Execute(STAMP, 1 << 40, 3, 2, statements, False, key)
+    data = encode_request(request, pack_statements(statements))
+    assert data == encode_request(request)
+    assert decode_request(data) == request
+
+
+def test_what_cannot_be_stored_is_said_wherever_it_is_packed() -> None:
+    with pytest.raises(DataError, match="cannot be stored"):
+        pack_statements((Statement("x", ((1 << 64,),)),))
+
+
+def test_admission_packs_once_for_the_log() -> None:
+    admission = Admission(Limits())
+    statements = admission.checked((Statement("x", SETS),), for_log=True)
+    request = Execute(STAMP, 7, 3, 2, statements)
+    plain = encode_request(Execute(STAMP, 7, 3, 2, (Statement("x", SETS),)))
+    assert admission.encode(request) == plain
+    assert admission.encode(request) == plain, "also when it comes again"
+
+
+def test_other_threads_have_their_turn_at_each_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns: list[Any] = []
+    monkeypatch.setattr(packing, "give_way", lambda array: turns.append(len(array)) or array)
+    statement = Statement("x", SETS)
+    decode_request(encode_request(Execute(STAMP, 7, 3, 2, (statement,))))
+    assert len(turns) >= ROWS
+    turns.clear()
+    wire.decode(encode(wire.Execute(1, 3, 2, 5_000, (statement,))), 1_000_000)
+    assert len(turns) >= ROWS
+    turns.clear()
+    sizes: list[int] = []
+    monkeypatch.setattr(
+        packing, "pack", lambda value: sizes.append(len(value)) or msgpack.packb(value)
+    )
+    pack_statements((statement,))
+    assert max(sizes) <= packing.PIECE
+    assert sum(sizes) >= ROWS
+    # A short one is not worth it.
+    decode_request(encode_request(Execute(STAMP, 7, 3, 2, (Statement("x", SETS[:100]),))))
+    assert turns == []
