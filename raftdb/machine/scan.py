@@ -55,6 +55,8 @@ class ContentScan:
         self._counting = False
         self.rows = 0
         """Of the table, or looked up in the index, so far."""
+        self.not_comparable = False
+        """The part that was begun last is an index that cannot be searched for single entries."""
 
     def parts(self) -> list[Part]:
         """All tables that have a sum, and their indexes. Raises FatalError."""
@@ -77,11 +79,13 @@ class ContentScan:
             run(f"BEGIN {MARK}")
             self._stored = self._total = self.rows = 0
             self._index, self._counting = part.index, False
+            self.not_comparable = False
             stored = list(run(_SUM, (part.table,)))
             if not stored:
                 return False
             if part.index:
                 seek = lookups(run, part.table, part.index)
+                self.not_comparable = not seek and part.index in index_names(run, part.table)
                 self._images = iter(run(seek) if seek else ())
                 return bool(seek)
             self._stored = from_bytes(stored[0][0])

@@ -24,13 +24,14 @@ WAL_GROWN_BYTES = 64 << 20
 goes three times as fast, from half of it on as fast as it can; beyond, the table is left for the
 next pass."""
 SKIPPED_MAX = 16
-"""Names of tables that were left out, for the status."""
+"""Names of tables and indexes that were left out, or cannot be compared, for the status."""
 
 
 class Scan(Protocol):
     """What is needed of the machine's scan."""
 
     rows: int
+    not_comparable: bool
 
     def parts(self) -> list[Part]: ...
 
@@ -77,6 +78,8 @@ class ContentScrub:
         self._took_s = 0.0
         self._done = self._rows = 0
         self._skipped: list[str] = []
+        self._not_compared: list[str] = []
+        """Indexes that nothing can be looked up in: left out of every pass, and said so."""
         self._last: dict[str, Any] | None = None
 
     def start(self) -> None:
@@ -123,6 +126,7 @@ class ContentScrub:
         self._began_s = self._ports.clock.monotonic_s()
         self._done = self._rows = 0
         self._parts, self._part, self._skipped = [], None, []
+        self._not_compared = []
         self._submit(self._scan.parts, self._found)
 
     def _found(self, parts: list[Part]) -> None:
@@ -140,8 +144,10 @@ class ContentScrub:
     def _opened(self, exists: bool) -> None:
         if exists:
             self._step()
-        else:
-            self._after()
+            return
+        if self._scan.not_comparable and len(self._not_compared) < SKIPPED_MAX:
+            self._not_compared.append(str(self._part or ""))
+        self._after()
 
     def _step(self) -> None:
         self._submit(lambda: self._scan.step(CHUNK_ROWS), self._stepped)
@@ -180,6 +186,7 @@ class ContentScrub:
         clock, log = self._ports.clock, self._ports.log
         seconds = round(clock.monotonic_s() - self._began_s, 3)
         indexes = sum(1 for part in self._parts[: self._done] if part.index)
+        not_compared = list(self._not_compared)
         self._part = None
         self._last = {
             "result": "differs" if wrong else "incomplete" if self._skipped else "equal",
@@ -191,7 +198,10 @@ class ContentScrub:
             "tables": self._done - indexes,
             "indexes": indexes,
             "skipped": list(self._skipped),
+            "not_compared": not_compared,
         }
+        if not_compared:
+            log.info("scrub_not_compared", indexes=", ".join(not_compared))
         if self._skipped:
             log.warning("scrub_incomplete", skipped=", ".join(self._skipped), rows=self._rows)
         elif not wrong:

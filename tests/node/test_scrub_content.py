@@ -167,6 +167,19 @@ def test_writers_come_first(node: Node) -> None:
     assert node.last["result"] == "equal"
 
 
+def test_an_index_that_cannot_be_compared_is_named(node: Node) -> None:
+    node.database.run("CREATE TABLE h(rowid, oid, _rowid_)", "CREATE INDEX h_oid ON h(oid)")
+    node.database.run("INSERT INTO h VALUES (1, 2, 3)")
+    node.loop.pass_time(FIRST_S + 60)
+    assert (node.last["result"], node.last["skipped"]) == ("equal", [])
+    assert node.last["not_compared"] == ["h index h_oid"]
+    assert [one["indexes"] for one in node.log.named("scrub_not_compared")] == ["h index h_oid"]
+    # Once it is gone, it is missed by nobody.
+    node.database.run("DROP INDEX h_oid")
+    node.loop.pass_time(3_600)
+    assert node.last["not_compared"] == []
+
+
 def test_it_ends_when_the_node_does_and_never_begins_if_told_so(tmp_path: Path) -> None:
     node = Node(tmp_path / "one")
     node.database.run(*SCHEMA, MANY.format(3_000))
