@@ -24,11 +24,12 @@ from raftdb.consensus.membership import VOTER, MemberChange
 from raftdb.consensus.messages import Message
 from raftdb.consensus.port import ChangeOutcome
 from raftdb.consensus.wall import Wall
-from raftdb.journal import Journal, LogEntry, RetentionBounds
+from raftdb.journal import RetentionBounds
 from tests.consensus.toy import ToyMachine, ToyStore
 from tests.consensus.toy_copies import Again, ToyCopies
 from tests.sim.checkers import Checker
 from tests.sim.disk import SimFiles
+from tests.sim.watched import WatchedJournal
 
 DIRECTORY = "/node/journal"
 COPIES = "/node/copies"
@@ -80,24 +81,6 @@ class SimNode(Protocol):
     def propose(self, payload: bytes, done: Callable[[ProposalOutcome], None]) -> None: ...
     def read_index(self, done: Callable[[ReadOutcome], None]) -> None: ...
     def transfer(self, done: Callable[[str], None]) -> None: ...
-
-
-class WatchedJournal(Journal):
-    """The real journal; checkers are told of changes."""
-
-    watchers: Sequence[Checker] = ()
-    node: Any = None
-
-    def append(self, entries: Sequence[LogEntry]) -> None:
-        for watcher in self.watchers:
-            watcher.on_append(self.node, list(entries))
-        super().append(entries)
-
-    def truncate_from(self, index: int) -> None:
-        if index <= self.last_index:
-            for watcher in self.watchers:
-                watcher.on_truncate(self.node, index)
-        super().truncate_from(index)
 
 
 class EngineNode:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -15,19 +14,17 @@ from raftdb.base.config import NodeConfig, load_config
 from raftdb.base.limits import DEFAULT_LIMITS, Limits
 from raftdb.base.ports import Done, Files, Ports
 from raftdb.ops.found import found_local
-from tests.journal.support import HandTimer, ListLog, SeededRandom
+from tests.journal.support import HandExecutor, ListLog, SeededRandom
 
 WALL_MS = 1_780_000_000_000
 
 
-class StepExecutor:
-    """Nothing runs by itself: `turn` runs what is due on the loop, `work` one piece of a lane."""
+class StepExecutor(HandExecutor):
+    """The executor of the journal's tests, for all lanes, and a clock."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.now_s = 1000.0
-        self.soon: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
-        self.lanes: deque[tuple[Callable[[], Any], Done]] = deque()
-        self.timers: list[HandTimer] = []
 
     def monotonic_s(self) -> float:
         return self.now_s
@@ -35,46 +32,8 @@ class StepExecutor:
     def wall_ms(self) -> int:
         return WALL_MS + int(self.now_s * 1000)
 
-    def call_soon(self, call: Callable[..., None], *arguments: Any) -> None:
-        self.soon.append((call, arguments))
-
-    call_threadsafe = call_soon
-
-    def call_later(self, delay_s: float, call: Callable[..., None], *arguments: Any) -> HandTimer:
-        timer = HandTimer(self.now_s + delay_s, call, arguments)
-        self.timers.append(timer)
-        return timer
-
     def submit(self, lane: str, work: Callable[[], Any], done: Done) -> None:
-        self.lanes.append((work, done))
-
-    def turn(self) -> None:
-        for _ in range(len(self.soon)):
-            call, arguments = self.soon.popleft()
-            call(*arguments)
-
-    def work(self) -> None:
-        work, done = self.lanes.popleft()
-        try:
-            result, error = work(), None
-        except Exception as failure:
-            result, error = None, failure
-        self.soon.append((done, (result, error)))
-
-    def settle(self) -> None:
-        while self.soon or self.lanes:
-            self.turn()
-            if self.lanes:
-                self.work()
-
-    def advance(self, seconds: float) -> None:
-        """Let time pass, and what it brings happen."""
-        self.now_s += seconds
-        due = [timer for timer in self.timers if timer.at_s <= self.now_s]
-        self.timers = [timer for timer in self.timers if timer.at_s > self.now_s]
-        for timer in sorted(due, key=lambda one: one.at_s):
-            if not timer.cancelled:
-                timer.call(*timer.arguments)
+        self.lane.append((work, done))
 
 
 class NoNetwork:

@@ -357,7 +357,7 @@ class Script:
         self.executor.turn()
 
     def _work(self) -> None:
-        if self.executor.lanes:
+        if self.executor.lane:
             self.executor.work()
 
     def _apply(self) -> None:

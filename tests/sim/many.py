@@ -23,6 +23,7 @@ SPAN = 1 << 40
 """Fresh seeds come from a place of their own each time."""
 ENDLESS_CPU_S = 300.0
 """No run takes so much of a processor; how long that takes says nothing on a busy machine."""
+AGAIN_CPU_S = 5.0
 ENDLESS_S = 3600.0
 """Without any result for so long, a process has died."""
 
@@ -34,9 +35,13 @@ TWICE_EVERY = 40
 def _work(task: tuple[int, Mapping[str, Any]]) -> Result:
     seed, choice = task
     before = signal.signal(signal.SIGVTALRM, _spent)
-    signal.setitimer(signal.ITIMER_VIRTUAL, ENDLESS_CPU_S)
+    # Again and again: where nothing can be raised to (a finalizer), the first would be lost.
+    signal.setitimer(signal.ITIMER_VIRTUAL, ENDLESS_CPU_S, AGAIN_CPU_S)
     try:
         return _run(seed, choice)
+    except Broken as broken:
+        # Spent where no run catches it: while the cluster was founded, or between two runs.
+        return Result(seed, "", broken=str(broken), invariant=broken.invariant)
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0.0)
         signal.signal(signal.SIGVTALRM, before)

@@ -290,8 +290,12 @@ def test_a_run_without_end_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.invariant == "endless"
 
 
-def test_a_run_without_end_is_told_by_what_it_has_spent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(many, "ENDLESS_CPU_S", 0.05)
+@pytest.mark.parametrize("spent_s", [0.02, 0.2], ids=str)
+def test_a_run_without_end_is_told_by_what_it_has_spent(
+    monkeypatch: pytest.MonkeyPatch, spent_s: float
+) -> None:
+    """Also while its cluster is founded."""
+    monkeypatch.setattr(many, "ENDLESS_CPU_S", spent_s)
     result = many._work((SHORT[0], {}))
     assert result.invariant == "endless"
     assert "s of processor time, at\n" in result.broken
