@@ -126,7 +126,7 @@ def _record(chain: Chain, first: Link, kept: set[tuple[int, int]], now_ms: int) 
     epoch = chain.claim.epoch
     if epoch > first.manifest.epoch or not chain.links:
         return None
-    begins = first.manifest.sequence
+    begins = _needed_from(chain, first)
     if epoch < first.manifest.epoch:
         begins = max(chain.links) + 1
     stay = tuple(
@@ -135,6 +135,19 @@ def _record(chain: Chain, first: Link, kept: set[tuple[int, int]], now_ms: int) 
         if sequence < begins and (epoch, sequence) in kept
     )
     return Pruned(epoch, max(begins, chain.first), stay, now_ms)
+
+
+def _needed_from(chain: Chain, base: Link) -> int:
+    """The first manifest that replaying from this base needs: while it was uploaded the log went
+    on, so segments that follow its moment stand before its manifest."""
+    return min(
+        [base.manifest.sequence]
+        + [
+            link.manifest.sequence
+            for link in chain.of_kind("segment")
+            if link.manifest.last > base.manifest.last
+        ]
+    )
 
 
 def _doomed(timeline: Timeline, gone: Iterable[Link], now_ms: int) -> dict[str, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -92,8 +92,8 @@ class Live:
         self.database.apply_entries(entry)
         return int(entry.index)
 
-    def base(self) -> Tail:
-        """Archive a base of now."""
+    def base(self, meanwhile: Callable[[], object] = lambda: None) -> Tail:
+        """Archive a base of now; `meanwhile` is done between its capture and its manifest."""
         self.bases += 1
         folder = self.directory / f"capture-{self.bases}"
         capture = self.machine.capture(str(folder), lambda _done: None, files=FILES)
@@ -105,7 +105,9 @@ class Live:
             pass
         file.close()
         record = upload.record(capture, capture.time_ms, fingerprint().to_wire())
-        name, data = self.writer.put_base(record, self.tail.sequence)
+        begun = self.tail.sequence
+        meanwhile()
+        name, data = self.writer.put_base(record, begun)
         self.tail = self.writer.base(self.tail, self.term, name, data, record)
         self.previous = record
         self.sent_bytes = upload.sent_bytes

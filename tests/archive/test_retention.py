@@ -81,6 +81,31 @@ def test_the_window_stays_whole_and_older_bases_thin_out(live: Live, tmp_path: P
     assert plan_pruning(timeline, SHORT, NOW_MS).doomed == ()
 
 
+def test_what_was_archived_while_the_oldest_base_was_made_stays(tmp_path: Path) -> None:
+    """A large base takes a while, and the log goes on: it is replayed from before its manifest."""
+    live = Live(tmp_path, open_store(f"file://{tmp_path}/archive"))
+    live.run(("CREATE TABLE t(id INTEGER PRIMARY KEY, x)",))
+
+    def log() -> None:
+        live.run(("INSERT INTO t(x) VALUES (1)",))
+        live.segment()
+
+    for day in range(6):
+        live.writer._wall_ms = lambda day=day: START_MS + day * DAY_MS
+        live.base(meanwhile=(lambda: None) if not day else log)
+        log()
+    timeline = load_timeline(Archive.open(live.store, sealer()))
+    plan = plan_pruning(timeline, Retention(2, 0, 0, 0), START_MS + 5 * DAY_MS)
+    assert plan.doomed
+    carry_out(timeline, plan, live.store)  # type: ignore[arg-type]
+    found = sources(live.store)
+    assert found.problems == []
+    for index in range(plan.oldest_index, live.index + 1):
+        _plan, done = restored(found, tmp_path / f"at-{index}", Point(index))
+        assert done.proven or index == plan.oldest_index
+    live.close()
+
+
 def test_an_interrupted_pruning_harms_nothing(live: Live, tmp_path: Path) -> None:
     timeline = load_timeline(Archive.open(live.store, sealer()))
     plan = plan_pruning(timeline, SHORT, NOW_MS)
