@@ -167,18 +167,20 @@ class Lab:
         table that is filled, at random places of its index; `idle`: connections that are open and
         say nothing; `rate_per_s`: of all connections together, latencies count from when a request
         was due; 0: closed loops."""
+        problem: NotMeasured | None = None
         for _ in range(LOADS_MAX):
             try:
                 return self._load(
                     connections, seconds, warmup_s, grow=grow, idle=idle, rate_per_s=rate_per_s
                 )
-            except NotMeasured:
+            except NotMeasured as error:
                 # On a busy machine a leader is replaced in the midst of it, or too little ends.
+                problem = error
                 self.check()
                 self.repeated += 1
                 begin(self.cluster)
                 seconds *= 2
-        raise BenchError(f"{LOADS_MAX} loads came to no figure")
+        raise BenchError(f"{LOADS_MAX} loads came to no figure; the last one: {problem}")
 
     def _load(
         self, connections: int, seconds: float, warmup_s: float, **extra: Any

@@ -13,6 +13,7 @@ database, at random places of its index; `idle`, so many more connections that s
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 import sys
 import time
@@ -137,6 +138,12 @@ class EventConnection(asyncio.Protocol):
         assert isinstance(found, int)
         return found
 
+    async def close_session(self) -> None:
+        """Give the session back, if that can be done now."""
+        self.request_id += 1
+        with contextlib.suppress(LoadFailed):
+            await self.ask(wire.CloseSession(self.request_id, TIMEOUT_MS))
+
     # ---- the measured part
 
     def insert(self, now_ns: int) -> None:
@@ -251,14 +258,16 @@ class EventLoad:
             await first.execute(SCHEMA)
         count = self.specification["connections"]
         connections = [first, *[await self._open(leader, i) for i in range(1, count)]]
-        for number in range(self.specification.get("idle", 0)):
-            await self._open(leader, count + number)
+        idle = range(count, count + self.specification.get("idle", 0))
+        silent = [await self._open(leader, number) for number in idle]
         loadkit.emit("ready")
         cpu = await self._measure(connections)
         if self.grow:
             found = await first.number_of(GROWN, (before,))
         else:
             found = await first.count(self.prefix)
+        # As a client does at its end: a cluster keeps a bounded number of sessions for the others.
+        await asyncio.gather(*[one.close_session() for one in (*connections, *silent)])
         self.finished = True
         self.window.write(self.specification["samples_path"])
         loadkit.emit(

@@ -211,6 +211,7 @@ class RealConnection(asyncio.Protocol):
         self._forget_waiting()
         if self._abort_timer is not None:
             self._abort_timer.cancel()
+        self._transport = None
         if self._peer is None:
             return
         self._owner.ended(self)

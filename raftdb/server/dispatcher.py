@@ -66,27 +66,6 @@ class Dispatcher:
         """Until then a client that was refused was asked to wait, at least."""
         self._cursors: set[int] = set()
         """Open ones of this client."""
-        self._handlers: dict[type, Callable[[Any], None]] = {
-            wire.Execute: self._on_execute,
-            wire.Query: self._on_query,
-            wire.Cancel: self._on_cancel,
-            wire.Begin: self._on_begin,
-            wire.Transact: self._on_transact,
-            wire.Commit: self._on_commit,
-            wire.Rollback: self._on_rollback,
-            wire.Outcome: self._on_outcome,
-            wire.OpenCursor: self._on_open_cursor,
-            wire.FetchCursor: self._on_fetch,
-            wire.CloseCursor: self._on_close_cursor,
-            wire.OpenSession: self._on_open,
-            wire.AttachSession: self._on_attach,
-            wire.CloseSession: self._on_close,
-            wire.Ping: self._on_ping,
-            wire.Status: self._on_status,
-            wire.Transfer: self._on_transfer,
-            wire.ContentHash: self._on_content_hash,
-            wire.Ask: self._on_ask,
-        }
 
     @property
     def under_way(self) -> int:
@@ -107,9 +86,9 @@ class Dispatcher:
 
     def handle(self, message: wire.Message) -> None:
         """Take one request. Its answer comes by `send`, at once or later."""
-        handler = self._handlers.get(type(message))
+        handler = _HANDLERS.get(type(message))
         if handler is not None:
-            handler(message)
+            handler(self, message)
 
     # ---- requests, one method each
 
@@ -429,6 +408,29 @@ def _no_transaction() -> Error:
     return InterfaceError(
         "no transaction is open on this connection", code="transaction_none", hint="BEGIN one"
     )
+
+
+_HANDLERS: dict[type, Callable[[Dispatcher, Any], None]] = {
+    wire.Execute: Dispatcher._on_execute,
+    wire.Query: Dispatcher._on_query,
+    wire.Cancel: Dispatcher._on_cancel,
+    wire.Begin: Dispatcher._on_begin,
+    wire.Transact: Dispatcher._on_transact,
+    wire.Commit: Dispatcher._on_commit,
+    wire.Rollback: Dispatcher._on_rollback,
+    wire.Outcome: Dispatcher._on_outcome,
+    wire.OpenCursor: Dispatcher._on_open_cursor,
+    wire.FetchCursor: Dispatcher._on_fetch,
+    wire.CloseCursor: Dispatcher._on_close_cursor,
+    wire.OpenSession: Dispatcher._on_open,
+    wire.AttachSession: Dispatcher._on_attach,
+    wire.CloseSession: Dispatcher._on_close,
+    wire.Ping: Dispatcher._on_ping,
+    wire.Status: Dispatcher._on_status,
+    wire.Transfer: Dispatcher._on_transfer,
+    wire.ContentHash: Dispatcher._on_content_hash,
+    wire.Ask: Dispatcher._on_ask,
+}
 
 
 def _no_session() -> Error:

@@ -234,7 +234,8 @@ class ClientConnection:
         self._cancel_timer()
         if self._dispatcher is not None:
             self._dispatcher.close()
-        self._connection = None
+        # No circles are left for the collector: it comes rarely.
+        self._connection = self._dispatcher = self._core.door = None
         self._owner.closed(self)
 
     # ---- what all clients hold together
