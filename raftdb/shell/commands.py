@@ -64,7 +64,9 @@ def command(usage: str, least: int = 0, most: int = 0) -> Callable[[Handler], Ha
 def run_command(shell: Shell, text: str) -> None:
     """Run a line that starts with a dot. Raises CommandError."""
     try:
-        words = shlex.split(text.rstrip().removesuffix(";"))
+        line = text.rstrip()
+        # A semicolon of its own is an argument: `.separator ;`
+        words = shlex.split(line if line.endswith(" ;") else line.removesuffix(";"))
     except ValueError as error:
         raise CommandError(f"{text}: {error}", hint="close the quote") from None
     found = find_command(words[0])
@@ -87,7 +89,8 @@ def find_command(name: str) -> Command:
     raise CommandError(f"there is no command {name}", hint=hint)
 
 
-def _switch(shell: Shell, arguments: list[str], current: bool, name: str) -> bool:
+def switch(shell: Shell, arguments: list[str], current: bool, name: str) -> bool:
+    """What a command that turns `name` on or off was given; without arguments it says which."""
     if not arguments:
         shell.say(f"{name}: {'on' if current else 'off'}")
         return current
@@ -185,7 +188,7 @@ def _mode(shell: Shell, arguments: list[str]) -> None:
 def _headers(shell: Shell, arguments: list[str]) -> None:
     """Column names above tables and in the first line of CSV."""
     style = shell.settings.style
-    style.headers = _switch(shell, arguments, style.headers, "headers")
+    style.headers = switch(shell, arguments, style.headers, "headers")
 
 
 @command(".nullvalue [TEXT]", most=1)
@@ -197,25 +200,25 @@ def _nullvalue(shell: Shell, arguments: list[str]) -> None:
 @command(".timer [on|off]", most=1)
 def _timer(shell: Shell, arguments: list[str]) -> None:
     """Say how long each statement took, the way to the cluster and back included."""
-    shell.settings.timer = _switch(shell, arguments, shell.settings.timer, "timer")
+    shell.settings.timer = switch(shell, arguments, shell.settings.timer, "timer")
 
 
 @command(".changes [on|off]", most=1)
 def _changes(shell: Shell, arguments: list[str]) -> None:
     """Say how many rows each write changed."""
-    shell.settings.changes = _switch(shell, arguments, shell.settings.changes, "changes")
+    shell.settings.changes = switch(shell, arguments, shell.settings.changes, "changes")
 
 
 @command(".bail [on|off]", most=1)
 def _bail(shell: Shell, arguments: list[str]) -> None:
     """Stop a script at its first error."""
-    shell.settings.bail = _switch(shell, arguments, shell.settings.bail, "bail")
+    shell.settings.bail = switch(shell, arguments, shell.settings.bail, "bail")
 
 
 @command(".echo [on|off]", most=1)
 def _echo(shell: Shell, arguments: list[str]) -> None:
     """Write each statement before its result."""
-    shell.settings.echo = _switch(shell, arguments, shell.settings.echo, "echo")
+    shell.settings.echo = switch(shell, arguments, shell.settings.echo, "echo")
 
 
 @command(".level [LEVEL]", most=1)
@@ -307,6 +310,8 @@ def _show(shell: Shell, arguments: list[str]) -> None:
         ("changes", settings.changes),
         ("bail", settings.bail),
         ("echo", settings.echo),
+        ("eqp", settings.plans),
+        ("width", " ".join(map(str, settings.style.widths))),
     ):
         word = {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
         shell.say(f"{name:>9}: {word}")

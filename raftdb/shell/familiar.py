@@ -7,19 +7,36 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from raftdb.shell.commands import ABSENT, OWN_NAMES, CommandError, command
+from raftdb.base.errors import ProgrammingError
+from raftdb.shell.commands import (
+    ABSENT,
+    OWN_NAMES,
+    CommandError,
+    command,
+    find_command,
+    switch,
+)
 from raftdb.shell.dump import SchemaMoved, dump, is_contentless
+from raftdb.shell.literals import literal
+from raftdb.shell.statements import parameters_of
 
 if TYPE_CHECKING:
     from raftdb.shell.shell import Shell
 
+WIDTH_MAX = 10_000
 ABSENT |= {
     ".archive": "it works on a file: run sqlite3 on one that `raftdb restore` made",
     ".auth": "who may do what is in the certificates: docs/security.md",
     ".backup": "the cluster archives continuously: `raftdb archive`, `raftdb restore --out FILE`",
     ".clone": "`.dump` makes SQL, and `raftdb restore` a file",
+    ".cd": "give `.read`, `.import` and `.output` a whole path",
     ".connection": "start another shell",
+    ".excel": "`.once FILE.csv` with `.mode csv`",
+    ".expert": "`.eqp on` shows the plan of each statement",
+    ".explain": "EXPLAIN shows the program as rows in any mode; `.eqp on` the plan",
+    ".limit": "limits are the cluster's: docs/configuration.md",
     ".load": "an extension would have to be the same on every node: docs/sql.md",
+    ".log": "the nodes have logs: docs/operations.md",
     ".open": "leave, and start `raftdb sql` with the other cluster's URL or --dir",
     ".recover": "a node heals by itself; without a majority: `raftdb recover`",
     ".restore": "`raftdb restore`, or `raftdb undelete` for tables",
@@ -29,7 +46,9 @@ ABSENT |= {
     ".session": "changes are in the log: `raftdb archive log`",
     ".sha3sum": "`raftdb check` compares the content hash of all nodes",
     ".shell": "run it outside of this shell",
+    ".stats": "`raftdb status` tells of load and memory",
     ".system": "run it outside of this shell",
+    ".timeout": "`timeout=SECONDS` in the URL",
     ".vfsinfo": "the files are the nodes': `raftdb inspect`",
 }
 
@@ -75,6 +94,56 @@ def _separator(shell: Shell, arguments: list[str]) -> None:
         return
     escapes = arguments[0].replace("\\t", "\t").replace("\\n", "\n")
     shell.settings.style.separator = escapes
+
+
+@command(".width [NUMBER...]", most=1_000)
+def _width(shell: Shell, arguments: list[str]) -> None:
+    """Widths of the columns in the modes column, table and box; without NUMBER as wide as needed.
+
+    Longer text goes on in the next line. 0 is as wide as needed; a negative one aligns right.
+    """
+    try:
+        widths = tuple(int(text) for text in arguments)
+    except ValueError:
+        raise CommandError(f"widths are numbers, not {' '.join(arguments)}") from None
+    if any(abs(width) > WIDTH_MAX for width in widths):
+        raise CommandError(f"a column has {WIDTH_MAX} characters at most")
+    shell.settings.style.widths = widths
+
+
+@command(".eqp [on|off]", most=1)
+def _eqp(shell: Shell, arguments: list[str]) -> None:
+    """Show how each statement would be carried out (EXPLAIN QUERY PLAN) before its result."""
+    shell.settings.plans = switch(shell, arguments, shell.settings.plans, "eqp")
+
+
+@command(".parameter init|list|clear|set NAME VALUE|unset NAME", least=1, most=3)
+def _parameter(shell: Shell, arguments: list[str]) -> None:
+    """Values for parameters in statements: ?1, :name, @name and $name.
+
+    VALUE is an SQL expression; what is none is text. A parameter without a value is NULL, once
+    there are any.
+    """
+    known = shell.settings.parameters
+    action, *rest = arguments
+    wanted = {"init": 0, "list": 0, "clear": 0, "set": 2, "unset": 1}.get(action)
+    if wanted != len(rest):
+        raise CommandError(f"usage: {find_command('.parameter').usage}")
+    if action == "clear":
+        known.clear()
+    elif action == "list":
+        for name, value in sorted(known.items()):
+            shell.output.write(f"{name} {literal(value)}\n")
+    elif action == "unset":
+        known.pop(rest[0], None)
+    elif action == "set":
+        name, text = rest
+        if parameters_of(name) != [name] or name == "?":
+            raise CommandError(f"{name} is no parameter", hint="?1, :name, @name or $name")
+        try:
+            [[known[name]]] = shell.query(f"SELECT {text}")[1]
+        except (ProgrammingError, ValueError):
+            known[name] = text
 
 
 @command(".fullschema")

@@ -34,6 +34,9 @@ class Style:
     """Between the values of a list."""
     table: str = "table"
     """Into which the INSERT statements of the format `insert` go."""
+    widths: tuple[int, ...] = ()
+    """Of the columns of column, table and box: longer text goes on below. 0 is as wide as needed;
+    a negative width is that of a column aligned on the right."""
 
 
 Writer = Callable[[Sequence[str], Iterable[Row], Style, TextIO], None]
@@ -219,15 +222,30 @@ def _write_grid(
     from tabulate import tabulate
 
     texts, numeric = _cells(rows, style)
+    names = [visible(column) for column in columns]
+    numeric = numeric or [False] * len(names)
+    for position, width in enumerate(style.widths[: len(names)]):
+        numeric[position] = width < 0 or (not width and numeric[position])
+        if width:
+            names[position] = _folded(names[position], width).strip()
+            for row in texts:
+                row[position] = _folded(row[position], width)
     rendered = tabulate(
         texts,
-        headers=[visible(column) for column in columns] if style.headers else (),
+        headers=names if style.headers else (),
         tablefmt=kind,
         disable_numparse=True,
         preserve_whitespace=True,
         colalign=["right" if one else "left" for one in numeric] or None,
     )
     out.write(rendered + "\n")
+
+
+def _folded(text: str, width: int) -> str:
+    """In lines of that width, padded to it."""
+    size = abs(width)
+    lines = [line[at : at + size] for line in text.split("\n") for at in range(0, len(line), size)]
+    return "\n".join(line.rjust(size) if width < 0 else line.ljust(size) for line in lines or [""])
 
 
 @_format("markdown")

@@ -13,6 +13,7 @@ from typing import Any, TextIO
 
 from raftdb.base.errors import Error, InterfaceError, ProgrammingError
 from raftdb.base.exits import ExitCode, exit_code
+from raftdb.base.limits import DEFAULT_LIMITS
 from raftdb.base.ports import Clock
 from raftdb.shell.commands import CommandError, run_command
 from raftdb.shell.formats import STREAMED, Style, table_width, write_rows
@@ -20,12 +21,15 @@ from raftdb.shell.port import Connection, Cursor
 from raftdb.shell.statements import (
     Piece,
     leading_words,
+    parameters_of,
     read_pieces,
+    verb_of,
 )
 
 SCRIPT_DEPTH_MAX = 16
 _BEGINS = (("BEGIN",), ("COMMIT",), ("END",), ("ROLLBACK",), ("SAVEPOINT",), ("RELEASE",))
-_QUERIES = (("SELECT",), ("VALUES",))
+_QUERIES = frozenset({"SELECT", "VALUES"})
+_PLANNED = _QUERIES | {"INSERT", "REPLACE", "UPDATE", "DELETE"}
 _DEFINING = frozenset({"CREATE", "DROP", "ALTER"})
 
 
@@ -42,6 +46,10 @@ class Settings:
     """Say after each write how many rows it changed."""
     width: int | None = None
     """A table wider than this many columns is shown as lines; None: never."""
+    plans: bool = False
+    """Show the plan of each statement before its result."""
+    parameters: dict[str, Any] = field(default_factory=dict)
+    """Values for the parameters in statements, by their names as they are written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,16 +133,16 @@ class Shell:
                 self.redirect(None)
         return self.failures == failures
 
-    def query(self, sql: str, parameters: tuple[Any, ...] = ()) -> tuple[list[str], list[Any]]:
+    def query(self, sql: str, parameters: Any = ()) -> tuple[list[str], list[Any]]:
         """Column names and rows of one statement, at the chosen read level (or as the open
         transaction sees it)."""
         cursor = self._execute(sql, parameters)
         columns = [column[0] for column in cursor.description or ()]
         return columns, list(cursor.fetchall()) if columns else []
 
-    def stream(self, sql: str) -> Cursor:
+    def stream(self, sql: str, parameters: Any = ()) -> Cursor:
         """The rows of one query, a page at a time. Not within a transaction."""
-        return self.connection.execute(sql, read=self.settings.level, stream=True)
+        return self.connection.execute(sql, parameters, read=self.settings.level, stream=True)
 
     def show(self, columns: list[str], rows: Sequence[Any] | Cursor) -> None:
         """Write rows in the chosen format, tables that are too wide as lines."""
@@ -146,7 +154,7 @@ class Shell:
         write_rows(columns, rows, style, self.output)
         self.output.flush()
 
-    def _execute(self, sql: str, parameters: tuple[Any, ...] = ()) -> Cursor:
+    def _execute(self, sql: str, parameters: Any = ()) -> Cursor:
         if self.connection.in_transaction or leading_words(sql)[:1] in _BEGINS:
             return self.connection.execute(sql, parameters)
         return self.connection.execute(sql, parameters, read=self.settings.level)
@@ -154,23 +162,47 @@ class Shell:
     def run_statement(self, piece: Piece) -> None:
         """Execute SQL and show what it returns."""
         words = leading_words(piece.text)
+        parameters = self._bound(piece.text)
+        verb = verb_of(piece.text)
+        if self.settings.plans and verb in _PLANNED:
+            plan = self.query(f"EXPLAIN QUERY PLAN {piece.text}", parameters)[1]
+            self.output.write(drawn_plan(plan))
         started = self.clock.monotonic_s()
-        if self._streams(words):
-            cursor = self.stream(piece.text)
+        if self._streams(verb):
+            cursor = self.stream(piece.text, parameters)
             self.show([column[0] for column in cursor.description or ()], cursor)
             self._show_time(started)
             return
-        cursor = self._execute(piece.text)
+        cursor = self._execute(piece.text, parameters)
         if words and words[0] in _DEFINING:
             self.schema_version += 1
         columns = [column[0] for column in cursor.description or ()]
         self._show_result(columns, cursor.fetchall() if columns else [], cursor.rowcount)
         self._show_time(started)
 
-    def _streams(self, words: tuple[str, ...]) -> bool:
+    def _bound(self, sql: str) -> Any:
+        """What `.parameter` has for the parameters in a statement; NULL for others, as soon as it
+        has any at all."""
+        known = self.settings.parameters
+        names = parameters_of(sql) if known else []
+        if not any(name.startswith("?") for name in names):
+            return {name[1:]: known.get(name) for name in names} or ()
+        numbers: list[int] = []
+        for name in names:
+            last = max(numbers, default=0)
+            numbers.append(int(name[1:]) if name[1:].isdigit() else last + 1)
+            if not name.startswith("?"):
+                raise CommandError(
+                    f"{name} beside ? in one statement", hint="give all parameters a name"
+                )
+        if max(numbers) > DEFAULT_LIMITS.parameters_max:
+            raise CommandError(f"there is no parameter ?{max(numbers)}")
+        return tuple([known.get(f"?{number}") for number in range(1, max(numbers) + 1)])
+
+    def _streams(self, verb: str) -> bool:
         """Whether rows can be written as they come: any number of them then."""
         return (
-            words[:1] in _QUERIES
+            verb in _QUERIES
             and self.settings.style.format in STREAMED
             and not self.connection.in_transaction
         )
@@ -238,6 +270,22 @@ class Shell:
         self.exit = self.exit or exit_code(error)
         for line in (self.hooks.describe or describe)(error, piece, source):
             self.say(line)
+
+
+def drawn_plan(rows: Sequence[Sequence[Any]]) -> str:
+    """What EXPLAIN QUERY PLAN tells (id, parent, unused, text), as a tree."""
+    below: dict[Any, list[Sequence[Any]]] = {}
+    for row in rows:
+        below.setdefault(row[1], []).append(row)
+    lines = ["QUERY PLAN"]
+    waiting = [(row, "", row is below[0][-1]) for row in reversed(below.get(0, []))]
+    while waiting:
+        row, margin, is_last = waiting.pop()
+        lines.append(f"{margin}{'`' if is_last else '|'}--{row[3]}")
+        children = below.get(row[0], [])
+        margin += "   " if is_last else "|  "
+        waiting += [(child, margin, child is children[-1]) for child in reversed(children)]
+    return "\n".join(lines) + "\n"
 
 
 def describe(error: Error, piece: Piece | None, source: str) -> list[str]:

@@ -22,6 +22,13 @@ _NAMES = {"'": "string", '"': "quoted name", "`": "quoted name", "[": "quoted na
 _COMMENT = re.compile(r"\s+|--[^\n]*(?:\n|\Z)|/\*.*?(?:\*/|\Z)", re.DOTALL)
 _WORD = re.compile(r"[A-Za-z_]+")
 
+_TOKEN = re.compile(
+    r"""\s+|--[^\n]*|/\*.*?(?:\*/|\Z)|'(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`|\[[^\]]*\]"""
+    r"""|(?P<word>[^\W\d][\w$]*)|(?P<parameter>\?\d*|[:@$]\w+)|[\d.]\w*|.""",
+    re.DOTALL,
+)
+_VERBS = frozenset({"SELECT", "VALUES", "INSERT", "REPLACE", "UPDATE", "DELETE"})
+
 
 @dataclass(frozen=True, slots=True)
 class Piece:
@@ -56,6 +63,27 @@ def leading_words(sql: str, count: int = 1) -> tuple[str, ...]:
         words.append(match.group().upper())
         rest = rest[match.end() :]
     return tuple(words)
+
+
+def verb_of(sql: str) -> str:
+    """Its first word, in upper case; of WITH what it is for. Not sure of it: that first word."""
+    first, depth = "", 0
+    for match in _TOKEN.finditer(sql):
+        text = match.group()
+        depth += (text == "(") - (text == ")")
+        if match.lastgroup == "word" and depth == 0:
+            word = text.upper()
+            if first and word in _VERBS:
+                return word
+            first = first or word
+            if first != "WITH":
+                break
+    return first
+
+
+def parameters_of(sql: str) -> list[str]:
+    """The parameters that stand in it, as they are written, in their order."""
+    return [match.group() for match in _TOKEN.finditer(sql) if match.lastgroup == "parameter"]
 
 
 class StatementReader:

@@ -167,7 +167,7 @@ def test_unknown_and_ambiguous_commands(bench: Bench) -> None:
     bench.run(".nonsense")
     assert "there is no command .nonsense" in bench.said
     bench.run(".e on")
-    assert "did you mean .echo or .exit" in bench.said
+    assert "did you mean .echo or .eqp or .exit" in bench.said
     bench.run(".tabl")
     bench.run(".read a b c")
     assert "usage: .read FILE" in bench.said
