@@ -9,6 +9,8 @@ from raftdb.drill.result import BUCKET_S, Result
 
 WIDTH, LEFT, PLOT, GAP = 960, 56, 110, 34
 LABELS_MAX = 40
+LABEL = 15.0
+"""Room for a number."""
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --soft: #68707a; --line: #d6dae0;
   --commit: #2f7d5b; --late: #b4632a; --lost: #c9372c22; --good: #2f7d5b; --bad: #c9372c; }
@@ -127,11 +129,12 @@ def picture(result: Result) -> str:
                     f'<rect x="{x(one.at_s)}" y="{top + PLOT - tall}" width="{max(step, 0.6):.1f}" '
                     f'height="{tall}" fill="var(--{color})"/>'
                 )
-    for number, phase in enumerate(result.phases[:LABELS_MAX], 1):
+    moments = [x(phase.at_s) for phase in result.phases[:LABELS_MAX]]
+    for number, (at, label_at) in enumerate(zip(moments, _apart(moments), strict=True), 1):
         shapes.append(
-            f'<line x1="{x(phase.at_s)}" y1="{GAP}" x2="{x(phase.at_s)}" y2="{height}" '
+            f'<line x1="{at}" y1="{GAP}" x2="{at}" y2="{height}" '
             'stroke="var(--soft)" stroke-dasharray="3 3"/>'
-            f'<text x="{x(phase.at_s) + 2}" y="12">{number}</text>'
+            f'<text x="{label_at}" y="12" text-anchor="middle">{number}</text>'
         )
     shapes.append(
         f'<text x="{WIDTH - 8}" y="{height + 14}" text-anchor="end">{span_s:.1f} s</text>'
@@ -140,6 +143,19 @@ def picture(result: Result) -> str:
         f'<svg viewBox="0 0 {WIDTH} {height + 20}" role="img" '
         f'aria-label="timeline of {escape(result.scenario)}">' + "".join(shapes) + "</svg>"
     )
+
+
+def _apart(moments: list[float]) -> list[float]:
+    """Where labels stand that none covers another, none leaves the picture, and each is near its
+    moment; moments do not run backwards."""
+    places: list[float] = []
+    for at in moments:
+        places.append(max(at, places[-1] + LABEL) if places else at)
+    right = WIDTH - LABEL / 2
+    for number in range(len(places) - 1, -1, -1):
+        places[number] = round(min(places[number], right), 1)
+        right = places[number] - LABEL
+    return places
 
 
 def _loss(result: Result, x: Callable[[float], float]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -14,7 +15,7 @@ from raftdb.drill import SCENARIOS, History, Objective, last_drills, load_object
 from raftdb.drill.against import _moments, rehearse
 from raftdb.drill.check import check_cluster, measure_loss, missing
 from raftdb.drill.load import Load, Write, longest_silence_s
-from raftdb.drill.page import render
+from raftdb.drill.page import WIDTH, picture, render
 from raftdb.drill.report import distribution, summary
 from raftdb.drill.result import Phase, Result, timeline
 from raftdb.drill.schedule import schedule
@@ -187,6 +188,20 @@ def test_the_page_is_whole_and_marks_what_happened() -> None:
     assert shapes.count("rect") == 1 + 2 * 10
     assert "kill <n1> & co" in "".join(body.itertext())
     json.dumps(found.as_dict())
+
+
+@pytest.mark.parametrize(
+    "moments",
+    [[], [0.3], [0.3, 0.31, 0.32, 1.1, 1.1, 1.19], [n * 0.03 for n in range(40)]],
+)
+def test_the_numbers_of_phases_do_not_cover_each_other(moments: list[float]) -> None:
+    found = result(phases=[Phase(at_s, "something") for at_s in moments])
+    found.timeline = timeline(WRITES, 0.0, 1.2)
+    body = ElementTree.fromstring(picture(found))
+    places = [float(one.attrib["x"]) for one in body.iter("text") if one.attrib["y"] == "12"]
+    assert len(places) == len(moments)
+    assert all(after - before >= 14.9 for before, after in itertools.pairwise(places))
+    assert all(0 < one <= WIDTH - 7 for one in places)
 
 
 def test_schedules() -> None:
