@@ -205,16 +205,21 @@ def replica(compose: Compose, rows: int) -> int:
             HEALTHY_S,
             lambda level=level: _replica_has(compose, level) == rows,
         )
-    near = compose.client("raftdb", "sql", "--dir", "/client/r1", "-c", "SELECT 'near'")
-    if "near" not in near:
-        raise Failed(f"the shell with --dir /client/r1 said {near}")
+    until("the shell reads from r1 by a directory", HEALTHY_S, lambda: _near(compose))
     compose.kill("n1", "n2")
-    found = _replica_has(compose, "local")
+    until(
+        f"without a majority {REPLICA} answers from its own copy",
+        HEALTHY_S,
+        lambda: _replica_has(compose, "local") == rows,
+    )
     compose.start("n1", "n2")
-    if found != rows:
-        raise Failed(f"without a majority {REPLICA} has {found} of {rows} rows")
     say(f"{REPLICA} answers at every read level, and without a majority from its own copy")
     return rows
+
+
+def _near(compose: Compose) -> bool:
+    shell = ("raftdb", "sql", "--dir", "/client/r1")
+    return "near" in compose.client(*shell, "-c", "SELECT 'near'")
 
 
 def _replica_has(compose: Compose, level: str) -> int:
