@@ -14,6 +14,7 @@ from rich.console import Console
 from bench import apply_cost as apply_module
 from bench import (
     archive,
+    archive_chain,
     archive_cost,
     archive_faults,
     connections,
@@ -509,6 +510,7 @@ for one in (
     total_loss.total_loss,
     flights.command_flights,
     archive.archive,
+    archive_chain.command,
     archive_cost.command,
     archive_faults.archive_faults,
     document.figures,

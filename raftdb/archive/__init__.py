@@ -23,6 +23,7 @@ from raftdb.archive.errors import (
 from raftdb.archive.keys import KEYS_VARIABLE, Keyring, new_key_line, parse_keys
 from raftdb.archive.near import Near, load_near
 from raftdb.archive.plan import Plan, Point, Source, Sources
+from raftdb.archive.points import load_points
 from raftdb.archive.progress import NOTE_MARK, Progress
 from raftdb.archive.records import ArchiveEntry, BaseRecord, Claim, Manifest, Segment
 from raftdb.archive.rehearsal import Verified, Verifier
@@ -71,6 +72,7 @@ __all__ = [
     "load_chain",
     "load_keys",
     "load_near",
+    "load_points",
     "load_timeline",
     "new_key_line",
     "open_store",

@@ -19,7 +19,16 @@ from raftdb.archive.records import Claim, Manifest, Pruned, Segment
 from raftdb.archive.store import Listed
 from raftdb.archive.writer import NO_DIGEST, newest_start
 
-__all__ = ["Chain", "Link", "Problem", "Timeline", "load_chain", "load_timeline"]
+__all__ = [
+    "Chain",
+    "Link",
+    "Problem",
+    "Timeline",
+    "Totals",
+    "load_chain",
+    "load_newest",
+    "load_timeline",
+]
 
 
 NEWEST_BASES = 3
@@ -52,6 +61,14 @@ class Link:
     """Made up from a segment whose manifest is missing."""
 
 
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Of a chain's segments, where not all of them were read."""
+
+    segments: int
+    size: int
+
+
 @dataclass(slots=True)
 class Chain:
     """One epoch's."""
@@ -65,6 +82,8 @@ class Chain:
     pruned: Pruned | None = None
     unreferenced: list[Listed] = field(default_factory=list)
     """Objects that no manifest names: uploads that lost a race or were cut short."""
+    totals: Totals | None = None
+    """None: `links` has them all."""
 
     @property
     def last(self) -> Link | None:
@@ -296,7 +315,7 @@ class Timeline:
         return 1 << 62
 
 
-def _load_newest(archive: Archive, claim: Claim) -> Chain | None:
+def load_newest(archive: Archive, claim: Claim) -> Chain | None:
     """What is needed for an epoch's newest moment, from its newest base on; None when that cannot
     be told, or anything is wrong with it. A chain grows by thousands of manifests a day."""
     for skip in range(NEWEST_BASES):
@@ -320,9 +339,11 @@ def load_timeline(
     *,
     newest: bool = False,
     part: Part | None = None,
+    every: Part | None = None,
 ) -> Timeline:
     """Read the newest epoch (or `epoch`) and those it descends from. With `newest` only what its
-    newest moment needs, with `part` what that gives of the newest epoch, where that is whole.
+    newest moment needs, with `part` what that gives of the newest epoch, where that is whole, and
+    with `every` what that gives of each.
     Raises ArchiveUnavailableError, and ArchiveDamagedError when a claim is missing or damaged."""
     claims = archive.claims()
     if not claims:
@@ -335,7 +356,10 @@ def load_timeline(
         if claim.parent >= number:
             raise ArchiveDamagedError(layout.claim_name(number), f"descends from {claim.parent}")
         number = claim.parent
-    part = _load_newest if newest else part
+    if every is not None:
+        chains = [every(archive, claim) or load_chain(archive, claim) for claim in reversed(line)]
+        return Timeline(archive, chains)
+    part = load_newest if newest else part
     if part is not None and (chain := part(archive, line[0])) is not None:
         before = [Chain(archive, claim) for claim in reversed(line[1:])]
         return Timeline(archive, [*before, chain])

@@ -27,10 +27,12 @@ BACK_MAX = 16
 
 @dataclass(frozen=True, slots=True)
 class Near:
-    """The moment that is wanted: one of the two."""
+    """The moment that is wanted, by index or by time, or entries that are to be looked at."""
 
     index: int | None = None
     """An entry that has to be there."""
+    first: int | None = None
+    """Entries from this one on are looked at, and not replayed: up to `index`, or the last one."""
     time_ms: int | None = None
     """Unix milliseconds: what was logged up to then, and what came next."""
 
@@ -41,8 +43,11 @@ def load_near(archive: Archive, claim: Claim, near: Near) -> Chain | None:
     reader = _Reader(archive, claim)
     try:
         last = reader.last()
-        place = reader.place(near, last) if last else 0
-        start = reader.start(near, place) if place else None
+        if near.first is not None:
+            place, start = reader.between(near.first, near.index, last)
+        else:
+            place = reader.place(near, last) if last else 0
+            start = reader.start(near, place) if place else None
         if start is None:
             return None
         chain = reader.load(start, place)
@@ -87,11 +92,12 @@ class _Reader:
         return max((number for one in listed if (number := layout.number_of(one.name))), default=0)
 
     def place(self, near: Near, last: int) -> int:
-        """The first manifest by which all that is wanted is there; 0 when none is, or when the
-        first one that is kept has it already."""
+        """The first manifest by which all that is wanted is there; 0 when none is."""
         low, high = self._first, last
-        if not self._reaches(near, high) or self._reaches(near, low):
+        if not self._reaches(near, high):
             return 0
+        if self._reaches(near, low):
+            return low
         while high - low > 1:
             middle = (low + high) // 2
             if self._reaches(near, middle):
@@ -107,9 +113,23 @@ class _Reader:
         assert near.time_ms is not None
         return manifest.time_ms > near.time_ms
 
+    def between(self, first: int, index: int | None, last: int) -> tuple[int, int | None]:
+        """The manifest by which all up to `index` is there, and the one before that of `first`;
+        None for what is to be read as a whole."""
+        begin = self.place(Near(index=first), last) if last else 0
+        if not begin:
+            return 0, None
+        until = None if index is None else Near(index=max(index, first))
+        place = self.place(until, last) if until and self._reaches(until, last) else last
+        return place, begin - 1
+
     def start(self, near: Near, place: int) -> int | None:
         """Where the chain ended when the newest base before that place was begun; None when there
         is none that is of use."""
+        if place == self._first:
+            begin = self.link(place).manifest
+            is_there = near.index is not None and begin.last <= near.index
+            return place - 1 if begin.kind == "base" and is_there else None
         base = self.link(place - 1).manifest.base
         if base < self._first:
             return None

@@ -94,15 +94,6 @@ class Sources:
             )
         return max(ends)
 
-    def segments_from(self, index: int) -> list[Source]:
-        """Segments that hold entry `index`, the longest first."""
-        found = [
-            one
-            for one in self._links("segment")
-            if one.link.manifest.first <= index <= min(one.link.manifest.last, one.limit)
-        ]
-        return sorted(found, key=lambda one: -min(one.link.manifest.last, one.limit))
-
     def way(self, start: int, last: int) -> list[Source] | None:
         """Segments that hold the entries from `start` to `last`; None when some are missing."""
         ordered = sorted(self._links("segment"), key=lambda one: one.link.manifest.first)
@@ -226,15 +217,22 @@ class Sources:
         """Entries in order, one segment in memory at a time; another destination's where one is
         damaged. Raises ArchiveDamagedError where none has them."""
         at = first
+        ordered = sorted(self._links("segment"), key=lambda one: one.link.manifest.first)
+        place = 0
+        candidates: list[Source] = []
         while at <= last:
-            candidates = self.segments_from(at)
+            while place < len(ordered) and ordered[place].link.manifest.first <= at:
+                candidates.append(ordered[place])
+                place += 1
+            candidates = [one for one in candidates if _reach(one) >= at]
             if not candidates:
                 raise self._no_way(Point(at), [])
-            source = candidates[0]
+            source = max(candidates, key=_reach)
             try:
                 found = read_segment(source)
             except ArchiveDamagedError as error:
                 self.reject(source, error)
+                candidates.remove(source)
                 continue
             for entry in found:
                 if at <= entry.index <= last:

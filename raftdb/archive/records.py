@@ -111,6 +111,9 @@ class Manifest:
     since_bytes: int = 0
     """Of segments since that base, and their requests."""
     since_requests: int = 0
+    noted: int = -1
+    """Sequence of the newest manifest before this one that is no segment's, 0 when there is none:
+    so these are found without the others. -1: not told, as by release 0.1.0."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -261,6 +261,7 @@ class ChainWriter:
             replay_rate=before.replay_rate if before is not None else 0,
             since_bytes=before.since_bytes if before is not None else 0,
             since_requests=before.since_requests if before is not None else 0,
+            noted=_noted(before),
         )
         manifest = replace(kept, **changes)
         name = layout.manifest_name(tail.epoch, manifest.sequence)
@@ -268,6 +269,13 @@ class ChainWriter:
         if not self._archive.put(name, data):
             raise ChainMovedError(f"manifest {manifest.sequence} was added by another node")
         return Tail(tail.epoch, manifest.sequence, digest(data), manifest)
+
+
+def _noted(before: Manifest | None) -> int:
+    """What the manifest after `before` says is the newest one that is no segment's."""
+    if before is None:
+        return 0
+    return before.noted if before.kind == "segment" else before.sequence
 
 
 def newest_start(archive: Archive, epoch: int, skip: int = 0) -> int:

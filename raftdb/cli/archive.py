@@ -10,7 +10,7 @@ import click
 from raftdb.base.exits import ExitCode
 from raftdb.cli import prune as pruning
 from raftdb.cli.output import json_option, print_json
-from raftdb.cli.source import archive_options, open_archive
+from raftdb.cli.source import archive_options, open_archive, where
 from raftdb.cli.target import open_connection, target_of, target_options
 
 
@@ -28,11 +28,12 @@ Example:
 @archive_options
 @json_option
 def status(urls: tuple[str, ...], key_file: Path | None, config: Path | None, as_json: bool) -> int:
-    """How far the archive reaches, and whether its chain is whole. Exit code 4 when it is not."""
+    """How far the archive reaches, and whether its chain is whole as far as its newest moment needs
+    it. Exit code 4 when it is not. `raftdb archive verify` reads all of it."""
     from raftdb.ops.archive import status as describe
     from raftdb.runtime.clock import RealClock
 
-    found = open_archive(urls, key_file, config)
+    found = open_archive(urls, key_file, config, summary=True)
     facts = describe(found, RealClock())
     if as_json:
         print_json(facts)
@@ -59,7 +60,7 @@ def list_points(
     """Bases, marks, gaps and verified restores. (Every request after a base is a restore point.)"""
     from raftdb.ops.archive import points
 
-    found = open_archive(urls, key_file, config)
+    found = open_archive(urls, key_file, config, summary=True)
     rows = points(found)
     if as_json:
         print_json(rows)
@@ -99,11 +100,13 @@ def log(
     """
     import json
 
+    from raftdb.archive import Near
     from raftdb.base.startup import time_text
     from raftdb.consensus.entry import decode_payloads
     from raftdb.ops.archive import archive_log
 
-    found = open_archive(urls, key_file, config)
+    near = None if first is None else Near(first=first, index=last)
+    found = open_archive(urls, key_file, config, near=near)
     for line in archive_log(found, decode_payloads, first=first, last=last, search=search):
         if as_json:
             facts = {
@@ -212,17 +215,21 @@ def mark(
 
     The moment holds every write that was acknowledged before the command began.
     """
-    from raftdb.ops.archive import add_mark
+    from raftdb.ops.archive import add_mark, answering_archives, keys_of
     from raftdb.runtime.clock import RealClock
+    from raftdb.runtime.files import RealFiles
 
     if not 0 < len(name) <= 200:
         raise click.UsageError("A mark's name has 1 to 200 characters.")
-    found = open_archive(urls, key_file, config)
+    given, keys = where(urls, key_file, config)
+    archives, missing = answering_archives(given, keys_of(keys, os.environ, RealFiles()))
     with open_connection(target_of(url, directory), timeout) as connection:
         connection.execute("SELECT 1").fetchall()
         index = int(connection.status()["applied_index"])
-    for one in found.archives:
+    for one in archives:
         add_mark(one, name, index, RealClock(), "mark")
+    for problem in missing:
+        click.echo(f"warning: not marked in {problem}", err=True)
     if as_json:
         print_json({"name": name, "index": index})
     else:

@@ -16,7 +16,7 @@ from raftdb.cli.source import (
     archive_config,
     archive_options,
     moment_options,
-    open_archive,
+    open_moment,
     progress_bar,
 )
 from raftdb.cli.target import open_connection, target_of, target_options
@@ -102,7 +102,7 @@ def restore(
     was first applied: what comes out is what was there, or an error that names what is wrong.
     """
     from raftdb.consensus.entry import decode_payloads
-    from raftdb.ops.archive import find_point, near_of
+    from raftdb.ops.archive import find_point
     from raftdb.ops.restore import check_damage, plan_facts
     from raftdb.runtime.clock import RealClock
 
@@ -110,12 +110,11 @@ def restore(
     if ca is not None and (insecure or not replace):
         raise click.UsageError("--ca goes with --replace, and not with --insecure.")
     explicit = any(one is not None for one in (at, index, mark, before_statement))
-    near = near_of(at, index) if (mark, before_statement) == (None, None) else None
-    found = open_archive(urls, key_file, config, newest=not explicit, near=near)
-    check_damage(found, explicit=explicit, accepted=despite_damage)
-    point = find_point(
-        found, decode_payloads, at=at, index=index, mark=mark, before_statement=before_statement
+    found, moment = open_moment(
+        urls, key_file, config, at=at, index=index, mark=mark, before_statement=before_statement
     )
+    check_damage(found, explicit=explicit, accepted=despite_damage)
+    point = find_point(found, decode_payloads, **moment)
     facts = plan_facts(found, found.sources.plan(point), RealClock())
     if only_plan:
         _show_plan(facts, as_json)
@@ -269,12 +268,12 @@ def undelete(
     from raftdb.runtime.clock import RealClock
     from raftdb.runtime.files import RealFiles
 
-    found = open_archive(urls, key_file, config)
+    found, moment = open_moment(
+        urls, key_file, config, at=at, index=index, mark=mark, before_statement=before_statement
+    )
     explicit = any(one is not None for one in (at, index, mark, before_statement))
     check_damage(found, explicit=explicit, accepted=False)
-    point = find_point(
-        found, decode_payloads, at=at, index=index, mark=mark, before_statement=before_statement
-    )
+    point = find_point(found, decode_payloads, **moment)
     options = LoadOptions(create=True, on_conflict=on_conflict)
     with (
         tempfile.TemporaryDirectory(prefix="raftdb-undelete-") as scratch,

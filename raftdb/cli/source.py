@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from raftdb.archive import Near
     from raftdb.ops.archive import Destinations
 
+Moment = dict[str, str | None]
+"""The four ways to name a moment; at most one is not None."""
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
@@ -92,14 +94,39 @@ def open_archive(
     *,
     newest: bool = False,
     near: Near | None = None,
+    summary: bool = False,
 ) -> Destinations:
-    """Read what the archive's destinations hold, or what of it one moment needs."""
+    """Read what the archive's destinations hold, or what of it one moment needs, or with `summary`
+    what is no segment."""
     from raftdb.ops.archive import keys_of, open_destinations
     from raftdb.runtime.files import RealFiles
 
     found, keys = where(urls, key_file, config)
     keyring = keys_of(keys, os.environ, RealFiles())
-    return open_destinations(found, keyring, newest=newest, near=near)
+    return open_destinations(found, keyring, newest=newest, near=near, summary=summary)
+
+
+def open_moment(
+    urls: tuple[str, ...],
+    key_file: Path | None,
+    config: Path | None,
+    *,
+    at: str | None,
+    index: str | None,
+    mark: str | None,
+    before_statement: str | None,
+) -> tuple[Destinations, Moment]:
+    """What of the archive one moment needs, and the moment for `find_point`: a mark is found first,
+    and is an index then. Raises ConfigError."""
+    from raftdb.ops.archive import near_of
+
+    given = [one for one in (at, index, mark, before_statement) if one is not None]
+    if mark is not None and len(given) == 1:
+        marked = open_archive(urls, key_file, config, summary=True)
+        index, mark = str(marked.sources.find_mark(mark)), None
+    near = near_of(at, index) if (mark, before_statement) == (None, None) else None
+    found = open_archive(urls, key_file, config, newest=not given, near=near)
+    return found, {"at": at, "index": index, "mark": mark, "before_statement": before_statement}
 
 
 @contextmanager

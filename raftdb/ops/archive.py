@@ -29,6 +29,7 @@ from raftdb.archive import (
     Timeline,
     load_keys,
     load_near,
+    load_points,
     load_timeline,
     open_store,
     replay_s,
@@ -45,6 +46,7 @@ __all__ = [
     "Destinations",
     "LogLine",
     "add_mark",
+    "answering_archives",
     "archive_log",
     "find_point",
     "open_archives",
@@ -99,11 +101,35 @@ def open_archives(urls: Sequence[str], keyring: Keyring) -> list[Archive]:
     return [Archive.open(open_store(url), sealer) for url in urls]
 
 
+def answering_archives(
+    urls: Sequence[str], keyring: Keyring
+) -> tuple[list[Archive], list[Problem]]:
+    """Those that answer, and which do not. Raises ArchiveUnavailableError when none does."""
+    found: list[Archive] = []
+    problems: list[Problem] = []
+    failure: ArchiveUnavailableError | None = None
+    for url in urls:
+        try:
+            found += open_archives([url], keyring)
+        except ArchiveUnavailableError as error:
+            failure = error
+            problems.append(Problem(url.partition("?")[0], error.message, "not reached"))
+    if not found and failure is not None:
+        raise failure
+    return found, problems
+
+
 def open_destinations(
-    urls: Sequence[str], keyring: Keyring, *, newest: bool = False, near: Near | None = None
+    urls: Sequence[str],
+    keyring: Keyring,
+    *,
+    newest: bool = False,
+    near: Near | None = None,
+    summary: bool = False,
 ) -> Destinations:
     """Read the chains of all that answer; with `newest` what their newest moments need, with `near`
-    what that moment does. Raises what the last one raised when none can be used."""
+    what that moment does, with `summary` the newest part, and of what is before all but segments.
+    Raises what the last one raised when none can be used."""
     if not urls:
         raise ConfigError("no destination is given", hint="--from file:///directory, or s3://…")
     sealer = Sealer(keyring, os.urandom)
@@ -115,7 +141,8 @@ def open_destinations(
         try:
             archive = Archive.open(open_store(url), sealer)
             part = None if near is None else _part(near)
-            timelines.append(load_timeline(archive, newest=newest, part=part))
+            every = load_points if summary else None
+            timelines.append(load_timeline(archive, newest=newest, part=part, every=every))
             archives.append(archive)
         except ArchiveUnavailableError as error:
             failure = error
@@ -160,7 +187,8 @@ def _verified_notes(line: Timeline, clock: Clock) -> list[str]:
 
 
 def _facts(line: Timeline, clock: Clock) -> dict[str, Any]:
-    segments, bases = line.links("segment"), line.links("base")
+    bases = line.links("base")
+    segments, segment_bytes = _segments(line)
     last = line.last
     verified = line.links("verified")
     newest = line.chains[-1].claim
@@ -177,8 +205,8 @@ def _facts(line: Timeline, clock: Clock) -> dict[str, Any]:
         if last is None
         else round((clock.wall_ms() - last.manifest.created_ms) / 1000, 1),
         "bases": len(bases),
-        "segments": len(segments),
-        "segment_bytes": sum(one.manifest.size for one in segments),
+        "segments": segments,
+        "segment_bytes": segment_bytes,
         "base_bytes": stored,
         "replay_requests": 0 if last is None else last.manifest.since_requests,
         "replay_s": 0.0 if last is None else round(replay_s(last.manifest), 1),
@@ -190,6 +218,14 @@ def _facts(line: Timeline, clock: Clock) -> dict[str, Any]:
         "verified_index": None if not verified else verified[-1].manifest.last,
         "unreferenced": sum(len(chain.unreferenced) for chain in line.chains),
     }
+
+
+def _segments(line: Timeline) -> tuple[int, int]:
+    """How many there are, and their bytes."""
+    told = {chain.claim.epoch: chain.totals for chain in line.chains if chain.totals is not None}
+    sizes = [one.manifest.size for one in line.links("segment") if one.manifest.epoch not in told]
+    count = len(sizes) + sum(one.segments for one in told.values())
+    return count, sum(sizes) + sum(one.size for one in told.values())
 
 
 def points(found: Destinations) -> list[dict[str, Any]]:
@@ -313,8 +349,12 @@ def archive_log(
 ) -> Iterator[LogLine]:
     """Requests with statements, in order; `search` keeps those whose SQL contains it, whatever the
     case and the blanks. Failed ones are there too."""
-    bases = [one.manifest.last for line in found.sources.timelines for one in line.links("base")]
-    begin = max(first or 0, min(bases, default=0) + 1)
+    lines = found.sources.timelines
+    begins = [one.manifest.last + 1 for line in lines for one in line.links("base")]
+    if first is not None:
+        # A part of the chain may begin far behind a base.
+        begins += [one.manifest.first for line in lines for one in line.links("segment")]
+    begin = max(first or 0, min(begins, default=1))
     end = min(last or (1 << 62), found.sources.last().index)
     wanted = _plain(search) if search is not None else None
     for entry in found.sources.entries(begin, end):

@@ -12,7 +12,7 @@ from raftdb.archive.retention import Retention, carry_out, plan_pruning
 from raftdb.base.errors import ConfigError
 from raftdb.base.ports import Clock
 from raftdb.base.startup import time_text
-from raftdb.ops.archive import open_destinations
+from raftdb.ops.archive import open_archives, open_destinations
 
 __all__ = ["hold", "prune", "release"]
 
@@ -50,7 +50,7 @@ def hold(urls: Sequence[str], keyring: Keyring, name: str, clock: Clock) -> None
     """Put a legal hold on all destinations: nothing is pruned while it is there."""
     _check_name(name)
     for url in urls:
-        open_destinations([url], keyring)
+        open_archives([url], keyring)
         open_store(url).put(HOLDS + name, f"{time_text(clock.wall_ms())}\n".encode())
 
 

@@ -155,7 +155,7 @@ def test_what_is_missing_there_is_named_by_reading_all(archive: Archive, kind: s
 def test_moments_that_are_not_there_are_left_to_the_whole_chain(archive: Archive) -> None:
     [claim] = archive.claims()
     last = Sources([load_timeline(archive)]).last().index
-    for wanted in (Near(index=1), Near(index=last + 1), Near(time_ms=10**15), Near(time_ms=-1)):
+    for wanted in (Near(index=0), Near(index=last + 1), Near(time_ms=10**15), Near(time_ms=-1)):
         assert load_near(archive, claim, wanted) is None
     assert load_near(archive, claim, Near(index=last)) is not None
     assert layout.claim_name(claim.epoch) in {one.name for one in archive.listing("epochs/")}
