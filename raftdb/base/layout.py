@@ -1,6 +1,7 @@
 """Where things are in a node's data directory.
 
 <data_dir>/node.json     whose data it is (raftdb.base.startup)
+<data_dir>/node.json.copy  the same, with its checksum
 <data_dir>/journal/      the log
 <data_dir>/database/     the SQLite database, by generation
 <data_dir>/quarantine.json  why this node does not serve; only while it does not

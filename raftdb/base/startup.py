@@ -7,9 +7,11 @@ empty voter in a member's place would vote that member's entries away.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import posixpath
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -22,6 +24,8 @@ from raftdb.base.ports import Files, Log
 from raftdb.base.settings import parse_history_id
 
 IDENTITY_FILE = "node.json"
+COPY_FILE = "node.json.copy"
+"""The same once more, behind a line with its SHA-256."""
 IDENTITY_FORMAT = 1
 RELEASED = datetime(2025, 1, 1, tzinfo=UTC)
 """No clock of a machine that runs this release can be before this."""
@@ -99,11 +103,32 @@ def write_identity(files: Files, data_dir: str, identity: NodeIdentity) -> None:
         )
     make_directory_durably(files, data_dir)
     replace_file(files, posixpath.join(data_dir, IDENTITY_FILE), render_identity(identity))
+    _write_copy(files, data_dir, identity)
 
 
-def check_identity(files: Files, config: NodeConfig) -> NodeIdentity:
+def _write_copy(files: Files, data_dir: str, identity: NodeIdentity) -> None:
+    text = render_identity(identity)
+    digest = hashlib.sha256(text).hexdigest().encode()
+    replace_file(files, posixpath.join(data_dir, COPY_FILE), digest + b"\n" + text)
+
+
+def _copied_identity(files: Files, data_dir: str) -> NodeIdentity | None:
+    """What the copy says; None where there is none that verifies."""
+    path = posixpath.join(data_dir, COPY_FILE)
+    if not files.exists(path):
+        return None
+    digest, _line, text = files.read_file(path).partition(b"\n")
+    if digest != hashlib.sha256(text).hexdigest().encode():
+        return None
+    try:
+        return parse_identity(text, path)
+    except ConfigError:
+        return None
+
+
+def check_identity(files: Files, config: NodeConfig, log: Log | None = None) -> NodeIdentity:
     """Whose data `config.data_dir` holds: this node's, a member's, or ConfigError with what to
-    do."""
+    do. A damaged node.json is made anew when its copy says that it was this node's."""
     data_dir = config.data_dir
     path = posixpath.join(data_dir, IDENTITY_FILE)
     if not files.exists(data_dir) or not files.list_directory(data_dir):
@@ -114,6 +139,15 @@ def check_identity(files: Files, config: NodeConfig) -> NodeIdentity:
             hint="if the path or a mount is wrong, mend it; if the disk is lost, replace the node "
             "by a new member with another node id; for a new cluster, use `raftdb init`",
         )
+    copied = _copied_identity(files, data_dir)
+    ours = (config.cluster_id, config.node_id, config.history)
+    if copied is not None and (copied.cluster_id, copied.node_id, copied.history) == ours:
+        # It stands in the same directory and verifies: so these data are this node's.
+        text = render_identity(copied)
+        if not files.exists(path) or files.read_file(path) != text:
+            replace_file(files, path, text)
+            if log is not None:
+                log.warning("identity_healed", file=path, source=COPY_FILE)
     if not files.exists(path):
         raise ConfigError(
             f"{data_dir} is not the data directory of a raftdb node: it has no {IDENTITY_FILE}",
@@ -138,6 +172,10 @@ def check_identity(files: Files, config: NodeConfig) -> NodeIdentity:
                 f"{data_dir} holds the data of {what} {there}, and this is {what} {here}",
                 hint="each node has its own directory and configuration: check data_dir",
             )
+    if copied != found:
+        # Of an earlier release. A full disk does not stand against a start.
+        with suppress(OSError):
+            _write_copy(files, data_dir, found)
     _check_not_removed(files, config)
     _check_not_superseded(files, config)
     return found

@@ -119,7 +119,7 @@ class Assembly:
         self.serves = True
         """False from the moment on when nothing may be answered any more. From any thread."""
         self._failure: BaseException | None = None
-        check_identity(ports.files, config)
+        check_identity(ports.files, config, ports.log)
         room = Room(
             ports.files,
             reserve_path(config.data_dir),

@@ -12,7 +12,7 @@ Both sides talk by notes: who has forgotten asks everybody, and whoever leads an
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -125,7 +125,7 @@ class Forgetful:
         elif self._too_many_s is None:
             self._too_many_s = now_s
         elif now_s - self._too_many_s >= EVERYWHERE_S:
-            self._give_up(forgotten_by_too_many(len(voters) - sound, len(voters)))
+            self._give_up(forgotten_by_too_many([one for one in voters if one in lost], voters))
 
     def on_note(self, peer: NodeId, data: bytes) -> None:
         """What does not read is dropped."""
@@ -249,12 +249,20 @@ def _role(status: EngineStatus, node_id: str) -> str:
     return ""
 
 
-def forgotten_by_too_many(lost: int, voters: int) -> FatalError:
+def forgotten_by_too_many(lost: Sequence[str], voters: Sequence[str]) -> FatalError:
     """Without those no leader can be elected, and with them none safely."""
+    sound = [name for name in voters if name not in lost]
+    keep = " ".join(f"--keep {name}" for name in lost)
+    recover = (
+        f"stop {' and '.join(sound)}, run `raftdb recover DIR {keep} --bundle BUNDLE` there, and "
+        f"then `raftdb rejoin BUNDLE DIR` for {' and '.join(lost)}"
+        if sound
+        else "recover from the node whose database is newest (raftdb recover DIR)"
+    )
     return FatalError(
-        f"{lost} of {voters} voters have lost the end of their logs: what they promised is not "
-        "known any more, and without them nobody can be elected",
+        f"{', '.join(lost)} of the voters {', '.join(voters)} lost the end of the log: what they "
+        "promised is not known any more, and without them nobody can be elected",
         code="memory_lost_everywhere",
-        hint="keep all data directories; recover from a node whose log is sound (raftdb recover "
-        "DIR), or restore the cluster from its archive (raftdb restore, docs/archive.md)",
+        hint=f"keep all data directories; {recover}; or restore the cluster from its archive "
+        "(raftdb restore, docs/archive.md)",
     )

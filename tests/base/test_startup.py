@@ -17,6 +17,7 @@ from raftdb.base.errors import ConfigError
 from raftdb.base.ids import ClusterId, HistoryId, NodeId
 from raftdb.base.layout import removed_path
 from raftdb.base.startup import (
+    COPY_FILE,
     IDENTITY_FILE,
     RELEASED,
     NodeIdentity,
@@ -28,6 +29,7 @@ from raftdb.base.startup import (
     write_identity,
 )
 from raftdb.runtime.files import RealFiles
+from tests.consensus.bench import ListLog
 
 CLUSTER, HISTORY = ClusterId("ab" * 16), HistoryId("cd" * 16)
 OWN = NodeIdentity(CLUSTER, HISTORY, NodeId("n1"), "2026-06-01T12:00:00Z")
@@ -116,6 +118,55 @@ def test_a_damaged_identity_is_named(config: NodeConfig, content: bytes) -> None
         check_identity(FILES, config)
     assert str(path) in caught.value.message
     assert "raftdb member replace n1 " in caught.value.hint
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"format": 1}', None, "other"])
+def test_a_damaged_identity_heals_from_its_copy(
+    config: NodeConfig, content: bytes | str | None
+) -> None:
+    write_identity(FILES, config.data_dir, OWN)
+    path = Path(config.data_dir) / IDENTITY_FILE
+    whole = path.read_bytes()
+    if content is None:
+        path.unlink()
+    elif content == "other":
+        path.write_bytes(render_identity(replace(OWN, node_id=NodeId("n2"))))
+    else:
+        path.write_bytes(bytes(content, "ascii") if isinstance(content, str) else content)
+    log = ListLog()
+    assert check_identity(FILES, config, log) == OWN
+    assert log.events() == ["identity_healed"]
+    assert path.read_bytes() == whole
+    assert check_identity(FILES, config, log) == OWN
+    assert log.events() == ["identity_healed"]
+
+
+def test_a_copy_that_does_not_verify_or_is_anothers_heals_nothing(config: NodeConfig) -> None:
+    write_identity(FILES, config.data_dir, OWN)
+    path, copy = Path(config.data_dir) / IDENTITY_FILE, Path(config.data_dir) / COPY_FILE
+    good = copy.read_bytes()
+    path.write_bytes(b"{")
+    for at in range(len(good)):
+        copy.write_bytes(good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :])
+        with pytest.raises(ConfigError, match="is damaged"):
+            check_identity(FILES, config)
+        assert path.read_bytes() == b"{"
+    other = replace(config, history=HistoryId("01" * 16))
+    copy.write_bytes(good)
+    with pytest.raises(ConfigError, match="is damaged"):
+        check_identity(FILES, other)
+
+
+def test_a_directory_of_an_earlier_release_gets_its_copy(config: NodeConfig) -> None:
+    write_identity(FILES, config.data_dir, OWN)
+    copy = Path(config.data_dir) / COPY_FILE
+    good = copy.read_bytes()
+    for content in (None, b"rotten"):
+        copy.unlink()
+        if content is not None:
+            copy.write_bytes(content)
+        assert check_identity(FILES, config) == OWN
+        assert copy.read_bytes() == good
 
 
 @given(st.binary(max_size=200))
