@@ -69,8 +69,19 @@ class Call:
     unsure: bool = False
     """An attempt was sent and its fate is not known: the write may have taken effect, or will."""
     attempts: int = 0
+    alive: bool = False
+    """The node that was asked last has not answered, but it is heard of."""
     refused: Error | None = None
     """Why the leader would not take it the last time, when it says more than a time-out."""
+
+    def unanswered(self, address: object) -> Error:
+        """The error at the deadline, when the node at that address was asked and said nothing."""
+        if not self.alive:
+            return self.too_late(f"{address} does not answer")
+        error = self.too_late(f"{address} is alive, and not done with it")
+        if error.outcome != UNKNOWN:
+            error.hint = "it needs more time (timeout=), or less to do"
+        return error
 
     def too_late(self, why: str) -> Error:
         """The error at the deadline."""

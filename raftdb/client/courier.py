@@ -235,7 +235,7 @@ class Courier:
         size = 0
         now_s = self._clock.monotonic_s()
         probe_s = now_s + self.options.hedge
-        pinged = False
+        pinged = call.alive = False
         while True:
             arrived: Sequence[Message] = yield Await(peer.link, min(call.deadline_s, probe_s))
             for message in arrived:
@@ -258,10 +258,11 @@ class Courier:
                     self.notice(peer, message)
             now_s = self._clock.monotonic_s()
             if arrived:
+                call.alive = True
                 probe_s, pinged = now_s + self.options.hedge, False
             elif now_s >= call.deadline_s:
                 yield from self.drop(peer)
-                raise call.too_late(f"{peer.address} does not answer")
+                raise call.unanswered(peer.address)
             elif now_s >= probe_s and not leading:
                 # Any node may answer, so it does not matter who leads: is this one alive?
                 if pinged:
@@ -511,9 +512,10 @@ class Courier:
         if other is None:
             return False
         leader = self.routes.leader
-        if leader is None or leader == peer.address:
+        if leader is None:
             return False
-        return not self.routes.is_of(leader, peer.node_id)
+        call.alive = leader == peer.address or self.routes.is_of(leader, peer.node_id)
+        return not call.alive
 
     # ---- waiting
 

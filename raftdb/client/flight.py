@@ -300,7 +300,7 @@ class Flight:
                 probe_s = now_s + hedge_s
             elif now_s >= call.deadline_s:
                 yield from self._courier.drop(peer)
-                raise call.too_late(f"{peer.address} does not answer")
+                raise call.unanswered(peer.address)
             elif now_s >= probe_s:
                 if (yield from self._courier.has_moved(peer, call)):
                     raise LinkError("is silent, and leadership moved", silent=True)

@@ -203,7 +203,21 @@ def test_silent_single_node_ends_at_the_deadline() -> None:
     with pytest.raises(DeadlineError) as caught:
         write(world, core, "b")
     assert caught.value.outcome == UNKNOWN
+    assert "does not answer" in str(caught.value)
     assert world.now_s - start_s == pytest.approx(T, abs=0.01)
+
+
+def test_a_leader_that_is_not_done_is_no_silent_node() -> None:
+    """A long statement: the others still hear of the node that was asked."""
+    world = World()
+    core = world.core()
+    write(world, core, "a")
+    world.stalled_log = []
+    with pytest.raises(DeadlineError) as caught:
+        write(world, core, "b")
+    assert caught.value.outcome == UNKNOWN
+    assert "is alive, and not done with it" in str(caught.value)
+    assert "read before you write it again" in caught.value.hint
 
 
 def test_a_dial_that_the_deadline_cut_short_says_nothing_of_the_node() -> None:

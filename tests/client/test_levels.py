@@ -138,6 +138,16 @@ def test_a_long_read_at_any_node_is_waited_for_while_the_node_lives() -> None:
     assert any(isinstance(message, Ping) for _, message in world.heard)
 
 
+def test_a_read_that_takes_too_long_is_not_blamed_on_the_network() -> None:
+    world = World(leader=2)
+    core = world.core("n1", prefer="n1")
+    world.nodes["n1"].slow_reads_s = 1_000.0
+    with pytest.raises(DeadlineError, match="is alive, and not done") as caught:
+        ask(world, core, "local")
+    assert caught.value.outcome == "not_applied"
+    assert "timeout=" in caught.value.hint
+
+
 def test_a_silent_node_is_left_for_another() -> None:
     world = World(leader=2)
     core = world.core("n1", "n2", prefer="n1")
