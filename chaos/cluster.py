@@ -278,7 +278,18 @@ class ChaosCluster(DrillCluster):
             if ended := self.ended():
                 raise OperationalError(f"{ended[0]} while waiting for {what}\n{self.logs()}")
             self.rest.wait(0.05)
-        raise OperationalError(f"{what} did not happen within {timeout_s:g} s (last: {last!r})")
+        raise OperationalError(
+            f"{what} did not happen within {timeout_s:g} s (last: {last!r}; {self._positions()})"
+        )
+
+    def _positions(self) -> str:
+        """How far each node is that answers."""
+        return "; ".join(
+            f"{name} {one['node_id']} {one['version']} {one['role']} in term {one['term']}, "
+            f"{one['applied_index']} applied of {one['commit_index']}, "
+            f"{len(one['members'])} members"
+            for name, one in self.statuses().items()
+        )
 
     # ---- clock
 
