@@ -105,7 +105,7 @@ class EngineNode:
             settings.retention,
         )
         assert isinstance(journal, WatchedJournal)
-        journal.watchers, journal.node = settings.checkers, self
+        journal.watch(self, settings.checkers)
         self.journal = journal
         self.machine = ToyMachine(home.store, draw, self._on_applied)
         self._compacting = False

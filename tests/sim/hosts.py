@@ -120,7 +120,6 @@ class Cluster:
         self._wall = wall
         self._locks = LockDirectory()
         self._nodes: list[WholeNode] = []
-        self._seen: dict[WholeNode, tuple[str, int, int]] = {}
         self.hosts: dict[str, Host] = {}
         self.copies_installed = 0
         self.asked_for_changes = False
@@ -289,7 +288,7 @@ class Cluster:
         host.node = node
         executor.may_run = node.may_run
         self._nodes.append(node)
-        life.after_each = lambda: self._look(node)
+        life.after_each = self._look_at(node)
         life.on_crash = node.assembly.fail
         life.run(node.assembly.start, _nothing)
 
@@ -335,7 +334,6 @@ class Cluster:
             life.end()
             network.die(silently=power)
         if node is not None:
-            self._seen.pop(node, None)
             self.world.at(0.0, self._abandon, node)
 
     def _abandon(self, node: WholeNode) -> None:
@@ -445,14 +443,25 @@ class Cluster:
         for checker in self.checkers:
             checker.on_event(kind, name, facts)
 
-    def _look(self, node: WholeNode) -> None:
-        library = node._library
-        seen = (library.role, library.term, library.commit_index)
-        if self._seen.get(node) == seen:
-            return
-        self._seen[node] = seen
-        for after_event in self._after_event:
-            after_event(node)
+    def _look_at(self, node: WholeNode) -> Callable[[], None]:
+        """Look at the node after each of its events. There are many events, and few of them change
+        anything that checkers look at."""
+        raft, told = node._library.raft, self._after_event
+        role: Any = None
+        term: Any = None
+        commit: Any = None
+
+        def look() -> None:
+            nonlocal role, term, commit
+            now_role, now_term = raft._SyncObj__raftState, raft._SyncObj__raftCurrentTerm
+            now_commit = raft._SyncObj__raftCommitIndex
+            if now_commit == commit and now_term == term and now_role == role:
+                return
+            role, term, commit = now_role, now_term, now_commit
+            for after_event in told:
+                after_event(node)
+
+        return look
 
     def _lane_latency_s(self, host: Host, lane: str) -> float:
         draw = host.random

@@ -16,36 +16,35 @@ from raftdb.consensus.port import ReadReady
 from raftdb.consensus.wall import Wall
 from raftdb.embedded.assembly import Assembly
 from raftdb.machine import Machine
-from tests.sim.checkers import Checker, told
-from tests.sim.watched import WatchedJournal
+from tests.sim.checkers import Checker, told, told_of
+from tests.sim.watched import Watched, WatchedJournal
 
 
-class WatchedMachine(Machine):
+class WatchedMachine(Watched, Machine):
     """The real machine; checkers are told what it has committed."""
 
-    watchers: Sequence[Checker] = ()
-    node: Any = None
+    KINDS = ("on_applied", "on_progress")
 
     def apply(self, entries: Sequence[Any]) -> list[list[bytes]]:
         replies = super().apply(entries)
-        self._tell(entries)
+        self._tell_of(entries)
         return replies
 
     def apply_briefly(self, entries: Sequence[Any]) -> list[list[bytes]] | None:
         replies = super().apply_briefly(entries)
         if replies is not None:
-            self._tell(entries)
+            self._tell_of(entries)
         return replies
 
-    def _tell(self, entries: Sequence[Any]) -> None:
+    def _tell_of(self, entries: Sequence[Any]) -> None:
         progress = self._applier.progress
-        for on_applied in told(self.watchers, "on_applied"):
+        for on_applied in self._tell("on_applied"):
             for entry in entries:
                 on_applied(self.node.name, entry)
         if progress.position:
             # In the midst of an entry: the others need not stop there too.
             return
-        for on_progress in told(self.watchers, "on_progress"):
+        for on_progress in self._tell("on_progress"):
             on_progress(self.node, int(progress.index), progress.results)
 
 
@@ -93,7 +92,8 @@ class WholeNode:
         self.machine = assembly.machine
         self.journal = assembly.journal
         for part in (self.machine, self.journal):
-            part.watchers, part.node = checkers, self  # type: ignore[attr-defined]
+            if isinstance(part, Watched):
+                part.watch(self, checkers)
         self.engine = assembly.engine
         self._library = self.engine._core.library
         self.pins: list[contextlib.ExitStack] = []
@@ -174,13 +174,20 @@ class WholeNode:
     def _watch_sends(self) -> None:
         transport = self.engine._transport
         send = transport.send
-        watching = told(self._checkers, "on_send")
-        addressed = told(self._checkers, "on_send_to")
+        # Most messages are heartbeats, and most checkers look at others.
+        watching: dict[type, tuple[list[Callable[..., None]], list[Callable[..., None]]]] = {}
 
         def watched_send(peer: str, message: Message) -> None:
-            for on_send in watching:
+            kind = type(message)
+            known = watching.get(kind)
+            if known is None:
+                known = watching[kind] = (
+                    told_of(self._checkers, "on_send", kind),
+                    told_of(self._checkers, "on_send_to", kind),
+                )
+            for on_send in known[0]:
                 on_send(self, message)
-            for on_send_to in addressed:
+            for on_send_to in known[1]:
                 on_send_to(self, peer, message)
             send(peer, message)
 

@@ -108,6 +108,7 @@ class Life:
         self.world = world
         self.name = name
         self.number = number
+        self._tag = f"{name}/{number} "
         self.alive = True
         self.paused = False
         self.step_s = 0.0
@@ -151,7 +152,12 @@ class Life:
         self._drain()
 
     def _run(self, call: Callable[..., None], arguments: tuple[Any, ...]) -> None:
-        self.world.mark(f"{self.name}/{self.number} {call.__qualname__}")
+        world = self.world
+        marks = world._marks
+        # As `mark` does it, for most of what there is.
+        marks.append(f"{world.now_s!r} {self._tag}{call.__qualname__}\n")
+        if len(marks) >= MARKS:
+            world._digest_marks()
         try:
             call(*arguments)
         except Exception as error:

@@ -7,7 +7,7 @@ does not hold. It sees the nodes from outside and trusts none of them.
 from tests.sim.checkers.acknowledged_committed import AcknowledgedCommitted
 from tests.sim.checkers.applied_equal import AppliedEqual
 from tests.sim.checkers.applied_in_log import AppliedInLog
-from tests.sim.checkers.base import Broken, Checker, NodeView, told
+from tests.sim.checkers.base import Broken, Checker, NodeView, told, told_of
 from tests.sim.checkers.blame import blamed
 from tests.sim.checkers.commit_held import CommitHeld
 from tests.sim.checkers.commit_verified import CommitVerified
@@ -73,6 +73,7 @@ __all__ = [
     "VotesOnce",
     "blamed",
     "told",
+    "told_of",
     "whole_checkers",
 ]
 

@@ -44,6 +44,9 @@ class NodeView(Protocol):
 class Checker:
     """Override what you need."""
 
+    hears: tuple[type, ...] = ()
+    """Kinds of messages that `on_send` and `on_send_to` look at; empty: all."""
+
     def after_event(self, node: NodeView) -> None:
         """A live node has done something by which its role, term or commit index changed."""
 
@@ -109,6 +112,11 @@ class Checker:
 
     def finish(self, world: Any) -> None:
         """All healed and converged; `world` is the simulation."""
+
+
+def told_of(checkers: Sequence[Checker], what: str, kind: type) -> list[Callable[..., None]]:
+    """The same, of those who look at that kind of message."""
+    return told([one for one in checkers if not one.hears or kind in one.hears], what)
 
 
 def told(checkers: Sequence[Checker], what: str) -> list[Callable[..., None]]:

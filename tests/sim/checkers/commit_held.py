@@ -12,6 +12,8 @@ from tests.sim.checkers.memberships import Memberships
 
 
 class CommitHeld(Checker):
+    hears = (Ack,)
+
     def __init__(self) -> None:
         self._acked: dict[tuple[str, int], int] = {}
         """(member, term) to how far it has acknowledged in that term."""

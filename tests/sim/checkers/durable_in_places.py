@@ -14,6 +14,8 @@ _PARTS = {"region": 1, "zone": 2}
 
 
 class DurableInPlaces(Checker):
+    hears = (Ack,)
+
     def __init__(self) -> None:
         self._durable: dict[str, int] = {}
         """What each member's journal has had on disk: it only grows below the commit index."""

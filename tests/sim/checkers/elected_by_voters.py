@@ -14,6 +14,8 @@ ANYBODY = ""
 
 
 class ElectedByVoters(Checker):
+    hears = (Vote, RequestVote)
+
     def __init__(self) -> None:
         self._members = Memberships()
         self._votes: dict[tuple[int, str], str] = {}

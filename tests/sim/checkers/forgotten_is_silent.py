@@ -18,6 +18,8 @@ SPEAKING = (Ack, HeartbeatAck, PreVote, PreVoteResponse, RequestVote, Vote)
 
 
 class ForgottenIsSilent(Checker):
+    hears = SPEAKING
+
     def __init__(self) -> None:
         self._nodes: dict[str, Any] = {}
         self._forgotten: set[str] = set()

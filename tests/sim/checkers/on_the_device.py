@@ -11,6 +11,8 @@ from tests.sim.checkers.base import Broken, Checker
 
 
 class OnTheDevice(Checker):
+    hears = (Vote, RequestVote, Ack)
+
     def on_send(self, node: Any, message: Any) -> None:
         if isinstance(message, Vote | RequestVote) or (
             isinstance(message, Ack) and message.success

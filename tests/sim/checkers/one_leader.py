@@ -9,6 +9,8 @@ from tests.sim.checkers.base import Broken, Checker, NodeView
 
 
 class OneLeader(Checker):
+    hears = (Append, Heartbeat)
+
     def __init__(self) -> None:
         self._leaders: dict[int, str] = {}
 

@@ -10,6 +10,8 @@ from tests.sim.checkers.base import Broken, Checker, NodeView
 
 
 class PromiseDurable(Checker):
+    hears = (Vote, RequestVote, Ack)
+
     def on_send(self, node: NodeView, message: Any) -> None:
         journal = node.journal
         if isinstance(message, Vote | RequestVote):

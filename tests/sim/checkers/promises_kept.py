@@ -24,6 +24,8 @@ class _Promised:
 
 
 class PromisesKept(Checker):
+    hears = (Ack, Vote, RequestVote)
+
     def __init__(self) -> None:
         self._members: dict[str, _Promised] = {}
         self._nodes: dict[str, Any] = {}

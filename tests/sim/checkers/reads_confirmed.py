@@ -13,6 +13,8 @@ from tests.sim.checkers.base import Broken, Checker
 
 
 class ReadsConfirmed(Checker):
+    hears = (HeartbeatAck,)
+
     def __init__(self) -> None:
         self._rounds: dict[tuple[str, int], int] = {}
         """(member, term) to the newest heartbeat that it has answered there."""

@@ -10,6 +10,8 @@ from tests.sim.checkers.base import Broken, Checker
 
 
 class VotesOnce(Checker):
+    hears = (RequestVote, Vote, PreVote, PreVoteResponse)
+
     def __init__(self) -> None:
         self._votes: dict[tuple[str, int], str] = {}
         """(member, term) to whom it voted for, once that has left it."""
