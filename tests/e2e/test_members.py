@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,7 @@ from tests.e2e.cluster import Cluster, raftdb, running_cluster
 
 CLOCK = RealClock()
 WAIT_S = 60.0
+LEVELS = ("linearizable", "session", "local")
 
 
 class Load:
@@ -202,7 +206,8 @@ def _leave(cluster: Cluster, admin: Connection) -> None:
 
     leader = cluster.wait_for("all are there again", lambda: _complete(cluster))
     config = str(cluster.node(leader).directory / "raftdb.toml")
-    done = raftdb("leave", "--config", config)
+    with _clients_of(cluster, leader):
+        done = raftdb("leave", "--config", config)
     assert done.code == 0, done
     lines = done.out.splitlines()
     assert lines[0].endswith(" leads")
@@ -219,6 +224,40 @@ def _leave(cluster: Cluster, admin: Connection) -> None:
     # Asked again it is done already.
     assert raftdb("leave", "--config", config).code == 0
     del cluster.processes.nodes[leader]
+
+
+@contextmanager
+def _clients_of(cluster: Cluster, node_id: str) -> Iterator[None]:
+    """Clients that ask that node before all others, at each level: no request of theirs fails."""
+    over, problems, counts = threading.Event(), list[str](), Counter[str]()
+
+    def work(level: str) -> None:
+        try:
+            with cluster.connect(prefer=node_id, read=level) as connection:
+                while not over.is_set() or not counts[level]:
+                    connection.execute("INSERT INTO bound VALUES (?)", (level,))
+                    connection.execute("SELECT count(*) FROM bound").fetchall()
+                    counts[level] += 1
+                found = connection.execute(
+                    "SELECT count(*) FROM bound WHERE level = ?", (level,), read="linearizable"
+                ).fetchall()
+                assert found == [(counts[level],)], "each once"
+        except (Error, AssertionError) as error:
+            problems.append(f"{level}: {error}")
+
+    with cluster.connect() as connection:
+        connection.execute("CREATE TABLE bound (level)")
+    threads = [threading.Thread(target=work, args=(one,)) for one in LEVELS]
+    for thread in threads:
+        thread.start()
+    cluster.wait_for("requests of all", lambda: problems or len(counts) == len(LEVELS))
+    try:
+        yield
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+    assert problems == []
 
 
 def _complete(cluster: Cluster) -> str:
