@@ -215,7 +215,7 @@ def raftdb(
     stdin: str | None = None,
     env: dict[str, str] | None = None,
     cwd: Path | None = None,
-    timeout_s: float = 60.0,
+    timeout_s: float = 150.0,
 ) -> Finished:
     """Run the installed command as a user would."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("RAFTDB_")}
