@@ -71,7 +71,7 @@ class Echo:
     def __init__(self, links: Links) -> None:
         self._server = socket.create_server(("127.0.0.1", 0))
         self._port = free_ports(1)
-        links.make(*ECHO, self._port, f"127.0.0.1:{self._server.getsockname()[1]}")
+        links.make(*ECHO, f"127.0.0.1:{self._port}", f"127.0.0.1:{self._server.getsockname()[1]}")
         threading.Thread(target=self._serve, daemon=True).start()
 
     def _serve(self) -> None:
