@@ -89,7 +89,7 @@ def build(url: str, segments: int) -> None:
 
 def _base(index: int, time_ms: int) -> BaseRecord:
     empty: dict[str, Any] = {"fingerprint": {}, "packs": (), "chunks": b""}
-    sizes = {"size_bytes": 0, "file_digest": bytes(32), "chunk_bytes": 65_536}
+    sizes: dict[str, Any] = {"size_bytes": 0, "file_digest": bytes(32), "chunk_bytes": 65_536}
     return BaseRecord(1, HISTORY, index, 1, time_ms, bytes(16), **sizes, **empty)
 
 

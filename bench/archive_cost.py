@@ -108,7 +108,7 @@ class Side:
             begun_s = ended_s
         took_s = time.monotonic() - start_s
         spent = {key: one - before.get(key, 0.0) for key, one in self.cpu_s().items()}
-        self.spent_s.update(spent)  # type: ignore[arg-type]
+        self.spent_s.update(spent)
         self.commits += commits
         self.per_commit_us.append(sum(spent.values()) * 1e6 / commits)
         self.commits_per_s.append(commits / took_s)
@@ -120,7 +120,7 @@ class Side:
             names = thread_names(node.process.pid)
             for (of_node, thread), spent_s in self.spent_s.items():
                 if of_node == number:
-                    found[names.get(thread, "other threads")] += spent_s  # type: ignore[assignment]
+                    found[names.get(thread, "other threads")] += spent_s
         return {name: round(spent * 1e6 / self.commits, 2) for name, spent in found.most_common()}
 
 

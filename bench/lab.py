@@ -110,7 +110,7 @@ class Lab:
         """Of the first node's database file, and of what is in the write-ahead log for it."""
         data = self.cluster.node(self.cluster.node_ids[0]).directory / "data"
         return max(
-            sum(path.stat().st_size for path in file.parent.glob("database.sqlite*"))
+            sum(_size(path) for path in file.parent.glob("database.sqlite*"))
             for file in data.rglob("database.sqlite")
         )
 
@@ -238,3 +238,11 @@ def summary(found: Measurement) -> dict[str, Any]:
         "p50_ms": found.latency.p50_ms,
         "p99_ms": found.latency.p99_ms,
     }
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        # A file of a moment's.
+        return 0

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ def missing(place: Path, settings: Settings, clock: Clock, say: Say) -> dict[str
                 one.load(CONNECTIONS, min(LOAD_S, max(0.3, left / 5_000)), warmup_s=0.0)
             begin_s = clock.monotonic_s()
             one.cluster.start(away)
-            one.cluster.wait_for("its return", lambda name=away: _caught_up(one, name), WAIT_S)
+            one.cluster.wait_for("its return", partial(_caught_up, one, away), WAIT_S)
             seconds = clock.monotonic_s() - begin_s
             _equal(one)
             found.append(
@@ -206,7 +207,7 @@ def divergent(place: Path, settings: Settings, clock: Clock, say: Say) -> dict[s
             term = _highest_term(one)
             begin_s = clock.monotonic_s()
             cluster.links.heal()
-            cluster.wait_for("its return", lambda name=name: _caught_up(one, name), WAIT_S)
+            cluster.wait_for("its return", partial(_caught_up, one, name), WAIT_S)
             seconds = clock.monotonic_s() - begin_s
             _equal(one)
             with cluster.connect(timeout=30.0) as connection:

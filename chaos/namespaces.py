@@ -80,7 +80,8 @@ class Namespaces:
         """A network that nobody else has: the name of an interface is there once."""
         first = os.getpid() % NETWORKS
         problem = None
-        for number in (*range(first, NETWORKS), *range(first)):
+        candidates: list[int] = [*range(first, NETWORKS), *range(first)]
+        for number in candidates:
             self._network = number
             try:
                 kind = ("type", "veth", "peer", "name", self._outer("y"))

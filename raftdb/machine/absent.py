@@ -95,7 +95,7 @@ class AbsentMachine(Machine):
         """There is none."""
 
     def record_hashes(
-        self, recorder: Recorder, before_checkpoint: Callable[[], None] | None = None
+        self, recorder: Recorder | None, before_checkpoint: Callable[[], None] | None = None
     ) -> None:
         """Nothing will be told."""
 

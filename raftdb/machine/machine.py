@@ -312,10 +312,10 @@ class Machine:
             self._request_clock.end()
 
     def record_hashes(
-        self, recorder: Recorder, before_checkpoint: Callable[[], None] | None = None
+        self, recorder: Recorder | None, before_checkpoint: Callable[[], None] | None = None
     ) -> None:
         """Tell the content hash after each request from now on, before its transaction commits, on
-        whatever thread applies: for the archive, and for a replay that compares.
+        whatever thread applies: for the archive, and for a replay that compares; None: no longer.
         `before_checkpoint` is called, on its lane, before what was told can become durable."""
         with self._writer_lock:
             self._applier.recorder = recorder
