@@ -1,7 +1,8 @@
 """A whole cluster in one process and in virtual time, seed by seed, and what broke.
 
 python -m tests.sim --seeds 0:200              these seeds, on both cores
-python -m tests.sim --minutes 10               fresh seeds for ten minutes (for CI)
+python -m tests.sim --minutes 10               fresh seeds for ten minutes
+python -m tests.sim --minutes 10 --first 70000 the same, from that one on (for CI)
 python -m tests.sim soak                       fresh seeds until Ctrl-C; remembers what fails
 python -m tests.sim --seed 17 --trace          one seed, its story as text
 python -m tests.sim --seed 17 --shrink         which faults matter
@@ -37,6 +38,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("what", nargs="?", choices=("run", "soak", "planted"), default="run")
     found.add_argument("--seeds", default="", help="FIRST:LAST, the last one excluded")
     found.add_argument("--minutes", type=float, help="fresh seeds for so long")
+    found.add_argument("--first", type=int, help="fresh seeds: from this one on (default: drawn)")
     found.add_argument("--seed", type=int, help="one seed")
     found.add_argument("--trace", action="store_true", help="with --seed: print the story")
     found.add_argument("--shrink", action="store_true", help="with --seed: drop idle faults")
@@ -73,9 +75,11 @@ def main(arguments: list[str] | None = None) -> int:
         for number in (signal.SIGINT, signal.SIGTERM):
             # Both end it in order; a shell's background job would be deaf to the first.
             signal.signal(number, signal.default_int_handler)
-        return run_fresh(None, choice, options.jobs, options.failures, options.every)
+        return run_fresh(None, choice, options.jobs, options.failures, options.every, options.first)
     if options.minutes is not None:
-        return run_fresh(options.minutes * 60, choice, options.jobs, None, options.every)
+        return run_fresh(
+            options.minutes * 60, choice, options.jobs, None, options.every, options.first
+        )
     first, _, last = (options.seeds or "0:50").partition(":")
     seeds = range(int(first), int(last or int(first) + 1))
     return run_seeds(seeds, choice, options.jobs, keep_going=options.keep_going)

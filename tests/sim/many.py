@@ -124,10 +124,13 @@ def run_fresh(
     jobs: int,
     failures: Path | None,
     tell_every_s: float,
+    first: int | None = None,
 ) -> int:
-    """Seeds that nobody has run before, for so long (None: until Ctrl-C or SIGTERM); 1 when one
-    broke. The commands of those that did go to the end of the file `failures` at once."""
-    first = int.from_bytes(os.urandom(5), "big") % SPAN
+    """Seeds that nobody has run before, for so long (None: until Ctrl-C or SIGTERM), from `first`
+    on or from a place that is drawn; 1 when one broke. The commands of those that did go to the
+    end of the file `failures` at once."""
+    if first is None:
+        first = int.from_bytes(os.urandom(5), "big") % SPAN
     print(f"fresh seeds from {first} on", flush=True)
     started_s = told_s = time.perf_counter()
     found: list[Result] = []
