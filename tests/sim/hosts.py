@@ -315,6 +315,9 @@ class Cluster:
             if host.life is not life:
                 return
             self.note("power lost in a write" if power else "killed in a write", name)
+            if host.node is not None:
+                for checker in self.checkers:
+                    checker.on_cut_short(host.node)
             self._end_process(host, power=power)
             self.world.at(0.0, host.files.crash if power else host.files.kill)
 

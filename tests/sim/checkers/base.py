@@ -50,6 +50,9 @@ class Checker:
     def after_event(self, node: NodeView) -> None:
         """A live node has done something by which its role, term or commit index changed."""
 
+    def on_cut_short(self, node: NodeView) -> None:
+        """A node ends in the midst of an event: at one of its disk calls."""
+
     def on_append(self, node: NodeView, entries: list[Any]) -> None:
         """Entries were put into a node's journal."""
 

@@ -69,6 +69,13 @@ class Memberships:
                 return index, configuration
         return 0, self.founders
 
+    def has_been(self, configuration: Configuration) -> bool:
+        """It was one that is committed."""
+        return configuration == self.founders or any(
+            known == configuration and self._committed.get(index) == term
+            for index, term, known in self._known
+        )
+
     def removed(self) -> set[str]:
         """Ids of those whose removal was seen committed."""
         return {

@@ -37,6 +37,10 @@ class RemovedForGood(Checker):
                 )
         self._members.on_append(entries)
 
+    def on_cut_short(self, node: Any) -> None:
+        # What it has said of a commit by then may be heard.
+        self.after_event(node)
+
     def after_event(self, node: Any) -> None:
         for index, known in self._members.newly_committed(node):
             back = [name for name in sorted(self._gone) if known.member(name) is not None]
