@@ -21,7 +21,7 @@ from __future__ import annotations
 import posixpath
 import struct
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from raftdb.base.atomic import replace_file
 from raftdb.base.errors import FatalError
@@ -82,9 +82,24 @@ class LogGuard:
         salt = self._salt()
         if salt is None or (not complete and self._known(salt, frames)):
             return
-        note = Note(salt, frames, complete)
-        if note != self._written:
+        note = self._written
+        if self._has(frames, salt):
+            note = Note(salt, frames, complete)
+        elif complete and note is not None and note.salt != salt:
+            # All was in the file, so a commit has begun the log again, meanwhile: it has fewer
+            # frames, which a kill must not make look like a loss.
+            note = replace(note, complete=True)
+        if note is not None and note != self._written:
             self._write(note)
+
+    def _has(self, frames: int, salt: bytes) -> bool:
+        """Whether the frame of that number belongs to the log of that salt."""
+        file = self._files.open(self._log)
+        try:
+            head = file.read_at(_HEADER_BYTES + (frames - 1) * _FRAME_BYTES, 16)
+        finally:
+            file.close()
+        return head[8:] == salt
 
     def _known(self, salt: bytes, frames: int) -> bool:
         written = self._written

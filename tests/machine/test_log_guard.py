@@ -126,3 +126,31 @@ def test_a_log_that_vanished_in_the_midst_of_a_checkpoint_is_damage(
     note = tmp_path / "copy" / "generation-000001" / logguard.NOTE_FILE
     flip(note, 20)
     opened(tmp_path / "copy").close()
+
+
+def test_a_log_that_begins_again_behind_a_checkpoint_is_no_damage(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A commit may come between the end of a checkpoint and its note. After a kill then, the log
+    has fewer frames than the checkpoint had moved; they were others."""
+    grown(database)
+    database.run("UPDATE t SET b = replace(b, '2', '3')")
+    guard = database.machine._checkpointer._guard
+    note, after = guard._read(), guard.after
+
+    def late(frames: int, *, complete: bool) -> None:
+        database.run("CREATE TABLE meanwhile(a)")
+        after(frames, complete=complete)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(guard, "after", late)
+        database.machine.checkpoint()
+    noted = guard._read()
+    assert noted is not None
+    assert noted != note
+    assert noted.complete
+    assert noted.salt != guard._salt(), "the log has begun again"
+    path, _log = killed(database, tmp_path / "copy")
+    machine = opened(path.parent.parent)
+    assert not mixed(machine)
+    machine.close()
