@@ -28,6 +28,7 @@ PIECE = 500
 class _Local(threading.local):
     def __init__(self) -> None:
         self.pack = msgpack.Packer(use_bin_type=True).pack
+        self.header = msgpack.Packer(buf_size=16).pack_array_header
 
 
 _local = _Local()
@@ -44,11 +45,8 @@ def pack(value: Any) -> bytes:
 
 def array_header(count: int) -> bytes:
     """What stands before so many elements."""
-    if count < 16:
-        return bytes((0x90 | count,))
-    if count < 1 << 16:
-        return b"\xdc" + count.to_bytes(2, "big")
-    return b"\xdd" + count.to_bytes(4, "big")
+    header: bytes = _local.header(count)
+    return header
 
 
 def pack_array(elements: Sequence[Any]) -> bytes:
