@@ -23,7 +23,7 @@ import raftdb.ops.archive as ops
 import raftdb.ops.prune as pruning
 from bench import host
 from bench.command import guarded
-from raftdb.archive import Archive, ChainWriter, Keyring, Near, Sealer, open_store
+from raftdb.archive import Archive, ChainWriter, Keyring, Near, Sealer, open_store, retention
 from raftdb.archive.records import ArchiveEntry, BaseRecord
 from raftdb.archive.retention import Retention
 from raftdb.consensus.entry import decode_payloads
@@ -128,14 +128,30 @@ def commands(url: str, segments: int) -> dict[str, Callable[[], object]]:
         "verify --quick": lambda: verify_archive(opened(newest=True), every_object=False),
         "verify": lambda: verify_archive(opened()),
         "prune --dry-run": lambda: pruning.prune([url], KEYS, Retention(), clock, dry_run=True),
+        "log --search": lambda: sum(
+            1 for _ in ops.archive_log(opened(), decode_payloads, search="nothing")
+        ),
     }
+
+
+def _merge(url: str) -> None:
+    """What `raftdb archive prune --merge-hours 0` does first."""
+    [archive] = ops.open_archives([url], KEYS)
+    pruning.merge(archive, 0, RealClock(), dry_run=False)
+
+
+def _settle(url: str) -> None:
+    """And what it does a day later: the small ones go."""
+    retention.GRACE_MS = -60_000
+    pruning.prune([url], KEYS, Retention(100_000), RealClock(), dry_run=False)
 
 
 def _child(url: str, segments: int, name: str, sent: Any) -> None:
     counts = {"gets": 0, "lists": 0, "puts": 0}
     for module in (ops, pruning):
         vars(module)["open_store"] = lambda url: Counted(open_store(url), counts)
-    call = commands(url, segments)[name]
+    merging = {"merge": lambda: _merge(url), "prune what was merged": lambda: _settle(url)}
+    call = (commands(url, segments) | merging)[name]
     before_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     start_s = time.monotonic()
     try:
@@ -164,14 +180,16 @@ def measure(place: Path, segments: int, names: list[str], say: Callable[[str], N
     builder.join()
     say(f"{segments} segments written in {time.monotonic() - start_s:.0f} s")
     results = {}
-    for name in names or list(commands(url, segments)):
+    all_of_them = names or list(commands(url, segments))
+    for name in [*all_of_them, "merge", "prune what was merged", *all_of_them]:
         received, sent = context.Pipe(duplex=False)
         child = context.Process(target=_child, args=(url, segments, name, sent))
         child.start()
         sent.close()
-        results[name] = received.recv()
+        told = f"{name}, merged" if "merge" in results and name in results else name
+        results[told] = received.recv()
         child.join()
-        say(f"{name}: {json.dumps(results[name])}")
+        say(f"{told}: {json.dumps(results[told])}")
     return results
 
 

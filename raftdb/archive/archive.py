@@ -13,6 +13,7 @@ from raftdb.archive.records import (
     BaseRecord,
     Claim,
     Manifest,
+    Merged,
     Pruned,
     Root,
     Segment,
@@ -25,7 +26,7 @@ from raftdb.base.errors import ConfigError
 __all__ = ["Archive"]
 
 EPOCHS_MAX = 100_000
-_R = TypeVar("_R", Root, Claim, Manifest, Segment, BaseRecord, Pruned)
+_R = TypeVar("_R", Root, Claim, Manifest, Segment, BaseRecord, Pruned, Merged)
 
 
 class Archive:
@@ -87,7 +88,7 @@ class Archive:
         """An object's bytes. `expected` is the digest by which it is known elsewhere."""
         data = self.store.get(name)
         if data is None:
-            raise ArchiveDamagedError(name, f"is missing in {self.url}")
+            raise ArchiveDamagedError(name, f"is missing in {self.url}", missing=True)
         if expected is not None and digest(data) != expected:
             raise ArchiveDamagedError(
                 name, f"is not what was archived ({self.url}): truncated, changed or replayed"
@@ -108,7 +109,9 @@ class Archive:
         data = self.fetch(name, expected)
         return self.sealer.open(PACK, self.root.archive, name, data)
 
-    def seal(self, record: Claim | Manifest | Segment | BaseRecord | Pruned, name: str) -> bytes:
+    def seal(
+        self, record: Claim | Manifest | Segment | BaseRecord | Pruned | Merged, name: str
+    ) -> bytes:
         """The bytes of an object that holds the record."""
         return self.sealer.seal(KINDS[type(record)], self.root.archive, name, encode(record))
 
@@ -124,7 +127,7 @@ class Archive:
     # ---- epochs
 
     def claims(self) -> list[Claim]:
-        """All claims, by epoch."""
+        """All claims, by epoch. Raises ArchiveDamagedError where one is missing."""
         claims: list[Claim] = []
         for listed in self.listing(layout.EPOCHS):
             claim = self.read(Claim, listed.name)
@@ -134,6 +137,11 @@ class Archive:
                 name = layout.claim_name(len(claims) + 1)
                 raise ArchiveDamagedError(name, f"is missing in {self.url}")
             claims.append(claim)
+        # The newest one may be missing too: then there is a chain that nobody claimed. (Or it was
+        # claimed after the listing: then it can be read now.)
+        following = len(claims) + 1
+        if self.listing(layout.folder(following, "manifests")) and self.claim(following) is None:
+            raise ArchiveDamagedError(layout.claim_name(following), f"is missing in {self.url}")
         return claims
 
     def claim(self, epoch: int) -> Claim | None:

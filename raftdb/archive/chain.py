@@ -7,15 +7,17 @@ is seen, at the end too: a segment without a manifest tells which one it was to 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain as chain_of
 
 from raftdb.archive import layout
 from raftdb.archive.archive import Archive
 from raftdb.archive.envelope import digest
 from raftdb.archive.errors import ArchiveDamagedError
+from raftdb.archive.merged import MergedRanges, Range
 from raftdb.archive.parallel import each
-from raftdb.archive.records import Claim, Manifest, Pruned, Segment
+from raftdb.archive.records import Claim, Manifest, Merged, Pruned, Segment
 from raftdb.archive.store import Listed
 from raftdb.archive.writer import NO_DIGEST, newest_start
 
@@ -31,6 +33,8 @@ __all__ = [
 ]
 
 
+MISSING_TOLD = 16
+"""So many manifests that are missing in a row are named one by one."""
 NEWEST_BASES = 3
 """The newest base may be uploaded and not be in the chain yet: so many are looked at."""
 
@@ -58,7 +62,17 @@ class Link:
     name: str
     digest: bytes
     adopted: bool = False
-    """Made up from a segment whose manifest is missing."""
+    """Made up from a segment, or a second copy, whose manifest is missing."""
+    merged_from: int = 0
+    """It stands for all manifests from this one to its own, whose segments were made one; 0: for
+    its own alone."""
+    merged_ms: int = 0
+    """When they were."""
+
+    @property
+    def begins(self) -> int:
+        """The first manifest that it stands for."""
+        return self.merged_from or self.manifest.sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +94,8 @@ class Chain:
     problems: list[Problem] = field(default_factory=list)
     first: int = 1
     pruned: Pruned | None = None
+    merged: MergedRanges | None = None
+    """Which parts of it were made one; None: that was not looked at."""
     unreferenced: list[Listed] = field(default_factory=list)
     """Objects that no manifest names: uploads that lost a race or were cut short."""
     totals: Totals | None = None
@@ -121,17 +137,23 @@ def load_chain(
     )
     sequences = {number for one in listed if (number := layout.number_of(one.name))}
     last = max(sequences, default=chain.first - 1)
-    wanted = sorted(kept) + list(range(chain.first, last + 1))
+    chain.merged = MergedRanges(archive, claim.epoch)
+    ranges = _load_merged(chain)
+    missing: list[int] = []
 
     def fetch(sequence: int) -> tuple[Manifest, bytes]:
         name = layout.manifest_name(claim.epoch, sequence)
         data = archive.fetch(name, kept.get(sequence))
         return archive.parse(Manifest, name, data), digest(data)
 
+    wanted = chain_of(sorted(kept), _between(ranges, chain.first, last))
     for done, (sequence, found) in enumerate(each(fetch, wanted, workers=16, ahead=64), start=1):
         name = layout.manifest_name(claim.epoch, sequence)
         if isinstance(found, ArchiveDamagedError):
-            chain.note(name, found.what)
+            if found.missing:
+                missing.append(sequence)
+            else:
+                chain.note(name, found.what)
         elif isinstance(found, Exception):
             raise found
         else:
@@ -139,9 +161,62 @@ def load_chain(
             chain.links[sequence] = Link(manifest, name, check)
         if progress is not None:
             progress(done)
+    _note_missing(chain, missing)
     verify_links(chain, kept)
     _look_beyond(chain, partial=after >= first_kept)
     return chain
+
+
+def _load_merged(chain: Chain) -> list[Range]:
+    """Take in what stands for manifests; the ranges that are taken in."""
+    assert chain.merged is not None
+    ranges, taken = chain.merged, []
+    wanted = [one for one in ranges.ranges if one.last >= chain.first]
+    for one, found in each(ranges.read, wanted, workers=16, ahead=64):
+        if isinstance(found, ArchiveDamagedError):
+            chain.note(one.name, found.what)
+        elif isinstance(found, Exception):
+            raise found
+        else:
+            chain.links[one.last] = merged_link(one, *found)
+            taken.append(one)
+    return taken
+
+
+def merged_link(one: Range, record: Merged, manifest: Manifest) -> Link:
+    """What a record of merged segments is in a chain."""
+    return Link(manifest, one.name, record.check, False, one.first, record.merged_ms)
+
+
+def _between(ranges: Sequence[Range], first: int, last: int) -> Iterator[int]:
+    """Sequences that are in none of the ranges."""
+    at = first
+    for one in ranges:
+        yield from range(at, one.first)
+        at = max(at, one.last + 1)
+    yield from range(at, last + 1)
+
+
+def _note_missing(chain: Chain, missing: Sequence[int]) -> None:
+    """Name them; many in a row by the first of them."""
+    epoch, url = chain.claim.epoch, chain.archive.url
+    place = 0
+    while place < len(missing):
+        end = place
+        while end + 1 < len(missing) and missing[end + 1] == missing[end] + 1:
+            end += 1
+        if end - place < MISSING_TOLD:
+            for sequence in missing[place : end + 1]:
+                chain.note(layout.manifest_name(epoch, sequence), f"is missing in {url}")
+        if end > place:
+            record = layout.merged_name(epoch, missing[place], missing[end])
+            what = f"are missing in {url}; or, if they were merged, {record} is"
+            if end - place < MISSING_TOLD:
+                what = f"may have been merged: then {record} is missing"
+            else:
+                what = f"and all up to {missing[end]} {what}"
+            chain.note(layout.manifest_name(epoch, missing[place]), what)
+        place = end + 1
 
 
 def load_pruned(chain: Chain) -> None:
@@ -173,7 +248,7 @@ def verify_links(chain: Chain, kept: dict[int, bytes]) -> None:
             what = f"belongs to history {manifest.history}"
         elif sequence == 1 and manifest.previous != NO_DIGEST:
             what = "does not begin a chain"
-        elif before is not None and before.manifest.sequence == sequence - 1:
+        elif before is not None and before.manifest.sequence == link.begins - 1:
             if manifest.previous != before.digest:
                 what = "does not follow the manifest before it: one of the two was replaced"
             elif manifest.term < before.manifest.term:
@@ -211,7 +286,7 @@ def _look_beyond(chain: Chain, *, partial: bool) -> None:
     last = chain.last
     archived = last.manifest.archived if last is not None else 0
     end = last.manifest.sequence if last is not None else chain.first - 1
-    holes = set(range(chain.first, end + 1)) - set(chain.links)
+    holes = _holes(chain, end)
     for listed in segments:
         if not holes and (layout.number_of(listed.name) or 0) <= archived:
             continue
@@ -221,6 +296,47 @@ def _look_beyond(chain: Chain, *, partial: bool) -> None:
             chain.note(listed.name, f"no manifest names it, and it {error.what}", harmless=True)
             continue
         _adopt(chain, listed, segment, end)
+    _look_at_notes(chain, holes, end)
+
+
+def _holes(chain: Chain, end: int) -> set[int]:
+    """Sequences up to `end` for which nothing stands."""
+    holes: set[int] = set()
+    at = chain.first
+    for sequence in sorted(chain.links):
+        holes.update(range(at, chain.links[sequence].begins))
+        at = max(at, sequence + 1)
+    holes.update(range(at, end + 1))
+    return holes
+
+
+def _look_at_notes(chain: Chain, holes: set[int], end: int) -> None:
+    """Manifests that name no segment stand in the archive twice: the second copy of one that is
+    missing takes its place."""
+    folder = layout.folder(chain.claim.epoch, "notes")
+    behind_the_end = f"{folder}{end:012d}."
+    for listed in chain.archive.listing(folder, "" if holes else behind_the_end):
+        sequence = layout.number_of(listed.name) or 0
+        if sequence in chain.links or (sequence not in holes and sequence <= end):
+            continue
+        name = layout.manifest_name(chain.claim.epoch, sequence)
+        try:
+            manifest = chain.archive.read(Manifest, listed.name)
+        except ArchiveDamagedError as error:
+            chain.note(listed.name, f"is the copy of {name}, and {error.what}", harmless=True)
+            continue
+        if _has_manifest(chain, name):
+            continue
+        before = chain.links.get(sequence - 1)
+        first = sequence == 1 and manifest.previous == NO_DIGEST
+        if not first and (before is None or before.digest != manifest.previous):
+            if sequence > end:
+                chain.note(name, f"is missing: {listed.name} is a copy of it")
+            continue
+        if sequence > end:
+            what = f"is missing, or was not made yet; its copy {listed.name} is used"
+            chain.note(name, what, harmless=True)
+        chain.links[sequence] = Link(manifest, name, b"", adopted=True)
 
 
 def _has_manifest(chain: Chain, name: str) -> bool:

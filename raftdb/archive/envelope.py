@@ -72,14 +72,15 @@ class Sealer:
 
     def open(self, kind: str, archive: str | None, name: str, data: bytes) -> bytes:
         """The plain text of the object `name`. Raises ArchiveDamagedError when it is not exactly
-        what was put there, ConfigError when its key is not at hand. `archive` None: any."""
+        what was put there, or its key is not at hand; ConfigError for a root whose key is not.
+        `archive` None: any."""
         found, head, body = _split(name, data)
         found_kind, found_archive, found_name, key_id, cipher, plain_bytes, nonce = found
         if found_name != name or found_kind != kind:
             raise ArchiveDamagedError(name, f"holds {found_kind} {found_name}: it was swapped")
         if archive is not None and found_archive != archive:
             raise ArchiveDamagedError(name, f"belongs to another archive ({found_archive})")
-        packed = self._unseal(name, head, body, cipher, key_id, nonce)
+        packed = self._unseal(kind, name, head, body, cipher, key_id, nonce)
         try:
             if zstandard.frame_content_size(packed) != plain_bytes:
                 raise ArchiveDamagedError(name, f"does not hold {plain_bytes} bytes")
@@ -91,7 +92,14 @@ class Sealer:
         return plain
 
     def _unseal(
-        self, name: str, head: bytes, body: bytes, cipher: int, key_id: str, nonce: bytes
+        self,
+        kind: str,
+        name: str,
+        head: bytes,
+        body: bytes,
+        cipher: int,
+        key_id: str,
+        nonce: bytes,
     ) -> bytes:
         if cipher == _PLAIN:
             if self.keyring.keys:
@@ -106,16 +114,21 @@ class Sealer:
             return packed
         key = self.keyring.keys.get(key_id)
         if key is None:
-            raise ConfigError(
-                f"{name} is sealed by key {key_id!r}, which is not at hand",
-                code="archive_key_missing",
-                hint="give the key file that the cluster's nodes have",
-            )
+            have = ", ".join(self.keyring.keys) or "none"
+            what = f"is sealed by key {key_id!r}, which is not at hand (keys given: {have})"
+            hint = "give the key file of the cluster's nodes: --key-file, or RAFTDB_ARCHIVE_KEYS"
+            if kind == "root":
+                raise ConfigError(f"{name} {what}", code="archive_key_missing", hint=hint)
+            # It may be this one object's header that was changed: others may still do.
+            raise ArchiveDamagedError(name, what, hint=hint)
         try:
             opened: bytes = _CLASSES[cipher](key).decrypt(nonce, body, head)
         except InvalidTag:
             raise ArchiveDamagedError(
-                name, "was truncated or changed, or the key is a wrong one: it does not open"
+                name,
+                f"was truncated or changed, or key {key_id!r} is a wrong one: it does not open",
+                hint="if nothing opens, it is the key file that is not this archive's; otherwise "
+                "restore from another destination, or to a moment before it",
             ) from None
         return opened
 

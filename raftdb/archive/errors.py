@@ -30,7 +30,7 @@ class ArchiveDamagedError(FatalError):
     default_code = "archive_damaged"
     default_outcome = "not_applied"
 
-    def __init__(self, name: str, what: str, *, hint: str = "") -> None:
+    def __init__(self, name: str, what: str, *, hint: str = "", missing: bool = False) -> None:
         super().__init__(
             f"{name}: {what}",
             hint=hint or "restore from another destination, or to a moment before it",
@@ -38,6 +38,7 @@ class ArchiveDamagedError(FatalError):
         )
         self.name = name
         self.what = what
+        self.missing = missing
 
 
 class ChainMovedError(OperationalError):

@@ -6,6 +6,8 @@ e00000001/manifests/000000000001              the chain: one item per object bel
 e00000001/segments/<first>-<last>-<random>    entries of the log
 e00000001/bases/<index>-<manifest>-<random>   a copy of the database: what its file is made of
 e00000001/packs/<random>/<number>             the chunks of such a file
+e00000001/notes/<manifest>-<random>           a second copy of a manifest that names no segment
+e00000001/merged/<first>-<last>               what stands for these manifests, of segments made one
 e00000001/pruned/<manifest>                   what retention took away, and what it kept
 holds/<name>                                  a legal hold: nothing is pruned while it is there
 """
@@ -23,6 +25,8 @@ __all__ = [
     "claim_name",
     "folder",
     "manifest_name",
+    "merged_name",
+    "note_name",
     "number_of",
     "pack_name",
     "pruned_name",
@@ -65,6 +69,16 @@ def base_sequence(name: str) -> int:
     """The `sequence` in a base's name; 0 when it has none."""
     parts = name.rpartition("/")[2].split("-")
     return int(parts[1]) if len(parts) == 3 and parts[1].isdecimal() else 0
+
+
+def merged_name(epoch: int, first: int, last: int) -> str:
+    """The record that stands for manifests `first` to `last`."""
+    return f"{folder(epoch, 'merged')}{first:012d}-{last:012d}"
+
+
+def note_name(epoch: int, sequence: int, mark: bytes) -> str:
+    """A second copy of the manifest `sequence`; `mark` is random: who adds it is not known yet."""
+    return f"{folder(epoch, 'notes')}{sequence:012d}-{mark.hex()}"
 
 
 def pack_name(epoch: int, mark: bytes, number: int) -> str:

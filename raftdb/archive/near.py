@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 from raftdb.archive import layout
 from raftdb.archive.archive import Archive
-from raftdb.archive.chain import Chain, Link, load_pruned, verify_links
+from raftdb.archive.chain import Chain, Link, load_pruned, merged_link, verify_links
 from raftdb.archive.envelope import digest
 from raftdb.archive.errors import ArchiveDamagedError
+from raftdb.archive.merged import MergedRanges
 from raftdb.archive.parallel import each
 from raftdb.archive.records import Claim, Manifest
 from raftdb.archive.writer import newest_start
@@ -60,16 +61,20 @@ def load_near(archive: Archive, claim: Claim, near: Near) -> Chain | None:
 
 
 class _Reader:
-    """One chain's manifests by number, each fetched once."""
+    """One chain's manifests by number, each fetched once; of those whose segments were made one,
+    what stands for them."""
 
     def __init__(self, archive: Archive, claim: Claim) -> None:
         self._archive = archive
         self._claim = claim
         self._first = 1
         self._found: dict[int, Link] = {}
+        self._merged = MergedRanges(archive, claim.epoch)
 
     def link(self, sequence: int) -> Link:
         """Raises ArchiveDamagedError."""
+        if (one := self._merged.find(sequence)) is not None:
+            return merged_link(one, *self._merged.read(one))
         if sequence not in self._found:
             name = layout.manifest_name(self._claim.epoch, sequence)
             data = self._archive.fetch(name)
@@ -143,10 +148,10 @@ class _Reader:
         """Manifests after `start` up to `place`."""
         chain = Chain(self._archive, self._claim, first=start + 1)
         wanted = range(start + 1, place + 1)
-        for sequence, found in each(self.link, wanted, workers=16, ahead=64):
+        for _sequence, found in each(self.link, wanted, workers=16, ahead=64):
             if isinstance(found, Exception):
                 raise found
-            chain.links[sequence] = found
+            chain.links[found.manifest.sequence] = found
         return chain
 
     def go_on(self, chain: Chain, near: Near, place: int, last: int) -> int:
@@ -154,8 +159,9 @@ class _Reader:
         base may have moved it before); returns the last one taken."""
         at = place
         while near.time_ms is not None and at < last and not self._ends_after(near, at):
-            at += 1
-            chain.links[at] = self.link(at)
+            link = self.link(at + 1)
+            at = link.manifest.sequence
+            chain.links[at] = link
         return at
 
     def _ends_after(self, near: Near, sequence: int) -> bool:
@@ -164,6 +170,7 @@ class _Reader:
     def add_end(self, chain: Chain, end: int, last: int) -> None:
         """The chain's end too: how far the archive goes is told in every plan."""
         for sequence in range(last, max(end, last - BACK_MAX), -1):
-            link = chain.links[sequence] = self.link(sequence)
+            link = self.link(sequence)
+            chain.links[link.manifest.sequence] = link
             if link.manifest.kind in ("segment", "base"):
                 return

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from raftdb.archive import layout
 from raftdb.archive.archive import Archive
-from raftdb.archive.chain import Chain, Link, Totals, load_newest, verify_links
+from raftdb.archive.chain import Chain, Link, Totals, load_newest, merged_link, verify_links
 from raftdb.archive.envelope import digest
 from raftdb.archive.errors import ArchiveDamagedError
 from raftdb.archive.parallel import each
@@ -55,7 +55,7 @@ class _Walk:
         """Take in all that is no segment's. Raises ArchiveDamagedError."""
         link = self._start
         while True:
-            sequence, noted = link.manifest.sequence, link.manifest.noted
+            sequence, noted = link.begins, link.manifest.noted
             if noted >= sequence:
                 raise ArchiveDamagedError(link.name, f"names manifest {noted}, which follows it")
             if noted >= 0:
@@ -107,6 +107,9 @@ class _Walk:
         chain = self._chain
         if sequence in chain.links:
             return chain.links[sequence]
+        assert chain.merged is not None
+        if (one := chain.merged.find(sequence)) is not None and sequence not in self.kept:
+            return merged_link(one, *chain.merged.read(one))
         name = layout.manifest_name(chain.claim.epoch, sequence)
         data = chain.archive.fetch(name, self.kept.get(sequence))
         return Link(chain.archive.parse(Manifest, name, data), name, digest(data))

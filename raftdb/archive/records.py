@@ -19,6 +19,7 @@ __all__ = [
     "BaseRecord",
     "Claim",
     "Manifest",
+    "Merged",
     "PackReference",
     "Pruned",
     "Root",
@@ -114,6 +115,9 @@ class Manifest:
     noted: int = -1
     """Sequence of the newest manifest before this one that is no segment's, 0 when there is none:
     so these are found without the others. -1: not told, as by release 0.1.0."""
+    copy: str = ""
+    """Of what is no segment's: the object that holds this manifest a second time. Empty: there is
+    none, as with release 0.1.0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +186,22 @@ class BaseRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Merged:
+    """What stands for the manifests of segments that were made one."""
+
+    epoch: int
+    first: int
+    last: int
+    """Sequences of the first and the last of these manifests."""
+    check: bytes
+    """Digest of the last of them, as it was stored: the manifest after it names it."""
+    manifest: bytes
+    """A manifest's plain text: the last one's, but `previous` is the first one's, and `object`,
+    `digest`, `size`, `first` and `requests` are those of the merged segment."""
+    merged_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class Pruned:
     """What retention took: manifests below `first` but those in `kept`."""
 
@@ -192,8 +212,8 @@ class Pruned:
     pruned_ms: int
 
 
-Record = Root | Claim | Manifest | Segment | BaseRecord | Pruned
-_R = TypeVar("_R", Root, Claim, Manifest, Segment, BaseRecord, Pruned)
+Record = Root | Claim | Manifest | Segment | BaseRecord | Pruned | Merged
+_R = TypeVar("_R", Root, Claim, Manifest, Segment, BaseRecord, Pruned, Merged)
 KINDS: dict[type[Any], str] = {
     Root: "root",
     Claim: "claim",
@@ -201,6 +221,7 @@ KINDS: dict[type[Any], str] = {
     Segment: "segment",
     BaseRecord: "base",
     Pruned: "pruned",
+    Merged: "merged",
 }
 PACK = "pack"
 _TYPES = {"int": int, "str": str, "bytes": bytes}

@@ -8,12 +8,13 @@ that begins late is known from one that lost its beginning.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from raftdb.archive import layout
 from raftdb.archive.chain import Chain, Link, Timeline
+from raftdb.archive.plan import Source, read_segment
 from raftdb.archive.records import BaseRecord, Pruned
 from raftdb.archive.store import PruneStore
 from raftdb.base.errors import ConfigError
@@ -75,11 +76,14 @@ def plan_pruning(timeline: Timeline, retention: Retention, now_ms: int) -> Prune
     first = before[-1] if before else bases[0]
     kept = _older_bases(bases, first, retention, now_ms)
     records: list[Pruned] = []
+    begins: dict[int, Pruned] = {}
+    """By epoch: where its chain begins from now on."""
     gone: list[Link] = []
     for chain in timeline.chains:
         record = _record(chain, first, kept, now_ms)
         if record is None:
             continue
+        begins[record.epoch] = record
         names = {sequence for sequence, _digest in record.kept}
         gone += [
             link
@@ -88,7 +92,9 @@ def plan_pruning(timeline: Timeline, retention: Retention, now_ms: int) -> Prune
         ]
         if chain.pruned is None or record.first > chain.first or record.kept != chain.pruned.kept:
             records.append(record)
-    doomed = _doomed(timeline, gone, now_ms)
+    doomed = _doomed(timeline, gone, begins, now_ms)
+    for chain in timeline.chains:
+        doomed |= _former_records(chain, {one.epoch for one in records})
     return PrunePlan(
         records=tuple(records),
         doomed=tuple(doomed),
@@ -143,24 +149,26 @@ def _needed_from(chain: Chain, base: Link) -> int:
     return min(
         [base.manifest.sequence]
         + [
-            link.manifest.sequence
+            link.begins
             for link in chain.of_kind("segment")
             if link.manifest.last > base.manifest.last
         ]
     )
 
 
-def _doomed(timeline: Timeline, gone: Iterable[Link], now_ms: int) -> dict[str, int]:
+def _doomed(
+    timeline: Timeline, gone: Iterable[Link], begins: Mapping[int, Pruned], now_ms: int
+) -> dict[str, int]:
     """Names and sizes: objects that only what goes refers to, then its manifests."""
     archive = timeline.archive
     dead = {(link.manifest.epoch, link.manifest.sequence) for link in gone}
-    named = {link.manifest.object for link in gone if link.manifest.object}
+    named = {name for link in gone for name in (link.manifest.object, link.manifest.copy)}
     needed: set[str] = set()
     for chain in timeline.chains:
         for sequence, link in chain.links.items():
             if (chain.claim.epoch, sequence) in dead:
                 continue
-            needed.add(link.manifest.object)
+            needed |= {link.manifest.object, link.manifest.copy}
             if link.manifest.kind == "base":
                 record = archive.read(BaseRecord, link.manifest.object, link.manifest.digest)
                 needed |= {pack.name for pack in record.packs}
@@ -168,15 +176,65 @@ def _doomed(timeline: Timeline, gone: Iterable[Link], now_ms: int) -> dict[str, 
     dead_packs = _packs_of(timeline, gone)
     for chain in timeline.chains:
         epoch = chain.claim.epoch
-        for kind in ("segments", "bases", "packs"):
+        merged = _Merged(chain, now_ms)
+        for kind in ("segments", "bases", "packs", "notes"):
             for one in archive.listing(layout.folder(epoch, kind)):
                 old = one.modified_ms < now_ms - GRACE_MS
+                if kind == "segments" and merged.holds_for_now(one.name):
+                    continue
                 if one.name not in needed and (one.name in named | dead_packs or old):
                     doomed[one.name] = one.size
+        record = begins.get(epoch)
+        first = record.first if record is not None else 0
+        kept = {sequence for sequence, _digest in record.kept} if record is not None else set()
+        for one in archive.listing(layout.folder(epoch, "merged")):
+            if (layout.number_of(one.name) or 0) < first:
+                doomed[one.name] = one.size
         for one in archive.listing(layout.folder(epoch, "manifests")):
-            if (epoch, layout.number_of(one.name)) in dead:
+            sequence = layout.number_of(one.name) or 0
+            if (sequence < first and sequence not in kept) or merged.settled(sequence):
                 doomed[one.name] = one.size
     return doomed
+
+
+class _Merged:
+    """What of a chain was made one, and what may go for that."""
+
+    def __init__(self, chain: Chain, now_ms: int) -> None:
+        self._chain = chain
+        self._links = [link for link in chain.links.values() if link.merged_from]
+        self._since_ms = now_ms - GRACE_MS
+        self._young = [
+            (link.manifest.first, link.manifest.last, link.manifest.object)
+            for link in self._links
+            if link.merged_ms > self._since_ms
+        ]
+        self._sound: dict[str, bool] = {}
+
+    def holds_for_now(self, segment: str) -> bool:
+        """Whether a restore that began before the merging may still read it."""
+        first = layout.number_of(segment) or 0
+        return any(begin <= first <= end for begin, end, _name in self._young)
+
+    def settled(self, sequence: int) -> bool:
+        """Whether that manifest is stood for since a day, by what was read back whole. Raises
+        ArchiveDamagedError when it is not whole."""
+        assert self._chain.merged is not None
+        one = self._chain.merged.find(sequence)
+        link = None if one is None else self._chain.links.get(one.last)
+        if link is None or not link.merged_from or link.merged_ms > self._since_ms:
+            return False
+        if link.name not in self._sound:
+            read_segment(Source(self._chain.archive, link))
+            self._sound[link.name] = True
+        return True
+
+
+def _former_records(chain: Chain, anew: set[int]) -> dict[str, int]:
+    """Retention's own records: the last one counts, and nobody would miss the others."""
+    epoch = chain.claim.epoch
+    found = chain.archive.listing(layout.folder(epoch, "pruned"))
+    return {one.name: one.size for one in (found if epoch in anew else found[:-1])}
 
 
 def _packs_of(timeline: Timeline, gone: Iterable[Link]) -> set[str]:

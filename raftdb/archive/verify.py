@@ -9,7 +9,7 @@ from raftdb.archive.chain import Link, Problem, Timeline
 from raftdb.archive.errors import ArchiveDamagedError
 from raftdb.archive.parallel import each
 from raftdb.archive.plan import Source, read_segment
-from raftdb.archive.records import BaseRecord
+from raftdb.archive.records import BaseRecord, Manifest
 
 __all__ = ["verify_objects"]
 
@@ -17,10 +17,14 @@ __all__ = ["verify_objects"]
 def verify_objects(
     timeline: Timeline, progress: Callable[[int, int], None] | None = None
 ) -> list[Problem]:
-    """Read all segments, bases and packs: problems beyond those of the chains. Raises
+    """Read all segments, bases, packs, second copies: problems beyond those of the chains. Raises
     ArchiveUnavailableError."""
     problems: list[Problem] = []
-    links = [link for chain in timeline.chains for link in chain.of_kind("segment", "base")]
+    links = [
+        link
+        for chain in timeline.chains
+        for link in chain.of_kind("segment", "base", "gap", "mark", "verified")
+    ]
     seen: dict[str, bytes] = {}
     """Packs that were read: several bases share them."""
     url = timeline.archive.url
@@ -28,6 +32,8 @@ def verify_objects(
     def look(link: Link) -> None:
         if link.manifest.kind == "segment":
             read_segment(Source(timeline.archive, link))
+        elif link.manifest.copy and not link.adopted:
+            _look_at_copy(timeline, link)
 
     for done, (link, result) in enumerate(each(look, links), start=1):
         found = [result] if isinstance(result, Exception) else []
@@ -40,6 +46,12 @@ def verify_objects(
         if progress is not None:
             progress(done, len(links))
     return problems + _gaps(timeline)
+
+
+def _look_at_copy(timeline: Timeline, link: Link) -> None:
+    name = link.manifest.copy
+    if timeline.archive.read(Manifest, name) != link.manifest:
+        raise ArchiveDamagedError(name, f"is no copy of {link.name}")
 
 
 def _look_at_base(timeline: Timeline, link: Link, seen: dict[str, bytes]) -> list[Exception]:

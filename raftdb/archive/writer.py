@@ -1,8 +1,9 @@
 """Adds to an archive's chain: segments, bases, gaps, marks. On one lane, one call at a time.
 
-Every addition is an object under a name of its own, and then the next manifest, made by a
-conditional put. Whoever loses that race has done no harm: he reads what the other one added
-(`follow`), and goes on from there. So any number of uploaders may meet.
+Every addition is an object under a name of its own (a segment, or a second copy of the manifest),
+and then the next manifest, made by a conditional put. Whoever loses that race has done no harm: he
+reads what the other one added (`follow`), and goes on from there. So any number of uploaders may
+meet.
 """
 
 from __future__ import annotations
@@ -264,6 +265,12 @@ class ChainWriter:
             noted=_noted(before),
         )
         manifest = replace(kept, **changes)
+        if manifest.kind != "segment":
+            # A segment tells which manifest is to name it. These have nobody else who would miss
+            # them at the chain's end.
+            mark = self._randbytes(MARK_BYTES)
+            manifest = replace(manifest, copy=layout.note_name(tail.epoch, tail.sequence + 1, mark))
+            self._put(manifest.copy, self._archive.seal(manifest, manifest.copy))
         name = layout.manifest_name(tail.epoch, manifest.sequence)
         data = self._archive.seal(manifest, name)
         if not self._archive.put(name, data):

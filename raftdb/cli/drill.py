@@ -78,8 +78,9 @@ _WHAT = (
         metavar="RAFTDB.TOML",
         type=click.Path(path_type=Path, exists=True, dir_okay=False),
         default=None,
-        help="Restore from the archive of a real cluster, named by a node's configuration, "
-        "into a scratch directory (total-loss and point-in-time; nothing is broken).",
+        help="Rehearse with a real cluster, named by a node's configuration; nothing is broken. "
+        "total-loss: its archive's newest moment becomes a throw-away cluster beside it; "
+        "point-in-time: moments become files; leader-kill: the leader hands over, and back.",
     ),
     click.option(
         "--previous",
@@ -150,7 +151,7 @@ def _run(
     as_json: bool,
 ) -> int:
     from raftdb.drill import SCENARIOS, History, Options, load_objectives, run
-    from raftdb.drill.against import rehearse
+    from raftdb.drill.against import HARMLESS, rehearse
     from raftdb.drill.compose import rehearse_composed
     from raftdb.drill.history import default_path
     from raftdb.drill.scenarios import COMPOSED
@@ -160,9 +161,11 @@ def _run(
     if against is not None:
         if not yes:
             raise click.UsageError(
-                f"--against reads the archive that {against} names, all of it: consent by --yes."
+                f"--against reads the archive that {against} names, and leader-kill moves the "
+                "leader of that cluster: consent by --yes."
             )
-        results = [rehearse(name, against, points, bounds[name], _say) for name in wanted]
+        harmless = names or HARMLESS
+        results = [rehearse(name, against, points, bounds[name], _say) for name in harmless]
     elif compose is not None:
         results = rehearse_composed(
             *(names or COMPOSED, compose, bounds, _say),

@@ -15,7 +15,8 @@ from raftdb.cli.source import archive_options, where
     epilog="""\b
 Example:
   raftdb archive prune --from file:///mnt/backup/cluster --dry-run
-  raftdb archive prune --from s3://bucket/cluster --days 35 --daily-days 90"""
+  raftdb archive prune --from s3://bucket/cluster --days 35 --daily-days 90
+  raftdb archive prune --from s3://bucket/cluster --merge-hours 24"""
 )
 @archive_options
 @click.option(
@@ -46,6 +47,14 @@ Example:
     show_default=True,
     help="One base per month, this long.",
 )
+@click.option(
+    "--merge-hours",
+    type=click.FloatRange(0),
+    default=None,
+    metavar="HOURS",
+    help="First make segments that are older than this one, up to 4,096 at a time, so that a long "
+    "chain is read in seconds; the small ones go a day later. Release 0.1.0 does not read them.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be deleted, and delete nothing.")
 @json_option
 def prune(
@@ -56,6 +65,7 @@ def prune(
     daily_days: int,
     weekly_days: int,
     monthly_days: int,
+    merge_hours: float | None,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -73,7 +83,9 @@ def prune(
     found, keys = where(urls, key_file, config)
     retention = Retention(days, daily_days, weekly_days, monthly_days)
     keyring = keys_of(keys, os.environ, RealFiles())
-    results = carry_out(found, keyring, retention, RealClock(), dry_run=dry_run)
+    results = carry_out(
+        *(found, keyring, retention, RealClock()), dry_run=dry_run, merge_hours=merge_hours
+    )
     if as_json:
         print_json(results)
         return
@@ -86,6 +98,11 @@ def prune(
             f"{one['url']}: {one['would_delete']} objects, {one['bytes']:,} bytes {verb}; "
             f"every moment from entry {one['oldest_index']} on stays, and {one['kept_bases']} bases"
         )
+        if merge_hours is not None:
+            verb = "would become" if dry_run else "became"
+            click.echo(
+                f"{one['url']}: {one['merged_segments']} segments {verb} {one['merged_into']}"
+            )
         for name in one["holds"]:
             click.echo(f"held: {name}")
 

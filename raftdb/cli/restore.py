@@ -36,7 +36,7 @@ Example:
     "--to",
     "target",
     type=click.Path(path_type=Path),
-    required=True,
+    default=None,
     help="The SQLite file to make, or, with --node or --local, a new cluster's directory. Beside "
     "it, NAME.restoring holds what an interrupted restore goes on with.",
 )
@@ -82,7 +82,7 @@ def restore(
     index: str | None,
     mark: str | None,
     before_statement: str | None,
-    target: Path,
+    target: Path | None,
     nodes: tuple[str, ...],
     local: int | None,
     base_port: int | None,
@@ -103,26 +103,29 @@ def restore(
     """
     from raftdb.consensus.entry import decode_payloads
     from raftdb.ops.archive import find_point
-    from raftdb.ops.restore import check_damage, plan_facts
+    from raftdb.ops.restore import check_damage, check_target_room, check_time, plan_facts
     from raftdb.runtime.clock import RealClock
 
     members = _members(nodes, local, base_port, replace=replace, clone=clone)
     if ca is not None and (insecure or not replace):
         raise click.UsageError("--ca goes with --replace, and not with --insecure.")
+    if not only_plan:
+        _check_target(target, whole_cluster=bool(members))
     explicit = any(one is not None for one in (at, index, mark, before_statement))
     found, moment = open_moment(
         urls, key_file, config, at=at, index=index, mark=mark, before_statement=before_statement
     )
     check_damage(found, explicit=explicit, accepted=despite_damage)
+    check_time(found, at, RealClock())
     point = find_point(found, decode_payloads, **moment)
     facts = plan_facts(found, found.sources.plan(point), RealClock())
     if only_plan:
         _show_plan(facts, as_json)
         return
-    if target.exists() and (not members or any(target.iterdir())):
-        raise click.UsageError(f"{target} is there already: a restore overwrites nothing.")
+    assert target is not None
     for problem in facts["problems"]:
         click.echo(f"warning: {problem}", err=True)
+    check_target_room(facts, target, nodes=len(members))
     archive = archive_config(urls, key_file, config)
     _carry_out(
         found,
@@ -132,6 +135,18 @@ def restore(
         _shown(progress, as_json),
         as_json,
     )
+
+
+def _check_target(target: Path | None, *, whole_cluster: bool) -> None:
+    """Before anything is read, which may take a while."""
+    if target is None:
+        raise click.UsageError("Where to? Give --to FILE (with --plan there is no need).")
+    if not target.exists():
+        return
+    if not whole_cluster or not target.is_dir() or any(target.iterdir()):
+        raise click.UsageError(
+            f"{target} is there already: a restore overwrites nothing. Name another --to."
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,16 +174,20 @@ def _carry_out(
     if cluster is not None and cluster.replace:
         claim_epoch(found, point, history, clock)
     work = target.with_name(target.name + ".restoring")
-    with progress_bar(shown) as show:
-        done = restore_copy(
-            found,
-            point,
-            work,
-            files=files,
-            log=_quiet_log(),
-            decode=decode_payloads,
-            progress=show,
-        )
+    try:
+        with progress_bar(shown) as show:
+            done = restore_copy(
+                found,
+                point,
+                work,
+                files=files,
+                log=_quiet_log(),
+                decode=decode_payloads,
+                progress=show,
+            )
+    except KeyboardInterrupt:
+        click.echo(f"interrupted: the same command goes on from what is in {work}", err=True)
+        raise
     url = None
     if cluster is not None:
         founded = recreate_cluster(

@@ -62,6 +62,8 @@ Decode = Callable[[bytes], tuple[bytes, ...]]
 SQL_SHOWN = 200
 VERIFIED_AGE_MS_MAX = 2 * 86_400_000
 ATTEMPTS = 20
+UNUSABLE = ("archive_missing", "archive_key_missing")
+"""What one destination may be while another one has all."""
 _TABLE = re.compile(
     r"\b(?:INTO|UPDATE|FROM|JOIN|TABLE|VIEW|TRIGGER|ON)\s+(?:IF\s+(?:NOT\s+)?EXISTS\s+)?"
     r"(?:OR\s+\w+\s+)?(\"[^\"]+\"|\[[^\]]+\]|`[^`]+`|\w+)",
@@ -150,6 +152,11 @@ def open_destinations(
         except ArchiveDamagedError as error:
             failure = error
             problems.append(Problem(error.name, error.what, url.partition("?")[0]))
+        except ConfigError as error:
+            if error.code not in UNUSABLE:
+                raise
+            failure = error
+            problems.append(Problem(url.partition("?")[0], error.message, "not usable"))
     if not archives and failure is not None:
         raise failure
     return Destinations(tuple(archives), Sources(timelines), tuple(problems))

@@ -2,30 +2,44 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from typing import Any
 
-from raftdb.archive import Keyring, open_store
+from raftdb.archive import Archive, Chain, Keyring, open_store
+from raftdb.archive.chain import load_pruned
 from raftdb.archive.layout import HOLDS
+from raftdb.archive.merged import Merger
 from raftdb.archive.retention import Retention, carry_out, plan_pruning
 from raftdb.base.errors import ConfigError
 from raftdb.base.ports import Clock
 from raftdb.base.startup import time_text
 from raftdb.ops.archive import open_archives, open_destinations
 
-__all__ = ["hold", "prune", "release"]
+__all__ = ["hold", "merge", "prune", "release"]
 
 _HOLD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 def prune(
-    urls: Sequence[str], keyring: Keyring, retention: Retention, clock: Clock, *, dry_run: bool
+    urls: Sequence[str],
+    keyring: Keyring,
+    retention: Retention,
+    clock: Clock,
+    *,
+    dry_run: bool,
+    merge_hours: float | None = None,
 ) -> list[dict[str, Any]]:
-    """Each destination by itself. Raises ConfigError (damage, a legal hold) and
-    ArchiveUnavailableError (also when the credentials may not delete)."""
+    """Each destination by itself. With `merge_hours`, segments that are older are made one first,
+    some hundreds at a time. Raises ConfigError (damage, a legal hold) and ArchiveUnavailableError
+    (also when the credentials may not delete)."""
     results = []
     for url in urls:
+        merged = (0, 0)
+        if merge_hours is not None:
+            [archive] = open_archives([url], keyring)
+            merged = merge(archive, merge_hours, clock, dry_run=dry_run)
         found = open_destinations([url], keyring)
         [timeline] = found.sources.timelines
         plan = plan_pruning(timeline, retention, clock.wall_ms())
@@ -41,9 +55,26 @@ def prune(
                 "oldest_index": plan.oldest_index,
                 "holds": list(plan.holds),
                 "objects": list(plan.doomed),
+                "merged_segments": merged[0],
+                "merged_into": merged[1],
             }
         )
     return results
+
+
+def merge(archive: Archive, hours: float, clock: Clock, *, dry_run: bool) -> tuple[int, int]:
+    """Make old segments one, some hundreds at a time: how many became how many. Needs no right to
+    delete, and the memory of one of them. Raises ArchiveDamagedError."""
+    segments = objects = 0
+    now_ms = clock.wall_ms()
+    for claim in archive.claims():
+        chain = Chain(archive, claim)
+        load_pruned(chain)
+        merger = Merger(archive, claim.epoch, claim.history, os.urandom)
+        merger.run(chain.first, now_ms - int(hours * 3_600_000), now_ms, dry_run=dry_run)
+        segments += merger.segments
+        objects += merger.objects
+    return segments, objects
 
 
 def hold(urls: Sequence[str], keyring: Keyring, name: str, clock: Clock) -> None:

@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from raftdb.archive import ArchiveDamagedError, Plan, Point, Restored, restore
+from raftdb.archive import ArchiveDamagedError, NotRestorableError, Plan, Point, Restored, restore
 from raftdb.base.errors import ConfigError
 from raftdb.base.ports import Clock, Files, Log
 from raftdb.base.startup import time_text
 from raftdb.machine import DATABASE_FILE, make_plain
-from raftdb.ops.archive import Destinations
+from raftdb.ops.archive import Destinations, parse_time
 
-__all__ = ["check_damage", "make_file", "plan_facts", "remove_work", "restore_copy"]
+__all__ = [
+    "check_damage",
+    "check_target_room",
+    "check_time",
+    "make_file",
+    "plan_facts",
+    "remove_work",
+    "restore_copy",
+]
 
 Decode = Callable[[bytes], tuple[bytes, ...]]
 Progress = Callable[[str, int, int], None]
 WORK_SUFFIX = ".restoring"
+COPIES = 3
+"""A restore holds the base, the database that grows from it, and a copy of the result."""
 
 
 def check_damage(found: Destinations, *, explicit: bool, accepted: bool) -> None:
@@ -42,6 +52,38 @@ def check_damage(found: Destinations, *, explicit: bool, accepted: bool) -> None
         hint="add another destination, name the moment (--index, --at), or accept it with "
         "--despite-damage",
     )
+
+
+def check_time(found: Destinations, at: str | None, clock: Clock) -> None:
+    """A moment that has not come yet is a mistake, and nobody's newest state. Raises
+    NotRestorableError."""
+    if at is None or parse_time(at) <= clock.wall_ms():
+        return
+    times = [one.manifest.time_ms for line in found.sources.timelines if (one := line.last)]
+    newest = time_text(max(times, default=0))
+    raise NotRestorableError(
+        f"{at} is {time_text(parse_time(at))}, and it is {time_text(clock.wall_ms())} now: that "
+        "moment is still to come",
+        hint=f"the archive's newest request is of {newest}: leave --at out for it",
+    )
+
+
+def check_target_room(facts: Mapping[str, Any], target: Path, nodes: int = 0) -> None:
+    """Before gigabytes are fetched: is there room for them, and for a new cluster's `nodes`? What
+    an earlier try left counts. Raises ConfigError."""
+    directory = target.absolute().parent
+    while not directory.exists():
+        directory = directory.parent
+    needed = (COPIES + nodes) * int(facts["base_bytes"])
+    work = target.with_name(target.name + WORK_SUFFIX)
+    have = sum(one.stat().st_size for one in work.rglob("*") if one.is_file())
+    free = shutil.disk_usage(directory).free
+    if free + have < needed:
+        raise ConfigError(
+            f"this restore needs some {needed:,} bytes in {directory}, {free:,} are free",
+            code="no_room",
+            hint="make room, or restore to another disk",
+        )
 
 
 def plan_facts(found: Destinations, plan: Plan, clock: Clock) -> dict[str, Any]:

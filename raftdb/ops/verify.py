@@ -22,15 +22,13 @@ from raftdb.base.errors import ConfigError, Error
 from raftdb.base.ports import Clock
 from raftdb.machine import fingerprint
 from raftdb.ops.archive import ATTEMPTS, Destinations
-from raftdb.ops.restore import remove_work, restore_copy
+from raftdb.ops.restore import COPIES, remove_work, restore_copy
 from raftdb.runtime.clock import RealClock
 from raftdb.runtime.files import RealFiles
 from raftdb.runtime.log import StreamLog
 
 __all__ = ["check_room", "verify_archive", "verify_restore"]
 
-COPIES = 3
-"""A restore holds the base, the database that grew from it, and a copy of the result."""
 RATE_REQUESTS_MIN = 500
 """Fewer tell little of how fast a log is replayed."""
 ROOM_BYTES = 256 << 20
