@@ -184,9 +184,9 @@ def _doomed(
                     continue
                 if one.name not in needed and (one.name in named | dead_packs or old):
                     doomed[one.name] = one.size
-        record = begins.get(epoch)
-        first = record.first if record is not None else 0
-        kept = {sequence for sequence, _digest in record.kept} if record is not None else set()
+        begin = begins.get(epoch)
+        first = begin.first if begin is not None else 0
+        kept = {sequence for sequence, _digest in begin.kept} if begin is not None else set()
         for one in archive.listing(layout.folder(epoch, "merged")):
             if (layout.number_of(one.name) or 0) < first:
                 doomed[one.name] = one.size

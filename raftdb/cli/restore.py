@@ -116,8 +116,8 @@ def restore(
         urls, key_file, config, at=at, index=index, mark=mark, before_statement=before_statement
     )
     check_damage(found, explicit=explicit, accepted=despite_damage)
-    check_time(found, at, RealClock())
     point = find_point(found, decode_payloads, **moment)
+    check_time(found, at, RealClock())
     facts = plan_facts(found, found.sources.plan(point), RealClock())
     if only_plan:
         _show_plan(facts, as_json)

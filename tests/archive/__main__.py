@@ -21,7 +21,7 @@ from collections import Counter
 from pathlib import Path
 
 from tests.archive import living
-from tests.archive.attack import SCENES, Outcome, attack, build, process
+from tests.archive.attack import SCENES, Outcome, attack, build, here, process
 
 BROKEN = 4
 
@@ -36,6 +36,9 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("what", choices=("attack", "running", "kills"))
     found.add_argument("--scene", choices=SCENES, action="append", help="default: all")
     found.add_argument("--every", type=int, default=1, help="one of so many damages")
+    found.add_argument(
+        "--here", action="store_true", help="attack by commands in this process: much quicker"
+    )
     found.add_argument("--objects", type=int, default=40, help="of `running`")
     found.add_argument("--kills", type=int, default=25)
     found.add_argument("--points", type=int, default=200)
@@ -59,7 +62,8 @@ def _attack(options: argparse.Namespace, place: Path) -> list[Outcome]:
             count += 1
             return not (count + options.seed) % options.every
 
-        found = list(_told(attack(scene, process, place / name / "work", options.seed, chosen)))
+        run = here if options.here else process
+        found = list(_told(attack(scene, run, place / name / "work", options.seed, chosen)))
         whole = sum(one.restored for one in found)
         bad = sum(bool(one.wrong) for one in found)
         _say(f"{name}: {len(found)} damages, {whole} restored all the same, {bad} wrong")

@@ -8,6 +8,7 @@ none of either kind, for any object, in any way, in each of the `SCENES`.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import random
@@ -16,7 +17,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from typing import Any
 from raftdb.archive import Archive, Claim, Keyring, Point, load_timeline, open_store
 from raftdb.archive.merged import Merger
 from raftdb.archive.retention import DAY_MS, Retention, carry_out, plan_pruning
+from raftdb.cli.app import run as cli
 from tests.archive.support import KEYS, Live, filled, sealer
 from tests.machine.support import HISTORY, START_MS
 
@@ -240,6 +242,21 @@ def process(arguments: Sequence[str], keyring: Keyring) -> Said:
         check=False,
     )
     return Said(done.returncode, done.stdout, done.stderr)
+
+
+def here(arguments: Sequence[str], keyring: Keyring) -> Said:
+    """In this process, which is several times as quick."""
+    out, err = io.StringIO(), io.StringIO()
+    wanted, before = environment(keyring), dict(os.environ)
+    try:
+        os.environ.clear()
+        os.environ.update(wanted)
+        with redirect_stdout(out), redirect_stderr(err):
+            code = cli([*arguments])
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+    return Said(code, out.getvalue(), err.getvalue())
 
 
 def rows_of(path: Path) -> list[Any]:

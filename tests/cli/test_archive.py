@@ -106,6 +106,9 @@ def test_bad_questions(raftdb: Command, live: tuple[Live, Path, Path], tmp_path:
         (("restore", *options, "--to", target, "--at", "noon"), "not a time"),
         (("restore", *options, "--to", target, "--at", "2001-01-01"), "begins after"),
         (("restore", *options, "--to", target, "--at", "2030-01-01", "--index", "3"), "more than"),
+        (("restore", *options, "--to", target, "--at", "2100-01-01"), "still to come"),
+        (("restore", *options), "Where to?"),
+        (("restore", *options, "--to", str(tmp_path)), "there already"),
         (("restore", *options, "--to", target, "--before-statement", "nowhere"), "no statement"),
     ):
         done = raftdb(*arguments)
