@@ -52,7 +52,7 @@ class Limits:
     """Bytes sent to one follower and not yet answered."""
     connection_buffer_bytes_max: int = 64 * MIB
     journal_segment_bytes: int = 16 * MIB
-    journal_cache_bytes_max: int = 16 * MIB
+    journal_cache_bytes_max: int = 8 * MIB
     transactions_open_max: int = 64
     """Interactive transactions of one leader at the same time."""
     transaction_age_ms_max: int = 60_000
