@@ -43,7 +43,8 @@ from raftdb.machine.stored import run_on
 from raftdb.machine.streams import RowStream
 from raftdb.machine.units import Entry, are_brief
 from raftdb.machine.vacuum import Vacuumed, vacuum
-from raftdb.machine.workspace import Workspace, Workspaces
+from raftdb.machine.workspace import SnapshotState, Workspace
+from raftdb.machine.workspaces import Source, Workspaces
 
 _MANY = 1 << 62
 
@@ -96,13 +97,8 @@ class Machine:
         self._readers = ReaderPool(
             lambda: open_reader(path, vfs.name), limits.readers_max, clock, self._applier.epoch
         )
-        self._workspaces = Workspaces(
-            path,
-            vfs.name,
-            limits.transactions_open_max,
-            limits.transaction_pages_bytes_max // PAGE_BYTES,
-            limits.transactions_bytes_max // PAGE_BYTES,
-        )
+        source = Source(self._writer_lock, self._snapshot_state)
+        self._workspaces = Workspaces(path, vfs.name, limits, source)
         self._streams: set[RowStream] = set()
         self._checkpointer = Checkpointer(
             open_checkpointer(path, vfs.name),
@@ -475,28 +471,27 @@ class Machine:
         """A private, writable view of the database as of the last commit. On a lane, as everything
         that is done with it. Raises OverloadedError, and FatalError when the node is at its end.
         """
-        workspace = self._workspaces.take()
-        try:
-            with self._writer_lock:
-                if self._fatal is not None:
-                    raise self._fatal
-                frames, _moved = self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
-                salt = log_salt(self._writer) if frames > 0 else b""
-                workspace.hold()
-                progress = self._applier.progress
-                recursive = self._applier.recursive_triggers.on
-            workspace.begin(salt, frames, progress, seed, foreign_keys, recursive)
-        except BaseException as error:
-            workspace.broken = True
-            self._workspaces.give_back(workspace)
-            if isinstance(error, apsw.Error):
-                raise failures.of_query(error) from error
-            raise
-        return workspace
+        return self._workspaces.begin(seed, foreign_keys)
+
+    def begin_transaction_briefly(self, seed: bytes, foreign_keys: bool) -> Workspace | None:
+        """The same on the calling thread, if that takes next to nothing; or None."""
+        return self._workspaces.begin_briefly(seed, foreign_keys)
+
+    def _snapshot_state(self) -> SnapshotState:
+        if self._fatal is not None:
+            raise self._fatal
+        frames, _moved = self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+        salt = log_salt(self._writer) if frames > 0 else b""
+        applier = self._applier
+        return SnapshotState(salt, frames, applier.progress, applier.recursive_triggers.on)
 
     def end_transaction(self, workspace: Workspace) -> None:
         """The transaction is over: whatever it did in its workspace is forgotten."""
         self._workspaces.give_back(workspace)
+
+    def end_transaction_briefly(self, workspace: Workspace) -> bool:
+        """The same on the calling thread, if that takes next to nothing; whether it does."""
+        return self._workspaces.give_back_briefly(workspace)
 
     def vacuum(self, pages_max: int) -> Vacuumed:
         """Give up to so many free pages of the file back. On the apply lane."""

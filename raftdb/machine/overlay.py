@@ -95,6 +95,15 @@ class LogIndex:
                 return False
         return True
 
+    def is_near(self, salt: bytes, frames: int) -> bool:
+        """Whether `follow` would have little to do, and nobody is at it."""
+        if not self.lock.acquire(blocking=False):
+            return False
+        try:
+            return frames - (self._known if salt == self.salt else 0) <= _FRAMES_AT_ONCE
+        finally:
+            self.lock.release()
+
     def _learn(self, connection: apsw.Connection, count: int) -> bool:
         start = _LOG_HEADER_BYTES + self._known * _FRAME_BYTES
         if count < 8:
@@ -132,6 +141,7 @@ class OverlayVfs(apsw.VFS):
         self._salt = b""
         self._frame_max = 0
         self._base_pages = 0
+        self._snapshot_pages = 0
         self._version = 0
         self._pages: dict[int, bytes] = {}
         self._pages_max = 0
@@ -150,12 +160,21 @@ class OverlayVfs(apsw.VFS):
             self._frames = index.frames if known else None
         self._salt = salt
         self._frame_max = frames
-        self._base_pages = pages
-        self._forget()
+        self._snapshot_pages = pages
         self._pages_max = pages_max
+        self.restart()
+
+    def restart(self) -> None:
+        """The transaction begins again, on the same snapshot: it has written nothing."""
+        self._base_pages = self._snapshot_pages
+        self._forget()
         self.full = self.starved = False
         # Another change counter: SQLite forgets the pages of the transaction before.
         self._version = (self._version + 1) & 0xFFFFFFFF
+
+    def pages_written(self) -> int:
+        """How many pages of its own it keeps."""
+        return len(self._pages)
 
     def end(self) -> None:
         """Forget what the transaction wrote."""

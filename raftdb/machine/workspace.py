@@ -6,15 +6,20 @@ which is configured as the writer is, so that a statement brings here what it wi
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import apsw
 
-from raftdb.base.errors import DataError, Error, FatalError, OperationalError, OverloadedError
-from raftdb.command import Statement
-from raftdb.machine import failures
+from raftdb.base.errors import (
+    DataError,
+    Error,
+    FatalError,
+    InternalError,
+    OperationalError,
+    OverloadedError,
+)
+from raftdb.command import Recorded, Statement
 from raftdb.machine.connections import open_overlay, open_reader
 from raftdb.machine.determinism import RequestFunctions
 from raftdb.machine.format import MARK, PAGE_BYTES, TIME_MS_MAX
@@ -27,8 +32,17 @@ from raftdb.machine.transaction import NoContent, Step, TransactionRunner
 
 _STEPS = 50_000
 """Steps of SQLite's virtual machine between two looks whether to stop: a few milliseconds."""
-_IDLE_MAX = 4
-"""Workspaces that are kept for the next transactions."""
+BRIEF_S = 0.001
+"""How long a statement may take that is tried in passing (`Workspace.execute_briefly`)."""
+_BRIEF = "raftdb-brief"
+_BRIEF_STEPS = 2_000
+"""Steps between two looks at the time then: some tens of microseconds."""
+_BRIEF_PAGES = 64
+"""What wrote no more pages is ended in passing."""
+_SHORT_BYTES = 16_384
+_LONG_S = 10.0
+"""For so long a statement that took longer is not tried in passing again."""
+_LONG_MAX = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +52,17 @@ class Executed:
     step: Step
     time_ms: int
     """Its time, to be recorded."""
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotState:
+    """What belongs to a snapshot: the log's first `frames` frames, which have that salt, and the
+    file."""
+
+    salt: bytes
+    frames: int
+    progress: Progress
+    recursive_triggers: bool
 
 
 class _Content(NoContent):
@@ -61,13 +86,35 @@ class _Content(NoContent):
             self._triggers.look()
 
 
+class LongOnes:
+    """Statements that are not tried in passing, for a while. On the loop."""
+
+    def __init__(self) -> None:
+        self._until_s: dict[str, float] = {}
+
+    def has(self, sql: str, now_s: float) -> bool:
+        return self._until_s.get(sql, 0.0) > now_s
+
+    def add(self, sql: str, now_s: float) -> None:
+        if len(self._until_s) >= _LONG_MAX:
+            self._until_s.clear()
+        self._until_s[sql] = now_s + _LONG_S
+
+
 class Workspace:
     """One transaction at a time; one thread at a time, but for `stop`."""
 
     def __init__(
-        self, path: str, vfs: str, log_index: LogIndex, budget: PageBudget, pages_max: int
+        self,
+        path: str,
+        vfs: str,
+        log_index: LogIndex,
+        budget: PageBudget,
+        pages_max: int,
+        long_ones: LongOnes,
     ) -> None:
         self._pages_max = pages_max
+        self._long_ones = long_ones
         self._reader = open_reader(path, vfs)
         self._vfs = OverlayVfs(self._reader, log_index, budget)
         self._connection: apsw.Connection | None = None
@@ -75,10 +122,16 @@ class Workspace:
         self._stopping = False
         self._foreign_keys = True
         self._schema_version = -1
-        self._time_ms = 0
+        self._seed = b""
+        self._recursive_triggers = False
+        self._begun_ms = self._time_ms = 0
         self.index = 0
         """The log index that the snapshot shows."""
+        self.applied = 0
+        """The last entry of which it shows all."""
         self._count = 0
+        self._spoilt = False
+        """A statement was given up in its midst: the transaction has to begin again."""
         self.broken = False
         """It is not to be used again."""
 
@@ -90,33 +143,41 @@ class Workspace:
         self._held = True
         self._reader.execute(f"SELECT 1 FROM sqlite_schema LIMIT 1 {MARK}").fetchall()
 
-    def begin(
-        self,
-        salt: bytes,
-        frames: int,
-        progress: Progress,
-        seed: bytes,
-        foreign_keys: bool,
-        recursive_triggers: bool,
-    ) -> None:
-        """Begin a transaction on the snapshot that is held: the log's first `frames` frames, which
-        have that salt, and the file. The snapshot has `recursive_triggers` so."""
+    def begin(self, state: SnapshotState, seed: bytes, foreign_keys: bool) -> None:
+        """Begin a transaction on the snapshot that is held."""
         [(pages,)] = self._reader.execute(f"PRAGMA page_count {MARK}")
-        self._vfs.begin(salt, frames, pages, self._pages_max)
-        connection = self._connection
-        if connection is None:
-            connection = self._connect()
+        self._vfs.begin(state.salt, state.frames, pages, self._pages_max)
+        if self._connection is None:
+            self._connect()
         if foreign_keys != self._foreign_keys:
             self._foreign_keys = foreign_keys
             self._control(f"PRAGMA foreign_keys = {int(foreign_keys)} {MARK}")
-        self._triggers.set(recursive_triggers)
+        self._seed, self._recursive_triggers = seed, state.recursive_triggers
+        progress = state.progress
+        self._begun_ms = progress.time_ms
+        self.index, self.applied = shown_index(progress), int(progress.index)
+        self._stopping = False
+        self._start()
+
+    def _start(self) -> None:
+        self._triggers.set(self._recursive_triggers)
         self._control(f"BEGIN IMMEDIATE {MARK}")
         self._renew_schema()
-        self._time_ms = progress.time_ms
-        self.index = shown_index(progress)
+        self._time_ms = self._begun_ms
         self._count = 0
-        self._stopping = False
-        self._runner.begin(seed)
+        self._spoilt = False
+        self._runner.begin(self._seed)
+
+    def _restart(self, recorded: Sequence[Recorded]) -> None:
+        """Begin again on the same snapshot, and bring what was brought."""
+        assert self._connection is not None
+        if self._connection.in_transaction:
+            self._control(f"ROLLBACK {MARK}")
+        self._vfs.restart()
+        self._start()
+        for one in recorded:
+            if self._run(one.statement, one.time_ms).step.digest != one.digest:
+                raise InternalError("what ran again brought something else; please report it")
 
     def _connect(self) -> apsw.Connection:
         connection = self._connection = open_overlay(self._vfs.name)
@@ -145,20 +206,56 @@ class Workspace:
 
     # Statements
 
-    def execute(self, statement: Statement, time_ms: int) -> Executed:
+    def execute(
+        self, statement: Statement, time_ms: int, recorded: Sequence[Recorded] = ()
+    ) -> Executed:
         """Execute one statement at that time, or at a later one: time never runs backwards within
         a transaction, nor from the commits before it. Raises an Error when the transaction is over
-        (nothing of it is or will be applied)."""
-        assert self._connection is not None
-        self._time_ms = min(max(time_ms, self._time_ms), TIME_MS_MAX)
-        self._vfs.set_time(self._time_ms)
-        number, self._count = self._count, self._count + 1
+        (nothing of it is or will be applied). `recorded`: all that was executed before, in case
+        that has to be done again (`execute_briefly`)."""
         try:
-            step = self._runner.run(statement, number)
+            if self._spoilt:
+                self._restart(recorded)
+            return self._run(statement, time_ms)
         except Exception as error:
             self.broken = True
             raise self._over(error) from error
-        return Executed(step, self._time_ms)
+
+    def execute_briefly(
+        self, statement: Statement, time_ms: int, now_s: Callable[[], float]
+    ) -> Executed | None:
+        """`execute` on the calling thread, when that takes no longer than about BRIEF_S. None: it
+        does, or may, and has to be executed elsewhere. Saves two hand-overs between threads."""
+        sql, start_s = statement.sql, now_s()
+        if self._spoilt or self._long_ones.has(sql, start_s) or not _is_short(statement):
+            return None
+        connection = self._connection
+        assert connection is not None
+        end_s = start_s + BRIEF_S
+        connection.set_progress_handler(lambda: now_s() > end_s, _BRIEF_STEPS, id=_BRIEF)
+        self._statements.brief = True
+        try:
+            executed = self._run(statement, time_ms)
+            if now_s() > end_s:
+                self._long_ones.add(sql, start_s)
+            return executed
+        except Exception as error:
+            if isinstance(error.__cause__ or error, apsw.InterruptError):
+                # SQLite may have rolled back all there was (https://www.sqlite.org/c3ref/interrupt.html).
+                self._spoilt = True
+                self._long_ones.add(sql, start_s)
+                return None
+            self.broken = True
+            raise self._over(error) from error
+        finally:
+            self._statements.brief = False
+            connection.set_progress_handler(None, id=_BRIEF)
+
+    def _run(self, statement: Statement, time_ms: int) -> Executed:
+        self._time_ms = min(max(time_ms, self._time_ms), TIME_MS_MAX)
+        self._vfs.set_time(self._time_ms)
+        number, self._count = self._count, self._count + 1
+        return Executed(self._runner.run(statement, number), self._time_ms)
 
     def _over(self, error: Exception) -> Error:
         """Why the transaction cannot go on. What is damaged is found, and stops the node, where
@@ -202,6 +299,10 @@ class Workspace:
 
     # The end
 
+    def ends_briefly(self) -> bool:
+        """Whether `end` has little to do."""
+        return not self.broken and self._vfs.pages_written() <= _BRIEF_PAGES
+
     def end(self) -> None:
         """Forget the transaction and let the snapshot go."""
         connection = self._connection
@@ -222,72 +323,12 @@ class Workspace:
         self._vfs.unregister()
 
 
-class Workspaces:
-    """At most `open_max` workspaces in use. From any thread."""
-
-    def __init__(
-        self, path: str, vfs: str, open_max: int, pages_max: int, pages_all_max: int
-    ) -> None:
-        """`pages_max`: of one; `pages_all_max`: of all together."""
-        self._budget = PageBudget(pages_all_max)
-        self._path = path
-        self._vfs = vfs
-        self._open_max = open_max
-        self._pages_max = pages_max
-        self._log_index = LogIndex()
-        self._lock = threading.Lock()
-        self._idle: list[Workspace] = []
-        self._used: list[Workspace] = []
-        self._closed = False
-
-    def take(self) -> Workspace:
-        """One for a transaction. Raises OverloadedError when too many are open, FatalError when
-        the file is damaged."""
-        with self._lock:
-            if self._closed:
-                raise OperationalError("the database is closed", code="closed")
-            if len(self._used) >= self._open_max:
-                raise OverloadedError(
-                    f"{self._open_max} transactions are open on the leader",
-                    code="transactions_full",
-                    hint="try again a little later",
-                    detail={"retry_after_ms": 100},
-                )
-            if self._idle:
-                workspace = self._idle.pop()
-            else:
-                workspace = self._make()
-            self._used.append(workspace)
-            return workspace
-
-    def _make(self) -> Workspace:
-        try:
-            return Workspace(self._path, self._vfs, self._log_index, self._budget, self._pages_max)
-        except apsw.Error as error:
-            raise failures.of_query(error) from error
-
-    def give_back(self, workspace: Workspace) -> None:
-        """Its transaction is over."""
-        try:
-            if not workspace.broken:
-                workspace.end()
-        except apsw.Error:
-            workspace.broken = True
-        with self._lock:
-            if workspace not in self._used:
-                return
-            self._used.remove(workspace)
-            if not (workspace.broken or self._closed or len(self._idle) >= _IDLE_MAX):
-                self._idle.append(workspace)
-                return
-        workspace.close()
-
-    def close(self) -> None:
-        """Stop what runs; close what is idle. What is in use is closed when it is given back."""
-        with self._lock:
-            self._closed = True
-            idle, self._idle = self._idle, []
-            for workspace in self._used:
-                workspace.stop()
-        for workspace in idle:
-            workspace.close()
+def _is_short(statement: Statement) -> bool:
+    """Whether it has one set of parameters, no long literals and no long values."""
+    if len(statement.parameter_sets) > 1:
+        return False
+    size = len(statement.sql)
+    for parameters in statement.parameter_sets:
+        values = parameters.values() if isinstance(parameters, dict) else parameters
+        size += sum(len(value) for value in values if isinstance(value, str | bytes))
+    return size <= _SHORT_BYTES

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from raftdb.base.errors import DeadlineError, Error, OperationalError
+from raftdb.base.errors import DeadlineError, Error, InternalError, OperationalError
 from raftdb.base.frozen import frozen
 from raftdb.consensus.port import Waiting
 from raftdb.node.deadlines import Slot
@@ -25,6 +25,17 @@ class Answer:
 
 
 Done = Callable[[Answer | None, Error | None], None]
+
+
+def answer_of(
+    result: Any, error: BaseException | None, index: int
+) -> tuple[Answer | None, Error | None]:
+    """What a lane brought, as it is told to who called."""
+    if error is None:
+        return Answer(result, index), None
+    if isinstance(error, Error):
+        return None, error
+    return None, InternalError(f"{type(error).__name__}: {error}")
 
 
 class Call(Protocol):

@@ -79,7 +79,7 @@ class Goals:
         if not isinstance(changes, Mapping) or type(force) is not bool:
             raise InterfaceError("changes are a map, and force is true or false")
         if not changes:
-            self._replica.confirm(lambda error: self._tell(error, done))
+            self._replica.confirm(lambda _index, error: self._tell(error, done))
             return
         refused = self._replica.refuse()
         if refused is not None:

@@ -62,7 +62,7 @@ class Membership:
         if refused is not None:
             raise refused
         if not kind:
-            self._replica.confirm(lambda error: self._tell(error, done))
+            self._replica.confirm(lambda _index, error: self._tell(error, done))
             return
         change = change_of(kind, arguments, force)
         if not force:

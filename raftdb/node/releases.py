@@ -190,7 +190,7 @@ class Releases:
         replica = self._replica
         assert replica is not None
         if wanted is None:
-            replica.confirm(lambda error: self._tell(error, done))
+            replica.confirm(lambda _index, error: self._tell(error, done))
             return
         if type(wanted) is not int:
             raise InterfaceError("raise_to is a feature level, a number")
@@ -199,7 +199,7 @@ class Releases:
             raise refused
         self._check_raise(wanted)
         if wanted == self.level:
-            replica.confirm(lambda error: self._tell(error, done))
+            replica.confirm(lambda _index, error: self._tell(error, done))
             return
         payload = encode_request(Configure(replica.stamp(), {SETTING: wanted}))
         replica.propose(payload, timeout_s, lambda a, e: self._raised(a, e, wanted, done))

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from raftdb.base.errors import (
     Error,
-    InternalError,
     NotLeaderError,
     OperationalError,
     SessionError,
@@ -44,7 +43,14 @@ from raftdb.consensus.port import (
 )
 from raftdb.machine import Machine
 from raftdb.node.admission import Admission
-from raftdb.node.calls import Answer, Done, UnderWay, read_deadline, write_deadline
+from raftdb.node.calls import (
+    Answer,
+    Done,
+    UnderWay,
+    answer_of,
+    read_deadline,
+    write_deadline,
+)
 from raftdb.node.congestion import Congestion
 from raftdb.node.deadlines import Deadlines
 from raftdb.node.durable import Durable, earlier
@@ -346,7 +352,7 @@ class Replica:
         self._executor.submit(
             "apply",
             lambda: hash_facts(self._machine.content_hash()),
-            lambda result, error: call.end(*_answer(result, error, 0)),
+            lambda result, error: call.end(*answer_of(result, error, 0)),
         )
 
     def _sample_at(self, reason: str, call: UnderWay, index: int) -> None:
@@ -401,15 +407,19 @@ class Replica:
             return self._not_leader()
         return refused
 
-    def confirm(self, done: Callable[[Error | None], None]) -> None:
-        """Call `done` once every write that was acknowledged before is applied here."""
+    def confirm(self, done: Callable[[int, Error | None], None]) -> None:
+        """Call `done` with a log index, once that is applied here and it is known that every write
+        that was acknowledged before this call is in the log up to there."""
 
         def on_read_index(outcome: ReadOutcome) -> None:
-            done(self._not_applied(outcome) if isinstance(outcome, NotApplied) else None)
+            if isinstance(outcome, NotApplied):
+                done(0, self._not_applied(outcome))
+            else:
+                done(int(outcome.index), None)
 
         refused = self.refuse()
         if refused is not None:
-            self._executor.call_soon(done, refused)
+            self._executor.call_soon(done, 0, refused)
         else:
             self._engine.read_index(on_read_index)
 
@@ -576,16 +586,6 @@ class Replica:
             self._on_idle = done
         else:
             done()
-
-
-def _answer(
-    result: Any, error: BaseException | None, index: int
-) -> tuple[Answer | None, Error | None]:
-    if error is None:
-        return Answer(result, index), None
-    if isinstance(error, Error):
-        return None, error
-    return None, InternalError(f"{type(error).__name__}: {error}")
 
 
 def _none(*, local: bool) -> Error | None:

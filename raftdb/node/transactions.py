@@ -52,8 +52,9 @@ class Host(Protocol):
     def refuse_session(self, session: SessionId) -> Error | None:
         """Why that session may not be used."""
 
-    def confirm(self, done: Callable[[Error | None], None]) -> None:
-        """Call `done` once every write that was acknowledged before is applied here."""
+    def confirm(self, done: Callable[[int, Error | None], None]) -> None:
+        """Call `done` with a log index, once that is applied here and it is known that every write
+        that was acknowledged before this call is in the log up to there."""
 
     def call(self, timeout_s: float, done: Done, late: Callable[[float], Error]) -> Call:
         """Begin a call with a deadline."""
@@ -103,6 +104,11 @@ class Transactions:
         """It holds nothing any more."""
         self._open.pop(transaction, None)
 
+    def end(self, workspace: Workspace) -> None:
+        """What it held is not needed any more."""
+        if not self.machine.end_transaction_briefly(workspace):
+            self.submit(lambda: self.machine.end_transaction(workspace), _ignore)
+
     def end_older_than(self, age_s: float, why: str) -> None:
         """End those that began longer ago."""
         before_s = self.clock.monotonic_s() - age_s
@@ -128,11 +134,14 @@ class Transactions:
 class _Operation:
     """One thing to do, when all before it is done."""
 
-    __slots__ = ("call", "start")
+    __slots__ = ("call", "start", "statement")
 
-    def __init__(self, call: Call, start: Callable[[Call], None]) -> None:
+    def __init__(
+        self, call: Call, start: Callable[[Call], None], statement: Statement | None
+    ) -> None:
         self.call = call
         self.start = start
+        self.statement = statement
 
 
 class Transaction:
@@ -146,6 +155,8 @@ class Transaction:
         self._queue: deque[_Operation] = deque()
         self._busy = False
         self._on_lane = False
+        self._ahead: Executed | None = None
+        """What the next statement brought: nobody was told of it yet."""
         self._recorded: list[Recorded] = []
         self._bytes = 0
         self._work_s = 0.0
@@ -166,7 +177,7 @@ class Transaction:
 
     def execute(self, statement: Statement, timeout_s: float, done: Done) -> None:
         """Execute one statement. The answer's body is an encoded reply."""
-        self._add(timeout_s, done, lambda call: self._execute(statement, call))
+        self._add(timeout_s, done, lambda call: self._execute(statement, call), statement)
 
     def commit(
         self,
@@ -196,9 +207,15 @@ class Transaction:
 
     # One after the other
 
-    def _add(self, timeout_s: float, done: Done, start: Callable[[Call], None]) -> None:
+    def _add(
+        self,
+        timeout_s: float,
+        done: Done,
+        start: Callable[[Call], None],
+        statement: Statement | None = None,
+    ) -> None:
         call = self._owner.host.call(timeout_s, done, self._late)
-        self._queue.append(_Operation(call, start))
+        self._queue.append(_Operation(call, start, statement))
         if not self._busy:
             # Never from inside the call that took `done`.
             self._busy = True
@@ -243,18 +260,47 @@ class Transaction:
     # Operations
 
     def _begin(self, call: Call) -> None:
+        """Take a snapshot and ask the others whether this node leads still, at the same time. What
+        the snapshot shows is told only when they have answered, and only if it holds all that was
+        acknowledged before: else another one is taken."""
         owner = self._owner
+        refused = owner.host.refuse()
+        if refused is not None:
+            self._finish(call, None, refused)
+            return
 
-        def confirmed(error: Error | None) -> None:
+        def confirmed(index: int, error: Error | None) -> None:
+            workspace = self._workspace
             if error is not None or self._over is not None:
                 self._finish(call, None, self._over or error)
-                return
-            self._on_lane = True
-            owner.submit(
-                lambda: owner.machine.begin_transaction(self._seed, self._foreign_keys), begun
-            )
+            elif workspace is not None and workspace.applied >= index:
+                self._begun(workspace, call)
+            else:
+                self._let_go()
+                self._take_snapshot(call)
 
-        def begun(workspace: Workspace | None, error: BaseException | None) -> None:
+        try:
+            workspace = owner.machine.begin_transaction_briefly(self._seed, self._foreign_keys)
+        except Error as error:
+            self._finish(call, None, error)
+            if isinstance(error, FatalError):
+                raise
+            return
+        owner.host.confirm(confirmed)
+        if workspace is not None:
+            self._workspace = workspace
+            self._run_ahead()
+
+    def _begun(self, workspace: Workspace, call: Call) -> None:
+        self._index = workspace.index
+        call.end(Answer(None, self._index), None)
+        self._next()
+
+    def _take_snapshot(self, call: Call) -> None:
+        """On a lane. The node is known to lead."""
+        owner = self._owner
+
+        def taken(workspace: Workspace | None, error: BaseException | None) -> None:
             self._on_lane = False
             self._workspace = workspace
             if self._over is not None:
@@ -264,17 +310,61 @@ class Transaction:
                 self._finish(call, None, _as_error(error))
             else:
                 assert workspace is not None, "it was begun"
-                self._index = workspace.index
-                self._finish(call, Answer(None, self._index))
+                self._begun(workspace, call)
 
-        owner.host.confirm(confirmed)
+        self._on_lane = True
+        owner.submit(lambda: owner.machine.begin_transaction(self._seed, self._foreign_keys), taken)
+
+    def _run_ahead(self) -> None:
+        """Execute the first statement while the others are asked, if it came with the BEGIN and is
+        short."""
+        operation = self._queue[0] if self._queue else None
+        statement = operation.statement if operation is not None else None
+        if operation is None or statement is None or operation.call.ended:
+            return
+        try:
+            self._owner.admission.check_statements((statement,))
+        except Error:
+            # It is told so when its turn comes.
+            return
+        try:
+            self._ahead = self._briefly(statement)
+        except Error as error:
+            self.give_up(error)
+
+    def _briefly(self, statement: Statement) -> Executed | None:
+        """Execute a statement right here, if it is short: a hand-over to another thread and back
+        costs more. Raises what ends the transaction."""
+        owner, workspace = self._owner, self._workspace
+        assert workspace is not None, "it is open"
+        start_s = owner.clock.monotonic_s()
+        try:
+            return workspace.execute_briefly(
+                statement, owner.clock.wall_ms(), owner.clock.monotonic_s
+            )
+        finally:
+            self._work_s += owner.clock.monotonic_s() - start_s
 
     def _execute(self, statement: Statement, call: Call) -> None:
-        owner, workspace = self._owner, self._workspace
+        workspace = self._workspace
         refused = self._refuse(statement)
         if refused is not None or workspace is None:
             self._finish(call, None, refused)
             return
+        executed, self._ahead = self._ahead, None
+        if executed is None:
+            try:
+                executed = self._briefly(statement)
+            except Error as error:
+                self._finish(call, None, error)
+                return
+        if executed is not None:
+            self._record(statement, executed, call)
+        else:
+            self._execute_on_lane(workspace, statement, call)
+
+    def _execute_on_lane(self, workspace: Workspace, statement: Statement, call: Call) -> None:
+        owner = self._owner
         time_ms = owner.clock.wall_ms()
         start_s = owner.clock.monotonic_s()
         self._on_lane = True
@@ -290,7 +380,7 @@ class Transaction:
             elif executed is not None:
                 self._record(statement, executed, call)
 
-        owner.submit(lambda: workspace.execute(statement, time_ms), done)
+        owner.submit(lambda: workspace.execute(statement, time_ms, self._recorded), done)
 
     def _refuse(self, statement: Statement) -> Error | None:
         """Why the statement is not executed; the transaction may be open still."""
@@ -398,9 +488,14 @@ class Transaction:
         owner.bytes -= self._bytes
         self._bytes = 0
         owner.ended(self)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Of the workspace, if there is one: after what is answered now."""
+        self._ahead = None
         workspace, self._workspace = self._workspace, None
         if workspace is not None:
-            owner.submit(lambda: owner.machine.end_transaction(workspace), _ignore)
+            self._owner.executor.call_soon(self._owner.end, workspace)
 
     def _watch(self) -> None:
         """End it when it is too old, or idle for too long."""

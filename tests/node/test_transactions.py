@@ -22,7 +22,7 @@ REPLY = encode_reply(Results(()))
 class FakeWorkspace:
     """Runs nothing; remembers."""
 
-    index = 50
+    index = applied = 50
 
     def __init__(self, bench: Opened) -> None:
         self.bench = bench
@@ -30,7 +30,13 @@ class FakeWorkspace:
         self.stopped = False
         self.due = False
 
-    def execute(self, statement: Statement, time_ms: int) -> Executed:
+    def execute_briefly(self, statement: Statement, time_ms: int, now_s: Any) -> Executed | None:
+        if not self.bench.brief or statement.sql.startswith("LONG"):
+            return None
+        return self.execute(statement, time_ms)
+
+    def execute(self, statement: Statement, time_ms: int, recorded: Any = ()) -> Executed:
+        self.recorded = [one.statement.sql for one in recorded]
         self.ran.append(statement.sql)
         self.bench.loop.now_s += self.bench.takes_s
         if statement.sql == "slow":
@@ -49,19 +55,34 @@ class FakeWorkspace:
 class Opened(Bench):
     """A replica, and one transaction that was begun on it."""
 
+    brief = True
+    """Whether snapshots are taken, and statements executed, on the loop."""
+
     def __init__(self, **limits: int) -> None:
         super().__init__(Limits(**limits))
+        self.made: list[FakeWorkspace] = []
         self.takes_s = 0.0
         self.ended: list[FakeWorkspace] = []
         machine: Any = self.machine
-        machine.begin_transaction = lambda _seed, _keys: FakeWorkspace(self)
+        machine.begin_transaction = self.make
+        machine.begin_transaction_briefly = lambda *more: self.make(*more) if self.brief else None
         machine.end_transaction = self.ended.append
+        machine.end_transaction_briefly = self.end_briefly
         machine.applied = lambda: (Index(50), 3)
         self.transaction = self.replica.transactions.begin(True, 5.0, self.take)
         self.loop.run()
         if self.engine.reads:
             self.engine.reads.pop()(ReadReady(Index(50)))
             self.loop.run()
+
+    def make(self, _seed: bytes, _foreign_keys: bool) -> FakeWorkspace:
+        self.made.append(FakeWorkspace(self))
+        return self.made[-1]
+
+    def end_briefly(self, workspace: FakeWorkspace) -> bool:
+        if self.brief:
+            self.ended.append(workspace)
+        return self.brief
 
     def take(self, answer: Answer | None, error: Error | None) -> None:
         self.answers.append(answer if error is None else error)
@@ -77,6 +98,11 @@ class Opened(Bench):
         self.transaction.commit(SESSION, 7, 6, None, 5.0, self.take)
         self.loop.run()
         return self.answers[-1]
+
+
+@pytest.fixture(autouse=True, params=["on the loop", "on lanes"])
+def _where(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Opened, "brief", request.param == "on the loop")
 
 
 def failed(answer: Any, code: str, outcome: str = "not_applied") -> None:
@@ -251,3 +277,68 @@ def test_what_all_of_them_recorded_is_bounded_together() -> None:
     assert bench.run("INSERT 2") == Answer(REPLY, 50), "the others go on"
     bench.transaction.give_up(OperationalError("gone"))
     assert bench.replica.transactions.bytes == 0
+
+
+def test_the_first_statement_runs_beside_the_question_and_is_told_after_it() -> None:
+    bench = Opened()
+    bench.brief = True
+    bench.answers.clear()
+    transaction = bench.replica.transactions.begin(True, 5.0, bench.take)
+    transaction.execute(Statement("INSERT 1"), 5.0, bench.take)
+    transaction.execute(Statement("INSERT 2"), 5.0, bench.take)
+    bench.loop.run()
+    assert bench.made[-1].ran == ["INSERT 1"]
+    assert bench.answers == []
+    bench.engine.reads.pop()(ReadReady(Index(50), 1.0))
+    bench.loop.run()
+    assert bench.made[-1].ran == ["INSERT 1", "INSERT 2"]
+    assert bench.answers == [Answer(None, 50), Answer(REPLY, 50), Answer(REPLY, 50)]
+    transaction.commit(SESSION, 7, 6, None, 5.0, bench.take)
+    bench.loop.run()
+    request = decode_request(bench.engine.proposals[-1][0])
+    assert isinstance(request, Commit)
+    assert [one.statement.sql for one in request.statements] == ["INSERT 1", "INSERT 2"]
+
+
+def test_a_snapshot_that_lacks_what_was_acknowledged_is_taken_again() -> None:
+    bench = Opened()
+    bench.brief = True
+    bench.answers.clear()
+    transaction = bench.replica.transactions.begin(True, 5.0, bench.take)
+    transaction.execute(Statement("INSERT 1"), 5.0, bench.take)
+    bench.loop.run()
+    [old] = bench.made[1:]
+    bench.engine.reads.pop()(ReadReady(Index(51), 1.0))
+    bench.loop.run()
+    new = bench.made[-1]
+    assert new is not old
+    assert bench.ended == [old]
+    assert (old.ran, new.ran) == (["INSERT 1"], ["INSERT 1"])
+    assert bench.answers == [Answer(None, 50), Answer(REPLY, 50)]
+
+
+def test_what_is_not_confirmed_is_never_told() -> None:
+    bench = Opened()
+    bench.brief = True
+    bench.answers.clear()
+    transaction = bench.replica.transactions.begin(True, 5.0, bench.take)
+    transaction.execute(Statement("INSERT 1"), 5.0, bench.take)
+    bench.loop.run()
+    assert bench.made[-1].ran == ["INSERT 1"]
+    bench.engine.reads.pop()(NotApplied("not_leader"))
+    bench.loop.run()
+    for answer in bench.answers:
+        failed(answer, "not_leader")
+    assert len(bench.answers) == 2
+    assert bench.ended == bench.made[1:]
+
+
+def test_a_long_statement_runs_on_a_lane_which_knows_what_ran_before() -> None:
+    bench = Opened()
+    bench.brief = True
+    lanes = len(bench.loop.lanes)
+    assert bench.run("INSERT 1", "INSERT 2") == Answer(REPLY, 50)
+    assert len(bench.loop.lanes) == lanes
+    assert bench.run("LONG 3") == Answer(REPLY, 50)
+    assert len(bench.loop.lanes) == lanes + 1
+    assert bench.made[-1].recorded == ["INSERT 1", "INSERT 2"]

@@ -148,7 +148,7 @@ def _begin_unconfirmed() -> list[Patch]:
 
     def unconfirmed(self: Transaction, call: Any) -> None:
         host = self._owner.host
-        host.confirm = lambda done: done(None)  # type: ignore[method-assign]
+        host.confirm = lambda done: done(0, None)  # type: ignore[method-assign]
         begin(self, call)
 
     return [(Transaction, "_begin", unconfirmed)]

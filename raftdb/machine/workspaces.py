@@ -1,0 +1,171 @@
+"""The workspaces of a machine: one for each open transaction, a few kept for the next ones."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NoReturn
+
+import apsw
+
+from raftdb.base.errors import OperationalError, OverloadedError
+from raftdb.base.limits import Limits
+from raftdb.machine import failures
+from raftdb.machine.format import PAGE_BYTES
+from raftdb.machine.overlay import LogIndex, PageBudget
+from raftdb.machine.workspace import LongOnes, SnapshotState, Workspace
+
+_IDLE_MAX = 4
+"""Workspaces that are kept for the next transactions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The machine, as far as snapshots need it."""
+
+    lock: threading.Lock
+    """Holds the writer back."""
+    state: Callable[[], SnapshotState]
+    """As of the last commit; with `lock` held. Raises FatalError when the node is at its end."""
+
+
+class Workspaces:
+    """At most `open_max` workspaces in use. From any thread."""
+
+    def __init__(self, path: str, vfs: str, limits: Limits, source: Source) -> None:
+        self._budget = PageBudget(limits.transactions_bytes_max // PAGE_BYTES)
+        self._path = path
+        self._vfs = vfs
+        self._source = source
+        self._open_max = limits.transactions_open_max
+        self._pages_max = limits.transaction_pages_bytes_max // PAGE_BYTES
+        self._log_index = LogIndex()
+        self._long_ones = LongOnes()
+        self._lock = threading.Lock()
+        self._idle: list[Workspace] = []
+        self._used: list[Workspace] = []
+        self._closed = False
+
+    def begin(self, seed: bytes, foreign_keys: bool) -> Workspace:
+        """See Machine.begin_transaction."""
+        workspace = self._take()
+        try:
+            with self._source.lock:
+                state = self._source.state()
+                workspace.hold()
+            workspace.begin(state, seed, foreign_keys)
+        except BaseException as error:
+            self._failed(workspace, error)
+        return workspace
+
+    def begin_briefly(self, seed: bytes, foreign_keys: bool) -> Workspace | None:
+        """See Machine.begin_transaction_briefly."""
+        source = self._source
+        if not source.lock.acquire(blocking=False):
+            return None
+        workspace = None
+        try:
+            state = source.state()
+            if self._log_index.is_near(state.salt, state.frames):
+                workspace = self._take_idle()
+                if workspace is not None:
+                    workspace.hold()
+            if workspace is None:
+                return None
+        except BaseException as error:
+            self._failed(workspace, error)
+        finally:
+            source.lock.release()
+        try:
+            workspace.begin(state, seed, foreign_keys)
+        except BaseException as error:
+            self._failed(workspace, error)
+        return workspace
+
+    def _failed(self, workspace: Workspace | None, error: BaseException) -> NoReturn:
+        if workspace is not None:
+            workspace.broken = True
+            self.give_back(workspace)
+        if isinstance(error, apsw.Error):
+            raise failures.of_query(error) from error
+        raise error
+
+    def _take(self) -> Workspace:
+        """One for a transaction. Raises OverloadedError when too many are open, FatalError when
+        the file is damaged."""
+        with self._lock:
+            if self._closed:
+                raise OperationalError("the database is closed", code="closed")
+            if len(self._used) >= self._open_max:
+                raise OverloadedError(
+                    f"{self._open_max} transactions are open on the leader",
+                    code="transactions_full",
+                    hint="try again a little later",
+                    detail={"retry_after_ms": 100},
+                )
+            if self._idle:
+                workspace = self._idle.pop()
+            else:
+                workspace = self._make()
+            self._used.append(workspace)
+            return workspace
+
+    def _take_idle(self) -> Workspace | None:
+        """One that is there already, and without waiting; or None."""
+        if not self._lock.acquire(blocking=False):
+            return None
+        try:
+            if self._closed or not self._idle or len(self._used) >= self._open_max:
+                return None
+            workspace = self._idle.pop()
+            self._used.append(workspace)
+            return workspace
+        finally:
+            self._lock.release()
+
+    def _make(self) -> Workspace:
+        try:
+            return Workspace(
+                self._path,
+                self._vfs,
+                self._log_index,
+                self._budget,
+                self._pages_max,
+                self._long_ones,
+            )
+        except apsw.Error as error:
+            raise failures.of_query(error) from error
+
+    def give_back_briefly(self, workspace: Workspace) -> bool:
+        """`give_back`, if that takes next to nothing; whether it does."""
+        brief = workspace.ends_briefly() and len(self._idle) < _IDLE_MAX and not self._closed
+        if brief:
+            self.give_back(workspace)
+        return brief
+
+    def give_back(self, workspace: Workspace) -> None:
+        """Its transaction is over."""
+        try:
+            if not workspace.broken:
+                workspace.end()
+        except apsw.Error:
+            workspace.broken = True
+        with self._lock:
+            if workspace not in self._used:
+                return
+            self._used.remove(workspace)
+            if not (workspace.broken or self._closed or len(self._idle) >= _IDLE_MAX):
+                self._idle.append(workspace)
+                return
+        workspace.close()
+
+    def close(self) -> None:
+        """Stop what runs; close what is idle. What is in use is closed when it is given back."""
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+            for workspace in self._used:
+                workspace.stop()
+        for workspace in idle:
+            workspace.close()
