@@ -17,7 +17,17 @@ from raftdb.base.exits import ExitCode, exit_code
 from raftdb.cli.output import error_facts, json_option
 from raftdb.cli.target import open_connection, target_of, target_options
 from raftdb.runtime.clock import RealClock
-from raftdb.shell import FORMATS, READ_LEVELS, Hooks, Piece, Settings, Shell, Style, is_level
+from raftdb.shell import (
+    FORMATS,
+    READ_LEVELS,
+    Hooks,
+    Import,
+    Piece,
+    Settings,
+    Shell,
+    Style,
+    is_level,
+)
 
 if TYPE_CHECKING:
     from raftdb.ops.target import Target
@@ -164,14 +174,25 @@ def _converse(shell: Shell, connection: Any) -> None:
 
 
 def _hooks(connection: Any, target: Target, as_json: bool) -> Hooks:
-    def import_file(_: Any, file: str, table: str, messages: TextIO) -> None:
+    def import_file(_: Any, wanted: Import, messages: TextIO) -> None:
         from raftdb.ops.load import LoadOptions, load_text
+        from raftdb.ops.positional import load_positional
         from raftdb.ops.rows import guess_format
 
-        path = Path(file)
-        report = load_text(
-            connection, path, table, guess_format(path), LoadOptions(create=True), RealClock()
-        )
+        path, table, clock = Path(wanted.file), wanted.table, RealClock()
+        if wanted.style:
+
+            def note(text: str) -> None:
+                messages.write(text + "\n")
+
+            report = load_positional(
+                connection, path, table, wanted.style, wanted.skip, clock, note
+            )
+            if not wanted.verbose:
+                return
+        else:
+            form = guess_format(path)
+            report = load_text(connection, path, table, form, LoadOptions(create=True), clock)
         messages.write(f"{report.rows} rows loaded into {table}\n")
 
     def status(output: TextIO) -> None:

@@ -106,7 +106,7 @@ def _read_csv(file: TextIO, delimiter: str) -> Iterator[SourceRow]:
         names = next(reader, None)
         if names is None:
             return
-        _check_names(names, reader.line_num)
+        check_names(names, reader.line_num)
         line = reader.line_num + 1
         for fields in reader:
             if fields and len(fields) != len(names):
@@ -118,7 +118,8 @@ def _read_csv(file: TextIO, delimiter: str) -> Iterator[SourceRow]:
         raise RowError(reader.line_num, f"not CSV: {error}") from error
 
 
-def _check_names(names: list[str], line: int) -> None:
+def check_names(names: list[str], line: int) -> None:
+    """Raises RowError when they cannot name columns."""
     seen: set[str] = set()
     for name in names:
         if not name.strip():

@@ -10,7 +10,7 @@ Never: a socket; printing; SQL that is not the user's own or a read of the schem
 import raftdb.shell.familiar  # noqa: F401  (it registers its commands)
 from raftdb.shell.commands import COMMANDS, CommandError, command
 from raftdb.shell.formats import FORMATS, Style, text_of, to_json, write_rows
-from raftdb.shell.port import READ_LEVELS, Connection, Cursor, is_level
+from raftdb.shell.port import READ_LEVELS, Connection, Cursor, Import, is_level
 from raftdb.shell.shell import Hooks, Settings, Shell, describe
 from raftdb.shell.statements import Piece, StatementReader, read_pieces
 
@@ -22,6 +22,7 @@ __all__ = [
     "Connection",
     "Cursor",
     "Hooks",
+    "Import",
     "Piece",
     "Settings",
     "Shell",

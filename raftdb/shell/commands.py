@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from raftdb.shell.formats import FORMATS
-from raftdb.shell.port import READ_LEVELS, is_level
+from raftdb.shell.port import READ_LEVELS, Import, is_level
 
 if TYPE_CHECKING:
     from raftdb.shell.shell import Shell
@@ -270,13 +270,52 @@ def _print(shell: Shell, arguments: list[str]) -> None:
     shell.output.write(" ".join(arguments) + "\n")
 
 
-@command(".import FILE TABLE", least=2, most=2)
+@command(".import [--csv|--ascii] [--skip N] [--schema main] [-v] FILE TABLE", least=2, most=9)
 def _import(shell: Shell, arguments: list[str]) -> None:
-    """Load a CSV, JSON or JSON-lines file into a table (made if missing), as `raftdb load` does."""
+    """Load a CSV, JSON or JSON-lines file into a table (made if missing), as `raftdb load` does.
+
+    A CSV file's first line names the columns then, and values get types. With --csv, --ascii
+    (fields end with 0x1f, rows with 0x1e) or --skip it is as in sqlite3: fields count by their
+    place, the first row names columns only where the table is missing, and --skip leaves rows
+    out. -v tells how many rows. A row that cannot be inserted stops it; those before it are in.
+    """
     if shell.hooks.import_file is None:
         raise CommandError(".import is not available here")
-    shell.hooks.import_file(shell.connection, arguments[0], arguments[1], shell.messages)
+    shell.hooks.import_file(shell.connection, _import_of(arguments), shell.messages)
     shell.schema_version += 1
+
+
+def _import_of(arguments: list[str]) -> Import:
+    style, skip, verbose = "", -1, False
+    names: list[str] = []
+    rest = iter(arguments)
+    for word in rest:
+        option = word if word.startswith("-") else ""
+        match "-" + option.lstrip("-"):
+            case "-csv" | "-ascii":
+                style = option.lstrip("-")
+            case "-skip":
+                skip = _rows_of(next(rest, ""))
+            case "-schema":
+                if (schema := next(rest, "")) != "main":
+                    raise CommandError(f"there is no schema {schema!r}", hint="it is main")
+            case "-v":
+                verbose = True
+            case "-":
+                names.append(word)
+            case _:
+                raise CommandError(f"unknown option {word}", hint=".help import")
+    if len(names) != 2:
+        raise CommandError(f"usage: {COMMANDS['.import'].usage}")
+    if skip >= 0 and not style:
+        style = "csv"
+    return Import(names[0], names[1], style, max(0, skip), verbose)
+
+
+def _rows_of(word: str) -> int:
+    if not word.isdecimal():
+        raise CommandError(f"--skip takes a number of rows, not {word!r}")
+    return int(word)
 
 
 @command(".status")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 READ_LEVELS = ("linearizable", "session", "bounded(SECONDS)", "local")
@@ -14,6 +15,18 @@ _LEVEL = re.compile(r"linearizable|session|bounded\([0-9.]+\)|local")
 def is_level(text: str) -> bool:
     """Whether that is a read level."""
     return _LEVEL.fullmatch(text) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Import:
+    """What `.import` was asked for."""
+
+    file: str
+    table: str
+    style: str
+    """`csv` or `ascii`, as the sqlite3 shell reads them; `` for what the file looks like."""
+    skip: int
+    verbose: bool
 
 
 class Cursor(Protocol):

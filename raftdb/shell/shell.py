@@ -17,7 +17,7 @@ from raftdb.base.limits import DEFAULT_LIMITS
 from raftdb.base.ports import Clock
 from raftdb.shell.commands import CommandError, run_command
 from raftdb.shell.formats import STREAMED, Style, table_width, write_rows
-from raftdb.shell.port import Connection, Cursor
+from raftdb.shell.port import Connection, Cursor, Import
 from raftdb.shell.statements import (
     Piece,
     leading_words,
@@ -56,7 +56,7 @@ class Settings:
 class Hooks:
     """What the composition root lends to the shell, since rooms beside it are out of its reach."""
 
-    import_file: Callable[[Connection, str, str, TextIO], None] | None = None
+    import_file: Callable[[Connection, Import, TextIO], None] | None = None
     """Loads (connection, file, table, messages)."""
     status: Callable[[TextIO], None] | None = None
     """Writes the cluster's state."""

@@ -17,7 +17,7 @@ from raftdb.base.errors import (
 )
 from raftdb.base.exits import ExitCode
 from raftdb.runtime import RealClock
-from raftdb.shell import COMMANDS, Hooks, Settings, Shell, Style
+from raftdb.shell import COMMANDS, Hooks, Import, Settings, Shell, Style
 from tests.shell.conftest import Bench
 
 TABLE = "CREATE TABLE t (a INTEGER PRIMARY KEY, b TEXT); INSERT INTO t VALUES (1, 'x'), (2, NULL);"
@@ -184,7 +184,7 @@ def test_help_names_every_command_with_its_docstring(bench: Bench) -> None:
 
 
 def test_hooks(bench: Bench) -> None:
-    imported: list[tuple[str, str]] = []
+    imported: list[Import] = []
     shell = Shell(
         bench.connection,
         bench.output,
@@ -192,14 +192,25 @@ def test_hooks(bench: Bench) -> None:
         RealClock(),
         Settings(),
         Hooks(
-            import_file=lambda connection, file, table, out: imported.append((file, table)),
+            import_file=lambda connection, wanted, out: imported.append(wanted),
             status=lambda out: out.write("fine\n") and None,
             leader=lambda: "n2",
         ),
     )
     shell.run([".import 'a file.csv' t\n", ".status\n", ".leader\n", ".print  a   b\n"], "")
-    assert imported == [("a file.csv", "t")]
+    assert imported == [Import("a file.csv", "t", "", 0, False)]
     assert bench.output.getvalue() == "fine\nn2\na b\n"
+    shell.run([".import --csv --skip 2 -v --schema main f t\n", ".import -skip 1 f t\n"], "")
+    shell.run([".import --ascii f t\n"], "")
+    assert imported[1:] == [
+        Import("f", "t", "csv", 2, True),
+        Import("f", "t", "csv", 1, False),
+        Import("f", "t", "ascii", 0, False),
+    ]
+    for wrong in ("--skip x f t", "--schema temp f t", "--tabs f t", "--csv f", "f t u"):
+        shell.run([f".import {wrong}\n"], "")
+        assert shell.exit == ExitCode.USAGE
+    assert len(imported) == 4
 
 
 def test_wide_tables_become_lines_where_there_is_a_width(bench: Bench) -> None:
