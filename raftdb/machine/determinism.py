@@ -101,6 +101,11 @@ class RequestFunctions:
         self._parameter_set = parameter_set
         self._drawn = 0
 
+    def begin_set(self, parameter_set: int) -> None:
+        """As `begin_statement`, for the next parameter set of the same statement."""
+        self._parameter_set = parameter_set
+        self._drawn = 0
+
     def _bytes(self, count: int) -> bytes:
         place = _BLOCK.pack(self._statement, self._parameter_set, self._drawn & 0xFFFFFFFF)
         self._drawn += 1

@@ -47,20 +47,22 @@ class ContentHash:
 class RowHasher:
     """Hashes rows. Not for several threads at once."""
 
-    __slots__ = ("_fresh", "_key", "_pack", "_parts")
+    __slots__ = ("_key", "_parts", "fresh", "pack")
 
     def __init__(self, key: bytes) -> None:
         assert len(key) == HASH_BYTES, "the hash key has 16 bytes"
         self._key = key
-        self._pack = msgpack.Packer(use_bin_type=True).pack
+        self.pack = msgpack.Packer(use_bin_type=True).pack
+        """A row's canonical bytes."""
         # Copying a state is a third of the price of making one: its parameters are read each time.
-        self._fresh = blake2b(key, digest_size=HASH_BYTES).copy
+        self.fresh = blake2b(key, digest_size=HASH_BYTES).copy
+        """A state that a row's bytes go into; its digest, little-endian, is the row's hash."""
         self._parts: dict[tuple[str, str], Callable[[], Any]] = {}
 
     def hash(self, values: Sequence[Any]) -> int:
         """Of one row or any other tuple of SQLite's values."""
-        state = self._fresh()
-        state.update(self._pack(values))
+        state = self.fresh()
+        state.update(self.pack(values))
         return int.from_bytes(state.digest(), "little")
 
     def part(self, kind: str, name: str, sum: int) -> int:
@@ -75,8 +77,8 @@ class RowHasher:
         if copy is None:
             if len(self._parts) >= PARTS_MAX:
                 self._parts.clear()
-            begun = self._fresh()
-            begun.update(self._pack((kind, name, bytes(HASH_BYTES)))[:-HASH_BYTES])
+            begun = self.fresh()
+            begun.update(self.pack((kind, name, bytes(HASH_BYTES)))[:-HASH_BYTES])
             copy = self._parts[kind, name] = begun.copy
         return copy
 
