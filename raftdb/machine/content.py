@@ -140,8 +140,9 @@ class ContentHasher:
                 rowid = update.rowid_new if table.has_rowid else None
                 if rowid == ROWID_MAX:
                     raise _last_rowid(table.name)
+                new: Any = update.new
                 state = self._fresh()
-                state.update(self._pack((rowid, *update.new)))
+                state.update(self._pack((rowid, *new)))
                 change = int.from_bytes(state.digest(), "little")
             elif table.kind <= _REAL:
                 change = self._change(table, update)
