@@ -2,7 +2,8 @@
 
 python -m tests.sim --seeds 0:200              these seeds, on both cores
 python -m tests.sim --minutes 10               fresh seeds for ten minutes
-python -m tests.sim --minutes 10 --first 70000 the same, from that one on (for CI)
+python -m tests.sim --minutes 10 --first 70000 the same, from that one on
+python -m tests.sim --minutes 5 --report-only  what breaks is told, with exit code 0 (for CI)
 python -m tests.sim soak                       fresh seeds until Ctrl-C; remembers what fails
 python -m tests.sim --seed 17 --trace          one seed, its story as text
 python -m tests.sim --seed 17 --shrink         which faults matter
@@ -20,7 +21,7 @@ import sys
 from pathlib import Path
 
 from tests.sim import report
-from tests.sim.many import run_fresh, run_seeds
+from tests.sim.many import Fresh, run_fresh, run_seeds
 from tests.sim.run import Simulation
 from tests.sim.settings import ROUND_TRIPS_S
 from tests.sim.shrink import shrink
@@ -39,6 +40,12 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--seeds", default="", help="FIRST:LAST, the last one excluded")
     found.add_argument("--minutes", type=float, help="fresh seeds for so long")
     found.add_argument("--first", type=int, help="fresh seeds: from this one on (default: drawn)")
+    found.add_argument(
+        "--report-only", action="store_true", help="fresh seeds: what breaks is told, exit code 0"
+    )
+    found.add_argument(
+        "--stories", type=Path, help="fresh seeds: a directory for the stories of what broke"
+    )
     found.add_argument("--seed", type=int, help="one seed")
     found.add_argument("--trace", action="store_true", help="with --seed: print the story")
     found.add_argument("--shrink", action="store_true", help="with --seed: drop idle faults")
@@ -75,14 +82,18 @@ def main(arguments: list[str] | None = None) -> int:
         for number in (signal.SIGINT, signal.SIGTERM):
             # Both end it in order; a shell's background job would be deaf to the first.
             signal.signal(number, signal.default_int_handler)
-        return run_fresh(None, choice, options.jobs, options.failures, options.every, options.first)
+        return run_fresh(_fresh(options, None, options.failures), choice, options.jobs)
     if options.minutes is not None:
-        return run_fresh(
-            options.minutes * 60, choice, options.jobs, None, options.every, options.first
-        )
+        return run_fresh(_fresh(options, options.minutes * 60, None), choice, options.jobs)
     first, _, last = (options.seeds or "0:50").partition(":")
     seeds = range(int(first), int(last or int(first) + 1))
     return run_seeds(seeds, choice, options.jobs, keep_going=options.keep_going)
+
+
+def _fresh(options: argparse.Namespace, seconds: float | None, failures: Path | None) -> Fresh:
+    return Fresh(
+        seconds, options.first, options.every, failures, options.stories, options.report_only
+    )
 
 
 def _one(options: argparse.Namespace, choice: dict[str, object]) -> int:

@@ -11,6 +11,7 @@ import signal
 import time
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -26,7 +27,8 @@ ENDLESS_CPU_S = 300.0
 AGAIN_CPU_S = 5.0
 ENDLESS_S = 3600.0
 """Without any result for so long, a process has died."""
-
+GRACE_S = 20.0
+"""When the time is over, what is under way has so long to come to its end."""
 
 TWICE_EVERY = 40
 """One of so many seeds is run twice: it has to be the same run."""
@@ -42,6 +44,16 @@ def _work(task: tuple[int, Mapping[str, Any]]) -> Result:
     except Broken as broken:
         # Spent where no run catches it: while the cluster was founded, or between two runs.
         return Result(seed, "", broken=str(broken), invariant=broken.invariant)
+    except Exception as error:
+        # Of the simulation itself: told with its seed, and the other seeds go on.
+        told = f"{type(error).__name__}: {error}"
+        return Result(
+            seed,
+            "",
+            broken=told,
+            invariant=type(error).__name__,
+            traceback=traceback.format_exc(),
+        )
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0.0)
         signal.signal(signal.SIGVTALRM, before)
@@ -62,10 +74,16 @@ def _run(seed: int, choice: Mapping[str, Any]) -> Result:
     return result
 
 
-def results(seeds: Iterable[int], choice: Mapping[str, Any], jobs: int) -> Iterator[Result]:
+def results(
+    seeds: Iterable[int],
+    choice: Mapping[str, Any],
+    jobs: int,
+    end_s: float | None = None,
+    left: list[int] | None = None,
+) -> Iterator[Result]:
     """Run seeds; results in the order in which they end. Only as many seeds are taken as keep the
     processes busy. A run that does not end, or whose process died, is told as broken, and ends
-    all."""
+    all. At `end_s` (of `perf_counter`) what is under way is given up; which goes into `left`."""
     seeds = iter(seeds)
     done: queue.SimpleQueue[Result | BaseException] = queue.SimpleQueue()
     under_way: set[int] = set()
@@ -82,10 +100,15 @@ def results(seeds: Iterable[int], choice: Mapping[str, Any], jobs: int) -> Itera
 
         hand_out(2 * jobs)
         while under_way:
+            rest_s = ENDLESS_S if end_s is None else max(end_s - time.perf_counter(), 0.0)
             try:
-                result = done.get(timeout=ENDLESS_S)
+                result = done.get(timeout=min(rest_s, ENDLESS_S))
             except queue.Empty:
-                yield from map(_endless, sorted(under_way))
+                if rest_s < ENDLESS_S:
+                    if left is not None:
+                        left.extend(sorted(under_way))
+                else:
+                    yield from map(_endless, sorted(under_way))
                 return
             if isinstance(result, BaseException):
                 raise result
@@ -118,36 +141,49 @@ def run_seeds(seeds: range, choice: Mapping[str, Any], jobs: int, *, keep_going:
     return report.failures(found, choice)
 
 
-def run_fresh(
-    seconds: float | None,
-    choice: Mapping[str, Any],
-    jobs: int,
-    failures: Path | None,
-    tell_every_s: float,
-    first: int | None = None,
-) -> int:
-    """Seeds that nobody has run before, for so long (None: until Ctrl-C or SIGTERM), from `first`
-    on or from a place that is drawn; 1 when one broke. The commands of those that did go to the
-    end of the file `failures` at once."""
+@dataclass(frozen=True)
+class Fresh:
+    """How seeds are run that nobody has run before."""
+
+    seconds: float | None = None
+    """For so long; None: until Ctrl-C or SIGTERM."""
+    first: int | None = None
+    """From this one on; None: from a place that is drawn."""
+    tell_every_s: float = 60.0
+    failures: Path | None = None
+    """The commands of those that broke go to the end of this file, at once."""
+    stories: Path | None = None
+    """And their stories to this directory, a file each."""
+    report_only: bool = False
+    """What breaks is told, and is no failure of the command: it is to be looked at, and says
+    nothing of the change that was made last."""
+
+
+def run_fresh(how: Fresh, choice: Mapping[str, Any], jobs: int) -> int:
+    """Fresh seeds; 1 when one broke and that counts. Ends at most GRACE_S after its time."""
+    first = how.first
     if first is None:
         first = int.from_bytes(os.urandom(5), "big") % SPAN
     print(f"fresh seeds from {first} on", flush=True)
     started_s = told_s = time.perf_counter()
     found: list[Result] = []
+    left: list[int] = []
+    end_s = None if how.seconds is None else started_s + how.seconds
 
     def seeds() -> Iterator[int]:
         for seed in itertools.count(first):
-            if seconds is not None and time.perf_counter() - started_s >= seconds:
+            if end_s is not None and time.perf_counter() >= end_s:
                 return
             yield seed
 
+    last_s = None if end_s is None else end_s + GRACE_S
     try:
-        for result in results(seeds(), choice, jobs):
+        for result in results(seeds(), choice, jobs, last_s, left):
             found.append(result)
             if result.broken:
                 report.explain(result, choice)
-                _remember(result, choice, failures)
-            if time.perf_counter() - told_s >= tell_every_s:
+                _remember(result, choice, how)
+            if time.perf_counter() - told_s >= how.tell_every_s:
                 told_s = time.perf_counter()
                 broken = sum(bool(one.broken) for one in found)
                 open_ = sum(bool(one.undecided) for one in found)
@@ -159,10 +195,19 @@ def run_fresh(
     except KeyboardInterrupt:
         print("stopped")
     report.table(found, time.perf_counter() - started_s)
-    return report.failures(found, choice)
+    if left:
+        print(f"given up when the time was over: seeds {' '.join(map(str, left))}")
+    broke = report.failures(found, choice)
+    if broke and how.report_only:
+        report.only_reported([one for one in found if one.broken], choice, how.stories)
+        return 0
+    return broke
 
 
-def _remember(result: Result, choice: Mapping[str, Any], failures: Path | None) -> None:
-    if failures is not None:
-        with failures.open("a", encoding="utf-8") as file:
+def _remember(result: Result, choice: Mapping[str, Any], how: Fresh) -> None:
+    if how.failures is not None:
+        with how.failures.open("a", encoding="utf-8") as file:
             file.write(f"{report.command(result, choice)}  # {result.broken}\n")
+    if how.stories is not None:
+        how.stories.mkdir(parents=True, exist_ok=True)
+        report.write_story(result, choice, how.stories)

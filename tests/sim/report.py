@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from tests.sim.run import Result
 from tests.sim.words import plain
@@ -38,6 +39,35 @@ def explain(
         print(result.traceback.rstrip())
     print(f"seed {result.seed} ({where}): BROKEN {result.broken}")
     print(f"reproduce: {command(result, choice, without)}", flush=True)
+
+
+def story_file(result: Result, directory: Path) -> Path:
+    """Where `write_story` puts it."""
+    return directory / f"seed-{result.seed}.txt"
+
+
+def write_story(result: Result, choice: Mapping[str, object], directory: Path) -> None:
+    """A failure's whole story, as far as it was kept, what broke, and how to see it again."""
+    lines = [plain(line) for line in result.notes]
+    if result.traceback:
+        lines.append(result.traceback.rstrip())
+    lines += [f"BROKEN {result.broken}", f"reproduce: {command(result, choice)}"]
+    story_file(result, directory).write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def only_reported(
+    broken: Sequence[Result], choice: Mapping[str, object], directory: Path | None
+) -> None:
+    """The last words where fresh seeds broke and that is to fail nothing: loud all the same."""
+    rule = "!" * 88
+    print(rule)
+    print(f"!! {len(broken)} FRESH SEEDS BROKE. This fails nothing here; somebody has to look:")
+    for result in broken:
+        print(f"!!   seed {result.seed}: {result.broken.splitlines()[0]}")
+        print(f"!!     {command(result, choice)}")
+        if directory is not None:
+            print(f"!!     its story: {story_file(result, directory)}")
+    print(rule, flush=True)
 
 
 def failures(results: Sequence[Result], choice: Mapping[str, object]) -> int:

@@ -11,6 +11,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -268,19 +269,74 @@ def test_a_soak_runs_until_it_is_told_to_stop(tmp_path: Path) -> None:
 def test_a_soak_remembers_what_failed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def some(seeds: Iterator[int], choice: object, jobs: int) -> Iterator[Result]:
-        yield Result(next(seeds), "", nodes=3)
-        yield Result(5, "", nodes=3, broken="trip: on purpose", invariant="trip")
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(many, "results", some)
+    monkeypatch.setattr(many, "results", trips)
     path = tmp_path / "failures.txt"
-    assert many.run_fresh(None, {"nodes": 3}, 1, path, 60.0) == 1
+    assert many.run_fresh(many.Fresh(failures=path), {"nodes": 3}, 1) == 1
     command = "python -m tests.sim --seed 5 --nodes 3 --trace"
     assert path.read_text() == f"{command}  # trip: on purpose\n"
     lines = capsys.readouterr().out.splitlines()
     assert "BROKEN trip: on purpose" in lines[-2]
     assert lines[-1] == f"reproduce: {command}"
+
+
+def trips(seeds: Iterator[int], *_how: object) -> Iterator[Result]:
+    yield Result(next(seeds), "", nodes=3)
+    notes = ["   3.5172 n2 starts again "]
+    yield Result(5, "", nodes=3, broken="trip: on purpose", invariant="trip", notes=notes)
+    raise KeyboardInterrupt
+
+
+def test_fresh_seeds_that_break_are_told_and_fail_nothing_where_that_is_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(many, "results", trips)
+    stories = tmp_path / "stories"
+    options = ["--minutes", "1", "--report-only", "--stories", str(stories)]
+    assert main(options) == 0
+    told = capsys.readouterr().out
+    assert "!! 1 FRESH SEEDS BROKE" in told
+    last = told[told.index("!!!!") :]
+    story = stories / "seed-5.txt"
+    for line in (
+        "seed 5: trip: on purpose",
+        "python -m tests.sim --seed 5 --trace",
+        f"its story: {story}",
+    ):
+        assert line in last
+    assert story.read_text().splitlines() == [
+        "   3.5172 n2 ends, and is started again at once",
+        "BROKEN trip: on purpose",
+        "reproduce: python -m tests.sim --seed 5 --trace",
+    ]
+    assert main(["--minutes", "1"]) == 1
+
+
+def test_when_the_time_is_over_what_is_under_way_is_given_up(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left: list[int] = []
+    assert not list(many.results([70], {}, 1, time.perf_counter(), left))
+    assert left == [70]
+
+    def none(_seeds: object, _choice: object, _jobs: int, end_s: float, left: list[int]) -> Any:
+        left.append(70)
+        return iter(())
+
+    monkeypatch.setattr(many, "results", none)
+    assert many.run_fresh(many.Fresh(seconds=0.0), {}, 1) == 0
+    assert "given up when the time was over: seeds 70" in capsys.readouterr().out
+
+
+def test_what_the_simulation_itself_raises_is_told_with_its_seed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def raises(seed: int, **_choice: object) -> Result:
+        raise ZeroDivisionError("while it was set up")
+
+    monkeypatch.setattr(many, "run_seed", raises)
+    result = many._work((7, {}))
+    assert (result.seed, result.broken) == (7, "ZeroDivisionError: while it was set up")
+    assert "in raises" in result.traceback
 
 
 def test_a_run_without_end_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
