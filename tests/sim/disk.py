@@ -261,6 +261,8 @@ class SimFiles:
         """Calls so far, by kind."""
         self.mutations = 0
         """Calls so far that change anything, syncs included."""
+        self.before_each: Callable[[], None] | None = None
+        """Called before every call that may fail: its thread may have to wait there."""
 
     # -- what tests and the simulator do to it ----------------------------------------------
 
@@ -378,6 +380,8 @@ class SimFiles:
 
     def step(self, kind: str, path: str) -> Fault | None:
         """Count one call; returns the fault that hits it."""
+        if self.before_each is not None:
+            self.before_each()
         if self._power_left is not None:
             if self._power_left == 0:
                 then, self._on_power_off = self._on_power_off, None

@@ -224,6 +224,8 @@ class Client:
         self._pause_s = pause_s
         self._draw = random.Random(f"{cluster.world.seed} client {number}")
         self._running = self._hasty = self._stopping = False
+        self.rests_until_s = 0.0
+        """It begins nothing before."""
         self._open: tuple[Record, Operation, Workload] | None = None
         self.lives = 0
         cluster.fabric.places[self.name] = place
@@ -299,7 +301,10 @@ class Client:
     # -- operations ------------------------------------------------------------------------------
 
     def _next(self) -> None:
-        if self._running:
+        rest_s = self.rests_until_s - self._world.now_s
+        if self._running and rest_s > 0:
+            self.life.later(rest_s, self._next)
+        elif self._running:
             operation = self.workload.next(self.number, self._draw)
             self._hasty = operation.hasty
             self.execute(operation, self._answered)

@@ -40,6 +40,7 @@ from tests.sim.ports import (
     SimExecutor,
     SimLog,
     SimRandom,
+    Threads,
 )
 from tests.sim.vfs import LockDirectory, Route, simulated
 from tests.sim.world import Life, World
@@ -100,6 +101,10 @@ class Sizes:
     """Of the journal, behind the database."""
     between_chance: float = 0.0
     """That another lane's work happens in the midst of a disk call of SQLite's."""
+    job_chance: float = 0.0
+    """That a lane's work runs on a thread of its own, and stops in its midst."""
+    stop_chance: float = 0.0
+    """That it stops, at each call of the disk."""
     patience_s: float = 0.5
     """How long a client waits before it looks elsewhere."""
     timeout_s: float = 5.0
@@ -252,6 +257,12 @@ class Cluster:
             host.stalled_until_s > world.now_s and lane in ("journal", "checkpoint")
         )
         executor.between_chance = self.sizes.between_chance
+        host.files.before_each = None
+        if self.sizes.job_chance:
+            executor.threads = Threads(
+                self.sizes.job_chance, self.sizes.stop_chance, random.Random(f"{tag} threads")
+            )
+            host.files.before_each = executor.pause
         ports = Ports(
             clock=host.clock,
             random=SimRandom(f"{tag} port"),
@@ -260,7 +271,7 @@ class Cluster:
             network=host.network,
             log=SimLog(life),
         )
-        host.files.dropped = False
+        lost, host.files.dropped = host.files.dropped, False
         self.note("start", name, life=host.lives)
         between = executor.between if executor.between_chance else None
         vfs = simulated()
@@ -285,7 +296,11 @@ class Cluster:
         if node.forgotten and not host.damaged:
             why = f"{name} has lost its memory: {node.assembly.damage}"
             self.world.fail(Broken("no node forgets by itself", why))
+        if node.assembly.damage and not (host.damaged or lost):
+            why = f"{name} takes what is sound for damaged: {node.assembly.damage}"
+            self.world.fail(Broken("no node heals what is sound", why))
         host.node = node
+        node.threads = executor.threads
         executor.may_run = node.may_run
         self._nodes.append(node)
         life.after_each = self._look_at(node)

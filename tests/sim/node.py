@@ -17,6 +17,7 @@ from raftdb.consensus.wall import Wall
 from raftdb.embedded.assembly import Assembly
 from raftdb.machine import Machine
 from tests.sim.checkers import Checker, told, told_of
+from tests.sim.ports import Threads
 from tests.sim.watched import Watched, WatchedJournal
 
 
@@ -98,6 +99,8 @@ class WholeNode:
         self._library = self.engine._core.library
         self.pins: list[contextlib.ExitStack] = []
         """Snapshots that are held open by somebody who reads slowly."""
+        self.threads: Threads | None = None
+        """Jobs that stop in their midst, if the run has any."""
         self._watch_sends()
         self._watch_reads()
         self._watch_answers()
@@ -270,6 +273,8 @@ class WholeNode:
     def abandon(self) -> None:
         """The process is gone: give back what it had open in *this* process. The simulated disk
         must have ended the process's files before, so that nothing is written any more."""
+        if self.threads is not None:
+            self.threads.kill()
         self.unpin()
         with contextlib.suppress(Exception):
             self.machine.close()

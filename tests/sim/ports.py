@@ -8,9 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 from raftdb.base.ports import Done
+from tests.sim.threads import Job, Killed, running
 from tests.sim.world import Life, World
 
 STALL_LOOK_S = 0.05
+STOPS_S = (0.0, 0.001, 0.01, 0.1)
+"""About so long a job stops at a call of the disk."""
 WALL_START_MS = 1_780_000_000_000
 
 
@@ -122,24 +125,57 @@ class SimTimer:
 class _Work:
     """One piece of work on a lane."""
 
-    __slots__ = ("done", "error", "is_done", "result", "work")
+    __slots__ = ("done", "error", "has_ended", "is_done", "result", "work")
 
     def __init__(self, work: Callable[[], Any], done: Done) -> None:
         self.work = work
         self.done = done
         self.is_done = False
+        """It has begun, at least."""
+        self.has_ended = False
         self.result: Any = None
         self.error: BaseException | None = None
 
     def do(self) -> None:
         """Unless it was done already, in the midst of something else."""
-        if self.is_done:
-            return
-        self.is_done = True
+        if not self.is_done:
+            self.is_done = True
+            self.run()
+
+    def run(self) -> None:
+        """Now."""
         try:
             self.result = self.work()
         except Exception as caught:
             self.error = caught
+        self.has_ended = True
+
+
+class Threads:
+    """Which work of one process runs on a thread of its own, and where it stops."""
+
+    def __init__(self, job_chance: float, stop_chance: float, draw: random.Random) -> None:
+        self._job_chance = job_chance
+        self._stop_chance = stop_chance
+        self._draw = draw
+        self.jobs: dict[Job, None] = {}
+        self.stops = 0
+
+    def takes(self, lane: str) -> bool:
+        """Whether the next work of that lane does."""
+        return self._draw.random() < self._job_chance
+
+    def stop_s(self) -> float | None:
+        """For how long a job stops at a call of the disk; None: not there."""
+        draw = self._draw
+        if draw.random() >= self._stop_chance:
+            return None
+        return draw.random() * draw.choice(STOPS_S)
+
+    def kill(self) -> None:
+        """The process is gone."""
+        for job in list(self.jobs):
+            job.kill()
 
 
 class SimExecutor:
@@ -147,7 +183,8 @@ class SimExecutor:
 
     The work's effect happens at one instant within that time, so that a crash finds it not begun,
     or done and not yet reported. Lanes are threads: `between`, called from the disk calls of what
-    runs, may let another lane's work happen right there, in the midst of it.
+    runs, may let another lane's work happen right there, in the midst of it. And where `threads`
+    says so, work is a job that stops in its midst (see threads.py).
     """
 
     def __init__(self, life: Life, latency_s: Callable[[str], float], draw: random.Random) -> None:
@@ -163,6 +200,7 @@ class SimExecutor:
         self.betweens = 0
         self.is_stalled: Callable[[str], bool] = _never
         """Whether the device under a lane answers nothing now."""
+        self.threads: Threads | None = None
 
     def call_soon(self, call: Callable[..., None], *arguments: Any) -> None:
         self._life.later(0.0, call, *arguments)
@@ -191,12 +229,51 @@ class SimExecutor:
         if self.is_stalled(lane):
             self._life.later(STALL_LOOK_S, self._do, lane, rest_s)
             return
+        item, threads = self._lanes[lane][0], self.threads
+        if threads is not None:
+            if item.is_done and not item.has_ended:
+                # It began in the midst of something that stopped.
+                self._life.later(STALL_LOOK_S, self._do, lane, rest_s)
+                return
+            if not item.is_done and threads.takes(lane):
+                item.is_done = True
+                self._go_on(lane, Job(item.run, threads.jobs, self.pause), rest_s)
+                return
         self._running = lane
         try:
-            self._lanes[lane][0].do()
+            item.do()
         finally:
             self._running = ""
         self._life.later(rest_s, self._done, lane)
+
+    def _go_on(self, lane: str, job: Job, rest_s: float) -> None:
+        """A job's next part."""
+        if not job.ended:
+            if self.is_stalled(lane):
+                self._life.later(STALL_LOOK_S, self._go_on, lane, job, rest_s)
+                return
+            self._running = lane
+            try:
+                job.resume()
+            finally:
+                self._running = ""
+        if job.ended:
+            self._life.later(rest_s, self._done, lane)
+        else:
+            self._life.later(job.stops_s, self._go_on, lane, job, rest_s)
+
+    def pause(self) -> None:
+        """A call of the disk, or a lock: if a job is there, it may stop."""
+        job, threads = running(), self.threads
+        if job is None or threads is None:
+            return
+        if job.killed:
+            raise Killed
+        if not (job.hurries or self._is_between) and self._life.alive:
+            for_s = threads.stop_s()
+            if for_s is not None:
+                threads.stops += 1
+                job.stop(for_s)
 
     def _done(self, lane: str) -> None:
         queue = self._lanes[lane]

@@ -8,13 +8,14 @@ import time
 import traceback
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from raftdb.base.errors import FatalError
 from raftdb.command import Results, Statement
 from raftdb.consensus.wall import Wall
 from raftdb.machine.determinism import use_utc
+from tests.sim import threads
 from tests.sim.checkers import Broken, Checker, blamed, whole_checkers
 from tests.sim.driver import Client
 from tests.sim.faults import Nemesis
@@ -146,9 +147,16 @@ class Simulation:
         ]
         self.operator = self._client(settings.clients, self._setup, places[0])
         events = settings.plan.schedule(seed, settings.duration_s)
+        if settings.lull_s:
+            half_s, lull_s = settings.duration_s / 2, settings.lull_s
+            events = [
+                replace(event, at_s=event.at_s + (lull_s if event.at_s > half_s else 0.0))
+                for event in events
+            ]
         self.nemesis = Nemesis(
             self.world, self.cluster, self.clients, settings.plan, events, without
         )
+        self._has_jobs = settings.sizes.job_chance > 0
         self.recovered_s = self.settled_s = 0.0
         self._is_set_up = False
         self._begun_cpu_s = time.process_time()
@@ -170,7 +178,7 @@ class Simulation:
         """Everything; never raises for a broken invariant."""
         broken = invariant = trace = ""
         try:
-            with self.bug.patch():
+            with self.bug.patch(), threads.locks() if self._has_jobs else contextlib.nullcontext():
                 self._run()
         except (Broken, Violation) as error:
             broken, invariant = str(error), error.invariant
@@ -216,7 +224,13 @@ class Simulation:
             self._begin,
         )
         self.nemesis.start()
-        self.world.run_for(self.settings.duration_s)
+        if self.settings.lull_s:
+            self.world.run_for(self.settings.duration_s / 2)
+            for client in self.clients:
+                client.rests_until_s = self.world.now_s + self.settings.lull_s
+            self.world.run_for(self.settings.lull_s + self.settings.duration_s / 2)
+        else:
+            self.world.run_for(self.settings.duration_s)
         self.world.note("all faults end")
         self.nemesis.stop()
         self._recover()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from raftdb.base.config import TimingConfig
 from raftdb.base.limits import Limits
@@ -17,11 +17,17 @@ SCALES = {"rack": 1.0, "metro": 1.0, "continent": 3.0, "globe": 6.0}
 """Timing is that of a LAN times this: as docs/configuration.md says for a WAN."""
 DURATIONS_S = {"rack": (8, 16), "metro": (10, 25), "continent": (40, 100), "globe": (80, 240)}
 CALM, CALM_CHANCE = 6, 0.12
+LULL_CHANCE, LULLS_S = 0.25, (600, 1800)
+"""In so many runs around the globe nobody does anything for so long, in their midst: sessions and
+keys grow old, ticks are logged, and what looks around by itself does. Elsewhere heartbeats are more
+frequent, and they are what it costs; so it is of three nodes, and shorter where there are more."""
 OPERATIONS_MAX = 900
 """About so many a run has: where clients are many and quick, it is short."""
 CROWD_CHANCE = 0.25
 DURABLE_CHANCE = 0.3
 """That a client asks for more than the quorum, where there is more."""
+THREADS_CHANCE = 0.25
+"""In so many runs lanes are threads that stop in their midst."""
 CHANGES_CHANCE = 0.3
 """In so many runs members come and go."""
 
@@ -36,6 +42,8 @@ class Settings:
     clients: int
     pause_s: float
     plan: Plan
+    lull_s: float = 0.0
+    """In the midst: no client asks for anything, and no fault begins."""
 
     @property
     def scale(self) -> float:
@@ -58,7 +66,7 @@ class Settings:
         nodes, timing = len(self.sizes.places), self.sizes.timing
         turn_s = self.pause_s + ROUND_TRIPS_S[self.profile]
         operations = self.clients * self.duration_s / turn_s
-        heartbeats = self.duration_s * 1000 / timing.heartbeat_ms
+        heartbeats = (self.duration_s + self.lull_s) * 1000 / timing.heartbeat_ms
         return nodes * (operations + 2 * heartbeats)
 
 
@@ -95,6 +103,10 @@ def draw_settings(seed: int, nodes: int | None = None, profile: str | None = Non
         patience_s=0.5 * scale,
         timeout_s=random.Random(f"timeout {seed}").choice((1.0, 2.0, 5.0)) * scale,
     )
+    threads = random.Random(f"threads {seed}")
+    if threads.random() < THREADS_CHANCE:
+        job_chance, stop_chance = threads.choice((0.2, 1.0)), threads.choice((0.02, 0.2))
+        sizes = replace(sizes, job_chance=job_chance, stop_chance=stop_chance)
     low, high = DURATIONS_S[profile]
     duration_s = draw.uniform(low, high)
     pause_s = draw.choice((0.05, 0.2, 0.5)) * scale
@@ -110,6 +122,9 @@ def draw_settings(seed: int, nodes: int | None = None, profile: str | None = Non
         # Many in a hurry: entries of many requests, and much under way when something breaks.
         clients, pause_s = 10, crowd.choice((0.005, 0.03)) * scale
         plan.every_s /= 2
+    lull, lull_s = random.Random(f"lull {seed}"), 0.0
+    if profile == "globe" and lull.random() < LULL_CHANCE:
+        lull_s = lull.uniform(*LULLS_S) * 3 / count
     turn_s = pause_s + ROUND_TRIPS_S[profile]
     return Settings(
         profile=profile,
@@ -118,6 +133,7 @@ def draw_settings(seed: int, nodes: int | None = None, profile: str | None = Non
         clients=clients,
         pause_s=pause_s,
         plan=plan,
+        lull_s=lull_s,
     )
 
 

@@ -27,6 +27,7 @@ import apsw
 
 from raftdb.machine.format import JULIAN_EPOCH_MS
 from tests.sim.disk import SimFile, SimFiles
+from tests.sim.threads import running
 
 _MEMORY = "/dev/shm"
 _numbers = itertools.count(1)
@@ -172,7 +173,10 @@ class SimVfs(apsw.VFS):  # type: ignore[misc]
         return JULIAN_EPOCH_MS + self.now_ms()
 
     def xSleep(self, microseconds: int) -> int:
-        """Nobody else runs meanwhile, so waiting would bring nothing."""
+        """Only a job lets others run meanwhile."""
+        job = running()
+        if job is not None and not job.hurries:
+            job.stop(microseconds / 1e6)
         return microseconds
 
     def excepthook(self, kind: type[BaseException], error: BaseException, trace: Any) -> None:

@@ -19,6 +19,7 @@ from tests.sim.planted import (
     scenarios_content,
     scenarios_copies,
     scenarios_requests,
+    threads,
     wall,
 )
 from tests.sim.planted.bug import Bug
@@ -83,6 +84,7 @@ BUGS: tuple[Bug, ...] = tuple(
         *forgetting.BUGS,
         *members.BUGS,
         *invariants.BUGS,
+        *threads.BUGS,
     )
 )
 
