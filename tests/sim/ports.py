@@ -12,8 +12,10 @@ from tests.sim.threads import Job, Killed, running
 from tests.sim.world import Life, World
 
 STALL_LOOK_S = 0.05
-STOPS_S = (0.0, 0.001, 0.01, 0.1)
-"""About so long a job stops at a call of the disk."""
+STOPS_S = (0.0, 0.001, 0.01, 0.1, 0.5)
+"""Up to so long a job stops at a call of the disk."""
+QUICK = ("journal", "apply")
+"""Lanes for which everybody waits: their stops are not of the longest."""
 WALL_START_MS = 1_780_000_000_000
 
 
@@ -165,12 +167,12 @@ class Threads:
         """Whether the next work of that lane does."""
         return self._draw.random() < self._job_chance
 
-    def stop_s(self) -> float | None:
+    def stop_s(self, lane: str) -> float | None:
         """For how long a job stops at a call of the disk; None: not there."""
         draw = self._draw
         if draw.random() >= self._stop_chance:
             return None
-        return draw.random() * draw.choice(STOPS_S)
+        return draw.random() * draw.choice(STOPS_S[:-1] if lane in QUICK else STOPS_S)
 
     def kill(self) -> None:
         """The process is gone."""
@@ -270,7 +272,7 @@ class SimExecutor:
         if job.killed:
             raise Killed
         if not (job.hurries or self._is_between) and self._life.alive:
-            for_s = threads.stop_s()
+            for_s = threads.stop_s(self._running)
             if for_s is not None:
                 threads.stops += 1
                 job.stop(for_s)

@@ -17,7 +17,7 @@ from tests.sim.planted.scenarios import PLAYS
 QUICK = ("journal-ack-before-fsync", "no-savepoint", "duplicates-execute", "no-directory-sync")
 
 TABLE = Path(__file__).parents[2] / "docs" / "testing.md"
-SLOW = ("copy-under-load", "killed-in-entries", "torn-writes")
+SLOW = ("copy-under-load", "killed-beside-checkpoints", "killed-in-entries", "torn-writes")
 """Scripts of some seconds each."""
 
 

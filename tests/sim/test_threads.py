@@ -59,7 +59,7 @@ def stage() -> Iterator[Stage]:
 def test_work_stops_at_the_disk_and_others_go_on(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stage.executor.threads, "stop_s", lambda: 0.01)
+    monkeypatch.setattr(stage.executor.threads, "stop_s", lambda _lane: 0.01)
     stage.submit("a")
     stage.submit("b")
     stage.executor.call_later(0.01, stage.told.append, "loop")

@@ -2,9 +2,9 @@
 
 A `Job` is a piece of work on a real thread, of which only one runs at any time: the world's, or one
 job's, to which the world's has handed over and for which it waits. So a run stays one run: where a
-job stops (at calls of the disk, and at locks), and for how long, is drawn from the seed. While it stands there,
-the node's loop, its other lanes and the other nodes go on in virtual time: a commit may come
-between two calls of a checkpoint.
+job stops (at calls of the disk, and at locks), and for how long, is drawn from the seed. While it
+stands there, the node's loop, its other lanes and the other nodes go on in virtual time: a commit
+may come between two calls of a checkpoint.
 
 Work that waits for a lock which a stopped job holds must not wait for ever, so the machine's locks
 are replaced (`locks`): a job that has to wait stops until the lock is free. The loop, and work that

@@ -31,8 +31,6 @@ class Bug:
     make: Callable[[], list[Patch]] = list
     changes: bool = False
     """Only seeds in which members come and go can show it."""
-    threads: bool = False
-    """Only seeds in which work stops in its midst can show it."""
     scenario: str = ""
     """The script that shows it; empty when ordinary seeds do."""
 

@@ -53,6 +53,7 @@ SCRIPTED = {
     **forgetting.SCRIPTED,
     **invariants.SCRIPTED,
     **members.SCRIPTED,
+    **threads.SCRIPTED,
 }
 """Bugs that ordinary seeds reach too seldom, and the script that reaches them."""
 

@@ -50,7 +50,7 @@ def hunt(bug: Bug, seeds: Iterable[int] | None = None) -> Found:
                 found.invariant, found.what = "", f"fails without the bug too: {broken}"
     else:
         if seeds is None:
-            seeds = ordinary_seeds(changes=bug.changes, threads=bug.threads)
+            seeds = ordinary_seeds(changes=bug.changes)
         for seed in seeds:
             if _take(found, run_seed(seed, bug=planted)):
                 break
@@ -58,16 +58,13 @@ def hunt(bug: Bug, seeds: Iterable[int] | None = None) -> Found:
     return found
 
 
-def ordinary_seeds(*, changes: bool = False, threads: bool = False) -> list[int]:
+def ordinary_seeds(*, changes: bool = False) -> list[int]:
     """Of the first ones those whose runs are short, in order: nothing else distinguishes them.
-    `changes`: of those in which members come and go; `threads`: in which work stops in its
-    midst."""
-    first = 4 * SEEDS_MAX * (4 if changes or threads else 1)
+    `changes`: of those in which members come and go."""
+    first = 4 * SEEDS_MAX * (4 if changes else 1)
     near = [seed for seed in range(first) if draw_settings(seed).scale == 1]
     if changes:
         near = [seed for seed in near if draw_settings(seed).changes_members]
-    if threads:
-        near = [seed for seed in near if draw_settings(seed).sizes.job_chance]
     near.sort(key=lambda seed: draw_settings(seed).work)
     return sorted(near[:SEEDS_MAX])
 

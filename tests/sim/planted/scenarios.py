@@ -19,6 +19,7 @@ from tests.sim.planted import (
     scenarios_content,
     scenarios_copies,
     scenarios_requests,
+    threads,
 )
 from tests.sim.planted.script import Script
 
@@ -517,5 +518,6 @@ PLAYS: dict[str, tuple[Play, dict[str, Any]]] = {
     **scenarios_content.PLAYS,
     **archive.PLAYS,
     **forgetting.PLAYS,
+    **threads.PLAYS,
     **members.PLAYS,
 }

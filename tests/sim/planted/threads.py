@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
 from typing import Any
 
 from raftdb.machine.logguard import LogGuard, Note
 from tests.sim.planted.bug import Bug, Patch
+from tests.sim.planted.script import Script
 
 
 def _note_of_another_log() -> list[Patch]:
@@ -28,6 +31,39 @@ BUGS = [
         "M2",
         "a checkpoint's note takes the write-ahead log that a commit began meanwhile for its own",
         make=_note_of_another_log,
-        threads=True,
     ),
 ]
+
+KILLS = 30
+
+
+def killed_beside_checkpoints(s: Script) -> None:
+    """Processes are killed under load, one after the other, whatever their checkpoints are at."""
+    draw = random.Random(s.world.seed)
+    clients = [s.new_client() for _ in range(3)]
+    running = True
+
+    def write(client: Any) -> None:
+        if running and not client.busy:
+            s.write(client.number, client)
+        if running:
+            s.world.at(0.02, write, client)
+
+    for client in clients:
+        write(client)
+    for _ in range(KILLS):
+        s.run_for(draw.uniform(0.2, 0.8))
+        name = draw.choice(s.cluster.members).node_id
+        s.cluster.kill(str(name), power=False)
+        s.run_for(0.05)
+        s.cluster.start(str(name))
+    running = False
+
+
+PLAYS: dict[str, tuple[Callable[[Script], None], dict[str, Any]]] = {
+    "killed-beside-checkpoints": (
+        killed_beside_checkpoints,
+        {"job_chance": 1.0, "stop_chance": 0.2, "wal_bytes": 40_000},
+    ),
+}
+SCRIPTED = {"note-of-another-log": "killed-beside-checkpoints"}
