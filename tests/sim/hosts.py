@@ -257,12 +257,7 @@ class Cluster:
             host.stalled_until_s > world.now_s and lane in ("journal", "checkpoint")
         )
         executor.between_chance = self.sizes.between_chance
-        host.files.before_each = None
-        if self.sizes.job_chance:
-            executor.threads = Threads(
-                self.sizes.job_chance, self.sizes.stop_chance, random.Random(f"{tag} threads")
-            )
-            host.files.before_each = executor.pause
+        self._thread(host, executor, tag)
         ports = Ports(
             clock=host.clock,
             random=SimRandom(f"{tag} port"),
@@ -306,6 +301,15 @@ class Cluster:
         life.after_each = self._look_at(node)
         life.on_crash = node.assembly.fail
         life.run(node.assembly.start, _nothing)
+
+    def _thread(self, host: Host, executor: SimExecutor, tag: str) -> None:
+        """Where the run says so, lanes are threads that stop in their midst."""
+        host.files.before_each = None
+        if self.sizes.job_chance:
+            executor.threads = Threads(
+                self.sizes.job_chance, self.sizes.stop_chance, random.Random(f"{tag} threads")
+            )
+            host.files.before_each = executor.pause
 
     def kill(self, name: str, *, power: bool) -> None:
         """SIGKILL, or the machine loses power."""
