@@ -18,14 +18,18 @@ def main() -> None:
     """The entry point of the installed command."""
     import sys
 
-    if sys.argv[1:2] == ["start"]:
-        from raftdb.runtime.signals import Signals
+    if sys.argv[1:2] != ["start"]:
+        from raftdb.cli.app import main as run
 
-        # First of all: whoever starts a node may stop it at any time after that.
-        Signals()
-    from raftdb.cli.app import main as run
+        run()
+        return
+    from raftdb.runtime.signals import Signals
 
-    run()
+    # First of all: whoever starts a node may stop it at any time after that.
+    Signals()
+    from raftdb.cli.app import run_and_leave
+
+    run_and_leave()
 
 
 __all__ = ["main"]

@@ -367,8 +367,9 @@ class Assembly:
             part.start()
         self.listener.open(self.config.client_listen, opened)
 
-    def stop(self) -> None:
+    def stop(self, *, again: bool = False) -> None:
         """Hand leadership over, finish what is under way, close. Ends with `stopped(None)`."""
+        self._again = again
         if self._stopping:
             return
         self._stopping = True
@@ -384,8 +385,7 @@ class Assembly:
         if self._stopping:
             return
         self._ports.log.info("starting_again", reason=reason)
-        self._again = True
-        self.stop()
+        self.stop(again=True)
         # Nobody waits for a node that was far behind.
         self._ports.executor.call_later(CLOSE_S, self._drained)
 

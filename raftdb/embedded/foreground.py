@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import signal
 
 from raftdb.base.config import NodeConfig
@@ -25,7 +24,8 @@ def run_node(config: NodeConfig) -> int:
     """Run until SIGTERM, SIGINT or a failure; returns the exit code.
 
     The first signal hands leadership over and finishes what is under way; a second ends at once.
-    One that came before, or while the node opens what it has, counts as well.
+    One that came before, or while the node opens what it has, counts as well. Who is asked to stop
+    while it ends by itself ends with the exit code that says why.
     """
     held = Signals.held()
     signals = held or Signals()
@@ -78,15 +78,10 @@ def _run(config: NodeConfig, log: StreamLog, signals: Signals) -> int:
     ports, executor, network, facts = ports_of(config, loop, log, crashed)
     assembly = Assembly(config, ports, stopped, facts)
 
-    stops: list[int] = []
-
     def on_signal(number: int) -> None:
         if number == signal.SIGHUP:
             network.reload()
             return
-        if stops:
-            os._exit(128 + number)
-        stops.append(number)
         if assembly is not None:
             assembly.stop()
         loop.call_later(STOP_TIMEOUT_S, stopped, None)
@@ -95,6 +90,7 @@ def _run(config: NodeConfig, log: StreamLog, signals: Signals) -> int:
     loop.call_soon(signals.hand_to, loop, on_signal)
     _tune_collector()
     loop.run_forever()
+    signals.take_back()
     error = outcome[0]
     if error is not None:
         # Whatever threads are doing now, nothing is promised any more: don't wait for them.

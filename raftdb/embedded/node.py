@@ -85,7 +85,7 @@ class Node:
         if self._thread is None or self._loop is None or self._ended.is_set():
             return
         if self._assembly is not None and self._executor is not None:
-            self._executor.call_threadsafe(self._assembly.stop)
+            self._executor.call_threadsafe(self._stop)
         if not self._ended.wait(timeout):
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._ended.wait(5.0)
@@ -183,6 +183,11 @@ class Node:
             self._failed(error)
         if self._loop is not None:
             self._loop.stop()
+
+    def _stop(self) -> None:
+        # On the loop: the node may just have begun anew.
+        assert self._assembly is not None
+        self._assembly.stop()
 
     def _crashed(self, error: BaseException) -> None:
         if self._assembly is not None:
