@@ -76,6 +76,22 @@ def test_a_second_node_on_the_same_directory_is_refused(members: Members) -> Non
     assert node.running
 
 
+def test_who_is_asked_to_stop_while_it_begins_anew_stops(members: Members) -> None:
+    node = next(iter(members.nodes.values()))
+    assembly, executor = node._assembly, node._executor
+    assert assembly is not None
+    assert executor is not None
+
+    def both() -> None:
+        assembly.start_again("a test")
+        assembly.stop()
+
+    executor.call_threadsafe(both)
+    assert node._ended.wait(30.0)
+    assert node.failure is None
+    members.restart(str(node.config.node_id))
+
+
 def test_a_port_in_use_is_named(members: Members) -> None:
     node = next(iter(members.nodes.values()))
     node.stop()
