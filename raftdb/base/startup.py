@@ -126,6 +126,29 @@ def _copied_identity(files: Files, data_dir: str) -> NodeIdentity | None:
         return None
 
 
+def look_at_identity(files: Files, data_dir: str) -> tuple[NodeIdentity | None, list[str]]:
+    """Whose data these are, by node.json or its copy, and what is wrong with the two; changes
+    nothing. The copy has a checksum: where they differ it is believed."""
+    path, copy = (posixpath.join(data_dir, name) for name in (IDENTITY_FILE, COPY_FILE))
+    found, damage = None, []
+    try:
+        found = parse_identity(files.read_file(path), path)
+    except ConfigError as error:
+        damage.append(error.message)
+    except OSError as error:
+        damage.append(f"{path} cannot be read: {error.strerror}")
+    try:
+        copied = _copied_identity(files, data_dir)
+        if copied is None and files.exists(copy):
+            damage.append(f"{copy} is damaged: its checksum does not match")
+    except OSError as error:
+        copied = None
+        damage.append(f"{copy} cannot be read: {error.strerror}")
+    if found is not None and copied is not None and found != copied:
+        damage.append(f"{path} is damaged: it is not what {COPY_FILE}, which verifies, says")
+    return copied or found, damage
+
+
 def check_identity(files: Files, config: NodeConfig, log: Log | None = None) -> NodeIdentity:
     """Whose data `config.data_dir` holds: this node's, a member's, or ConfigError with what to
     do. A damaged node.json is made anew when its copy says that it was this node's."""

@@ -40,14 +40,14 @@ def inspect(
 ) -> int:
     """Look into the journal and the database of a stopped node; changes nothing.
 
-    DIRECTORY is the node's, with raftdb.toml or node.json. Exit code 4 if anything is damaged, 2
-    if the node is running.
+    DIRECTORY is the node's, with raftdb.toml or node.json. Whatever is damaged is named, and the
+    rest shown. Exit code 4 if anything is damaged, 2 if the node is running.
     """
-    from raftdb.ops.inspect import find_node, stopped_node
+    from raftdb.ops.inspect import UNKNOWN, look_for_node, notes_facts, stopped_node
     from raftdb.runtime.files import RealFiles
 
     files = RealFiles()
-    node = find_node(directory, files)
+    node, damage = look_for_node(directory, files)
     both = journal == database
     with stopped_node(node, files):
         if entries is not None:
@@ -58,8 +58,10 @@ def inspect(
             "cluster_id": node.identity.cluster_id,
             "history": node.identity.history,
             "data_dir": node.data_dir,
+            "notes": notes_facts(node, files),
         }
-        damage: list[str] = []
+        if node.identity is UNKNOWN:
+            facts |= dict.fromkeys(("node_id", "cluster_id", "history"))
         if both or journal:
             facts["journal"] = _journal(node, files, damage)
         if both or database:
@@ -105,7 +107,10 @@ def _database(node: Any, files: Any, damage: list[str], quick: bool) -> dict[str
 
 
 def _show(facts: dict[str, Any]) -> None:
-    click.echo(f"node {facts['node_id']} of cluster {facts['cluster_id']}, {facts['data_dir']}")
+    whose = f"node {facts['node_id']} of cluster {facts['cluster_id']}"
+    click.echo(f"{whose if facts['node_id'] else 'a node that is not known'}, {facts['data_dir']}")
+    for name, note in facts["notes"].items():
+        click.echo(f"{name}  {json.dumps(note, ensure_ascii=False)}")
     if "journal" in facts:
         _show_journal(facts["journal"])
     if "database" in facts:
@@ -116,6 +121,8 @@ def _show(facts: dict[str, Any]) -> None:
 
 
 def _show_journal(facts: dict[str, Any]) -> None:
+    if "last_index" not in facts:
+        return
     click.echo("journal")
     for name in ("term", "voted_for", "first_index", "last_index", "last_term", "durable_index"):
         click.echo(f"  {name:<16} {_text(facts[name])}")
@@ -130,10 +137,11 @@ def _show_journal(facts: dict[str, Any]) -> None:
 
 
 def _show_database(facts: dict[str, Any]) -> None:
+    if "applied_index" not in facts:
+        return
     click.echo("database")
     for name in ("applied_index", "applied_term", "time", "content_hash", "database_bytes"):
-        if name in facts:
-            click.echo(f"  {name:<16} {facts[name]}")
+        click.echo(f"  {name:<16} {facts[name]}")
     for one in facts.get("tables", ()):
         rows = "" if one["rows"] is None else f"{one['rows']:>10,} rows  "
         click.echo(f"  {rows}{one['hash']}  {one['name']}")

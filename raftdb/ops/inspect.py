@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from raftdb.base.config import load_config
+from raftdb.base.damage import DAMAGE_FILE
 from raftdb.base.errors import ConfigError, Error
-from raftdb.base.layout import database_path, journal_path
-from raftdb.base.ports import Files
-from raftdb.base.startup import IDENTITY_FILE, NodeIdentity, parse_identity, time_text
-from raftdb.command import (
-    CloseSession,
-    Execute,
-    OpenSession,
-    Request,
-    Statement,
-    Tick,
-    decode_request,
+from raftdb.base.ids import ClusterId, HistoryId, NodeId
+from raftdb.base.layout import (
+    AMNESIA_FILE,
+    QUARANTINE_FILE,
+    REMOVED_FILE,
+    SUPERSEDED_FILE,
+    database_path,
+    journal_path,
 )
+from raftdb.base.ports import Files
+from raftdb.base.startup import IDENTITY_FILE, NodeIdentity, look_at_identity, time_text
+from raftdb.command import Commit, Execute, Key, Request, Statement, decode_request
 from raftdb.journal import JournalReport, LogEntry, inspect_journal, read_entries
 from raftdb.journal.recovery import LOCK_NAME
 from raftdb.machine import inspect_database
@@ -31,7 +33,13 @@ Payloads = Callable[[bytes], Sequence[bytes]]
 """Takes an entry's data, gives its requests' bytes: consensus knows the format, so the composition
 root hands it in."""
 PREVIEW_CHARACTERS = 200
+NOTES = (DAMAGE_FILE, AMNESIA_FILE, QUARANTINE_FILE, REMOVED_FILE, SUPERSEDED_FILE)
+NOTE_BYTES_MAX = 65_536
 CONFIG_FILE = "raftdb.toml"
+DATA_DIRECTORY = "data"
+"""Where a node's data lie beside its configuration, unless that says otherwise."""
+UNKNOWN = NodeIdentity(ClusterId("unknown"), HistoryId("unknown"), NodeId("unknown"), "")
+"""Whose data it is cannot be told any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,20 +61,48 @@ class NodeDirectory:
 
 
 def find_node(directory: Path, files: Files) -> NodeDirectory:
-    """From a node's directory (with raftdb.toml) or its data directory. Raises ConfigError."""
+    """From a node's directory (with raftdb.toml) or its data directory. Raises ConfigError where
+    it cannot be told whose it is."""
     data_dir = os.path.abspath(directory)
     config = directory / CONFIG_FILE
     if config.is_file() and not (directory / IDENTITY_FILE).is_file():
         data_dir = load_config(str(config)).data_dir
-    path = os.path.join(data_dir, IDENTITY_FILE)
-    try:
-        identity = parse_identity(files.read_file(path), path)
-    except OSError as error:
+    identity, damage = look_at_identity(files, data_dir)
+    if identity is not None:
+        return NodeDirectory(data_dir, identity)
+    if files.exists(os.path.join(data_dir, IDENTITY_FILE)):
         raise ConfigError(
-            f"{directory} is no directory of a node: cannot read {path}: {error.strerror}",
-            hint="give the directory of one node, with its raftdb.toml or its node.json",
-        ) from error
-    return NodeDirectory(data_dir, identity)
+            "; ".join(damage),
+            hint="restore this node's directory from before, or replace the node by a new member; "
+            "`raftdb inspect` shows what else is there",
+        )
+    raise _no_node(directory, damage[0])
+
+
+def look_for_node(directory: Path, files: Files) -> tuple[NodeDirectory, list[str]]:
+    """The same, whatever is damaged; and what is. Raises ConfigError where nothing looks like a
+    node's."""
+    data_dir, config, damage = os.path.abspath(directory), directory / CONFIG_FILE, list[str]()
+    by_config = UNKNOWN
+    if config.is_file():
+        try:
+            read = load_config(str(config))
+            by_config = NodeIdentity(read.cluster_id, read.history, read.node_id, "")
+            data_dir = read.data_dir
+        except ConfigError as error:
+            damage.append(error.message)
+            data_dir = os.path.join(data_dir, DATA_DIRECTORY)
+    identity, wrong = look_at_identity(files, data_dir)
+    if identity is None and not files.exists(journal_path(data_dir)):
+        raise _no_node(directory, wrong[0])
+    return NodeDirectory(data_dir, identity or by_config), damage + wrong
+
+
+def _no_node(directory: Path, why: str) -> ConfigError:
+    return ConfigError(
+        f"{directory} is no directory of a node: {why}",
+        hint="give the directory of one node, with its raftdb.toml or its node.json",
+    )
 
 
 @contextmanager
@@ -80,6 +116,10 @@ def stopped_node(node: NodeDirectory, files: Files) -> Iterator[None]:
             hint="stop it first; a running node is looked at by raftdb status and raftdb check",
             code="node_running",
         ) from None
+    except FileNotFoundError:
+        # Without a journal nothing runs on it.
+        yield
+        return
     except OSError as error:
         raise ConfigError(f"cannot lock {node.journal}: {error.strerror}") from error
     try:
@@ -88,9 +128,26 @@ def stopped_node(node: NodeDirectory, files: Files) -> Iterator[None]:
         release()
 
 
+def notes_facts(node: NodeDirectory, files: Files) -> dict[str, Any]:
+    """What the node noted beside its data of why it does not serve, by file name."""
+    found: dict[str, Any] = {}
+    for name in NOTES:
+        path = os.path.join(node.data_dir, name)
+        if files.exists(path):
+            try:
+                found[name] = json.loads(files.read_file(path)[:NOTE_BYTES_MAX])
+            except (OSError, ValueError, RecursionError) as error:
+                found[name] = f"cannot be read: {error}"
+    return found
+
+
 def journal_facts(node: NodeDirectory, files: Files) -> dict[str, Any]:
-    """The journal as it lies there. Raises ConfigError when there is none."""
-    report: JournalReport = inspect_journal(files, node.journal)
+    """The journal as it lies there. One that cannot be read at all is damage, too."""
+    try:
+        report: JournalReport = inspect_journal(files, node.journal)
+    except ConfigError as error:
+        damage = [{"file": node.journal, "offset": 0, "text": error.message}]
+        return {"directory": node.journal, "segments": [], "torn": None, "damage": damage}
     state = report.hard_state
     return {
         "directory": report.directory,
@@ -131,18 +188,16 @@ def journal_facts(node: NodeDirectory, files: Files) -> dict[str, Any]:
 def database_facts(node: NodeDirectory, files: Files, *, full: bool = True) -> dict[str, Any]:
     """The database as it lies there; `full` reads every page and every row.
 
-    A database that cannot be read at all is damage, too. Raises ConfigError when there is none.
+    A database that cannot be read at all, or is not there, is damage, too.
     """
     try:
         report = inspect_database(node.database, files=files, full=full)
     except ConfigError as error:
-        if error.code != "database_corrupt":
-            raise
         return {"directory": node.database, "damage": [error.message]}
     damage = list(report.integrity)
     if report.content_matches is False:
         damage.append("the rows do not have the content hash that was kept for them")
-    if report.history != node.identity.history:
+    if node.identity is not UNKNOWN and report.history != node.identity.history:
         damage.append(f"it belongs to history {report.history}, the node to another")
     return {
         "path": report.path,
@@ -199,19 +254,25 @@ def _request(request: Request) -> dict[str, Any]:
         "time_ms": request.stamp.time_ms,
         "seed": request.stamp.seed.hex(),
     }
-    if isinstance(request, Execute):
+    if isinstance(request, Execute | Commit):
+        statements = [getattr(one, "statement", one) for one in request.statements]
         facts |= {
             "session": request.session,
             "sequence": request.sequence,
-            "statements": [_statement(one) for one in request.statements],
+            "statements": [_statement(one) for one in statements],
         }
-    elif isinstance(request, OpenSession):
-        facts["label"] = request.label
-    elif isinstance(request, CloseSession):
-        facts["session"] = request.session
-    else:
-        assert isinstance(request, Tick)
+        return facts
+    for one in fields(request):
+        if one.name != "stamp":
+            facts[one.name] = _plain(getattr(request, one.name))
     return facts
+
+
+def _plain(value: Any) -> Any:
+    """A field of a request, for people."""
+    if isinstance(value, Key):
+        return {"name": value.name, "horizon": value.horizon}
+    return value if isinstance(value, dict) else _short(value)
 
 
 def _statement(statement: Statement) -> dict[str, Any]:

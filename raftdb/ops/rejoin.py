@@ -29,7 +29,7 @@ from raftdb.base.ids import (
 from raftdb.base.layout import database_path, journal_path
 from raftdb.base.ports import Files, Random
 from raftdb.base.settings import MemberConfig, parse_history_id
-from raftdb.base.startup import IDENTITY_FILE, NodeIdentity, parse_identity, write_identity
+from raftdb.base.startup import IDENTITY_FILE, NodeIdentity, look_at_identity, write_identity
 from raftdb.journal import Journal
 from raftdb.ops.inspect import CONFIG_FILE
 from raftdb.ops.recover import BUNDLE_FILE, BUNDLE_FORMAT, fill_from
@@ -159,8 +159,14 @@ def _check_belongs(bundle: Bundle, config: NodeConfig) -> None:
 
 
 def _identity(config: NodeConfig, files: Files) -> NodeIdentity | None:
-    path = os.path.join(config.data_dir, IDENTITY_FILE)
-    return parse_identity(files.read_file(path), path) if files.exists(path) else None
+    found, damage = look_at_identity(files, config.data_dir)
+    if found is None and files.exists(os.path.join(config.data_dir, IDENTITY_FILE)):
+        raise ConfigError(
+            "; ".join(damage),
+            hint="it cannot be told whose data these are: move them aside, and if this node had "
+            "not joined the recovered cluster yet, give --lost-disk",
+        )
+    return found
 
 
 def _check_data(

@@ -5,12 +5,32 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from raftdb.base.config import load_config
+from raftdb.base.ids import Index, Term
+from raftdb.command import (
+    CloseSession,
+    Commit,
+    Configure,
+    Execute,
+    Key,
+    OpenSession,
+    Outcome,
+    Recorded,
+    Request,
+    Statement,
+    Tick,
+    Verdict,
+    encode_request,
+)
+from raftdb.command.requests import Stamp
+from raftdb.journal import LogEntry
 from raftdb.journal.recovery import LOCK_NAME
 from raftdb.ops.found import found_local
+from raftdb.ops.inspect import entry_facts
 from raftdb.runtime.files import RealFiles
 from tests.cli.conftest import Command
 
@@ -45,6 +65,67 @@ def test_inspect_names_damage(raftdb: Command, tmp_path: Path) -> None:
     done = raftdb("inspect", tmp_path / "c" / "n1")
     assert done.code == 4, done
     assert f"DAMAGE {segment}" in done.out
+
+
+def test_inspect_shows_what_is_left_of_a_node(raftdb: Command, tmp_path: Path) -> None:
+    found_local(tmp_path / "c", base_port=26300)
+    data = tmp_path / "c" / "n1" / "data"
+    text = (data / "node.json").read_text()
+    for broken in (text.replace("{", "[", 1), text.replace('"n1"', '"n3"')):
+        (data / "node.json").write_text(broken)
+        done = raftdb("inspect", tmp_path / "c" / "n1", "--json")
+        assert done.code == 4, done
+        facts = done.json()
+        assert "node.json is damaged" in facts["damage"][0]
+        # By the copy, which verifies.
+        assert facts["node_id"] == "n1"
+        assert facts["journal"]["last_index"] == 1
+        assert facts["database"]["damage"] == []
+        # Whoever is to be recovered is not refused for it, either.
+        assert raftdb("recover", tmp_path / "c" / "n1", "--json").code == 0
+    (data / "node.json.copy").write_text("x")
+    (data / "node.json").write_text(text.replace("{", "[", 1))
+    facts = raftdb("inspect", tmp_path / "c" / "n1", "--json").json()
+    assert len(facts["damage"]) == 2
+    assert facts["node_id"] == "n1"
+    assert "n1 of cluster" in raftdb("inspect", tmp_path / "c" / "n1").out
+    # Nothing tells any more whose it is; and neither CURRENT nor a segment reads.
+    (tmp_path / "c" / "n1" / "raftdb.toml").write_text("node_id = ")
+    (data / "database" / "CURRENT").write_text("generation\n")
+    (data / "damage.json").write_text('{"format": 1}')
+    for one in (data / "journal").glob("*.segment"):
+        one.unlink()
+    done = raftdb("inspect", tmp_path / "c" / "n1")
+    assert done.code == 4, done
+    for said in ("raftdb.toml", "node.json", "does not name a generation", "no journal"):
+        assert any(said in line for line in done.out.splitlines() if "DAMAGE" in line), said
+    assert 'damage.json  {"format": 1}' in done.out
+    assert raftdb("inspect", data, "--json").json()["node_id"] is None
+
+
+def test_inspect_decodes_every_kind_of_request() -> None:
+    stamp = Stamp(1, bytes(8))
+    statement = Statement("SELECT 1", ((b"x",),))
+    requests: list[Request] = [
+        OpenSession(stamp, bytes(16), "app"),
+        CloseSession(stamp, 7),
+        Execute(stamp, 7, 1, 0, (statement,)),
+        Commit(stamp, 7, 2, 0, (Recorded(1, statement, bytes(16)),)),
+        Outcome(stamp, 0, 0, Key("order", 5)),
+        Tick(stamp),
+        Verdict(stamp, 9, 1, keep=True),
+        Configure(stamp, {"survive": "zone"}),
+    ]
+    assert {type(one) for one in requests} == set(get_args(Request))
+    data = [encode_request(one) for one in requests]
+    facts = entry_facts(LogEntry(Index(2), Term(1), b"x"), lambda _data: data)
+    assert "problem" not in facts
+    found = json.loads(json.dumps(facts["requests"]))
+    assert [one["kind"] for one in found] == [type(one).__name__ for one in requests]
+    assert found[3]["statements"] == found[2]["statements"]
+    assert found[3]["statements"][0]["first_parameters"] == ["<1 bytes>"]
+    assert found[4]["key"] == {"name": "order", "horizon": 5}
+    assert found[7]["changes"] == {"survive": "zone"}
 
 
 def test_inspect_refuses_a_running_node_and_no_node(
