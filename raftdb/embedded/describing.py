@@ -54,6 +54,7 @@ def describe(node: Assembly) -> dict[str, Any]:
         **node.comparison.facts(),
         **node.goals.facts(),
         "damage": damage_facts(node.damage, node._healing),
+        "forgotten": node._reliever.facts(),
         "timing": node.pace.facts(),
         "scrub_content": node._scrub.facts(),
         "copy": node.engine.copies.status() if node.engine.copies is not None else None,

@@ -180,25 +180,74 @@ class Forgetful:
 
 
 class Reliever:
-    """The answering side, on every node: only a leader answers. Belongs to the loop."""
+    """The answering side, on every node: only a leader answers, and who is heard to have forgotten
+    is remembered, since it may be gone when somebody asks why there is no leader. Belongs to the
+    loop."""
 
     def __init__(self, engine: EnginePort, ports: Ports) -> None:
         self._engine = engine
         self._ports = ports
         self._asked: set[str] = set()
         """What is under way for whom."""
+        self._heard_s: dict[str, float] = {}
+        self._said_s = float("-inf")
 
     def on_note(self, peer: NodeId, data: bytes) -> None:
         """What does not read is dropped."""
-        status = self._engine.status()
-        if len(data) != _HEAD.size or status.role != "leader" or peer in self._asked:
+        if len(data) != _HEAD.size:
             return
         _mark, kind, nonce, _index = _HEAD.unpack(data)
+        status = self._engine.status()
         role = _role(status, peer)
+        self._note(peer, kind, role)
+        if status.role != "leader" or peer in self._asked:
+            return
         if role and kind == _RELIEVE:
             self._relieve(peer, nonce, role)
         elif role and role != VOTER and kind == _PROMOTE:
             self._promote(peer)
+
+    def _note(self, peer: NodeId, kind: int, role: str) -> None:
+        if kind == _PROMOTE or not role:
+            self._heard_s.pop(peer, None)
+        elif kind == _RELIEVE:
+            now_s = self._heard_s[peer] = self._ports.clock.monotonic_s()
+            error = self._too_many()
+            if error is not None and now_s - self._said_s > SAY_EVERY_S:
+                self._said_s = now_s
+                self._ports.log.error(
+                    "memory_lost_elsewhere", reason=error.message, hint=error.hint
+                )
+
+    def _forgotten(self) -> list[str]:
+        """Members that said so lately, or said so last before they went."""
+        status, now_s = self._engine.status(), self._ports.clock.monotonic_s()
+        up = {str(peer.node_id) for peer in status.peers if peer.connected}
+        return [
+            str(one.node_id)
+            for one in status.members
+            if (at_s := self._heard_s.get(one.node_id)) is not None
+            and (now_s - at_s < HEARD_S or one.node_id not in up)
+        ]
+
+    def _too_many(self) -> FatalError | None:
+        """What is the matter when nobody can be elected without those that have forgotten."""
+        status = self._engine.status()
+        voters = [str(one.node_id) for one in status.members if one.role == VOTER]
+        lost = [name for name in self._forgotten() if name in voters]
+        if not lost or status.leader is not None or 2 * (len(voters) - len(lost)) > len(voters):
+            return None
+        return forgotten_by_too_many(lost, voters)
+
+    def facts(self) -> dict[str, Any]:
+        """For the status: `members` that have lost the end of their logs, as this node heard;
+        `problem` and `hint` where there can be no leader without them."""
+        error = self._too_many()
+        return {
+            "members": self._forgotten(),
+            "problem": "" if error is None else error.message,
+            "hint": "" if error is None else error.hint,
+        }
 
     def _relieve(self, peer: NodeId, nonce: bytes, role: str) -> None:
         self._asked.add(peer)
@@ -254,8 +303,8 @@ def forgotten_by_too_many(lost: Sequence[str], voters: Sequence[str]) -> FatalEr
     sound = [name for name in voters if name not in lost]
     keep = " ".join(f"--keep {name}" for name in lost)
     recover = (
-        f"stop {' and '.join(sound)}, run `raftdb recover DIR {keep} --bundle BUNDLE` there, and "
-        f"then `raftdb rejoin BUNDLE DIR` for {' and '.join(lost)}"
+        f"stop {' and '.join(sound)}, run `raftdb recover DIR {keep} --bundle BUNDLE --yes` there, "
+        f"start it, and run `raftdb rejoin BUNDLE DIR` for {' and '.join(lost)}"
         if sound
         else "recover from the node whose database is newest (raftdb recover DIR)"
     )

@@ -227,10 +227,25 @@ def archives_of(state: ClusterState) -> list[dict[str, Any]]:
     return list(best.values())
 
 
+def _forgotten(state: ClusterState) -> list[str]:
+    """Members that have lost the ends of their logs, and with them their votes, as others heard."""
+    told = [node.facts["forgotten"] for node in state.nodes if "forgotten" in node.facts]
+    stuck = next((one for one in told if one["problem"]), None)
+    if stuck is not None:
+        return [f"{stuck['problem']}; what helps: {stuck['hint']}"]
+    lost = sorted({str(name) for one in told for name in one["members"]})
+    return [
+        f"{name} has lost the end of its log, and takes no part until a leader that the others "
+        "elect without it relieves it of its vote: bring the other voters up"
+        for name in lost
+    ]
+
+
 def _problems(state: ClusterState) -> list[str]:
     found = []
     if state.leader is None:
         found.append("there is no leader")
+        found += _forgotten(state)
     elif state.with_leader < state.quorum:
         found.append(
             f"no quorum: {state.with_leader} of {state.voters} members follow {state.leader}"

@@ -96,6 +96,30 @@ def test_no_quorum_and_no_leader() -> None:
     assert "there is no leader" in leaderless.problems
 
 
+def test_why_there_is_no_leader_is_told_by_who_heard_it() -> None:
+    forgotten = {"members": ["n2"], "problem": "", "hint": ""}
+    waits = state_of({"n1": answer("n1", leader=None, role="candidate", forgotten=forgotten)}, "n1")
+    assert waits.problems[:2] == [
+        "there is no leader",
+        "n2 has lost the end of its log, and takes no part until a leader that the others elect "
+        "without it relieves it of its vote: bring the other voters up",
+    ]
+    stuck = state_of(
+        {
+            "n1": answer(
+                "n1",
+                leader=None,
+                role="candidate",
+                forgotten={"members": ["n2"], "problem": "nobody can be elected", "hint": "do it"},
+            ),
+            "n3": answer("n3", leader=None, role="follower", forgotten=forgotten),
+        },
+        "n1",
+    )
+    assert stuck.problems[1] == "nobody can be elected; what helps: do it"
+    assert sum("n2" in one for one in stuck.problems) == 1, "that it does not answer"
+
+
 def test_followers_that_only_the_leader_reaches_count() -> None:
     members = answer("n1")["members"]
     members[1]["connected"] = True
