@@ -30,15 +30,23 @@ class Release:
     version: str
     brings: str
     """What it turns on, for people."""
+    reads: Mapping[str, tuple[int, ...]]
+    """Formats that the release reads, by the names of what a node tells who joins."""
 
 
 RELEASES = (
-    Release(1, "0.1.0", "what 0.1.0 does"),
+    Release(
+        1,
+        "0.1.0",
+        "what 0.1.0 does",
+        {"format_version": (2,), "journal_format": (1,), "peer_protocol": (1,)},
+    ),
     Release(
         2,
         "0.2.0",
         "the database's format 3, which 0.1.0 does not open; members say on every connection which "
         "release they run, and those below the level are refused",
+        {"format_version": (2, 3), "journal_format": (1,), "peer_protocol": (1,)},
     ),
 )
 """By level, from 1 on."""

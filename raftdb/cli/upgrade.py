@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from raftdb._version import __version__
-from raftdb.base.errors import ConfigError, OperationalError
+from raftdb.base.errors import ConfigError, OperationalError, UnavailableError
 from raftdb.base.exits import ExitCode
 from raftdb.cli.output import json_option, print_json, show_error
 from raftdb.cli.target import open_connection, target_of, target_options
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from raftdb.ops.status import ClusterState
     from raftdb.ops.target import Target
     from raftdb.ops.upgrade import Plan, Releases
+    from raftdb.ops.upgrade_check import Check
 
 _Function = TypeVar("_Function", bound=Callable[..., object])
 _COLUMNS = ("node", "location", "role", "version", "levels", "address")
@@ -32,7 +33,7 @@ def upgrade() -> None:
     raftdb upgrade plan        which node when, and the one command for each
     raftdb upgrade status      who runs what, and what is pending
     raftdb upgrade finalize    all run it: turn on what it brings (no way back after that)
-    raftdb upgrade rollback    which node when, and the one command for each, to go back
+    raftdb upgrade rollback    what is in the way of going back, which node when, and how
     """
 
 
@@ -70,7 +71,14 @@ def plan(
     drains it: leadership is handed over, clients go elsewhere, what is under way is finished. Run
     the second line of each step before the next one: it ends when the node has caught up.
     """
-    _show_plan(to, command, url, directory, timeout, as_json, back=False)
+    from raftdb.ops.upgrade import COMMAND, make_plan, plan_dict, releases_of
+
+    releases = releases_of(_state(target_of(url, directory), timeout))
+    made = make_plan(releases, to, command or COMMAND, _named(url, directory))
+    if as_json:
+        print_json({**plan_dict(made), "feature_level": releases.level})
+    else:
+        _plan_lines(made, releases, back=False)
     return int(ExitCode.OK)
 
 
@@ -78,14 +86,22 @@ def plan(
     epilog="""\b
 Example:
   raftdb upgrade rollback --dir cluster
-  raftdb upgrade rollback --to 0.1.0 --dir cluster --json"""
+  raftdb upgrade rollback --to 0.1.0 --package /opt/raftdb/0.1.0 --dir cluster --json"""
 )
 @click.option("--to", default=None, help="The release to go back to. Default: the one before.")
+@click.option(
+    "--package",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="Where that release is installed on this machine (a virtual environment, its python, or "
+    "sources): looked at, and asked to read the nodes' configurations below --dir.",
+)
 @_command_option
 @target_options
 @json_option
 def rollback(
     to: str | None,
+    package: Path | None,
     command: str | None,
     url: str | None,
     directory: Path | None,
@@ -93,32 +109,63 @@ def rollback(
     as_json: bool,
 ) -> int:
     """Print which node is to go back when, and the one command for each: the release before is
-    started again on the same data. Refused once the new release was finalized (exit code 2)."""
-    _show_plan(to, command, url, directory, timeout, as_json, back=True)
-    return int(ExitCode.OK)
+    started again on the same data.
 
-
-def _show_plan(
-    to: str | None,
-    command: str | None,
-    url: str | None,
-    directory: Path | None,
-    timeout: float,
-    as_json: bool,
-    *,
-    back: bool,
-) -> None:
+    What is in the way is looked for, and named; the plan is printed all the same, since a release
+    may be bad enough. Exit code 0 if nothing is, 1 if something is; 2, without a plan, once the new
+    release was finalized: then there is no way back.
+    """
     from raftdb.ops.upgrade import COMMAND, make_plan, plan_dict, previous_of, releases_of
 
     target = target_of(url, directory)
-    releases = releases_of(_state(target, timeout))
+    try:
+        state = _state(target, timeout)
+    except UnavailableError as error:
+        error.hint = (
+            "with no node up there is no order to keep: start the release before on every node. "
+            + (error.hint or "")
+        )
+        raise
+    releases = releases_of(state)
     wanted = to or previous_of(releases)
-    named = f" --dir {directory}" if directory is not None else f" {url}" if url else ""
-    made = make_plan(releases, wanted, command or COMMAND, named)
+    made = make_plan(releases, wanted, command or COMMAND, _named(url, directory))
+    found = _rollback_checks(target, state, wanted, package, directory, timeout)
+    ready = all(one.ok for one in found)
     if as_json:
-        print_json({**plan_dict(made), "feature_level": releases.level})
-        return
-    _plan_lines(made, releases, back=back)
+        checks = [{"name": one.name, "ok": one.ok, "detail": one.detail} for one in found]
+        facts = {**plan_dict(made), "feature_level": releases.level}
+        print_json({**facts, "ready": ready, "checks": checks})
+    else:
+        _plan_lines(made, releases, back=True)
+        for one in found:
+            if not one.ok:
+                click.echo(f"NOT  {one.name:<10} {one.detail}", err=True)
+    return int(ExitCode.OK if ready else ExitCode.FAILED)
+
+
+def _rollback_checks(
+    target: Target,
+    state: ClusterState,
+    to: str,
+    package: Path | None,
+    directory: Path | None,
+    timeout: float,
+) -> list[Check]:
+    from raftdb.ops.status import connect_to_node
+    from raftdb.ops.upgrade_check import check_rollback
+
+    found = check_rollback(state, connect_to_node(target, timeout), to, timeout)
+    if package is not None:
+        from raftdb.drill.package import check_package
+
+        configs = sorted(directory.glob("*/raftdb.toml")) if directory is not None else []
+        found += check_package(package, to, configs)
+    return found
+
+
+def _named(url: str | None, directory: Path | None) -> str:
+    """The cluster, as the commands that follow name it."""
+    return f" --dir {directory}" if directory is not None else f" {url}" if url else ""
 
 
 def _plan_lines(made: Plan, releases: Releases, *, back: bool) -> None:

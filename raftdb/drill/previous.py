@@ -79,7 +79,7 @@ def find_previous(given: Path | None = None, checkout: Path = HERE) -> Release:
     be done, when there is none to be had."""
     if given is None:
         return _from_history(checkout)
-    release = _named(given.absolute())
+    release = installed_at(given)
     if release.version == __version__:
         raise ConfigError(
             f"{given} is raftdb {release.version}, as this is", hint="name another version"
@@ -90,7 +90,10 @@ def find_previous(given: Path | None = None, checkout: Path = HERE) -> Release:
 # ---- what is named
 
 
-def _named(path: Path) -> Release:
+def installed_at(place: Path) -> Release:
+    """Which release a virtual environment, an interpreter or a tree of sources holds. Raises
+    ConfigError."""
+    path = place.absolute()
     sources = path if (path / VERSION_FILE).is_file() else None
     python = Path(sys.executable) if sources is not None else _interpreter(path)
     release = Release("", str(python), sources, str(path))

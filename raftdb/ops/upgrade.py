@@ -14,7 +14,7 @@ from typing import Any
 
 from raftdb.base.errors import ConfigError, UnavailableError
 from raftdb.base.ports import Clock
-from raftdb.base.release import RELEASES, SETTING, range_text, version_for
+from raftdb.base.release import RELEASES, SETTING, Release, range_text, version_for
 from raftdb.ops.status import ClusterState, NodeState
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "pending",
     "plan_dict",
     "previous_of",
+    "release_of",
     "releases_dict",
     "releases_of",
     "returned",
@@ -130,8 +131,13 @@ def version_key(version: str) -> tuple[tuple[int, int | str], ...]:
 
 def level_of_version(version: str) -> int:
     """The highest feature level that a release knows, by this release's table."""
-    known = [one.level for one in RELEASES if version_key(one.version) <= version_key(version)]
-    return max(known, default=1)
+    return release_of(version).level
+
+
+def release_of(version: str) -> Release:
+    """What this release's table has of another one: the line of the last that is no later."""
+    known = [one for one in RELEASES if version_key(one.version) <= version_key(version)]
+    return known[-1] if known else RELEASES[0]
 
 
 def releases_of(state: ClusterState) -> Releases:
@@ -182,7 +188,8 @@ def pending(releases: Releases) -> list[str]:
 
 
 def in_order(releases: Releases) -> list[NodeRelease]:
-    """The leader last, and its place last: the others place by place, the furthest first."""
+    """Who does not answer first: with one away already nobody else may be restarted. The leader
+    last, and its place last: the others place by place, the furthest first."""
     leader = next((one for one in releases.nodes if one.node_id == releases.leader), None)
     near = leader.location.split("/") if leader is not None else []
 
@@ -196,7 +203,13 @@ def in_order(releases: Releases) -> list[NodeRelease]:
 
     return sorted(
         releases.nodes,
-        key=lambda one: (one is leader, shared(one), one.location, one.node_id),
+        key=lambda one: (
+            one is leader,
+            not one.problem,
+            shared(one),
+            one.location,
+            one.node_id,
+        ),
     )
 
 
@@ -250,12 +263,15 @@ def filled(command: str, values: Mapping[str, str]) -> str:
 
 
 def _remarks(releases: Releases, plan: Plan) -> list[str]:
-    found = [
-        f"{one.node_id} does not answer, so it is not known what it runs"
-        for one in releases.nodes
-        if one.problem
-    ]
+    away = [one for one in releases.nodes if one.problem]
+    found = [f"{one.node_id} does not answer, so it is not known what it runs" for one in away]
     voters = sum(1 for one in releases.nodes if one.voter)
+    up = voters - sum(1 for one in away if one.voter)
+    if len(plan.steps) > len(away) and away and 2 * (up - 1) <= voters and voters >= 3:
+        found.append(
+            f"{', '.join(one.node_id for one in away)} first: with {up} of {voters} voters up, "
+            "nothing can be written while another one is restarted"
+        )
     if plan.steps and voters < 3:
         found.append(f"with {voters} voters nothing can be written while one is restarted")
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -12,9 +12,9 @@ from raftdb.base.errors import Error
 from raftdb.base.release import LEVEL_MAX, LEVEL_MIN, range_text
 from raftdb.ops.check import check_nodes
 from raftdb.ops.status import AT_ONCE_MAX, ClusterState, ConnectTo, NodeState, archives_of
-from raftdb.ops.upgrade import Releases, level_of_version, releases_of
+from raftdb.ops.upgrade import Releases, level_of_version, release_of, releases_of
 
-__all__ = ["FREE_BYTES_MIN", "Check", "check_upgrade"]
+__all__ = ["FREE_BYTES_MIN", "Check", "check_rollback", "check_upgrade"]
 
 FREE_BYTES_MIN = 256 * 1024 * 1024
 """Beyond the node's own reserve: what a node may write while it catches up after its restart."""
@@ -42,18 +42,28 @@ def check_upgrade(
 ) -> list[Check]:
     """All of them, in the order of importance. `here`: what this release computes with, if `to` is
     it."""
-    releases = releases_of(state)
+    told, silent = _told(state, connect_to, timeout_s)
     return [
         _reachable(state),
         _healthy(state),
         _spare(state),
         _serving(state),
         _equal(state, connect_to, timeout_s),
-        _versions(releases, to),
-        _same_build(state, connect_to, here if to == __version__ else {}, timeout_s),
+        _versions(releases_of(state), to),
+        _same_build(told, silent, here if to == __version__ else {}),
         _room(state),
         _archive(state),
     ]
+
+
+def check_rollback(
+    state: ClusterState, connect_to: ConnectTo, to: str, timeout_s: float = 10.0
+) -> list[Check]:
+    """The same before going back, where what is written already counts too."""
+    found = check_upgrade(state, connect_to, {}, to, timeout_s)
+    told, _silent = _told(state, connect_to, timeout_s)
+    place = next(number for number, one in enumerate(found) if one.name == "build")
+    return [*found[:place], _formats(told, to), *found[place:]]
 
 
 def _check(name: str, wrong: list[str], fine: str) -> Check:
@@ -145,10 +155,10 @@ def _versions(releases: Releases, to: str) -> Check:
     return _check("versions", wrong, fine)
 
 
-def _same_build(
-    state: ClusterState, connect_to: ConnectTo, here: Mapping[str, Any], timeout_s: float
-) -> Check:
-    """Releases run together only with one SQLite, and on machines that compute alike."""
+def _told(
+    state: ClusterState, connect_to: ConnectTo, timeout_s: float
+) -> tuple[dict[str, Mapping[str, Any]], list[str]]:
+    """What each node computes and writes with; and who does not say."""
 
     def ask(node: NodeState) -> Mapping[str, Any] | Error:
         try:
@@ -166,8 +176,15 @@ def _same_build(
     nodes = [one for one in state.nodes if one.answers]
     with ThreadPoolExecutor(max(1, min(len(nodes), AT_ONCE_MAX))) as pool:
         answers = dict(zip([one.node_id for one in nodes], pool.map(ask, nodes), strict=True))
-    wrong = [f"{name}: {one.message}" for name, one in answers.items() if isinstance(one, Error)]
-    told = {name: one for name, one in answers.items() if not isinstance(one, Error)}
+    silent = [f"{name}: {one.message}" for name, one in answers.items() if isinstance(one, Error)]
+    return {name: one for name, one in answers.items() if not isinstance(one, Error)}, silent
+
+
+def _same_build(
+    answers: Mapping[str, Mapping[str, Any]], silent: list[str], here: Mapping[str, Any]
+) -> Check:
+    """Releases run together only with one SQLite, and on machines that compute alike."""
+    told, wrong = dict(answers), list(silent)
     if here:
         told["this machine"] = here
     for name in COMPUTES:
@@ -178,6 +195,18 @@ def _same_build(
     build = next((str(one.get("sqlite_version")) for one in told.values()), "?")
     what = f"SQLite {build} everywhere, and the same arithmetic"
     return _check("build", wrong, what + (", on this machine too" if here else ""))
+
+
+def _formats(answers: Mapping[str, Mapping[str, Any]], to: str) -> Check:
+    """What nodes write now is read by the release that is to be started on it."""
+    reads = release_of(to).reads
+    wrong = [
+        f"{who} writes {name} {one[name]}, and {to} reads {' and '.join(map(str, known))}"
+        for who, one in answers.items()
+        for name, known in reads.items()
+        if one.get(name, known[0]) not in known
+    ]
+    return _check("formats", wrong, f"log, database and protocol are written as {to} reads them")
 
 
 def _room(state: ClusterState) -> Check:
@@ -198,6 +227,3 @@ def _archive(state: ClusterState) -> Check:
         if one["alarm"] or one.get("verify_alarm")
     ]
     return _check("archive", wrong, "it keeps up" if found else "there is none")
-
-
-Ask = Callable[[NodeState], Mapping[str, Any] | Error]

@@ -9,6 +9,8 @@ from raftdb.base import release
 from raftdb.base.cluster import check_change
 from raftdb.base.errors import ConfigError
 from raftdb.base.release import Announced, allows, check_level, level_of
+from raftdb.embedded.compatibility import compatibility
+from raftdb.machine.format import FORMAT_FENCED, FORMAT_VERSION
 
 
 def test_the_table_is_whole() -> None:
@@ -16,6 +18,17 @@ def test_the_table_is_whole() -> None:
     assert release.RELEASES[-1].version == __version__
     assert 1 <= release.LEVEL_MIN <= release.LEVEL_MAX
     assert all(1 <= level <= release.LEVEL_MAX for level in release.FEATURES.values())
+
+
+def test_the_table_has_the_formats_of_this_release() -> None:
+    told, reads = compatibility(), release.RELEASES[-1].reads
+    assert set(reads) == {"format_version", "journal_format", "peer_protocol"}
+    assert [name for name in reads if told[name] not in reads[name]] == []
+    assert reads["format_version"] == (FORMAT_VERSION, FORMAT_FENCED)
+    # What a cluster of level 1 writes is what the release before reads.
+    assert [
+        name for name, known in release.RELEASES[0].reads.items() if told[name] not in known
+    ] == []
 
 
 @pytest.mark.parametrize("name", release.FEATURES)

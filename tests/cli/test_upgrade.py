@@ -3,6 +3,7 @@ mixed: the drill release-rollback. Here is one, with the same commands.)"""
 
 from __future__ import annotations
 
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,15 @@ def test_node_by_node_and_finalized_without_a_failed_request(
         order = [step["node_id"] for step in told["steps"]]
         assert sorted(order) == ["n1", "n2", "n3"]
         assert told["steps"][-1]["role"] == "leader"
+        back = raftdb(
+            *("upgrade", "rollback", "--to", "0.1.0", "--package", sys.executable),
+            *(*place, *PATIENT, "--json"),
+        )
+        assert back.code == 1, back
+        wrong = [one for one in back.json()["checks"] if not one["ok"]]
+        assert [one["name"] for one in wrong] == ["package"]
+        assert f"is raftdb {__version__}, not 0.1.0" in wrong[0]["detail"]
+        assert [step["node_id"] for step in back.json()["steps"]] == order
         with Writer(running) as writer:
             for node_id in order:
                 writer.wait_for_more()

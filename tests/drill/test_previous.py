@@ -14,8 +14,10 @@ from raftdb._version import __version__
 from raftdb.base.errors import ConfigError
 from raftdb.drill import Objective, Options, run
 from raftdb.drill.history import History
+from raftdb.drill.package import check_package
 from raftdb.drill.previous import HERE, Release, find_previous, present
 from raftdb.drill.report import make_console, show
+from raftdb.ops.found import found_local
 
 NEEDS = "apsw==1\n"
 
@@ -142,6 +144,25 @@ def test_another_version_is_named(repository: Repository, tmp_path: Path) -> Non
     python.write_text("#!/bin/sh\nexec false\n")
     with pytest.raises(ConfigError, match="has no raftdb"):
         find_previous(environment)
+
+
+def test_a_package_is_asked_for_its_version_and_whether_it_reads_the_configurations(
+    tmp_path: Path,
+) -> None:
+    assert [one.detail for one in check_package(tmp_path, __version__, [])] == [
+        f"{tmp_path} holds no release of raftdb"
+    ]
+    [other] = check_package(HERE, "0.0.9", [tmp_path / "never looked at"])
+    assert (other.ok, other.detail) == (False, f"{HERE} is raftdb {__version__}, not 0.0.9")
+    founded = found_local(tmp_path / "c", base_port=26400)
+    good, bad = (tmp_path / "c" / name / "raftdb.toml" for name in ("n1", "n2"))
+    assert len(founded.members) == 3
+    bad.write_text("of_a_later_release = 1\n" + bad.read_text())
+    package, config = check_package(HERE, __version__, [good, bad])
+    assert package.ok
+    assert not config.ok
+    assert "n1" not in config.detail
+    assert "of_a_later_release" in config.detail
 
 
 def test_this_one_runs_from_where_it_is_and_no_other_is_on_its_path(

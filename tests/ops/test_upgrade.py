@@ -22,7 +22,7 @@ from raftdb.ops.upgrade import (
     returned,
     wanted_level,
 )
-from raftdb.ops.upgrade_check import FREE_BYTES_MIN, check_upgrade
+from raftdb.ops.upgrade_check import FREE_BYTES_MIN, check_rollback, check_upgrade
 
 OLD, NEW = "0.1.0", "0.2.0"
 
@@ -167,18 +167,18 @@ def test_the_next_node_waits_for_this_one() -> None:
         returned(state, "n9", NEW)
 
 
-COMPUTES = {"sqlite_version": "3", "sqlite_source_id": "s", "compile_options": "c"}
-COMPUTES |= {"arithmetic": "a", "pysyncobj": "p", "journal_format": "1"}
+COMPUTES: dict[str, Any] = {"sqlite_version": "3", "sqlite_source_id": "s"}
+COMPUTES |= {"compile_options": "c", "arithmetic": "a", "pysyncobj": "p", "journal_format": 1}
 
 
 class Node:
     """What one node answers."""
 
-    def __init__(self, total: str = "t", **computes: str) -> None:
+    def __init__(self, total: str = "t", **computes: Any) -> None:
         self.total = total
         self.computes = {**COMPUTES, **computes}
 
-    def ask(self, what: str, *, anywhere: bool, timeout: float) -> dict[str, str]:
+    def ask(self, what: str, *, anywhere: bool, timeout: float) -> dict[str, Any]:
         assert (what, anywhere) == ("compatibility", True)
         return self.computes
 
@@ -245,6 +245,32 @@ def test_releases_that_do_not_go_together() -> None:
     assert f"{NEW} runs feature level 1-2, and not 3" in problems(beyond)["versions"]
 
 
+def test_going_back_looks_at_what_is_written_and_puts_who_is_down_first() -> None:
+    def connect(address: str) -> Node:
+        return Node(journal_format=2) if address.startswith("n2") else Node()
+
+    def found(state: ClusterState, to: str) -> dict[str, str]:
+        checks = check_rollback(state, connect, to)
+        assert "formats" in [one.name for one in checks]
+        return {one.name: one.detail for one in checks if not one.ok}
+
+    assert found(three(NEW, NEW, NEW), OLD) == {
+        "formats": "n2 writes journal_format 2, and 0.1.0 reads 1"
+    }
+    assert (
+        "0.1.0 does not run feature level 2"
+        in found(three(NEW, NEW, NEW, level=2), OLD)["versions"]
+    )
+    # n1 leads, n2 crashes with the new release: whoever else was restarted first would stop all.
+    down = three(NEW, NEW, OLD)
+    down.nodes[1] = NodeState("n2", "n2:7002", "eu/b", problem="refused")
+    down.with_leader = 2
+    assert set(found(down, OLD)) == {"reachable", "healthy"}
+    plan = make_plan(releases_of(down), OLD)
+    assert [one.node_id for one in plan.steps] == ["n2", "n1"]
+    assert "n2 first: with 2 of 3 voters up" in plan.remarks[1]
+
+
 def test_nodes_that_differ() -> None:
     state = three(OLD, OLD, OLD)
     assert problems(state, n2=Node("u")) == {"equal": "content differs on n2"}
@@ -254,7 +280,7 @@ def test_nodes_that_differ() -> None:
     }
 
     class Old(Node):
-        def ask(self, what: str, *, anywhere: bool, timeout: float) -> dict[str, str]:
+        def ask(self, what: str, *, anywhere: bool, timeout: float) -> dict[str, Any]:
             raise OperationalError("it does not say")
 
     assert problems(state, n1=Old()) == {"build": "n1: it does not say"}
