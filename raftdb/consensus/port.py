@@ -276,6 +276,8 @@ class Greeting:
     """Why one is refused that says something else instead."""
     met: Callable[[str], None]
     """A new connection of that peer: what it said on earlier ones is void."""
+    greeted: Callable[[str], bool]
+    """Whether that peer has, on its connection of now: it knows what the first release does not."""
 
 
 class Held(Protocol):

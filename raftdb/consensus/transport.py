@@ -373,7 +373,7 @@ class Transport:
             return
         self._superseded = True
         for slot in self._slots.values():
-            if slot.link is not None and slot.name != peer:
+            if slot.link is not None and slot.name != peer and self._greeted(slot.name):
                 slot.link.send(message)
         self._events.on_superseded(peer, message.history)
 
@@ -555,6 +555,9 @@ class Transport:
         self._ports.log.info("peer_not_known", peer=name)
         slot = self._slots[name] = _Slot(name, None)
         return slot
+
+    def _greeted(self, name: str) -> bool:
+        return self._greeting is None or self._greeting.greeted(name)
 
     def _check_greeting(self, greeting: Greeting, name: str, message: Message) -> None:
         if isinstance(message, Note):

@@ -111,6 +111,7 @@ class Releases:
             refusal=self._refusal,
             missing=lambda name: self._below(name, SILENT),
             met=self._met,
+            greeted=lambda name: self.of(name) is not SILENT,
         )
 
     def _met(self, name: str) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from raftdb.base.limits import Limits
-from raftdb.consensus.messages import Append, CopyHello, Hello, Message, Note, Vote
+from raftdb.consensus.messages import Append, CopyHello, Hello, Message, Note, Superseded, Vote
 from raftdb.consensus.port import Greeting
 from tests.consensus.wires import HandConnection, Station, hello, node
 
@@ -20,6 +20,7 @@ class Rules:
 
     demanded: bool
     met: list[str] = field(default_factory=list)
+    greeted: list[str] = field(default_factory=list)
 
     def greeting(self) -> Greeting:
         return Greeting(
@@ -28,6 +29,7 @@ class Rules:
             lambda name, data: "" if data == b"good" else f"{name} says {data!r}",
             lambda name: f"{name} does not greet",
             self.met.append,
+            self.greeted.__contains__,
         )
 
 
@@ -66,6 +68,20 @@ def test_no_copy_is_greeted() -> None:
     assert [type(one) for one in connection.take()] == [CopyHello]
     connection.receive(hello("n3"))
     assert made.take() == [("copy", "n3", True)]
+
+
+@pytest.mark.parametrize("knows", [True, False])
+def test_only_who_greeted_is_told_what_an_older_release_does_not_know(knows: bool) -> None:
+    """It would take the message for a broken frame, and hang up."""
+    made, rules = station(demanded=False)
+    connection = made.accepted(node("n1"))
+    connection.receive(hello("n1"))
+    connection.take()
+    rules.greeted += ["n1"] if knows else ["n3"]
+    word = Superseded("f" * 32, hello("n2").history_id)
+    made.transport.superseded("n3", word)
+    assert connection.take() == ([word] if knows else [])
+    assert made.take()[-1] == ("superseded", "n3", "f" * 32)
 
 
 @pytest.mark.parametrize("second", [Vote(1), Note(b"anything")])

@@ -114,7 +114,9 @@ def test_a_connection_of_now_counts_and_none_of_before() -> None:
     table = Table()
     table.hear(N3, NEW)
     assert table.releases.member_facts("n3")["version"] == "0.2.0"
+    assert table.releases.greeting().greeted("n3")
     table.releases.greeting().met("n3")
+    assert not table.releases.greeting().greeted("n3")
     assert table.releases.member_facts("n3") == {}
     assert "n3 runs raftdb 0.1.0" in table.releases.pending(2)
 
