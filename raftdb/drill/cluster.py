@@ -22,6 +22,7 @@ from raftdb.client import Connection, connect
 from raftdb.demo.processes import NodeProcess, ProcessCluster
 from raftdb.drill.previous import Release
 from raftdb.ops.found import CONFIG_FILE, PORTS_PER_NODE, found_local, local_members
+from raftdb.ops.inspect import DATA_DIRECTORY
 from raftdb.ops.ports import free_ports
 from raftdb.ops.target import read_client_file
 
@@ -177,6 +178,10 @@ class DrillCluster:
         """Kill a node, and remove its directory: it is gone for good."""
         self.kill(node_id)
         shutil.rmtree(self.processes.nodes.pop(node_id).directory)
+
+    def delete_data(self, node_id: str) -> None:
+        """Remove what a node that does not run had: its disk is gone, and a new one is there."""
+        shutil.rmtree(self.node(node_id).directory / DATA_DIRECTORY)
 
     def adopt(self, node_id: str) -> None:
         """A directory of a new node has been made."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from raftdb.drill.cluster import DrillCluster, command
 from raftdb.drill.load import TABLE
+from raftdb.drill.majority import log_end_loss, majority_loss
 from raftdb.drill.releases import release_crash, release_rollback
 from raftdb.drill.stage import Stage
 from raftdb.ops.ports import free_ports
@@ -237,6 +238,8 @@ SCENARIOS: dict[str, Scenario] = {
         Scenario("node-loss", "A follower's process is killed.", node_loss),
         Scenario("disk-loss", "A node's disk is gone for good.", disk_loss),
         Scenario("region-loss", "Every node of the leader's region is killed.", region_loss),
+        Scenario("majority-loss", "Most voters are gone, disks included.", majority_loss),
+        Scenario("log-end-loss", "One of two voters lost its log's end.", log_end_loss),
         Scenario("total-loss", "Every node and disk is gone: archive only.", total_loss),
         Scenario(
             "total-loss-archived",

@@ -255,7 +255,9 @@ def _request(request: Request) -> dict[str, Any]:
         "seed": request.stamp.seed.hex(),
     }
     if isinstance(request, Execute | Commit):
-        statements = [getattr(one, "statement", one) for one in request.statements]
+        statements = [
+            one if isinstance(one, Statement) else one.statement for one in request.statements
+        ]
         facts |= {
             "session": request.session,
             "sequence": request.sequence,

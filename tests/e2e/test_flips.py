@@ -13,6 +13,6 @@ from tests.e2e.flips import QUICK, run
 def test_flipped_bits_are_healed_or_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small_journals(monkeypatch)
     trials = list(run(tmp_path, QUICK, 11))
-    outcomes = {(trial.kind, trial.running): trial.outcome for trial in trials}
-    assert outcomes["CURRENT", False] == "healed"
-    assert outcomes["page", True] in ("healed", "unharmed"), "unharmed: nobody had read it yet"
+    outcomes = {trial.plan.kind: trial.outcome for trial in trials}
+    assert outcomes["CURRENT"] == "healed"
+    assert outcomes["page"] in ("healed", "unharmed"), "unharmed: nobody had read it yet"
