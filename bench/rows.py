@@ -141,6 +141,9 @@ def _wan(results: Results) -> list[Row]:
     for one in results["distances"]:
         far = one["round_trip_ms"]
         without = f", against {near[0]:.1f} without a distance" if far and near else ""
+        if far and "without_line_ms" in one:
+            idle_ms = one["without_line_ms"]
+            without = f"; a commit without a distance, after as long a pause: {idle_ms:.1f}"
         found.append(
             Row(
                 f"commit at a round trip of {far} ms to the nearest majority, p50",

@@ -104,8 +104,8 @@ class Echo:
         self._server.close()
 
 
-def _commits(one: Lab, seconds: float) -> list[int]:
-    """Latencies of commits, one after the other, in microseconds."""
+def _commits(one: Lab, seconds: float, pause_s: float = 0.0) -> list[int]:
+    """Latencies of commits, one after the other, in microseconds; with a pause between them."""
     cluster = one.cluster
     with cluster.connect_to(cluster.wait_for_leader(), timeout=30.0) as connection:
         samples: list[int] = []
@@ -115,6 +115,9 @@ def _commits(one: Lab, seconds: float) -> list[int]:
             connection.execute(insert, ("x" * 100,))
         end_ns = time.perf_counter_ns() + int(seconds * 1e9)
         while (start_ns := time.perf_counter_ns()) < end_ns:
+            if pause_s:
+                one.rest(pause_s)
+                start_ns = time.perf_counter_ns()
             connection.execute(insert, ("x" * 100,))
             samples.append((time.perf_counter_ns() - start_ns) // 1000)
     return samples
@@ -122,13 +125,16 @@ def _commits(one: Lab, seconds: float) -> list[int]:
 
 def run(place: Path, settings: Settings, say: Say) -> dict[str, Any]:
     """Each distance once."""
-    found = []
+    found: list[dict[str, Any]] = []
     with behind_proxies(place) as (one, cluster):
         names = cluster.node_ids
         pairs = both_ways([(a, b) for a in names for b in names if a < b])
         echo = Echo(cluster.links)
         for round_trip_ms in settings.round_trips_ms:
             cluster.links.heal()
+            one.rest(min(SETTLE_S, settings.seconds) if found else 0.0)
+            # What the machine takes to do anything at all after so long a pause is not the line's.
+            idle = latency(_commits(one, settings.seconds, round_trip_ms / 1000))
             if round_trip_ms:
                 for pair in (*pairs, *both_ways([ECHO])):
                     cluster.links.put(*pair, delay(round_trip_ms // 2))
@@ -143,6 +149,8 @@ def run(place: Path, settings: Settings, say: Say) -> dict[str, Any]:
                     "p50_ms": spent.p50_ms,
                     "p90_ms": spent.p90_ms,
                     "over_ms": round(spent.p50_ms - proxied_ms, 3),
+                    "without_line_ms": round(idle.p50_ms, 3),
+                    "line_ms": round(spent.p50_ms - proxied_ms - idle.p50_ms, 3),
                 }
             )
             say(f"{round_trip_ms} ms: {found[-1]}")

@@ -179,7 +179,8 @@ def plan_recovery(
     here, which are not needed for it to begin but count. Raises ConfigError."""
     source, database = choose(here, elsewhere)
     log = {database.account.applied_index: 0}
-    log |= _terms(source.node, files, database.account.applied_index)
+    if not source.account.journal_damage:
+        log |= _terms(source.node, files, database.account.applied_index)
     if len(log) == 1:
         log = {source.account.last_index: source.account.last_term}
     archived = _archived_terms(archives, min(log))
@@ -331,8 +332,8 @@ def _apply(machine: Machine, batch: list[_Entry]) -> list[_Entry]:
 
 
 def _entries(plan: Recovery, applied: int, files: Files, payloads: Payloads) -> Iterator[_Entry]:
-    kept = plan.kept
-    for entry in read_entries(files, plan.source.node.journal):
+    kept, source = plan.kept, plan.source
+    for entry in () if source.account.journal_damage else read_entries(files, source.node.journal):
         if applied < entry.index <= kept.log_to:
             yield _Entry(entry.index, entry.term, tuple(payloads(entry.data)))
     if plan.archives is not None and kept.archive_to > kept.log_to:

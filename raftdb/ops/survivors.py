@@ -52,8 +52,15 @@ class Account:
     time_ms: int
     """Logged time of the last request in the log."""
     journal_damage: tuple[str, ...] = ()
+    """If there is any, its log counts up to what its database has applied, and not at all if that
+    is damaged too."""
     database_damage: tuple[str, ...] = ()
     format: int = ACCOUNT_FORMAT
+
+    @property
+    def counts(self) -> bool:
+        """It has anything that can be relied upon."""
+        return not (self.journal_damage and self.database_damage)
 
     @property
     def newest(self) -> tuple[int, int]:
@@ -138,8 +145,9 @@ def look_at(directory: Path, files: Files, log: LogFormat) -> Survivor:
         members, voters = log.members(brought[1])
     damage = tuple(f"{one.file}, offset {one.offset}: {one.text}" for one in journal.damage)
     last = int(journal.last_index), int(journal.last_term)
-    if last[0] < state.index and not state.damage:
-        # A copy was installed, and nothing has come since: all below is committed.
+    if not state.damage and (damage or last[0] < state.index):
+        # What is applied is committed: where a copy was installed and nothing has come since, and
+        # where it cannot be told any more what the log held behind that.
         last = state.index, state.term
     account = Account(
         node_id=config.node_id,
@@ -195,17 +203,16 @@ def choose(here: Sequence[Survivor], elsewhere: Sequence[Account]) -> tuple[Surv
     """Whose log counts, and whose database it is applied to. Raises ConfigError."""
     accounts = [*(one.account for one in here), *elsewhere]
     _check_together(accounts)
-    sound = [one for one in accounts if not one.journal_damage]
-    if not sound:
+    usable = [one for one in accounts if one.counts]
+    if not usable:
         raise ConfigError(
-            "no survivor has a journal that is whole",
+            "no survivor has a journal or a database that is whole",
             code="nothing_to_recover",
             hint="`raftdb restore --replace` makes a cluster from the archive; `raftdb inspect` "
             "shows the damage",
         )
-    best = max(sound, key=lambda one: (one.newest, one.applied_index))
-    at_hand = [one for one in here if one.account.newest == best.newest]
-    at_hand = [one for one in at_hand if not one.account.journal_damage]
+    best = max(usable, key=lambda one: (one.newest, not one.journal_damage, one.applied_index))
+    at_hand = [one for one in here if one.account.counts and one.account.newest == best.newest]
     if not at_hand:
         raise ConfigError(
             f"the newest log is that of {best.node_id}: term {best.last_term}, entry "
@@ -213,12 +220,19 @@ def choose(here: Sequence[Survivor], elsewhere: Sequence[Account]) -> tuple[Surv
             code="survivor_elsewhere",
             hint=f"run the command where {best.node_id} is, with accounts of the others",
         )
-    source = max(at_hand, key=lambda one: (not one.account.database_damage, one.account.node_id))
+    source = max(
+        at_hand,
+        key=lambda one: (
+            not one.account.journal_damage,
+            not one.account.database_damage,
+            one.account.node_id,
+        ),
+    )
     donors = [
         one
         for one in [source, *here]
         if not one.account.database_damage
-        and source.account.first_index <= one.account.applied_index + 1
+        and _log_begins(source.account) <= one.account.applied_index + 1
         and one.account.applied_index <= source.account.last_index
     ]
     if not donors:
@@ -229,6 +243,11 @@ def choose(here: Sequence[Survivor], elsewhere: Sequence[Account]) -> tuple[Surv
             "shows the damage",
         )
     return source, donors[0]
+
+
+def _log_begins(one: Account) -> int:
+    """The first entry that it can give: with a damaged log, none before what is applied."""
+    return one.applied_index + 1 if one.journal_damage else one.first_index
 
 
 def _check_together(accounts: Sequence[Account]) -> None:
@@ -302,7 +321,7 @@ def _apart(what: str) -> ConfigError:
 
 def _voters(accounts: Sequence[Account]) -> set[str]:
     """As the newest log has them."""
-    return set(max(accounts, key=lambda one: (not one.journal_damage, one.newest)).voters)
+    return set(max(accounts, key=lambda one: (one.counts, one.newest)).voters)
 
 
 def lost_voters(accounts: Sequence[Account], running: Sequence[str]) -> list[str]:

@@ -17,7 +17,15 @@ from raftdb.base.errors import ConfigError
 from raftdb.base.ids import NodeId
 from raftdb.consensus.membership import Remove
 from raftdb.consensus.port import Changed
-from raftdb.ops.survivors import Account, Kept, may_lack, merge, parse_account
+from raftdb.ops.survivors import (
+    Account,
+    Kept,
+    Survivor,
+    choose,
+    may_lack,
+    merge,
+    parse_account,
+)
 from tests.archive.test_uploader import all_archived, cluster, wait_for
 from tests.cli.conftest import Command
 from tests.cli.conftest import raftdb as command  # noqa: F401
@@ -79,6 +87,33 @@ def test_loss_is_ruled_out_only_when_a_majority_cannot_hide_it() -> None:
     assert not may_lack([_account("n1", 4), _account("n2", 4)])
     assert may_lack([_account("n1", 5), _account("n2", 5)])
     assert may_lack([_account("n1", 3), _account("n2", 3, journal_damage=("x",))])
+
+
+def _survivor(name: str, **changes: Any) -> Survivor:
+    return Survivor(_account(name, 3, **changes), Path(name), None, None, ())  # type: ignore[arg-type]
+
+
+def test_a_database_counts_where_the_log_behind_it_is_damaged() -> None:
+    """Two of three lost the ends of their logs; what they have applied was committed, and the sound
+    one lacks it."""
+    behind = _survivor("n1", last_index=7, applied_index=6)
+    ahead = _survivor("n2", journal_damage=("x",))
+    assert choose([behind, ahead], []) == (ahead, ahead)
+    # As far as that it is the sound log that counts, and it may be applied to either's database.
+    assert choose([_survivor("n1"), ahead], [])[0].account.node_id == "n1"
+    later = _survivor("n1", last_index=12, applied_index=6)
+    assert choose([later, ahead], []) == (later, later)
+    # Of a later term, however short.
+    later = _survivor("n1", last_index=8, last_term=3, applied_index=8)
+    assert choose([later, ahead], []) == (later, later)
+    # Nothing of it is to be relied upon when the database is damaged as well.
+    lost = _survivor("n2", journal_damage=("x",), database_damage=("y",))
+    assert choose([behind, lost], []) == (behind, behind)
+    with pytest.raises(ConfigError, match="no survivor has a journal or a database") as caught:
+        choose([lost], [])
+    assert caught.value.code == "nothing_to_recover"
+    with pytest.raises(ConfigError, match="the newest log is that of n2"):
+        choose([behind], [ahead.account])
 
 
 def test_accounts_travel_as_json() -> None:
