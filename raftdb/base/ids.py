@@ -23,6 +23,8 @@ ClusterId = NewType("ClusterId", str)
 HistoryId = NewType("HistoryId", str)
 """32 hexadecimal digits naming one history of a cluster; a restore forks a new one (rule S4)."""
 
+EVERYWHERE = ("0.0.0.0", "::")
+"""Hosts to listen at, and at which nobody is found."""
 _NODE_ID = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 _HEX_ID = re.compile(r"[0-9a-f]{32}")
 _LOCATION = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}(/[a-z0-9][a-z0-9_-]{0,31}){0,3}")
@@ -83,3 +85,15 @@ def parse_address(text: str) -> Address:
     if not 1 <= port <= 65535:
         raise ConfigError(f"port {port} of {text!r} is not between 1 and 65535")
     return Address(host, port)
+
+
+def parse_reachable(text: str) -> Address:
+    """The same, of a place where others are to find somebody. Raises ConfigError."""
+    found = parse_address(text)
+    if found.host in EVERYWHERE:
+        raise ConfigError(
+            f"{text!r} means every address of a machine, and nobody can be reached there",
+            hint="give the address under which the others reach the node; where it listens is "
+            "peer_listen and client_listen in its configuration",
+        )
+    return found

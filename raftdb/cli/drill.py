@@ -23,6 +23,8 @@ ABOUT = {
     "node-loss": "Kill a follower's process under load: nobody may notice.",
     "disk-loss": "Delete the leader's disk for good: a new member takes its place.",
     "region-loss": "Kill every node of the leader's region at once; it comes back later.",
+    "majority-loss": "Kill most voters, delete disks, and go on with who is left (raftdb recover).",
+    "log-end-loss": "Damage the end of the log of one of two voters, and recover from the other.",
     "total-loss": "Kill every node, delete every disk, and restore a new cluster from the archive.",
     "total-loss-archived": "The same, with clients that wait for the archive: nothing may be lost.",
     "point-in-time": "Destroy a table by a statement, and bring it back as of the moment before.",

@@ -13,8 +13,6 @@ from raftdb.ops.target import Target, read_client_file
 ENDS_S = 120.0
 EXIT_USAGE, EXIT_BROKEN = 2, 4
 SAID_LINES = 12
-FLIPPED_FROM_END = 24
-"""Within the last batch of the log, whatever it holds."""
 
 
 def majority_loss(stage: Stage) -> None:
@@ -59,7 +57,7 @@ def log_end_loss(stage: Stage) -> None:
         command("member", "remove", name, "--dir", cluster.directory, "--force")
         cluster.lose(name)
     stage.run_for(stage.seconds)
-    with stage.disaster(f"{lost} is killed, and a byte at the end of its log is another one"):
+    with stage.disaster(f"{lost} is killed, and a bit of its log's last segment is flipped"):
         cluster.kill(lost)
         _damage_end(cluster.node(lost).directory / DATA_DIRECTORY / "journal")
     cluster.start(lost)
@@ -108,11 +106,12 @@ def _bundle(stage: Stage) -> Path:
 
 
 def _damage_end(journal: Path) -> None:
-    """Flip a bit of the last batch that its last segment holds: the zeros behind are room."""
+    """Flip a bit in the middle of what its last segment holds (the zeros behind are room): it is
+    known that this was durable, so it is not what a crash tears off."""
     path = max(journal.glob("*.segment"))
     end = len(path.read_bytes().rstrip(b"\0"))
     with path.open("r+b") as file:
-        file.seek(max(0, end - FLIPPED_FROM_END))
+        file.seek(end // 2)
         byte = file.read(1)
         file.seek(-1, 1)
         file.write(bytes([byte[0] ^ 0x10]))

@@ -235,7 +235,11 @@ class Reliever:
         status = self._engine.status()
         voters = [str(one.node_id) for one in status.members if one.role == VOTER]
         lost = [name for name in self._forgotten() if name in voters]
-        if not lost or status.leader is not None or 2 * (len(voters) - len(lost)) > len(voters):
+        if not lost or 2 * (len(voters) - len(lost)) > len(voters):
+            return None
+        up = {status.node_id, *(peer.node_id for peer in status.peers if peer.connected)}
+        if status.leader in up and status.leader not in lost:
+            # A follower that cannot stand remembers who led before.
             return None
         return forgotten_by_too_many(lost, voters)
 

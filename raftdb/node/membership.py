@@ -10,7 +10,7 @@ from typing import Any
 
 from raftdb.base.cluster import ClusterSettings, goal_problem
 from raftdb.base.errors import ConfigError, Error, InterfaceError, OperationalError
-from raftdb.base.ids import Address, NodeId, parse_address, parse_location, parse_node_id
+from raftdb.base.ids import Address, NodeId, parse_location, parse_node_id, parse_reachable
 from raftdb.consensus.membership import (
     VOTER,
     Add,
@@ -157,8 +157,8 @@ def change_of(kind: str, arguments: Mapping[str, Any], force: bool) -> MemberCha
             Member(
                 node_id,
                 parse_location(_text(arguments, "location")),
-                parse_address(_text(arguments, "peer")),
-                parse_address(_text(arguments, "client")),
+                parse_reachable(_text(arguments, "peer")),
+                parse_reachable(_text(arguments, "client")),
             )
         )
     if kind == "remove":
@@ -177,7 +177,7 @@ def _move(node_id: NodeId, arguments: Mapping[str, Any]) -> Move:
 
     def address(name: str) -> Address | None:
         text = _text(arguments, name)
-        return parse_address(text) if text else None
+        return parse_reachable(text) if text else None
 
     return Move(
         node_id, parse_location(location) if location else None, address("peer"), address("client")

@@ -26,9 +26,9 @@ from raftdb.base.ids import (
     ClusterId,
     HistoryId,
     NodeId,
-    parse_address,
     parse_location,
     parse_node_id,
+    parse_reachable,
 )
 from raftdb.base.layout import database_path, journal_path
 from raftdb.base.ports import Clock, Files, Random
@@ -111,8 +111,8 @@ def parse_member(text: str) -> MemberConfig:
     return MemberConfig(
         parse_node_id(name),
         parse_location(values["location"]),
-        parse_address(values["peer"]),
-        parse_address(values["client"]),
+        parse_reachable(values["peer"]),
+        parse_reachable(values["client"]),
     )
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from raftdb.base.config import load_config
 from raftdb.base.errors import ConfigError, FatalError
+from raftdb.node.membership import change_of
 from raftdb.ops import found
 from raftdb.ops.found import check_members, local_members, parse_member, warnings_about
 from tests.cli.conftest import Command
@@ -102,11 +103,22 @@ def test_usage(raftdb: Command, tmp_path: Path) -> None:
         ("N1,location=eu,peer=h:1,client=h:2", "not a node id"),
         ("n1,location=EU,peer=h:1,client=h:2", "not a location"),
         ("n1,location=eu,peer=h,client=h:2", "not an address"),
+        ("n1,location=eu,peer=0.0.0.0:1,client=h:2", "nobody can be reached"),
+        ("n1,location=eu,peer=h:1,client=[::]:2", "nobody can be reached"),
     ],
 )
 def test_bad_nodes(text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         parse_member(text)
+
+
+@pytest.mark.parametrize(
+    ("kind", "where"),
+    [("add", {"peer": "0.0.0.0:1", "client": "h:2"}), ("move", {"peer": "[::]:1"})],
+)
+def test_nobody_is_a_member_where_nobody_is_found(kind: str, where: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match="nobody can be reached there"):
+        change_of(kind, {"node": "n4", "location": "eu", **where}, force=False)
 
 
 def test_members_that_make_no_cluster() -> None:

@@ -47,6 +47,8 @@ def note(kind: int) -> bytes:
 
 def test_one_of_two_voters_that_has_forgotten_is_named_with_what_helps() -> None:
     engine, loop, log, reliever = make(2)
+    # It led before, and nobody has stood since.
+    engine.leader = "n2"
     assert reliever.facts() == {"members": [], "problem": "", "hint": ""}
     for _ in range(3):
         reliever.on_note(NodeId("n2"), note(_RELIEVE))
