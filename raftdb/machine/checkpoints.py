@@ -75,7 +75,7 @@ class Checkpointer:
         self.held = False
         """A copy is being made: checkpoints do nothing until it is done."""
         self._closed = False
-        self._pages = 0
+        self._moved = 0
         self.durable_index = Index(0)
         """Entries up to this one survive a power cut in the database file."""
 
@@ -86,25 +86,25 @@ class Checkpointer:
             if self.held or self._closed:
                 return self.durable_index
             self._announce()
-            complete, pages = self._passive()
+            complete, pages, moved = self._passive()
             if pages >= HOLD_PAGES:
                 with self._writer_lock:
-                    complete, pages = self._passive()
+                    complete, pages, moved = self._passive()
                 if not complete:
                     self._log.warning("checkpoint_incomplete", wal_pages=pages)
-            self._confirm(pages, complete)
+            self._confirm(moved, complete)
         return self.durable_index
 
     def complete(self) -> bool:
         """Checkpoint everything, for a caller that holds the writer and `lock`: whether the file
         now is the whole database. A reader of an older state can be in the way. The caller calls
         `confirm` when the writer is free again."""
-        done, self._pages = self._passive()
+        done, _pages, self._moved = self._passive()
         return done
 
     def confirm(self) -> None:
         """After `complete`, with `lock` held."""
-        self._confirm(self._pages, True)
+        self._confirm(self._moved, True)
 
     def _announce(self) -> None:
         """What is in the log now is about to be moved (see logguard)."""
@@ -118,6 +118,8 @@ class Checkpointer:
             raise failures.fatal(error, "beginning a checkpoint") from error
 
     def _confirm(self, frames: int, complete: bool) -> None:
+        """So many frames are in the file, and so they were synced before. Those behind them need
+        not be: a reader can have kept all of the checkpoint from its work, its sync included."""
         try:
             if frames > 0:
                 self._guard.after(frames, complete=complete)
@@ -170,16 +172,17 @@ class Checkpointer:
         self._closed = True
         self._connection.close(True)
 
-    def _passive(self) -> tuple[bool, int]:
-        """One checkpoint: (whether nothing was left, pages in the log)."""
+    def _passive(self) -> tuple[bool, int, int]:
+        """One checkpoint: (whether nothing was left, pages in the log, those that are in the file
+        now)."""
         noted = self._applied_index()
         try:
             in_log, moved = self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
         except apsw.BusyError:
-            return False, 0
+            return False, 0, 0
         except apsw.Error as error:
             raise failures.fatal(error, "checkpointing") from error
         complete = in_log == moved and in_log >= 0
         if complete and noted > self.durable_index:
             self.durable_index = noted
-        return complete, in_log
+        return complete, in_log, moved

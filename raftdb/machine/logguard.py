@@ -78,7 +78,7 @@ class LogGuard:
         self._write(Note(salt, frames, False))
 
     def after(self, frames: int, *, complete: bool) -> None:
-        """It ended: of the log's frames, all are in the file, or not."""
+        """It ended: so many of the log's frames are in the file, which are all of them or not."""
         salt = self._salt()
         if salt is None or (not complete and self._known(salt, frames)):
             return

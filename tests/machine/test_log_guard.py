@@ -154,3 +154,31 @@ def test_a_log_that_begins_again_behind_a_checkpoint_is_no_damage(
     machine = opened(path.parent.parent)
     assert not mixed(machine)
     machine.close()
+
+
+def test_frames_that_a_reader_kept_from_being_moved_may_go(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpoint that a reader is in the way of syncs nothing, so a commit that came since it was
+    announced is gone after a power cut; the file relies on nothing of it."""
+    grown(database)
+    guard = database.machine._checkpointer._guard
+    before, synced = guard.before, []
+
+    def late(frames: int) -> None:
+        before(frames)
+        synced.append(frames)
+        database.run("CREATE TABLE meanwhile(a)")
+
+    with database.machine._readers.snapshot(), monkeypatch.context() as patch:
+        patch.setattr(guard, "before", late)
+        database.run("CREATE TABLE again(a)")
+        database.machine.checkpoint()
+    assert synced
+    path, log = killed(database, tmp_path / "copy")
+    size = 32 + synced[0] * FRAME
+    assert log.stat().st_size > size
+    cut(log, lambda _size: size)
+    machine = opened(path.parent.parent)
+    assert not mixed(machine)
+    machine.close()

@@ -257,6 +257,8 @@ class SimFiles:
         """Grows with every crash and kill; files and locks of an earlier life are dead."""
         self.dropped = False
         """A sync failed since this was last reset: the page cache is not what was written."""
+        self.failed = False
+        """A call failed since this was last reset."""
         self.counts: dict[str, int] = {}
         """Calls so far, by kind."""
         self.mutations = 0
@@ -397,7 +399,7 @@ class SimFiles:
             if fault.kind == kind and fault.contains in path and not fault.fired:
                 fault.nth -= 1
                 if fault.nth <= 0:
-                    fault.fired = True
+                    fault.fired = self.failed = True
                     return fault
         return None
 

@@ -78,6 +78,8 @@ class Host:
     """Its disk was made to fail, so that stopping is what it should do."""
     damaged: bool = False
     """What it had on its disk was changed: it may never come back."""
+    failed: bool = False
+    """A call of its disk has failed, since it was whole for the last time."""
     held_down: bool = False
     """Nobody starts it again but who did this."""
     retired: bool = False
@@ -266,7 +268,8 @@ class Cluster:
             network=host.network,
             log=SimLog(life),
         )
-        lost, host.files.dropped = host.files.dropped, False
+        host.failed = host.failed or host.files.dropped or host.files.failed
+        host.files.dropped = host.files.failed = False
         self.note("start", name, life=host.lives)
         between = executor.between if executor.between_chance else None
         vfs = simulated()
@@ -291,7 +294,9 @@ class Cluster:
         if node.forgotten and not host.damaged:
             why = f"{name} has lost its memory: {node.assembly.damage}"
             self.world.fail(Broken("no node forgets by itself", why))
-        if node.assembly.damage and not (host.damaged or lost):
+        if not node.assembly.damage:
+            host.failed = False
+        elif not (host.damaged or host.failed):
             why = f"{name} takes what is sound for damaged: {node.assembly.damage}"
             self.world.fail(Broken("no node heals what is sound", why))
         host.node = node

@@ -13,7 +13,9 @@ happens at one instant, have no later: whoever holds the lock goes on at once un
 
 from __future__ import annotations
 
+import functools
 import importlib
+import pkgutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -21,10 +23,9 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
+import raftdb.machine
 from tests.sim.checkers import Broken
 
-MODULES = ("absent", "checkpoints", "machine", "overlay", "reader", "readers", "samples", "streams")
-"""Of the machine's, those that make locks; and `workspace`."""
 WAIT_S = 0.005
 """So often a job that waits for a lock looks again."""
 ROUNDS_MAX = 10_000
@@ -221,6 +222,13 @@ class ConditionOfJobs(LockOfJobs):
         """They look by themselves."""
 
 
+@functools.cache
+def _names() -> tuple[str, ...]:
+    """The machine's modules, sorted."""
+    found = pkgutil.iter_modules(raftdb.machine.__path__, "raftdb.machine.")
+    return tuple(sorted(module.name for module in found))
+
+
 @contextmanager
 def locks() -> Iterator[None]:
     """While this lasts, what machines make are locks of jobs."""
@@ -228,7 +236,8 @@ def locks() -> Iterator[None]:
         Lock=LockOfJobs, Condition=ConditionOfJobs, local=threading.local, Event=threading.Event
     )
     with ExitStack() as stack:
-        for name in (*MODULES, "workspace"):
-            module = importlib.import_module(f"raftdb.machine.{name}")
-            stack.enter_context(mock.patch.object(module, "threading", instead))
+        for name in _names():
+            module = importlib.import_module(name)
+            if hasattr(module, "threading"):
+                stack.enter_context(mock.patch.object(module, "threading", instead))
         yield
