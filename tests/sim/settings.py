@@ -110,7 +110,8 @@ def draw_settings(seed: int, nodes: int | None = None, profile: str | None = Non
     low, high = DURATIONS_S[profile]
     duration_s = draw.uniform(low, high)
     pause_s = draw.choice((0.05, 0.2, 0.5)) * scale
-    if draw.random() < CALM_CHANCE and scale > 1:
+    calm = draw.random() < CALM_CHANCE and scale > 1
+    if calm:
         # Long and calm: few faults, few clients, much that only time brings about. Only where
         # heartbeats are rare: they are what such a run costs.
         duration_s *= CALM
@@ -123,7 +124,7 @@ def draw_settings(seed: int, nodes: int | None = None, profile: str | None = Non
         clients, pause_s = 10, crowd.choice((0.005, 0.03)) * scale
         plan.every_s /= 2
     lull, lull_s = random.Random(f"lull {seed}"), 0.0
-    if profile == "globe" and lull.random() < LULL_CHANCE:
+    if profile == "globe" and not calm and lull.random() < LULL_CHANCE:
         lull_s = lull.uniform(*LULLS_S) * 3 / count
     turn_s = pause_s + ROUND_TRIPS_S[profile]
     return Settings(
