@@ -200,6 +200,9 @@ def _between(ranges: Sequence[Range], first: int, last: int) -> Iterator[int]:
 def _note_missing(chain: Chain, missing: Sequence[int]) -> None:
     """Name them; many in a row by the first of them."""
     epoch, url = chain.claim.epoch, chain.archive.url
+    if missing and missing[0] == 1 and chain.pruned is None:
+        what = f"a record of retention is missing in {url}, or the chain's beginning is"
+        chain.note(layout.folder(epoch, "pruned"), what)
     place = 0
     while place < len(missing):
         end = place

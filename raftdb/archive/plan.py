@@ -163,7 +163,8 @@ class Sources:
         if not bases:
             return NotRestorableError(
                 f"entry {target.index} is before the oldest base, which is of entry {oldest}",
-                hint="it is older than retention keeps",
+                hint="the archive began with that base, or retention took what was before: see "
+                "`raftdb archive list`",
             )
         return NotRestorableError(
             f"the log between entry {bases[0].link.manifest.last} and {target.index} is not kept",

@@ -19,7 +19,7 @@ from raftdb.archive.errors import ArchiveDamagedError, ArchiveUnavailableError
 from raftdb.archive.parallel import each
 from raftdb.archive.plan import Plan, Point, Source, Sources, read_segment
 from raftdb.archive.records import ArchiveEntry, BaseRecord
-from raftdb.base.atomic import replace_file
+from raftdb.base.atomic import NEW_SUFFIX, replace_file
 from raftdb.base.errors import ConfigError, Error
 from raftdb.base.ids import HistoryId, Index, Term
 from raftdb.base.limits import DEFAULT_LIMITS
@@ -227,7 +227,8 @@ class _Restore:
         path = os.path.join(self._work, STATE)
         if not self._files.exists(path):
             self._files.make_directory(self._work)
-            if self._files.list_directory(self._work):
+            # Interrupted in its first moment, a try leaves the state's half-written file.
+            if set(self._files.list_directory(self._work)) - {STATE + NEW_SUFFIX}:
                 raise ConfigError(
                     f"{self._work} is not empty, and no restore was begun there",
                     hint="give a new directory",

@@ -71,9 +71,12 @@ def plan_pruning(timeline: Timeline, retention: Retention, now_ms: int) -> Prune
     if not bases:
         return PrunePlan((), (), 0, 0, 0, holds)
     cutoff_ms = now_ms - retention.point_in_time_days * DAY_MS
-    before = [one for one in bases if one.manifest.created_ms <= cutoff_ms]
+    # Of what an earlier pruning left alone, without the log behind it, no window begins.
+    begin = {chain.claim.epoch: chain.first for chain in timeline.chains}
+    whole = [one for one in bases if one.manifest.sequence >= begin[one.manifest.epoch]] or bases
+    before = [one for one in whole if one.manifest.created_ms <= cutoff_ms]
     # A base that has the moment of the cut-off or an earlier one: all after it can be reached.
-    first = before[-1] if before else bases[0]
+    first = before[-1] if before else whole[0]
     kept = _older_bases(bases, first, retention, now_ms)
     records: list[Pruned] = []
     begins: dict[int, Pruned] = {}
@@ -90,7 +93,8 @@ def plan_pruning(timeline: Timeline, retention: Retention, now_ms: int) -> Prune
             for sequence, link in chain.links.items()
             if sequence < record.first and sequence not in names
         ]
-        if chain.pruned is None or record.first > chain.first or record.kept != chain.pruned.kept:
+        former = chain.pruned.kept if chain.pruned is not None else ()
+        if record.first > chain.first or record.kept != former:
             records.append(record)
     doomed = _doomed(timeline, gone, begins, now_ms)
     for chain in timeline.chains:

@@ -11,6 +11,7 @@ from the machine's role; they never stand in a URL.
 from __future__ import annotations
 
 import os
+import re
 from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -24,6 +25,9 @@ __all__ = ["DirectoryStore", "ObjectStore", "open_store"]
 REQUEST_TIMEOUT_S = 30
 CONNECT_TIMEOUT_S = 5
 RETRIES_MAX = 2
+_CODE = re.compile(r"<Code>(\w{1,64})</Code>")
+_METADATA = "169.254.169.254"
+"""Where a machine in the cloud asks for its role: tried last, when nothing else is given."""
 _SCHEMES = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss")
 _OPTIONS = ("endpoint", "region", "virtual_hosted_style_request", "skip_signature", "timeout")
 
@@ -231,13 +235,34 @@ class ObjectStore:
 
     def _failed(self, what: str, error: BaseException) -> ArchiveUnavailableError:
         return ArchiveUnavailableError(
-            f"cannot {what} {self.url}: {_first_line(error)}",
-            hint="check the network, the endpoint and the credentials of the destination",
+            f"cannot {what} {self.url}: {_code(error)}{_first_line(error)}", hint=_hint(error)
         )
 
 
 def _stamp(one: Any) -> float:
     return float(one["last_modified"].timestamp())
+
+
+def _code(error: BaseException) -> str:
+    """The store's own word for it, such as ExpiredToken: it may stand on a later line."""
+    found = _CODE.search(str(error))
+    return "" if found is None else f"{found[1]}: "
+
+
+def _hint(error: BaseException) -> str:
+    """What an operator looks at first."""
+    text = str(error)
+    if _METADATA in text:
+        return "there are no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+    if "Expired" in text:
+        return "the credentials have expired: get new ones, and run the same command again"
+    if "403 Forbidden" in text or "401 Unauthorized" in text:
+        return "the store refuses these credentials: are they this bucket's, and may they read it?"
+    if "404 Not Found" in text:
+        return "there is no such bucket: check the URL and its endpoint"
+    if "error sending request" in text:
+        return "nothing answers there: check the endpoint, the network and its proxy"
+    return "check the network, the endpoint and the credentials of the destination"
 
 
 def _first_line(error: BaseException) -> str:

@@ -271,9 +271,10 @@ def rows_of(path: Path) -> list[Any]:
 
 
 def names_it(text: str, name: str) -> bool:
-    """Whether a message names the object. Each base names its packs, so a pack's own name stands
-    there too."""
-    return name in text
+    """Whether a message names the object; of retention's record, which is the only thing that says
+    where the chain begins, its folder."""
+    folder = name.rpartition("/")[0] + "/:"
+    return name in text or ("/pruned/" in name and folder in text)
 
 
 def urls(scene: Scene) -> str:

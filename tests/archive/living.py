@@ -7,6 +7,7 @@ live (index and content hash, as a node told them) is what restores are compared
 from __future__ import annotations
 
 import json
+import logging
 import os
 import random
 import shutil
@@ -22,7 +23,7 @@ from chaos.server import ToxiproxyServer
 from raftdb.archive import Keyring, parse_keys
 from raftdb.base.errors import Error
 from raftdb.ops.ports import free_ports
-from tests.archive.attack import DAMAGES, Outcome, Said, names_it, objects, process
+from tests.archive.attack import DAMAGES, Outcome, Run, Said, here, names_it, objects, process
 from tests.archive.s3 import s3_endpoint, s3_url
 from tests.e2e.cluster import Cluster
 
@@ -37,6 +38,8 @@ SETTINGS = {
     "RAFTDB_ARCHIVE__VERIFY_MINUTES": "0",
     "RAFTDB_ARCHIVE_KEYS": f"k1:{KEY}",
 }
+PROCESS_EACH = 10
+"""One of so many moments is restored by a process of its own, the others in this one."""
 MERGE = ("--merge-hours", "0")
 Say = Callable[[str], None]
 
@@ -128,8 +131,10 @@ def _caught_up(cluster: Cluster) -> bool:
     )
 
 
-def _restored(url: str, target: Path, keyring: Keyring, *flags: str) -> tuple[Said, dict[str, Any]]:
-    said = process(("restore", "--from", url, *flags, "--to", str(target), "--json"), keyring)
+def _restored(
+    url: str, target: Path, keyring: Keyring, *flags: str, run: Run = process
+) -> tuple[Said, dict[str, Any]]:
+    said = run(("restore", "--from", url, *flags, "--to", str(target), "--json"), keyring)
     target.unlink(missing_ok=True)
     shutil.rmtree(target.with_name(target.name + ".restoring"), ignore_errors=True)
     return said, json.loads(said.out) if not said.code else {}
@@ -139,6 +144,7 @@ def kills(place: Path, number: int, points: int, seed: int, say: Say) -> Story:
     """Kill whoever uploads, `number` times, at random moments, with two destinations of which one
     is slow; prune in between; then restore `points` random moments from either one alone."""
     draw, story = random.Random(seed), Story()
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     keyring = parse_keys(f"k1:{KEY}", "here")
     with ExitStack() as stack:
         endpoint = stack.enter_context(s3_endpoint())
@@ -214,7 +220,8 @@ def _judge(
     for number in range(points):
         index, url = draw.choice(there), urls[number % 2]
         story.restores += 1
-        said, facts = _restored(url, place / "point.db", keyring, "--index", str(index))
+        run = here if number % PROCESS_EACH else process
+        said, facts = _restored(url, place / "point.db", keyring, "--index", str(index), run=run)
         if not said.code and facts["content_hash"] == live[index] and facts["proven"]:
             story.equal += 1
         else:

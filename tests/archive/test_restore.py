@@ -343,3 +343,18 @@ def test_the_newest_moment_needs_the_chain_behind_its_base_only(tmp_path: Path) 
     }
     assert len(found.timelines[0].chains[-1].links) > 20
     live.close()
+
+
+def test_a_restore_interrupted_in_its_first_moment_is_begun_again(tmp_path: Path) -> None:
+    live = filled(tmp_path)
+    content = live.machine.content_hash().total
+    live.close()
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "restore.json.new").write_text("")
+    _plan, done = restored(sources(live.store), work)
+    assert done.content == content
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "mine.txt").write_text("no restore's")
+    with pytest.raises(ConfigError, match="is not empty"):
+        restored(sources(live.store), tmp_path / "other")

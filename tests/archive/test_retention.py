@@ -81,6 +81,18 @@ def test_the_window_stays_whole_and_older_bases_thin_out(live: Live, tmp_path: P
     assert plan_pruning(timeline, SHORT, NOW_MS).doomed == ()
 
 
+def test_keeping_longer_than_before_takes_nothing(live: Live) -> None:
+    """Older bases stand alone by then: they stay, and no window begins with them."""
+    timeline = load_timeline(Archive.open(live.store, sealer()))
+    short = plan_pruning(timeline, SHORT, NOW_MS)
+    carry_out(timeline, short, live.store)  # type: ignore[arg-type]
+    timeline = load_timeline(Archive.open(live.store, sealer()))
+    longer = plan_pruning(timeline, Retention(), NOW_MS)
+    assert longer.doomed == ()
+    assert longer.records == ()
+    assert (longer.oldest_index, longer.kept_bases) == (short.oldest_index, short.kept_bases)
+
+
 def test_what_was_archived_while_the_oldest_base_was_made_stays(tmp_path: Path) -> None:
     """A large base takes a while, and the log goes on: it is replayed from before its manifest."""
     live = Live(tmp_path, open_store(f"file://{tmp_path}/archive"))

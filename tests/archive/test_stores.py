@@ -110,3 +110,17 @@ def test_credentials_that_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_urls_that_name_no_destination(url: str) -> None:
     with pytest.raises(ConfigError):
         open_store(url)
+
+
+def test_what_an_operator_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    for status, code, word in (
+        (403, "ExpiredToken", "have expired"),
+        (403, "AccessDenied", "refuses these credentials"),
+        (404, "NoSuchBucket", "no such bucket"),
+    ):
+        with refusing_endpoint(status, code) as address:
+            with pytest.raises(ArchiveUnavailableError, match=f"{code}: ") as caught:
+                open_store(s3_url(address, "x")).listing("epochs/")
+            assert word in (caught.value.hint or "")

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from raftdb.drill import Objective, against
 from tests.cli.conftest import Command, Result
 from tests.conformance import targets as conformance
 from tests.e2e.cluster import Cluster, running_cluster
@@ -228,6 +229,19 @@ def test_vacuum(cluster: Cluster, raftdb: Command) -> None:
         done = raftdb("vacuum", *at)
         assert (done.code, done.out.count(": 0 bytes given back")) == (0, 3), done
     assert raftdb("check", *at).code == 0
+
+
+def test_a_leaders_loss_is_rehearsed_by_handing_over(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `raftdb drill leader-kill --against` does: nothing is written, and no read fails."""
+    monkeypatch.setattr(against, "AROUND_S", 0.05)
+    config = cluster.directory / "n1" / "raftdb.toml"
+    before = cluster.wait_for_leader()
+    done = against.rehearse("leader-kill", config, 0, Objective(rto_s=60.0), lambda _text: None)
+    assert done.verdict == "met", done.broken
+    assert done.facts["reads"] > 3
+    assert cluster.wait_for_leader() == before
 
 
 def test_leader_moves_where_it_is_told(cluster: Cluster, raftdb: Command) -> None:
