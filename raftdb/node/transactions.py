@@ -450,8 +450,9 @@ class Transaction:
         if refused is not None:
             self._finish(call, None, refused)
             return
-        stamp = Stamp(owner.clock.wall_ms(), self._seed)
         statements = tuple(self._recorded)
+        # A clock that was set back meanwhile: no later request sees less than these have seen.
+        stamp = Stamp(max(owner.clock.wall_ms(), statements[-1].time_ms), self._seed)
         try:
             payload = owner.admission.encode(
                 Commit(stamp, session.number, sequence, floor, statements, self._foreign_keys, key)

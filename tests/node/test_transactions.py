@@ -129,6 +129,18 @@ def test_it_begins_when_leadership_is_confirmed_and_commits_as_one_entry() -> No
     assert len(bench.replica.transactions) == 0
 
 
+def test_a_clock_that_was_set_back_takes_no_time_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Opened()
+    bench.run("INSERT 1")
+    before_ms = bench.loop.wall_ms()
+    monkeypatch.setattr(bench.loop, "wall_ms", lambda: before_ms - 60_000)
+    bench.commit()
+    [(payload, _done)] = bench.engine.proposals
+    request = decode_request(payload)
+    assert isinstance(request, Commit)
+    assert request.statements[0].time_ms == request.stamp.time_ms == before_ms
+
+
 def test_reads_alone_are_committed_without_the_log() -> None:
     bench = Opened()
     bench.run("SELECT 1")
