@@ -197,6 +197,8 @@ class SimFile:
         fault = self._check("read")
         if fault:
             raise _error(fault, self._path)
+        if self.files.reads is not None:
+            self.files.count_read(self._path, count)
         return bytes(self._inode.cached[offset : offset + count])
 
     def write_at(self, offset: int, data: bytes) -> None:
@@ -259,6 +261,12 @@ class SimFiles:
         """A sync failed since this was last reset: the page cache is not what was written."""
         self.failed = False
         """A call failed since this was last reset."""
+        self.rotten = False
+        """What was durable was changed behind everybody's back."""
+        self.on_remove: Callable[[str], None] | None = None
+        """Told of each file that is removed, before anything makes that durable."""
+        self.reads: dict[str, int] | None = None
+        """Bytes that were read, by path, where somebody counts."""
         self.counts: dict[str, int] = {}
         """Calls so far, by kind."""
         self.mutations = 0
@@ -339,6 +347,7 @@ class SimFiles:
 
     def flip_bit(self, path: str, offset: int, bit: int) -> None:
         """Rot: one bit changes, on the device and in the cache."""
+        self.rotten = True
         inode = self._inode(path)
         for content in (inode.durable, inode.cached):
             if offset < len(content):
@@ -346,12 +355,14 @@ class SimFiles:
 
     def overwrite(self, path: str, offset: int, data: bytes) -> None:
         """Rot of another kind: zeroed blocks, misdirected writes."""
+        self.rotten = True
         inode = self._inode(path)
         for content in (inode.durable, inode.cached):
             content[offset : offset + len(data)] = data
 
     def set_content(self, path: str, data: bytes) -> None:
         """Replace a file's content, durably."""
+        self.rotten = True
         inode = self._inode(path)
         inode.durable[:] = data
         inode.cached[:] = data
@@ -362,6 +373,25 @@ class SimFiles:
         if path not in self._durable_names:
             raise FileNotFoundError(errno.ENOENT, "no such durable file", path)
         return bytes(self._inodes[self._durable_names[path]].durable)
+
+    def after_power_cut(self, directory: str, *, names: bool) -> SimFiles:
+        """Another disk with a directory's files, as a power cut leaves them that takes all bytes
+        which were not synced. `names`: what was done to names is all there, else none of it."""
+        found, twin = dict(self._durable_names), SimFiles(random.Random(0))
+        for operation in self._name_operations if names else ():
+            operation.apply(found, set())
+        twin.make_directory(directory)
+        inside = directory + "/"
+        for path, number in found.items():
+            if path.startswith(inside) and "/" not in path[len(inside) :]:
+                content = self._inodes[number].durable
+                twin._inodes[number] = _Inode(number, content[:], content[:])
+                twin._names[path] = number
+        twin._inode_count = self._inode_count
+        twin._durable_names = dict(twin._names)
+        twin._durable_directories = set(twin._directories)
+        twin._name_operations.clear()
+        return twin
 
     def unsynced(self, directory: str) -> list[str]:
         """What a power cut could still take of the files in a directory: bytes and names."""
@@ -402,6 +432,11 @@ class SimFiles:
                     fault.fired = self.failed = True
                     return fault
         return None
+
+    def count_read(self, path: str, count: int) -> None:
+        """Somebody wants to know."""
+        if self.reads is not None:
+            self.reads[path] = self.reads.get(path, 0) + count
 
     def fail_sync(self, inode: _Inode, fault: Fault) -> None:
         """The dirty pages become clean without being written, all or some of them."""
@@ -463,7 +498,10 @@ class SimFiles:
 
     def read_file(self, path: str) -> bytes:
         self._fail_if("read", path)
-        return bytes(self._inode(path).cached)
+        content = bytes(self._inode(path).cached)
+        if self.reads is not None:
+            self.count_read(path, len(content))
+        return content
 
     def exists(self, path: str) -> bool:
         return path in self._names or path in self._directories
@@ -506,6 +544,8 @@ class SimFiles:
         self._name_operations.append(
             _NameOperation("remove", (self._parent(path),), path, inode.number)
         )
+        if self.on_remove is not None:
+            self.on_remove(path)
 
     def sync_directory(self, path: str) -> None:
         if path not in self._directories:

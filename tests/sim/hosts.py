@@ -270,6 +270,7 @@ class Cluster:
         )
         host.failed = host.failed or host.files.dropped or host.files.failed
         host.files.dropped = host.files.failed = False
+        host.files.on_remove = None
         self.note("start", name, life=host.lives)
         between = executor.between if executor.between_chance else None
         vfs = simulated()

@@ -24,20 +24,29 @@ from tests.sim.watched import Watched, WatchedJournal
 class WatchedMachine(Watched, Machine):
     """The real machine; checkers are told what it has committed."""
 
-    KINDS = ("on_applied", "on_progress")
+    KINDS = ("on_applied", "on_progress", "on_replies")
+    begun: Any = None
+    """How far it was when its process began."""
+
+    def watch(self, node: Any, checkers: Sequence[Checker]) -> None:
+        super().watch(node, checkers)
+        if not self.absent:
+            self.begun = self._applier.progress
 
     def apply(self, entries: Sequence[Any]) -> list[list[bytes]]:
         replies = super().apply(entries)
-        self._tell_of(entries)
+        self._tell_of(entries, replies)
         return replies
 
     def apply_briefly(self, entries: Sequence[Any]) -> list[list[bytes]] | None:
         replies = super().apply_briefly(entries)
         if replies is not None:
-            self._tell_of(entries)
+            self._tell_of(entries, replies)
         return replies
 
-    def _tell_of(self, entries: Sequence[Any]) -> None:
+    def _tell_of(self, entries: Sequence[Any], replies: list[list[bytes]]) -> None:
+        for on_replies in self._tell("on_replies"):
+            on_replies(self.node, entries, replies)
         progress = self._applier.progress
         for on_applied in self._tell("on_applied"):
             for entry in entries:
@@ -105,6 +114,18 @@ class WholeNode:
         self._watch_reads()
         self._watch_answers()
         self._watch_sessions()
+        self._watch_removals(ports)
+
+    def _watch_removals(self, ports: Ports) -> None:
+        """Of files, by this process and none after it."""
+        files: Any = ports.files
+        watching = told(self._checkers, "on_removed")
+
+        def removed(path: str) -> None:
+            for on_removed in watching:
+                on_removed(self, path)
+
+        files.on_remove = removed
 
     def _watch_sessions(self) -> None:
         """Those that end by time."""

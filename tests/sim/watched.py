@@ -28,7 +28,7 @@ class Watched:
 class WatchedJournal(Watched, Journal):
     """The real journal; checkers are told of changes."""
 
-    KINDS = ("on_append", "on_truncate", "on_vote", "on_dropped")
+    KINDS = ("on_append", "on_truncate", "on_vote", "on_dropped", "on_reset")
 
     def append(self, entries: Sequence[LogEntry]) -> None:
         for on_append in self._tell("on_append"):
@@ -40,6 +40,11 @@ class WatchedJournal(Watched, Journal):
             for on_truncate in self._tell("on_truncate"):
                 on_truncate(self.node, index)
         super().truncate_from(index)
+
+    def reset(self, index: int, term: int) -> None:
+        for on_reset in self._tell("on_reset"):
+            on_reset(self.node)
+        super().reset(index, term)
 
     def set_hard_state(self, hard_state: HardState) -> None:
         before, after = self.hard_state, hard_state

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from raftdb.command import Results, Statement
@@ -16,12 +17,13 @@ COLUMNS = f"{TABLE}(token, luck, made)"
 VALUES = "VALUES (?, random(), julianday('now'))"
 INSERT = f"INSERT INTO {COLUMNS} {VALUES} RETURNING id"
 ROLLBACK = f"INSERT OR ROLLBACK INTO {COLUMNS} {VALUES}"
-READ = f"SELECT id, token FROM {TABLE} ORDER BY id"
+READ = f"SELECT id, token, made, luck FROM {TABLE} ORDER BY id"
 
 
 class Inserts(Workload):
     """Every row that was acknowledged is there, under the id that was told. A duplicate fails,
-    half of the time by OR ROLLBACK, and takes nothing of anybody with it."""
+    half of the time by OR ROLLBACK, and takes nothing of anybody with it. Times of rows run as
+    their ids do, whatever clocks do, and no two rows have the same luck."""
 
     name = "insert"
 
@@ -68,7 +70,7 @@ class Inserts(Workload):
         rows = finals[-1].result
         inserts = [record for record in records if record.operation == "insert"]
         require_kept(inserts, [row[1] for row in rows], "token", what="the row with token")
-        ids = {token: id_ for id_, token in rows}
+        ids = {row[1]: row[0] for row in rows}
         for record in inserts:
             if record.succeeded and ids[record.arguments["token"]] != record.result:
                 raise Violation(
@@ -78,3 +80,13 @@ class Inserts(Workload):
         for record in records:
             if record.operation == "duplicate" and record.succeeded:
                 raise Violation("acknowledged kept", f"what should be there was not: {record}")
+        _check_drawn(rows)
+
+
+def _check_drawn(rows: Sequence[Sequence[Any]]) -> None:
+    """What SQL functions brought into the rows, in the order of the log."""
+    for before, row in pairwise(rows):
+        if row[2] < before[2]:
+            raise Violation("time runs forward", f"{row} was made after {before}")
+    if len({row[3] for row in rows}) != len(rows):
+        raise Violation("chance is drawn", "two rows have the same random number")

@@ -34,7 +34,10 @@ from tests.sim.checkers.promises_kept import PromisesKept
 from tests.sim.checkers.reads_confirmed import ReadsConfirmed
 from tests.sim.checkers.reads_see_acknowledged import ReadsSeeAcknowledged
 from tests.sim.checkers.removed_for_good import RemovedForGood
+from tests.sim.checkers.replies_at_hand import RepliesAtHand
 from tests.sim.checkers.sessions_stored import SessionsStored
+from tests.sim.checkers.starts_as_it_is import StartsAsItIs
+from tests.sim.checkers.time_forward import TimeForward
 from tests.sim.checkers.votes_once import VotesOnce
 
 __all__ = [
@@ -69,7 +72,10 @@ __all__ = [
     "ReadsConfirmed",
     "ReadsSeeAcknowledged",
     "RemovedForGood",
+    "RepliesAtHand",
     "SessionsStored",
+    "StartsAsItIs",
+    "TimeForward",
     "VotesOnce",
     "blamed",
     "told",
@@ -109,6 +115,9 @@ WHOLE = (
     SessionsStored,
     DurableInPlaces,
     CopiesOnTheDevice,
+    TimeForward,
+    RepliesAtHand,
+    StartsAsItIs,
 )
 """What watches whole nodes; the workloads judge their histories themselves."""
 

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from raftdb.command import Request, decode_request
 from raftdb.consensus import CommittedEntry
+
+
+@functools.lru_cache(256)
+def decoded(payload: bytes) -> Request:
+    """A request of the log, which several checkers look at."""
+    return decode_request(payload)
 
 
 class Broken(BaseException):
@@ -74,6 +82,12 @@ class Checker:
     def on_dropped(self, node: Any) -> None:
         """A node's journal has let go of its oldest entries."""
 
+    def on_reset(self, node: Any) -> None:
+        """A node's journal forgets all entries: a copy of the database takes their place."""
+
+    def on_removed(self, node: Any, path: str) -> None:
+        """A node has removed a file, which a power cut could still bring back."""
+
     def on_asked(self, node: Any) -> Any:
         """A linearizable read came in at a node. What is returned comes again in `on_answer`."""
 
@@ -100,6 +114,9 @@ class Checker:
 
     def on_progress(self, node: Any, index: int, results: bytes) -> None:
         """A node's machine has committed up to `index`; `results` chains all replies so far."""
+
+    def on_replies(self, node: Any, entries: Any, replies: list[list[bytes]]) -> None:
+        """A node's machine has applied entries: the replies of those that are complete."""
 
     def on_hash(self, name: str, index: int, total: str) -> None:
         """A node's content hash at an index."""

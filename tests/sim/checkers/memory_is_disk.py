@@ -12,6 +12,8 @@ from tests.sim.checkers.base import Broken, Checker
 class MemoryIsDisk(Checker):
     def __init__(self) -> None:
         self._known: set[Any] = set()
+        self._cut: dict[Any, int] = {}
+        """What the journal had taken when its log was cut, by node."""
 
     def after_event(self, node: Any) -> None:
         if node not in self._known:
@@ -28,7 +30,13 @@ class MemoryIsDisk(Checker):
     def on_dropped(self, node: Any) -> None:
         self._check_segments(node)
 
+    def on_truncate(self, node: Any, index: int) -> None:
+        self._cut[node] = node.journal.sequence() + 1
+
     def _check(self, node: Any) -> None:
+        if node in self._cut and node.journal.durable_sequence >= self._cut[node]:
+            del self._cut[node]
+            self._check_segments(node)
         journal = node.journal
         durable, last = journal._durable_index, journal._last_index
         cache, active = journal._cache, journal._segments.active.index

@@ -5,15 +5,35 @@ from __future__ import annotations
 
 from typing import Any
 
+from raftdb.command import Commit, Execute
+from raftdb.consensus.entry import decode_payloads
 from raftdb.machine.format import PREFIX
 from raftdb.machine.keys import Keys
 from raftdb.machine.sessions import Sessions
-from tests.sim.checkers.base import Broken, Checker
+from tests.sim.checkers.base import Broken, Checker, decoded
 
 TABLES = ("session", "reply", "key", "horizon")
 
 
 class SessionsStored(Checker):
+    def __init__(self) -> None:
+        self._known: set[tuple[int, int]] = set()
+        """(index, term) of entries that were looked at."""
+        self._floors: dict[int, int] = {}
+        """The highest sequence up to which a session's client has said that it has all replies."""
+
+    def on_append(self, node: Any, entries: list[Any]) -> None:
+        for entry in entries:
+            name = int(entry.index), int(entry.term)
+            if name in self._known:
+                continue
+            self._known.add(name)
+            for payload in decode_payloads(entry.data):
+                request = decoded(payload)
+                if isinstance(request, Execute | Commit):
+                    known = self._floors.get(request.session, 0)
+                    self._floors[request.session] = max(known, request.floor)
+
     def on_session_ended(self, node: Any, number: int) -> None:
         # Logged time goes in steps of minutes at most, whatever clocks do, and a run is short.
         raise Broken("sessions go on", f"{node.name} ends session {number}, as if idle for a day")
@@ -26,6 +46,14 @@ class SessionsStored(Checker):
                 continue
             applier = machine._applier
             self._compare_memory(node.name, applier)
+            for number, one in applier.sessions._sessions.items():
+                said = self._floors.get(number, 0)
+                if one.floor > said:
+                    raise Broken(
+                        "replies are kept",
+                        f"{node.name} has forgotten replies of session {number} up to "
+                        f"{one.floor}, its client has said that it has them up to {said}",
+                    )
             index = node.applied_index
             rows = {
                 table: sorted(applier._run(f"SELECT * FROM {PREFIX}{table}"), key=repr)

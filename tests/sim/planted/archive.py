@@ -18,7 +18,7 @@ from raftdb.archive.keys import Keyring
 from raftdb.archive.service import ArchiveService
 from raftdb.archive.uploader import View
 from raftdb.archive.writer import ChainWriter
-from raftdb.base.config import ArchiveConfig
+from raftdb.base.config import ArchiveConfig, JournalConfig
 from raftdb.base.errors import Error
 from raftdb.consensus.entry import decode_payloads
 from raftdb.embedded import assembly
@@ -37,6 +37,7 @@ class MemoryStore:
         self.objects: dict[str, bytes] = {}
         self.refuses = ""
         """Objects with this in their names cannot be made now."""
+        self.deleted: list[str] = []
 
     def put(self, name: str, data: bytes) -> bool:
         if self.refuses and self.refuses in name:
@@ -45,6 +46,11 @@ class MemoryStore:
 
     def get(self, name: str) -> bytes | None:
         return self.objects.get(name)
+
+    def delete(self, name: str) -> None:
+        """Pruning may, and nobody else."""
+        self.deleted.append(name)
+        self.objects.pop(name, None)
 
     def listing(self, prefix: str, after: str = "") -> list[Listed]:
         names = sorted(name for name in self.objects if name.startswith(prefix) and name > after)
@@ -67,16 +73,18 @@ def archived() -> Iterator[None]:
         _stores.remove(store)
 
 
-def begin(s: Script) -> MemoryStore:
+def begin(s: Script, journal: JournalConfig | None = None, **options: Any) -> MemoryStore:
     """From now on nodes archive."""
-    config = ArchiveConfig(destinations=("file:///archive",), interval_ms=200)
+    options = {"interval_ms": 200, **options}
+    config = ArchiveConfig(destinations=("file:///archive",), **options)
     for name, host in s.cluster.hosts.items():
         s.down(name, power=False)
-        host.config = replace(host.config, archive=config)
+        kept = journal or host.config.journal
+        host.config = replace(host.config, archive=config, journal=kept)
     s.up(*s.cluster.hosts)
     s.leader()
     s.written(3)
-    s.until(lambda: _archived(s) >= 3, within_s=30.0)
+    s.until(lambda: archived_to(s) >= 3, within_s=30.0)
     return _stores[-1]
 
 
@@ -88,7 +96,8 @@ def _destinations(s: Script) -> dict[str, Any]:
     }
 
 
-def _archived(s: Script) -> int:
+def archived_to(s: Script) -> int:
+    """Entries up to here are said to be archived."""
     return max((one.archived for one in _destinations(s).values()), default=0)
 
 
@@ -96,13 +105,22 @@ def _uploader(s: Script) -> str:
     return next(name for name, one in _destinations(s).items() if one._active)
 
 
+def sources_of(store: MemoryStore) -> Sources:
+    """All that is there, read anew."""
+    return Sources([load_timeline(archive_in(store))])
+
+
+def archive_in(store: MemoryStore) -> Archive:
+    """As a command opens it."""
+    return Archive.open(store, Sealer(Keyring({}), lambda count: bytes(count)))
+
+
 def restored(s: Script, store: MemoryStore) -> None:
     """A restore of all that is said to be archived gives what the cluster has there."""
     s.run_for(2.0)
-    said = _archived(s)
-    sealer = Sealer(Keyring({}), lambda count: bytes(count))
+    said = archived_to(s)
     try:
-        found = Sources([load_timeline(Archive.open(store, sealer))])
+        found = sources_of(store)
         plan = found.plan(found.last())
         with tempfile.TemporaryDirectory() as work:
             done = restore_now(
@@ -148,7 +166,7 @@ def restored_elsewhere(s: Script) -> None:
     for host in s.cluster.hosts.values():
         host.excused = True
     before = set(store.objects)
-    archive = Archive.open(store, Sealer(Keyring({}), lambda count: bytes(count)))
+    archive = archive_in(store)
     archive.make_claim(Claim(2, "9" * 32, 1, 3, 0, "elsewhere", 0, "elsewhere"))
     [claim] = set(store.objects) - before
     _let_stop(s, 11.0)

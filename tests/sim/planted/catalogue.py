@@ -1,4 +1,4 @@
-"""All planted bugs, and the rules that have no code here yet."""
+"""All planted bugs, and the rules whose breach other tests show."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from dataclasses import replace
 
 from tests.sim.planted import (
     archive,
+    archive_rules,
     content,
     copies,
+    disasters,
     forgetting,
     invariants,
     journal,
@@ -15,10 +17,12 @@ from tests.sim.planted import (
     machine,
     members,
     node,
+    recovery,
     requests,
     scenarios_content,
     scenarios_copies,
     scenarios_requests,
+    sessions,
     threads,
     wall,
 )
@@ -50,9 +54,13 @@ SCRIPTED = {
     **locations.SCRIPTED,
     **scenarios_content.SCRIPTED,
     **archive.SCRIPTED,
+    **archive_rules.SCRIPTED,
     **forgetting.SCRIPTED,
+    **disasters.SCRIPTED,
     **invariants.SCRIPTED,
     **members.SCRIPTED,
+    **recovery.SCRIPTED,
+    **sessions.SCRIPTED,
     **threads.SCRIPTED,
 }
 """Bugs that ordinary seeds reach too seldom, and the script that reaches them."""
@@ -82,17 +90,16 @@ BUGS: tuple[Bug, ...] = tuple(
         *locations.BUGS,
         *content.BUGS,
         *archive.BUGS,
+        *archive_rules.BUGS,
         *forgetting.BUGS,
+        *disasters.BUGS,
         *members.BUGS,
         *invariants.BUGS,
+        *recovery.BUGS,
+        *sessions.BUGS,
         *threads.BUGS,
     )
 )
-
-NOT_YET = {
-    "S4's lineage": "nothing in a run is restored",
-}
-"""Rules without a planted bug, and why."""
 
 ELSEWHERE = {
     "row 7": "a vote that comes twice needs a network that doubles: transcript row07",
@@ -102,8 +109,6 @@ ELSEWHERE = {
     "row 18": "speed and bounds: tests/consensus, bench",
     "row 20": "the library's request ids are not used: tests/consensus/test_seams.py",
     "row 21": "one seed is one run: tests/sim/test_sim.py",
-    "J4": "a start reads the last segment only: tests/journal",
-    "A3, A4, A6, A7": "recovery's choice, builds, pruning, gaps: tests/archive, tests/ops",
     "M5, M6": "planner state, arithmetic: tests/machine",
     "T1 to T3": "rules of the simulation itself",
 }

@@ -12,13 +12,17 @@ from tests.sim.checkers import Broken
 from tests.sim.disk import Fault, SimFiles
 from tests.sim.planted import (
     archive,
+    archive_rules,
+    disasters,
     forgetting,
     invariants,
     locations,
     members,
+    recovery,
     scenarios_content,
     scenarios_copies,
     scenarios_requests,
+    sessions,
     threads,
 )
 from tests.sim.planted.script import Script
@@ -517,7 +521,11 @@ PLAYS: dict[str, tuple[Play, dict[str, Any]]] = {
     **invariants.PLAYS,
     **scenarios_content.PLAYS,
     **archive.PLAYS,
+    **archive_rules.PLAYS,
     **forgetting.PLAYS,
+    **disasters.PLAYS,
     **threads.PLAYS,
     **members.PLAYS,
+    **recovery.PLAYS,
+    **sessions.PLAYS,
 }
