@@ -19,29 +19,30 @@ from raftdb.journal.recovery import MARK_NAME, Recovered, recover_journal
 from tests.sim.checkers.base import Broken, Checker
 from tests.sim.ports import Quiet
 
-STARTS_MAX = 12
-"""So often in a run: reading a journal takes its time."""
+STARTS_MAX = {"cut": 8, "roll": 3, "removal": 6}
+"""So often in a run, after each kind of thing: reading a journal takes its time."""
 ENDS_BYTES = SEGMENT_HEADER_BYTES + FOOTER_TAIL_BYTES
 """What a start reads of a segment that was sealed long ago."""
 
 
 class StartsAsItIs(Checker):
     def __init__(self) -> None:
-        self._due: set[Any] = set()
+        self._due: dict[Any, str] = {}
+        """What happened to a node's journal, which is on its way to the disk."""
         self._active: dict[Any, int] = {}
-        self._starts = 0
+        self._left = dict(STARTS_MAX)
 
     def on_truncate(self, node: Any, index: int) -> None:
-        self._due.add(node)
+        self._due[node] = "cut"
 
     def on_reset(self, node: Any) -> None:
-        self._due.add(node)
+        self._due[node] = "cut"
 
     def on_append(self, node: Any, entries: list[Any]) -> None:
         number = node.journal._segments.active.index.number
         if self._active.setdefault(node, number) != number:
             self._active[node] = number
-            self._due.add(node)
+            self._due.setdefault(node, "roll")
         self._look(node)
 
     def on_ack_made(self, node: Any, ack: Any) -> None:
@@ -55,20 +56,19 @@ class StartsAsItIs(Checker):
         if posixpath.dirname(path) == journal._directory and segment_number(
             posixpath.basename(path)
         ):
-            self._start(node, names=True)
-            self._start(node, names=False)
+            self._start(node, "removal", names=True)
+            self._start(node, "removal", names=False)
 
     def _look(self, node: Any) -> None:
         if node in self._due and node.journal._plan is None and not node.journal._queue.operations:
-            self._due.discard(node)
-            self._start(node, names=True)
+            self._start(node, self._due.pop(node), names=True)
 
-    def _start(self, node: Any, *, names: bool) -> None:
+    def _start(self, node: Any, after: str, *, names: bool) -> None:
         journal = node.journal
         files, directory = journal._files, journal._directory
-        if self._starts >= STARTS_MAX or files.rotten or files.dropped or journal._fatal:
+        if not self._left[after] or files.rotten or files.dropped or journal._fatal:
             return
-        self._starts += 1
+        self._left[after] -= 1
         twin = files.after_power_cut(directory, names=names)
         twin.reads = {}
         try:

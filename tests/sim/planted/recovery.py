@@ -4,8 +4,10 @@ and in replies of an entry that was cut into transactions."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+from raftdb.base.config import JournalConfig
 from raftdb.client.transactions import OpenTransaction
 from raftdb.command import Statement
 from raftdb.journal import journal as journal_module
@@ -17,6 +19,7 @@ from raftdb.journal.segments import Segments
 from raftdb.machine.applier import Applier
 from raftdb.node import transactions
 from tests.sim.planted.bug import Bug, Patch
+from tests.sim.planted.scenarios_copies import SIZES, outrun
 from tests.sim.planted.scenarios_requests import TIMEOUT_S, sound
 from tests.sim.planted.script import Script
 
@@ -169,7 +172,47 @@ def clock_set_back(s: Script) -> None:
     sound(s, client, one.commit(None, timeout_s=TIMEOUT_S))
 
 
+def tail_in_segments(s: Script) -> None:
+    """A deposed leader's tail, which is cut, goes through several segments."""
+    leader = s.leader()
+    s.only([leader], s.others(leader))
+    node = s.node(leader)
+    for _ in range(80):
+        s.cluster.call(leader, node.assembly.replica.tick)
+        s.run_for(0.001)
+    s.until(lambda: any(one.role == "leader" and one.name != leader for one in s.cluster.live()))
+    s.heal()
+    s.run_for(1.0)
+    s.written(2)
+    s.run_for(0.5)
+
+
+def copy_for_a_long_log(s: Script) -> None:
+    """A follower that keeps much of its log is outrun, and gets a copy, which its whole log gives
+    way to; then it starts once more."""
+    follower = s.others(s.leader())[0]
+    host = s.host(follower)
+    s.down(follower)
+    host.config = replace(host.config, journal=JournalConfig(keep_bytes=1 << 20))
+    s.up(follower)
+    s.run_for(2.0)
+    s.written(60)
+    s.run_for(1.0)
+    assert len(s.node(follower).journal._segments.sealed) > 1
+    outrun(s)
+    s.up(follower)
+    s.until(lambda: s.cluster.copies_installed > 0)
+    s.run_for(1.0)
+    s.written(2)
+    s.cluster.kill(follower, power=False)
+    s.cluster.start(follower)
+    s.run_for(1.0)
+
+
 SCRIPTED = {
+    "reset-keeps-segments": "copy-for-a-long-log",
+    "sealed-cut-forgotten": "tail-in-segments",
+    "cut-segments-not-trimmed": "tail-in-segments",
     "commit-by-the-clock": "clock-set-back",
     "early-replies-go": "long-requests",
     "mark-not-looked-at": "rot-of-the-last-batch",
@@ -177,4 +220,9 @@ SCRIPTED = {
 PLAYS: dict[str, tuple[Callable[[Script], None], dict[str, Any]]] = {
     "rot-of-the-last-batch": (rot_of_the_last_batch, {}),
     "clock-set-back": (clock_set_back, {}),
+    "copy-for-a-long-log": (copy_for_a_long_log, SIZES),
+    "tail-in-segments": (
+        tail_in_segments,
+        {"limits": {"journal_segment_bytes": 1024, "entry_requests_max": 1}},
+    ),
 }
