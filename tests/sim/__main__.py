@@ -9,6 +9,8 @@ python -m tests.sim --seed 17 --trace          one seed, its story as text
 python -m tests.sim --seed 17 --shrink         which faults matter
 python -m tests.sim --seed 17 --without 0,3,4  the same seed without these faults
 python -m tests.sim --seed 17 --history h.json one JSON line per client operation
+python -m tests.sim scripts                    every script, on the code as it is
+python -m tests.sim scripts --only copy        those with `copy` in their names
 python -m tests.sim planted                    find every planted bug, and tell how
 python -m tests.sim planted --only fsync       those with `fsync` in their names
 """
@@ -22,11 +24,16 @@ from pathlib import Path
 
 from tests.sim import report
 from tests.sim.many import Fresh, run_fresh, run_seeds
+from tests.sim.planted.hunt import play_all
+from tests.sim.planted.hunt import report as hunt_all
 from tests.sim.run import Simulation
 from tests.sim.settings import ROUND_TRIPS_S
 from tests.sim.shrink import shrink
 from tests.sim.words import plain
 from tests.workloads import write_history
+
+SEEDS_ENOUGH = 100
+"""A run of so many plays all scripts first."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -36,7 +43,9 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    found.add_argument("what", nargs="?", choices=("run", "soak", "planted"), default="run")
+    found.add_argument(
+        "what", nargs="?", choices=("run", "soak", "scripts", "planted"), default="run"
+    )
     found.add_argument("--seeds", default="", help="FIRST:LAST, the last one excluded")
     found.add_argument("--minutes", type=float, help="fresh seeds for so long")
     found.add_argument("--first", type=int, help="fresh seeds: from this one on (default: drawn)")
@@ -51,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--shrink", action="store_true", help="with --seed: drop idle faults")
     found.add_argument("--without", default="", help="with --seed: numbers of faults to leave out")
     found.add_argument("--history", type=Path, help="with --seed: write the clients' history")
-    found.add_argument("--only", default="", help="with planted: a part of the bugs' names")
+    found.add_argument("--only", default="", help="with planted, scripts: a part of the names")
     found.add_argument("--nodes", type=int, choices=(3, 4, 5, 7), help="drawn otherwise")
     found.add_argument("--profile", choices=tuple(ROUND_TRIPS_S), help="drawn otherwise")
     found.add_argument("--jobs", type=int, default=2, help="processes (default 2)")
@@ -75,9 +84,9 @@ def main(arguments: list[str] | None = None) -> int:
     if options.seed is not None:
         return _one(options, choice)
     if options.what == "planted":
-        from tests.sim.planted.hunt import report as hunt_all
-
         return hunt_all(options.jobs, options.only)
+    if options.what == "scripts":
+        return play_all(options.jobs, options.only)
     if options.what == "soak":
         for number in (signal.SIGINT, signal.SIGTERM):
             # Both end it in order; a shell's background job would be deaf to the first.
@@ -87,7 +96,11 @@ def main(arguments: list[str] | None = None) -> int:
         return run_fresh(_fresh(options, options.minutes * 60, None), choice, options.jobs)
     first, _, last = (options.seeds or "0:50").partition(":")
     seeds = range(int(first), int(last or int(first) + 1))
-    return run_seeds(seeds, choice, options.jobs, keep_going=options.keep_going)
+    broken = 0
+    if len(seeds) >= SEEDS_ENOUGH and not any(choice.values()):
+        # What seeds reach seldom.
+        broken = play_all(options.jobs)
+    return run_seeds(seeds, choice, options.jobs, keep_going=options.keep_going) or broken
 
 
 def _fresh(options: argparse.Namespace, seconds: float | None, failures: Path | None) -> Fresh:

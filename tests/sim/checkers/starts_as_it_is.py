@@ -17,7 +17,6 @@ from raftdb.journal.format import (
 )
 from raftdb.journal.recovery import MARK_NAME, Recovered, recover_journal
 from tests.sim.checkers.base import Broken, Checker
-from tests.sim.ports import Quiet
 
 STARTS_MAX = {"cut": 8, "roll": 3, "removal": 6}
 """So often in a run, after each kind of thing: reading a journal takes its time."""
@@ -69,6 +68,8 @@ class StartsAsItIs(Checker):
         if not self._left[after] or files.rotten or files.dropped or journal._fatal:
             return
         self._left[after] -= 1
+        from tests.sim.ports import Quiet  # Which knows the checkers.
+
         twin = files.after_power_cut(directory, names=names)
         twin.reads = {}
         try:

@@ -81,6 +81,21 @@ def play(name: str, bug: RunBug = NO_BUG) -> Result:
     return Script(scene, bug=bug, **options).run()
 
 
+def play_all(jobs: int = 2, only: str = "") -> int:
+    """Every script (or those with `only` in their names) on the code as it is; 1 when one broke."""
+    names = [name for name in PLAYS if only in name]
+    started_s, broken = time.perf_counter(), 0
+    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
+        for name, result in zip(names, pool.imap(play, names, chunksize=1), strict=True):
+            if result.broken:
+                broken += 1
+                print(f"script {name}: BROKEN {result.broken}")
+                print(f"reproduce: python -m tests.sim scripts --only {name}", flush=True)
+    took_s = time.perf_counter() - started_s
+    print(f"      scripts  {len(names)}, {broken} broken, in {took_s:.1f} s", flush=True)
+    return 1 if broken else 0
+
+
 def _take(found: Found, result: Result) -> bool:
     found.runs += 1
     found.simulated_s += result.simulated_s
