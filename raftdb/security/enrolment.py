@@ -123,7 +123,8 @@ def issue_token(
 
 
 def read_token(text: str, now: datetime | None = None) -> JoinToken:
-    """Check a token and read it. ConfigError with code `token_damaged` or `token_expired`."""
+    """Check a token and read it. ConfigError with code `token_damaged`, `token_expired` or
+    `token_early` (by this machine's clock)."""
     if len(text) > TOKEN_BYTES_MAX:
         raise _damaged(f"it has more than {TOKEN_BYTES_MAX} bytes")
     parts = text.strip().split(".")
@@ -146,6 +147,14 @@ def read_token(text: str, now: datetime | None = None) -> JoinToken:
             f"the join token for {token.node_id} expired at {token.expires:%Y-%m-%d %H:%M} UTC",
             code="token_expired",
             hint=f"{_AGAIN}; check this machine's clock, which says {now:%Y-%m-%d %H:%M} UTC",
+        )
+    if info.starts > now:
+        raise ConfigError(
+            f"the certificate in the join token for {token.node_id} is not good before "
+            f"{info.starts:%Y-%m-%d %H:%M} UTC, and this machine's clock says {now:%Y-%m-%d %H:%M}",
+            code="token_early",
+            hint="set the clock that is wrong, here or where the token was made; if it was that "
+            f"one, {_AGAIN}",
         )
     return token
 

@@ -81,6 +81,14 @@ def test_it_expires(ca: str) -> None:
             issue_token(ca, NodeId("n4"), HISTORY, ADDRESSES, minutes=minutes, now=NOW)
 
 
+def test_a_clock_that_is_behind_is_said(ca: str) -> None:
+    """The nodes would refuse the certificate, and say no more than that it is bad."""
+    text = issue_token(ca, NodeId("n4"), HISTORY, ADDRESSES, now=NOW)[0]
+    for moved in (timedelta(0), timedelta(minutes=-10)):
+        assert read_token(text, NOW + moved).node_id == "n4"
+    assert "clock says" in refused(text, "token_early", NOW - timedelta(days=1))
+
+
 def test_what_was_changed_is_refused(text: str, tmp_path: Path) -> None:
     prefix, payload, signature = text.split(".")
     value = json.loads(base64.urlsafe_b64decode(payload + "=="))
