@@ -33,8 +33,11 @@ from raftdb.ops.target import read_client_file
 from raftdb.runtime.clock import RealClock
 from tests.mixed.clients import FIRST_OF_THIS, Clients
 from tests.mixed.finalizing import (
+    LEVEL_LATER,
+    later_release,
     level_of,
     raise_level,
+    require_ended_beyond,
     require_fenced,
     require_refused,
     unheard,
@@ -199,6 +202,26 @@ class Story:
         self.cluster.become(other, self.this)
         self.cluster.start(other)
         self.whole()
+        self.go_beyond(late, [other, leader])
+
+    def go_beyond(self, late: str, others: list[str]) -> None:
+        """All but one run a release that is made up, and go on to a level that this one does not
+        know."""
+        later = later_release(self._home)
+        for name in others:
+            self.roll(name, later)
+        self.lead(others[0])
+        with self._disturbance():
+            self.step(f"feature level {LEVEL_LATER} is to be finalized; {late} is paused")
+            if raise_level(self.cluster, late, LEVEL_LATER):
+                said = require_ended_beyond(self.cluster, late, self.this)
+                self.step(f"{late} is not to be had as {self.this.version} any more: {said}")
+                self.cluster.become(late, later)
+                self.cluster.start(late)
+                self._runs[late] = later
+            else:
+                self.step(f"the leader has noticed that {late} is away")
+            self.whole()
 
     # ---- the steps
 
