@@ -73,5 +73,7 @@ def _show(report: CheckReport) -> None:
         click.echo(f"DIVERGED: {', '.join(report.diverged)}")
     elif report.complete:
         click.echo(f"equal: all {len(report.nodes)} nodes at index {report.index}")
-    else:
+    elif report.equal:
         click.echo("equal, as far as nodes could be compared")
+    else:
+        click.echo("nothing could be compared: one node alone answered")

@@ -147,8 +147,8 @@ def open_joining(joining: Any, target: Any, timeout_s: float) -> Any:
         raise ConfigError(
             f"the nodes at {addresses} are not of the cluster of this token: {error.message}",
             code="token_foreign",
-            hint="the token's CA is not theirs: make one where the ca/ of that cluster is; or their "
-            "clocks are behind this one, and the token's certificate is not good yet by them",
+            hint="the token's CA is not theirs: make one where the ca/ of that cluster is; or "
+            "their clocks are behind this one, and the token's certificate is not good yet by them",
         ) from error
     except (DeadlineError, UnavailableError) as error:
         discard(joining)

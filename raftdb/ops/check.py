@@ -46,8 +46,9 @@ class CheckReport:
 
     @property
     def equal(self) -> bool:
-        """All nodes that were compared hold the same."""
-        return self.index > 0 and not self.diverged
+        """All nodes that were compared hold the same; one of several alone proves nothing."""
+        together = self.complete or len(_answered(self.nodes)) > 1
+        return self.index > 0 and not self.diverged and together
 
     @property
     def complete(self) -> bool:

@@ -262,6 +262,14 @@ def _problems(state: ClusterState) -> list[str]:
                 f"{node.node_id} does not serve: {damage['reason']} ({damage['file']}{place}); "
                 f"healing: {damage['state']}"
             )
+        if node.facts.get("disk_full"):
+            free = int(node.facts.get("disk_free_bytes", 0)) >> 20
+            found.append(
+                f"the disk of {node.node_id} is full ({free} MiB are free): it takes no writes, "
+                "and goes on by itself when there is room"
+            )
+        if node.facts.get("disk_stalled"):
+            found.append(f"the disk of {node.node_id} does not answer: it does not lead")
         days = node.certificate_days_left
         if days is not None and days < 30:
             found.append(f"the certificate of {node.node_id} expires in {days:.0f} days")

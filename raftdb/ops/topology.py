@@ -18,7 +18,8 @@ class Place:
     places: list[Place] = field(default_factory=list)
     nodes: list[NodeState] = field(default_factory=list)
     durable_index: int = 0
-    """Up to which index some voter in it has the log on disk, as the leader knows."""
+    """Up to which index some voter in it has the log on disk: as the leader knows, or, without one,
+    by the nodes' own word; 0: not known."""
 
 
 @dataclass(slots=True)
@@ -56,7 +57,7 @@ def topology_of(state: ClusterState) -> Topology:
         if member.get("role") == "learner"
     }
     voters = [node for node in state.nodes if node.node_id not in learners]
-    durable = _durable(leader)
+    durable = _durable(state, leader)
     gone = {node.node_id for node in voters if not node.answers}
     found: dict[str, list[dict[str, Any]]] = {}
     for level in LEVELS:
@@ -84,10 +85,10 @@ def topology_of(state: ClusterState) -> Topology:
     )
 
 
-def _durable(leader: NodeState | None) -> dict[str, int]:
+def _durable(state: ClusterState, leader: NodeState | None) -> dict[str, int]:
     """By node, as the leader knows."""
     if leader is None:
-        return {}
+        return {node.node_id: node.durable_index for node in state.nodes if node.answers}
     found = {
         str(member["node_id"]): int(member.get("match_index", 0))
         for member in leader.facts.get("members", ())
@@ -173,7 +174,8 @@ def topology_lines(topology: Topology) -> list[str]:
 
 def _draw(place: Place, indent: str, last: bool, topology: Topology, lines: list[str]) -> None:
     branch, below = ("└─ ", "   ") if last else ("├─ ", "│  ")
-    lines.append(f"{indent}{branch}{place.name}  durable up to {place.durable_index}")
+    durable = place.durable_index or "an entry that is not known"
+    lines.append(f"{indent}{branch}{place.name}  durable up to {durable}")
     inner = indent + below
     rest = len(place.nodes) + len(place.places)
     for node in place.nodes:

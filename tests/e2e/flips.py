@@ -148,6 +148,7 @@ class Flips:
         took_s = self.cluster._clock.monotonic_s() - begun_s
         if before:
             path.write_bytes(before)
+            path.chmod(0o600)
         if outcome.startswith("stopped"):
             self._restore(name, place, kept, plan)
         self._check(name)

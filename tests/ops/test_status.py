@@ -145,12 +145,17 @@ def test_what_to_look_at() -> None:
         {
             "n1": answer("n1"),
             "n2": answer("n2", certificate_days_left=12.4),
-            "n3": answer("n3", version="0.9"),
+            "n3": answer(
+                "n3", version="0.9", disk_full=True, disk_free_bytes=9 << 20, disk_stalled=True
+            ),
         }
     )
-    assert state.problems == [
-        "the certificate of n2 expires in 12 days",
+    assert sorted(state.problems) == [
         "nodes run different versions: 0.9, 1.0",
+        "the certificate of n2 expires in 12 days",
+        "the disk of n3 does not answer: it does not lead",
+        "the disk of n3 is full (9 MiB are free): it takes no writes, and goes on by itself when "
+        "there is room",
     ]
 
 
@@ -251,6 +256,9 @@ def test_nodes_that_are_written_to_all_the_time_are_asked_about_one_index() -> N
 def test_a_node_that_does_not_answer_makes_it_incomplete() -> None:
     report = hashes(n1=content(5, t="a"), n2=UnavailableError("down"), n3=content(5, t="a"))
     assert (report.equal, report.complete) == (True, False)
+    alone = hashes(n1=content(5, t="a"), n2=UnavailableError("down"), n3=UnavailableError("down"))
+    assert (alone.equal, alone.complete) == (False, False)
+    assert (hashes(n1=content(5, t="a")).equal) is True
     with pytest.raises(UnavailableError, match="down"):
         hashes(n1=UnavailableError("down"), n2=UnavailableError("down"))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from raftdb.base.errors import UnavailableError
 from raftdb.ops.status import gather
 from raftdb.ops.topology import topology_dict, topology_lines, topology_of
 
@@ -57,6 +58,17 @@ def test_the_tree_has_nodes_roles_distances_and_durable_indexes() -> None:
     assert "lyon  durable up to 39" in text
     assert "loss of any one region: survived (4 of them)" in text
     assert lines[-1] == "goal survive=region: kept"
+
+
+def test_without_a_leader_nodes_are_taken_at_their_own_word() -> None:
+    def answers(address: str) -> Fake:
+        if address.startswith("n2"):
+            raise UnavailableError("down")
+        return Fake(address[:2], role="follower", leader=None)
+
+    lines = topology_lines(topology_of(gather(["n1:1"], answers)))
+    assert "│  ├─ lyon  durable up to an entry that is not known" in lines
+    assert "│  └─ madrid  durable up to 41" in lines
 
 
 def test_as_values() -> None:
