@@ -24,6 +24,8 @@ from raftdb.drill.previous import HERE, Release
 ASK_S = 20.0
 END_S = 60.0
 LOG_LINES = 10_000
+TRIES = 5
+"""A leader on a busy machine may have noticed before it is asked."""
 LATER, LEVEL_LATER = "99.0.0", LEVEL_MAX + 1
 REASON = "format"
 """What the release before finds to be later than its own."""
@@ -53,6 +55,8 @@ def raise_level(cluster: DrillCluster, paused: str, level: int = LEVEL_MAX) -> b
     pid = cluster.node(paused).pid
     assert pid is not None
     with cluster.connect(timeout=ASK_S) as connection:
+        # The connection stands, to the leader: it has a second before it misses the paused one.
+        connection.ask("release")
         os.kill(pid, signal.SIGSTOP)
         try:
             connection.ask("release", raise_to=level)
