@@ -6,7 +6,9 @@ python -m tests.e2e.flips --rounds 20 --seed 7  more of it, in other places
 python -m tests.e2e.flips --kind mark --how zeros --way stopped
 
 Not touched: `-shm`, which is memory and no storage (a start makes it anew), and raftdb.toml, in
-which another digit is another setting.
+which another digit is another setting. Of the write-ahead log a node that runs reads frames without
+a look at their checksums (machine/DESIGN.md says what that means): it is harmed while the node is
+stopped only.
 """
 
 from __future__ import annotations
@@ -60,6 +62,7 @@ WAYS = ("stopped", "running", "live")
 """`stopped`: then it is started; `running`: then it is asked, killed and started; `live`: then it
 is asked, told to read its certificates again, and goes on."""
 HOWS = ("bit", "zeros", "cut", "gone")
+UNSEEN = "write-ahead log"
 HEALED = ("damage_found", "copy_installed", "identity_healed", "log_founded_anew")
 
 
@@ -301,6 +304,7 @@ def main() -> int:
         for kind in options.kind or KINDS
         for how in options.how or HOWS
         for way in options.way or WAYS
+        if kind != UNSEEN or way == "stopped"
     ]
     for number in range(options.rounds):
         with tempfile.TemporaryDirectory() as directory:

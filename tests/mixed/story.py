@@ -206,10 +206,10 @@ class Story:
         self.go_beyond(late, [other, leader])
 
     def go_beyond(self, late: str, others: list[str]) -> None:
-        """All but one run a release that is made up, and go on to a level that this one does not
-        know."""
+        """All run a release that is made up, and go on to a level that this one does not know while
+        one is away; it comes back with this one."""
         later = later_release(self._home)
-        for name in others:
+        for name in (*others, late):
             self.roll(name, later)
         self.lead(others[0])
         with self._disturbance():
@@ -220,7 +220,6 @@ class Story:
                     self.step(f"{late} is not to be had as {self.this.version} any more: {said}")
                     self.cluster.become(late, later)
                     self.cluster.start(late)
-                    self._runs[late] = later
                     break
                 self.step(f"the leader has noticed that {late} is away")
                 self.whole()
