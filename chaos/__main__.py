@@ -17,7 +17,7 @@ import argparse
 import json
 import random
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from bench.errors import BenchError
@@ -132,7 +132,7 @@ def _rounds(options: argparse.Namespace) -> int:
     if previous is not None:
         _say(options)(f"a cluster of {previous} and of {present()}")
     late = (lambda: clock.monotonic_s() > end_s) if options.minutes else (lambda: False)
-    rounds, history, missing = run_rounds(
+    rounds, missing = run_rounds(
         plans,
         options.nodes,
         _say(options),
@@ -140,21 +140,19 @@ def _rounds(options: argparse.Namespace) -> int:
         late=late,
         previous=previous,
     )
-    return _finish(options, rounds, history, missing)
+    return _finish(options, rounds, missing)
 
 
 def _matrix(options: argparse.Namespace) -> int:
     chosen = matrix.slice_of(options.slice, options.size)
     rounds: list[Round] = []
-    history: list[Record] = []
     missing: list[str] = []
     for nodes, plans in matrix.plans_of(chosen, options.seed, options.round).items():
         directory = None if options.dir is None else options.dir / f"{nodes}-nodes"
         found = run_rounds(plans, nodes, _say(options), directory=directory)
         rounds += found[0]
-        history += found[1]
-        missing += [text for text in found[2] if text not in missing]
-    return _finish(options, rounds, history, missing)
+        missing += [text for text in found[1] if text not in missing]
+    return _finish(options, rounds, missing)
 
 
 def _say(options: argparse.Namespace) -> Callable[[str], None]:
@@ -162,16 +160,22 @@ def _say(options: argparse.Namespace) -> Callable[[str], None]:
     return lambda text: print(text, file=target, flush=True)
 
 
-def _finish(
-    options: argparse.Namespace, rounds: list[Round], history: list[Record], missing: list[str]
-) -> int:
+def _finish(options: argparse.Namespace, rounds: list[Round], missing: list[str]) -> int:
     if options.history is not None:
-        write_history(history, options.history)
+        write_history(history_of(rounds), options.history)
     if options.json:
         print(json.dumps(report.as_dict(rounds, missing), indent=2))
     else:
         report.show(rounds, missing)
     return BROKEN if any(one.broken for one in rounds) else 0
+
+
+def history_of(rounds: list[Round]) -> Iterator[Record]:
+    """All operations, each with the number of its round, from 1."""
+    for number, one in enumerate(rounds, 1):
+        for record in one.history:
+            record.round = number
+            yield record
 
 
 if __name__ == "__main__":

@@ -70,6 +70,7 @@ class Round:
     rss_mb: int = 0
     broken: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    history: list[Record] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -110,7 +111,6 @@ class Runner:
         self._clock = clock
         self._watch = watch
         self._say = say
-        self.history: list[Record] = []
 
     def run(self, plan: Plan) -> Round:
         """Everything; never raises for what it finds."""
@@ -182,7 +182,7 @@ class Runner:
     def _count(self, traffic: Traffic, done: Round, begin_s: float) -> None:
         records = traffic.history.records
         now_s = self._clock.monotonic_s()
-        self.history += records
+        done.history = records
         done.operations = len(records)
         done.acknowledged = sum(record.is_ok for record in records)
         done.unknown = sum(record.is_unknown for record in records)
@@ -253,10 +253,10 @@ def run_rounds(
     directory: Path | None = None,
     late: Callable[[], bool] = lambda: False,
     previous: Release | None = None,
-) -> tuple[list[Round], list[Record], list[str]]:
+) -> tuple[list[Round], list[str]]:
     """Run rounds on one cluster, until one breaks something (what comes after would be built on
-    it), or `late` says that no other may begin. Returns them, the whole history, and the faults
-    that could not be had. `previous`: of a mixed cluster, the other release."""
+    it), or `late` says that no other may begin. Returns them, and the faults that could not be
+    had. `previous`: of a mixed cluster, the other release."""
     wanted = {name for plan in plans for name in plan.faults}
     rounds: list[Round] = []
     with runner(nodes, say, directory, wanted=wanted, previous=previous) as (one, missing):
@@ -274,8 +274,7 @@ def run_rounds(
             if rounds[-1].broken:
                 say(one.cluster.logs())
                 break
-        history = one.history
-    return rounds, history, [f"{name}: {why}" for name, why in sorted(missing.items())]
+    return rounds, [f"{name}: {why}" for name, why in sorted(missing.items())]
 
 
 __all__ = ["FAULTS", "Plan", "Round", "make_workload", "run_rounds"]

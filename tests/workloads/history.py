@@ -34,6 +34,8 @@ class Record:
     age_s: float = 0.0
     process: int = 1
     """Of that client: when one is killed, the next goes on and knows nothing of what it saw."""
+    round: int = 1
+    """Of several that stand in one file: each begins with empty tables, and is judged by itself."""
 
     @property
     def is_ok(self) -> bool:
