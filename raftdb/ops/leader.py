@@ -8,7 +8,7 @@ from raftdb.base.errors import ConfigError, OperationalError, UnavailableError
 from raftdb.base.ids import NodeId
 from raftdb.base.locations import is_within
 from raftdb.base.ports import Clock
-from raftdb.ops.status import ClusterState, cluster_status
+from raftdb.ops.status import ClusterState, cluster_status, troubles_of
 from raftdb.ops.target import Target
 
 
@@ -67,8 +67,24 @@ def move_leader(
         state = cluster_status(target)
         if state.leader == (wanted or state.leader) and state.leader not in (None, before.leader):
             return before.leader, str(state.leader)
+    why = _why_not(state, wanted)
     raise OperationalError(
-        problem or f"leadership is at {state.leader or 'nobody'}, not where it was to go",
+        (problem or f"leadership is at {state.leader or 'nobody'}, not where it was to go") + why,
         code="not_moved",
-        hint="a node that lags far behind cannot take over: see raftdb status",
+        hint="see raftdb status"
+        if why
+        else "a node that lags far behind cannot take over: see raftdb status",
     )
+
+
+def _why_not(state: ClusterState, wanted: str | None) -> str:
+    """What is known to be the matter with the node that was to lead."""
+    node = next((one for one in state.nodes if one.node_id == wanted), None)
+    if node is None:
+        return ""
+    found = troubles_of(node)
+    if not node.answers:
+        found.append(f"does not answer ({node.problem})")
+    if not node.voter:
+        found.append("is a learner, which counts in no majority")
+    return f"; {wanted} " + " and ".join(found) if found else ""

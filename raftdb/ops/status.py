@@ -227,6 +227,24 @@ def archives_of(state: ClusterState) -> list[dict[str, Any]]:
     return list(best.values())
 
 
+def troubles_of(node: NodeState) -> list[str]:
+    """What keeps a node that answers from serving or leading, as predicates."""
+    facts, found = node.facts, []
+    if facts.get("comparison_reason"):
+        found.append(f"does not serve: {facts['comparison_reason']}")
+    if facts.get("damage"):
+        found.append(f"is damaged: {facts['damage']['reason']}")
+    if facts.get("disk_full"):
+        found.append("has a full disk")
+    if facts.get("disk_stalled"):
+        found.append("has a disk that does not answer")
+    if facts.get("stopping"):
+        found.append("is being stopped")
+    if (facts.get("copy") or {}).get("fetching", "idle") != "idle":
+        found.append("fetches a copy of the database")
+    return found
+
+
 def _forgotten(state: ClusterState) -> list[str]:
     """Members that have lost the ends of their logs, and with them their votes, as others heard."""
     told = [node.facts["forgotten"] for node in state.nodes if "forgotten" in node.facts]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from raftdb.base.locations import LEVELS, losses, majority
-from raftdb.ops.status import ClusterState, NodeState
+from raftdb.ops.status import ClusterState, NodeState, troubles_of
 
 
 @dataclass(slots=True)
@@ -153,6 +153,7 @@ def _place_dict(place: Place) -> dict[str, Any]:
                 "node_id": node.node_id,
                 "role": node.role,
                 "answers": node.answers,
+                "troubles": troubles_of(node),
                 "applied_index": node.applied_index,
                 "durable_index": node.durable_index,
                 "lag_entries": node.lag_entries,
@@ -192,6 +193,7 @@ def _node_line(node: NodeState, topology: Topology) -> str:
     role = node.role if node.answers else f"unreachable ({node.problem})"
     if node.node_id in topology.learners:
         role = "learner: counts in no majority"
+    role += "".join(f", {one}" for one in troubles_of(node))
     return f"{node.node_id}  {role}" + (f"  to {told}" if told else "")
 
 

@@ -11,7 +11,14 @@ from raftdb._version import __version__
 from raftdb.base.errors import Error
 from raftdb.base.release import LEVEL_MAX, LEVEL_MIN, range_text
 from raftdb.ops.check import check_nodes
-from raftdb.ops.status import AT_ONCE_MAX, ClusterState, ConnectTo, NodeState, archives_of
+from raftdb.ops.status import (
+    AT_ONCE_MAX,
+    ClusterState,
+    ConnectTo,
+    NodeState,
+    archives_of,
+    troubles_of,
+)
 from raftdb.ops.upgrade import Releases, level_of_version, release_of, releases_of
 
 __all__ = ["FREE_BYTES_MIN", "Check", "check_rollback", "check_upgrade"]
@@ -100,25 +107,8 @@ def _spare(state: ClusterState) -> Check:
 
 
 def _serving(state: ClusterState) -> Check:
-    wrong = [f"{one.node_id} {why}" for one in state.nodes for why in _troubles(one)]
+    wrong = [f"{one.node_id} {why}" for one in state.nodes for why in troubles_of(one)]
     return _check("serving", wrong, "no member is quarantined, damaged, full or being stopped")
-
-
-def _troubles(node: NodeState) -> list[str]:
-    facts, found = node.facts, []
-    if facts.get("comparison_reason"):
-        found.append(f"does not serve: {facts['comparison_reason']}")
-    if facts.get("damage"):
-        found.append(f"is damaged: {facts['damage']['reason']}")
-    if facts.get("disk_full"):
-        found.append("has a full disk")
-    if facts.get("disk_stalled"):
-        found.append("has a disk that does not answer")
-    if facts.get("stopping"):
-        found.append("is being stopped")
-    if (facts.get("copy") or {}).get("fetching", "idle") != "idle":
-        found.append("fetches a copy of the database")
-    return found
 
 
 def _equal(state: ClusterState, connect_to: ConnectTo, timeout_s: float) -> Check:

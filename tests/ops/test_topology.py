@@ -71,6 +71,17 @@ def test_without_a_leader_nodes_are_taken_at_their_own_word() -> None:
     assert "│  └─ madrid  durable up to 41" in lines
 
 
+def test_who_does_not_serve_is_drawn_so() -> None:
+    def answers(address: str) -> Fake:
+        full = {"disk_full": True} if address.startswith("n2") else {}
+        return Fake(address[:2], **full)
+
+    lines = topology_lines(topology_of(gather(["n1:1"], answers)))
+    assert [line for line in lines if "full disk" in line] == [
+        "│  │  └─ n2  follower, has a full disk"
+    ]
+
+
 def test_as_values() -> None:
     facts = topology_dict(topology(survival={"problem": "no"}, settings={"survive": "zone"}))
     assert [place["path"] for place in facts["tree"]] == ["asia", "eu", "sa", "us"]
