@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +11,6 @@ from raftdb.ops.upgrade_check import Check
 
 __all__ = ["check_package"]
 
-ASK_S = 60.0
 LINE_MAX = 300
 
 
@@ -37,17 +34,9 @@ def check_package(place: Path, version: str, configs: Sequence[Path]) -> list[Ch
 def _refused(release: Release, config: Path) -> str:
     """What that release says against a configuration; `` for nothing."""
     try:
-        done = subprocess.run(
-            [*release.command, "start", "--config", str(config), "--print-config"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            env=release.environ(os.environ),
-            timeout=ASK_S,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return f"{release.python} cannot be run: {error}"
+        done = release.ask(*release.command, "start", "--config", str(config), "--print-config")
+    except ConfigError as error:
+        return error.message
     if done.returncode == 0:
         return ""
     return " ".join(done.stderr.split())[:LINE_MAX] or f"exit code {done.returncode}"

@@ -65,6 +65,21 @@ class Release:
             found["PYTHONPATH"] = os.pathsep.join([str(self.sources), *rest])
         return found
 
+    def ask(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of its own to the end. Raises ConfigError when it cannot be run."""
+        try:
+            return subprocess.run(
+                command,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                env=self.environ(os.environ),
+                timeout=ASK_S,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise ConfigError(f"{self.python} cannot be run: {error}", hint=ANOTHER) from error
+
     def __str__(self) -> str:
         return f"{self.version} ({self.origin})"
 
@@ -97,18 +112,7 @@ def installed_at(place: Path) -> Release:
     sources = path if (path / VERSION_FILE).is_file() else None
     python = Path(sys.executable) if sources is not None else _interpreter(path)
     release = Release("", str(python), sources, str(path))
-    try:
-        done = subprocess.run(
-            [str(python), "-P", "-c", _REPORT],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            env=release.environ(os.environ),
-            timeout=ASK_S,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise ConfigError(f"{python} cannot be run: {error}", hint=ANOTHER) from error
+    done = release.ask(str(python), "-P", "-c", _REPORT)
     if done.returncode != 0:
         said = done.stderr.strip().rpartition("\n")[2]
         raise ConfigError(f"{python} has no raftdb: {said}", hint=ANOTHER)
