@@ -55,6 +55,9 @@ class Counted:
         self._counts["gets"] += 1
         return self._store.get(name)
 
+    def delete(self, name: str) -> None:
+        self._store.delete(name)
+
     def listing(self, prefix: str, after: str = "") -> Any:
         found = self._store.listing(prefix, after)
         # As S3 counts them: a thousand names each.

@@ -75,8 +75,12 @@ def _gaps(timeline: Timeline) -> list[Problem]:
     """Between segments, where the chains are whole and yet entries are missing."""
     problems = []
     at = 0
+    begin = {chain.claim.epoch: chain.first for chain in timeline.chains}
     for link in timeline.links("segment", "base", "gap"):
         manifest = link.manifest
+        if manifest.sequence < begin[manifest.epoch]:
+            # Retention left this base alone, and took the log behind it.
+            continue
         if manifest.kind == "segment":
             if at and manifest.first > at + 1 and not timeline.problems:
                 what = f"begins at entry {manifest.first}, and the log before it ends at {at}"

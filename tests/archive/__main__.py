@@ -89,7 +89,7 @@ def main() -> int:
         if options.what == "kills":
             story = living.kills(place, options.kills, options.points, options.seed, _say)
             for text in story.wrong:
-                _say(f"WRONG: {text}")
+                _say(f"wrong: {text}")
             _say(
                 f"{story.kills} kills; {story.equal} of {story.restores} random moments equal to "
                 f"what was seen live; {len(story.wrong)} wrong"

@@ -153,7 +153,7 @@ def kills(place: Path, number: int, points: int, seed: int, say: Say) -> Story:
         behind = urlsplit(endpoint).netloc
         proxy = proxies.api.create(upstream=behind, name="s3", listen=f"127.0.0.1:{port}")
         proxy.add_toxic(type="latency", stream="downstream", attributes={"latency": SLOW_MS})
-        slow = s3_url(f"http://127.0.0.1:{port}", "kills")
+        slow = s3_url(f"http://127.0.0.1:{port}", "kills").replace("timeout=2", "timeout=20")
         urls = (f"file://{place}/archive", slow)
         stack.enter_context(
             _environment(SETTINGS | {"RAFTDB_ARCHIVE__DESTINATIONS": " ".join(urls)})
@@ -226,6 +226,7 @@ def _judge(
             story.equal += 1
         else:
             story.wrong.append(f"entry {index} of {url}: {facts or said.text}, seen {live[index]}")
+            say(f"WRONG: {story.wrong[-1]}")
         if number % 20 == 19:
             say(f"{story.equal} of {story.restores} random moments equal to what was seen live")
     if before := sorted(index for index in live if index < oldest):

@@ -81,6 +81,28 @@ def test_the_window_stays_whole_and_older_bases_thin_out(live: Live, tmp_path: P
     assert plan_pruning(timeline, SHORT, NOW_MS).doomed == ()
 
 
+def test_a_window_that_begins_before_its_base_is_whole(tmp_path: Path) -> None:
+    """While the window's base was made the log went on; an older base stands alone before it."""
+    live = Live(tmp_path, open_store(f"file://{tmp_path}/archive"))
+    live.run(("CREATE TABLE t(id INTEGER PRIMARY KEY, x)",))
+
+    def log() -> None:
+        live.run(("INSERT INTO t(x) VALUES (1)",))
+        live.segment()
+
+    for day in range(3):
+        live.writer._wall_ms = lambda day=day: START_MS + day * DAY_MS
+        live.base(meanwhile=(lambda: None) if not day else log)
+        log()
+    live.close()
+    timeline = load_timeline(Archive.open(live.store, sealer()))
+    plan = plan_pruning(timeline, Retention(0, 9, 0, 0), START_MS + 3 * DAY_MS)
+    carry_out(timeline, plan, live.store)  # type: ignore[arg-type]
+    found = sources(live.store)
+    assert plan.kept_bases == 3
+    assert verify_objects(found.timelines[0]) == []
+
+
 def test_keeping_longer_than_before_takes_nothing(live: Live) -> None:
     """Older bases stand alone by then: they stay, and no window begins with them."""
     timeline = load_timeline(Archive.open(live.store, sealer()))
