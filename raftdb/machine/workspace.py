@@ -235,10 +235,7 @@ class Workspace:
         connection.set_progress_handler(lambda: now_s() > end_s, _BRIEF_STEPS, id=_BRIEF)
         self._statements.brief = True
         try:
-            executed = self._run(statement, time_ms)
-            if now_s() > end_s:
-                self._long_ones.add(sql, start_s)
-            return executed
+            return self._run(statement, time_ms)
         except Exception as error:
             if isinstance(error.__cause__ or error, apsw.InterruptError):
                 # SQLite may have rolled back all there was (https://www.sqlite.org/c3ref/interrupt.html).

@@ -155,6 +155,8 @@ class Transaction:
         self._queue: deque[_Operation] = deque()
         self._busy = False
         self._on_lane = False
+        self._asking = False
+        """The others were asked, and have not answered."""
         self._ahead: Executed | None = None
         """What the next statement brought: nobody was told of it yet."""
         self._recorded: list[Recorded] = []
@@ -270,6 +272,7 @@ class Transaction:
             return
 
         def confirmed(index: int, error: Error | None) -> None:
+            self._asking = False
             workspace = self._workspace
             if error is not None or self._over is not None:
                 self._finish(call, None, self._over or error)
@@ -279,17 +282,27 @@ class Transaction:
                 self._let_go()
                 self._take_snapshot(call)
 
-        try:
-            workspace = owner.machine.begin_transaction_briefly(self._seed, self._foreign_keys)
-        except Error as error:
-            self._finish(call, None, error)
-            if isinstance(error, FatalError):
-                raise
-            return
+        self._asking = True
         owner.host.confirm(confirmed)
-        if workspace is not None:
-            self._workspace = workspace
+        # The question leaves first: the rest is done while others work on their answers.
+        owner.executor.call_soon(self._begin_here)
+
+    def _begin_here(self) -> None:
+        """The snapshot, and the first statement, while the others are asked."""
+        if self._asking and self._over is None and self._snapshot_here():
             self._run_ahead()
+
+    def _snapshot_here(self) -> bool:
+        """Take a snapshot on the loop; False if that would take long, or failed."""
+        try:
+            self._workspace = self._owner.machine.begin_transaction_briefly(
+                self._seed, self._foreign_keys
+            )
+        except Error as error:
+            self.give_up(error)
+            if isinstance(error, FatalError):
+                self._owner.executor.call_soon(_stop_node, error)
+        return self._workspace is not None
 
     def _begun(self, workspace: Workspace, call: Call) -> None:
         self._index = workspace.index
@@ -297,8 +310,14 @@ class Transaction:
         self._next()
 
     def _take_snapshot(self, call: Call) -> None:
-        """On a lane. The node is known to lead."""
+        """Take one that is good for sure: the others have answered."""
         owner = self._owner
+        if self._snapshot_here() and self._workspace is not None:
+            self._begun(self._workspace, call)
+            return
+        if self._over is not None:
+            self._finish(call, None, self._over)
+            return
 
         def taken(workspace: Workspace | None, error: BaseException | None) -> None:
             self._on_lane = False
@@ -316,8 +335,7 @@ class Transaction:
         owner.submit(lambda: owner.machine.begin_transaction(self._seed, self._foreign_keys), taken)
 
     def _run_ahead(self) -> None:
-        """Execute the first statement while the others are asked, if it came with the BEGIN and is
-        short."""
+        """Execute a short statement that came with the BEGIN."""
         operation = self._queue[0] if self._queue else None
         statement = operation.statement if operation is not None else None
         if operation is None or statement is None or operation.call.ended:
@@ -333,8 +351,7 @@ class Transaction:
             self.give_up(error)
 
     def _briefly(self, statement: Statement) -> Executed | None:
-        """Execute a statement right here, if it is short: a hand-over to another thread and back
-        costs more. Raises what ends the transaction."""
+        """Execute a statement right here, if it is short. Raises what ends the transaction."""
         owner, workspace = self._owner, self._workspace
         assert workspace is not None, "it is open"
         start_s = owner.clock.monotonic_s()
@@ -572,6 +589,11 @@ def _full() -> Error:
 
 def _none_open() -> Error:
     return InterfaceError("no transaction is open", code="transaction_none", hint="BEGIN one")
+
+
+def _stop_node(error: FatalError) -> None:
+    """What a callback of the loop raises stops the node."""
+    raise error
 
 
 def _ignore(_result: Any, _error: BaseException | None) -> None:

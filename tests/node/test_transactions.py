@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from raftdb.base.errors import Error, OperationalError
+from raftdb.base.errors import Error, FatalError, OperationalError
 from raftdb.base.ids import Index
 from raftdb.base.limits import Limits
 from raftdb.command import Commit, Results, Statement, decode_request, encode_reply
@@ -354,3 +354,38 @@ def test_a_long_statement_runs_on_a_lane_which_knows_what_ran_before() -> None:
     assert bench.run("LONG 3") == Answer(REPLY, 50)
     assert len(bench.loop.lanes) == lanes + 1
     assert bench.made[-1].recorded == ["INSERT 1", "INSERT 2"]
+
+
+def test_an_answer_that_comes_at_once_needs_one_snapshot() -> None:
+    """Of a cluster of one member: the question is answered before anything else is done."""
+    bench = Opened()
+    bench.brief = True
+    bench.made.clear()
+    bench.answers.clear()
+    engine: Any = bench.engine
+    engine.read_index = lambda done: bench.loop.call_soon(done, ReadReady(Index(50)))
+    transaction = bench.replica.transactions.begin(True, 5.0, bench.take)
+    transaction.execute(Statement("INSERT 1"), 5.0, bench.take)
+    bench.loop.run()
+    assert bench.answers == [Answer(None, 50), Answer(REPLY, 50)]
+    assert len(bench.made) == 1
+    transaction.give_up(OperationalError("gone"))
+    bench.loop.run()
+    assert bench.ended[-1:] == bench.made
+
+
+def test_a_damaged_page_under_the_snapshot_stops_the_node_and_is_told() -> None:
+    bench = Opened()
+    machine: Any = bench.machine
+
+    def damaged(*_more: Any) -> Any:
+        raise FatalError("page 7 is damaged", code="page_damaged")
+
+    bench.answers.clear()
+    machine.begin_transaction_briefly = machine.begin_transaction = damaged
+    bench.replica.transactions.begin(True, 5.0, bench.take)
+    with pytest.raises(FatalError):
+        bench.loop.run()
+    bench.engine.reads.pop()(ReadReady(Index(50), 1.0))
+    bench.loop.run()
+    assert bench.answers[-1].code == "page_damaged"
