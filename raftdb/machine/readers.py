@@ -19,12 +19,16 @@ from raftdb.base.ports import Clock
 from raftdb.command.requests import Parameters, Statement
 from raftdb.command.results import Results
 from raftdb.machine import failures
+from raftdb.machine.format import ROW_BYTES_MAX, SQL_BYTES_MAX
 from raftdb.machine.reader import UNTIMED_S, QueryStop, Reader, SchemaEpoch, too_many_rows
 
 BRIEF_S = 0.001
 """How long a query may take that is tried in passing (`ReaderPool.briefly`)."""
 BRIEF_ROWS = 500
 BRIEF_BYTES = 64 * 1024
+BRIEF_VALUE_BYTES = 2 * SQL_BYTES_MAX
+"""A longer value is not even read: nothing can stop SQLite while it gathers one, and 40 MB are a
+quarter of a second. (What is in the schema has to fit.)"""
 _LONG_S = 10.0
 """For so long a statement that took longer is not tried in passing again."""
 _LONG_MAX = 256
@@ -139,6 +143,7 @@ class ReaderPool:
                 return None
             reader = self._take(0.0)
         reader.brief_until_s = start_s + BRIEF_S
+        reader.connection.limit(apsw.SQLITE_LIMIT_LENGTH, BRIEF_VALUE_BYTES)
         # Its parameters may be longer than those that were seen.
         reader.trusted = self._quick.get(key, 0.0) > start_s and _is_short(statements[0])
         try:
@@ -146,6 +151,9 @@ class ReaderPool:
             if reader.trusted and now_s() > start_s + BRIEF_S:
                 self._quick.pop(key, None)
         except (OperationalError, DataError) as error:
+            if error.code == "too_big":
+                # Other rows may have shorter values.
+                return None
             if error.code not in ("query_too_long", "result_too_large"):
                 raise
             if not reader.has_long_steps(key) or reader.trusted:
@@ -155,6 +163,7 @@ class ReaderPool:
             return None
         finally:
             reader.brief_until_s = 0.0
+            reader.connection.limit(apsw.SQLITE_LIMIT_LENGTH, ROW_BYTES_MAX)
             self._give_back(reader)
         if rows_max is not None and len(results.statements[0].rows) > rows_max:
             raise too_many_rows()

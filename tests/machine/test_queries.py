@@ -427,3 +427,26 @@ def test_half_an_entry_counts_as_that_entry(tmp_path: Path) -> None:
     machine.apply([database.entry(*requests)])
     assert shown == [index, index]
     database.close()
+
+
+def test_a_long_value_is_not_gathered_in_passing_and_short_ones_of_that_statement_are(
+    tmp_path: Path,
+) -> None:
+    database = Database(tmp_path, clock=CpuClock())
+    database.run("CREATE TABLE t(id INTEGER PRIMARY KEY, v)")
+    database.run("INSERT INTO t VALUES (1, zeroblob(5000000)), (2, 'short')")
+    machine, index = database.machine, int(database.machine.applied()[0])
+
+    def read(row: int) -> tuple[Statement, ...]:
+        return (Statement("SELECT v FROM t WHERE id = ?", ((row,),)),)
+
+    assert machine.query_briefly(read(1), None, index) is None
+    assert machine.query_briefly(read(2), None, index) is not None, "the statement is no long one"
+    [result] = machine.query(read(1)[0]).statements
+    assert result.rows == ((bytes(5_000_000),),)
+    size = Statement("SELECT length(v) FROM t WHERE id = 1")
+    assert machine.query_briefly((size,), None, index) is not None, "no value is gathered for it"
+    # A text that long is refused everywhere; this one is not.
+    wide = "SELECT '" + "x" * 900_000 + "' AS x"
+    assert machine.query(Statement(wide)).statements[0].rows == (("x" * 900_000,),)
+    database.close()
