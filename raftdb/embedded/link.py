@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import raftdb.wire as wire
 from raftdb.base.errors import DeadlineError, Error, FatalError, UnavailableError
@@ -12,11 +12,14 @@ from raftdb.base.ports import Executor
 from raftdb.command import Results, Statement
 from raftdb.command.requests import Parameters
 from raftdb.embedded.assembly import Assembly
-from raftdb.server import Dispatcher, greet
+from raftdb.server import Dispatcher, greet, prepared
 
 SLACK_S = 1.0
 """A call waits this much longer than the node was told to: the node's answer is the better one."""
 UNTIMED_S = 5.0
+LONG_SETS = 64
+LONG_BYTES = 64 * 1024
+"""A write with so many parameter sets, or so long a value, is packed before it gets to the loop."""
 
 
 class EmbeddedLink:
@@ -42,6 +45,9 @@ class EmbeddedLink:
         self._require_running()
         number = 0 if isinstance(message, wire.Hello) else message.request_id
         timeout_s = getattr(message, "timeout_ms", UNTIMED_S * 1000) / 1000 + SLACK_S
+        if isinstance(message, wire.Execute) and _is_long(message):
+            # Here, in the caller's thread: the loop has others to answer meanwhile.
+            message = cast(wire.Request, prepared(self._assembly.replica, message))
         waiting = _Waiting()
         with self._lock:
             self._waiting[number] = waiting
@@ -142,6 +148,20 @@ class EmbeddedLink:
     def _require_running(self) -> None:
         if not self._is_running():
             raise _not_running()
+
+
+def _is_long(message: wire.Execute) -> bool:
+    """By the number of its parameter sets, or by a long value in one."""
+    for statement in message.statements:
+        sets = statement.parameter_sets
+        if len(sets) >= LONG_SETS:
+            return True
+        for parameters in sets:
+            values = parameters.values() if isinstance(parameters, dict) else parameters
+            for value in values:
+                if isinstance(value, str | bytes) and len(value) >= LONG_BYTES:
+                    return True
+    return False
 
 
 def _not_running() -> Error:

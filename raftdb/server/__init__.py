@@ -11,5 +11,6 @@ Never: SQL, consensus, a thread or a socket of its own (the Network port brings 
 from raftdb.server.dispatcher import Dispatcher
 from raftdb.server.greeting import greet
 from raftdb.server.listener import ClientListener
+from raftdb.server.prepare import prepared
 
-__all__ = ["ClientListener", "Dispatcher", "greet"]
+__all__ = ["ClientListener", "Dispatcher", "greet", "prepared"]

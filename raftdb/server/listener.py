@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import replace
 
 import raftdb.wire as wire
 from raftdb.base.errors import DataError, Error, OverloadedError, ProtocolError
@@ -14,6 +12,7 @@ from raftdb.base.ports import Connection, Listener, Ports, Timer
 from raftdb.node import RETRY_AFTER_MS, Replica
 from raftdb.server.dispatcher import Describe, Dispatcher
 from raftdb.server.greeting import greet
+from raftdb.server.prepare import prepared
 
 UNSENT_PAUSE_BYTES = 1 << 20
 """A client that does not read its answers is not read from either."""
@@ -212,14 +211,7 @@ class ClientConnection:
         replica = self._owner.replica
 
         def read() -> wire.Message:
-            message = wire.decode(body, values_max)
-            if isinstance(message, wire.Execute | wire.Query):
-                # What is wrong with it is said when its turn comes.
-                with suppress(Error):
-                    for_log = isinstance(message, wire.Execute)
-                    checked = replica.admission.checked(message.statements, for_log)
-                    return replace(message, statements=checked)
-            return message
+            return prepared(replica, wire.decode(body, values_max))
 
         self._owner.ports.executor.submit(LANE, read, decoded)
 
