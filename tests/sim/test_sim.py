@@ -25,7 +25,7 @@ from tests.sim import many, report
 from tests.sim.__main__ import main
 from tests.sim.checkers import Broken, Checker, whole_checkers
 from tests.sim.checkers.memberships import Memberships
-from tests.sim.disk import SimFiles
+from tests.sim.disk import Fault, SimFiles
 from tests.sim.faults import kinds
 from tests.sim.members import new_machine, order
 from tests.sim.planted import scenarios_copies
@@ -405,6 +405,24 @@ def test_a_majority_that_has_to_wait_for_a_copy_has_the_time() -> None:
     result = script.run()
     assert not result.broken
     assert result.copies == 1
+
+
+def test_a_node_whose_disk_failed_a_call_may_heal() -> None:
+    """What it could not read it takes for damaged (seed 175)."""
+    healed: list[str] = []
+
+    def play(s: Script) -> None:
+        follower = s.others(s.leader())[0]
+        host = s.host(follower)
+        host.excused = True
+        host.files.inject(Fault("read", 3, contains="-wal"))
+        s.written(5)
+        s.until(lambda: host.node is not None and host.node.machine.absent)
+        healed.append(follower)
+
+    script = Script(play, wal_bytes=1)
+    assert not script.run().broken
+    assert healed
 
 
 def test_leaving_a_fault_out_leaves_the_others_as_they_are() -> None:
