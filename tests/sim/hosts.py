@@ -301,6 +301,8 @@ class Cluster:
             why = f"{name} takes what is sound for damaged: {node.assembly.damage}"
             self.world.fail(Broken("no node heals what is sound", why))
         host.node = node
+        for checker in self.checkers:
+            checker.on_started(node)
         node.threads = executor.threads
         executor.may_run = node.may_run
         self._nodes.append(node)

@@ -55,6 +55,9 @@ class Checker:
     hears: tuple[type, ...] = ()
     """Kinds of messages that `on_send` and `on_send_to` look at; empty: all."""
 
+    def on_started(self, node: Any) -> None:
+        """A process has opened its journal and its database, and said nothing yet."""
+
     def after_event(self, node: NodeView) -> None:
         """A live node has done something by which its role, term or commit index changed."""
 

@@ -6,10 +6,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from raftdb.consensus.messages import HeartbeatAck
 from tests.sim.checkers.base import Broken, Checker
 
 
 class MemoryIsDisk(Checker):
+    hears = (HeartbeatAck,)
+
     def __init__(self) -> None:
         self._known: set[Any] = set()
         self._cut: dict[Any, int] = {}
@@ -25,6 +28,10 @@ class MemoryIsDisk(Checker):
         self._check(node)
 
     def on_ack_made(self, node: Any, ack: Any) -> None:
+        self._check(node)
+
+    def on_send(self, node: Any, message: Any) -> None:
+        # While the disk is slow, nothing else may happen for long.
         self._check(node)
 
     def on_dropped(self, node: Any) -> None:

@@ -114,7 +114,18 @@ def _held_takes_neighbours() -> list[Patch]:
     return [(Applier, "_apply_group", group), (Applier, "_commit", commit_nothing)]
 
 
+def _quarantine_in_memory() -> list[Patch]:
+    """That a node differs is known to its process."""
+    return [(Comparison, "_write", lambda self: None)]
+
+
 BUGS = [
+    Bug(
+        "quarantine-forgotten",
+        "D1",
+        "a node that differs from the majority starts anew, and answers",
+        make=_quarantine_in_memory,
+    ),
     Bug(
         "leaders-content-is-right",
         "D1",

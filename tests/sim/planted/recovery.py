@@ -16,6 +16,7 @@ from raftdb.journal.journal import Journal
 from raftdb.journal.recovery import _Recovery
 from raftdb.journal.scan import Replay, find_batch
 from raftdb.journal.segments import Segments
+from raftdb.machine import machine
 from raftdb.machine.applier import Applier
 from raftdb.node import transactions
 from tests.sim.planted.bug import Bug, Patch
@@ -104,12 +105,28 @@ def _reads_it_all() -> list[Patch]:
     return [(_Recovery, "_read_ends", read)]
 
 
+def _written_though_cut() -> list[Patch]:
+    """What a batch brought is durable when it is written, whatever was cut meanwhile."""
+
+    def lower(self: Journal, index: int) -> None:
+        self._durable_index = min(self._durable_index, index)
+
+    return [(Journal, "_lower_durable", lower)]
+
+
+def _log_left_in_the_cache() -> list[Patch]:
+    """A start reads the database's write-ahead log, and leaves it where it is."""
+    return [(machine, "rewrite_log", lambda path, files: None)]
+
+
 def _commit_by_the_clock() -> list[Patch]:
     """A COMMIT's time is the clock's, whatever its statements have seen."""
     return [(transactions, "max", lambda clock_ms, _seen_ms: clock_ms)]
 
 
 BUGS: tuple[Bug, ...] = (
+    Bug("written-though-cut", "row 1", "a cut batch counts when written", make=_written_though_cut),
+    Bug("log-left-in-the-cache", "J1", "a start trusts the cache", make=_log_left_in_the_cache),
     Bug("commit-by-the-clock", "M9", "a COMMIT takes time back", make=_commit_by_the_clock),
     Bug("time-runs-backwards", "M1", "a statement's now is the leader's", make=_time_goes_back),
     Bug("early-replies-go", "M1", "a reply is lost while it waits", make=_early_replies_go),
@@ -209,7 +226,22 @@ def copy_for_a_long_log(s: Script) -> None:
     s.run_for(1.0)
 
 
+def cut_under_way(s: Script) -> None:
+    """A deposed leader's disk is slow: what is being written is cut before it is there."""
+    old = s.leader()
+    s.only([old], s.others(old))
+    s.until(lambda: any(one.role == "leader" and one.name != old for one in s.cluster.live()))
+    s.slow_disk(1.0, old)
+    node = s.node(old)
+    for _ in range(5):
+        s.cluster.call(old, node.assembly.replica.tick)
+    s.heal()
+    s.run_for(4.0)
+    s.slow_disk(0.0, old)
+
+
 SCRIPTED = {
+    "written-though-cut": "cut-under-way",
     "reset-keeps-segments": "copy-for-a-long-log",
     "sealed-cut-forgotten": "tail-in-segments",
     "cut-segments-not-trimmed": "tail-in-segments",
@@ -220,6 +252,7 @@ SCRIPTED = {
 PLAYS: dict[str, tuple[Callable[[Script], None], dict[str, Any]]] = {
     "rot-of-the-last-batch": (rot_of_the_last_batch, {}),
     "clock-set-back": (clock_set_back, {}),
+    "cut-under-way": (cut_under_way, {}),
     "copy-for-a-long-log": (copy_for_a_long_log, SIZES),
     "tail-in-segments": (
         tail_in_segments,

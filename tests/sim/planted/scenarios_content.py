@@ -100,6 +100,26 @@ def follower_differs(s: Script) -> None:
     all_agree(s, 1)
 
 
+def differs_and_starts_anew(s: Script) -> None:
+    """A member that differs starts anew before it has a sound copy, and nobody else is in reach."""
+    s.written(2)
+    name = s.others(s.leader())[0]
+    client = client_of(s, name)
+    spoil(s, name)
+    compare(s)
+    s.until(lambda: s.node(name).assembly.comparison.quarantined)
+    s.only(s.others(name), [name, client.name])
+    s.run_for(0.2)
+    s.cluster.kill(name, power=False)
+    s.cluster.start(name)
+    s.run_for(0.5)
+    found, error = run(s, client, reader(client, LOCAL)())
+    if error is None and register_in(found) == NEVER_WRITTEN:
+        raise Broken("who differs is silent", f"{name} answers again, as nobody contradicts it")
+    s.heal()
+    all_agree(s, 1)
+
+
 def two_differ(s: Script) -> None:
     """Two of five differ, and they are equal."""
     s.written(2)
@@ -193,6 +213,7 @@ def long_requests(s: Script) -> None:
 PLAYS: dict[str, tuple[Callable[[Script], None], dict[str, Any]]] = {
     "leader-differs": (leader_differs, {}),
     "follower-differs": (follower_differs, {}),
+    "differs-and-starts-anew": (differs_and_starts_anew, {}),
     "two-differ": (two_differ, {"nodes": 5}),
     "nobody-knows": (nobody_knows, {}),
     "healed-under-load": (healed_under_load, {}),
@@ -204,6 +225,7 @@ PLAYS: dict[str, tuple[Callable[[Script], None], dict[str, Any]]] = {
 """By name: the script, and the options of its run."""
 
 SCRIPTED = {
+    "quarantine-forgotten": "differs-and-starts-anew",
     "leaders-content-is-right": "leader-differs",
     "differs-and-serves": "follower-differs",
     "heals-from-a-minority": "two-differ",

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 from unittest import mock
 
@@ -13,6 +14,7 @@ from raftdb.client.core import Write
 from raftdb.client.flight import Flight, Item
 from raftdb.machine import format
 from raftdb.machine.sessions import BURNED, Sessions
+from raftdb.node.replica import Replica
 from tests.sim.checkers import Broken
 from tests.sim.planted.bug import Bug, Patch
 from tests.sim.planted.scenarios_requests import (
@@ -103,6 +105,24 @@ def long_in_use(s: Script) -> None:
         raise Broken("idle sessions end", "one goes on that was idle for seconds")
 
 
+def forged(s: Script) -> None:
+    """Somebody names another client's session by its number, and does not know its secret."""
+    table(s)
+    client, thief = s.new_client(), s.new_client()
+    write(s, client, 1)
+    core = thief._core
+    sound(s, thief, core.open(core.courier.call(TIMEOUT_S)))
+    mine, theirs = core.session, client._core.session
+    assert mine is not None
+    assert theirs is not None
+    mine.session_id = theirs.session_id[:24] + mine.session_id[24:]
+    write(s, thief, 2)
+    error = write(s, client, 3)
+    if error is None:
+        raise Broken("a session is its client's", "a stranger took a number of it")
+    expect_rows(s, [1], "a session is its client's")
+
+
 # -- bugs ------------------------------------------------------------------------------------------
 
 
@@ -116,6 +136,17 @@ def _resends_what_was_lost() -> list[Patch]:
         gone(self, peer, error)
 
     return [(Flight, "_session_gone", session_gone)]
+
+
+def _anybody() -> list[Patch]:
+    """A session's number is enough."""
+    refuse = Replica.refuse_session
+
+    def by_number(self: Replica, session: Any) -> Any:
+        token = self._machine.session_token(session.number)
+        return refuse(self, replace(session, token=token or session.token))
+
+    return [(Replica, "refuse_session", by_number)]
 
 
 def _burns_one() -> list[Patch]:
@@ -158,18 +189,21 @@ def _floor_ahead() -> list[Patch]:
 
 BUGS: tuple[Bug, ...] = (
     Bug("flight-goes-on-elsewhere", "S2", "done in two sessions", make=_resends_what_was_lost),
+    Bug("session-by-its-number", "S2", "a session's secret is not asked for", make=_anybody),
     Bug("burns-the-first-alone", "S3", "a later one takes effect after all", make=_burns_one),
     Bug("use-not-noted", "S2", "a session in use ends as if idle", make=_use_unnoted),
     Bug("reply-forgotten-early", "S1", "a reply goes that the client lacks", make=_floor_ahead),
 )
 
 SCRIPTED = {
+    "session-by-its-number": "forged",
     "flight-goes-on-elsewhere": "ends-in-flight",
     "burns-the-first-alone": "asked-far-ahead",
     "use-not-noted": "long-in-use",
 }
 PLAYS: dict[str, tuple[Callable[[Script], None], dict[str, Any]]] = {
     "ends-in-flight": (ends_in_flight, {}),
+    "forged": (forged, {}),
     "asked-far-ahead": (asked_far_ahead, {}),
     "long-in-use": (long_in_use, {"environment": short_sessions, "checkers": ()}),
 }
