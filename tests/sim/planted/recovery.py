@@ -3,11 +3,13 @@ and in replies of an entry that was cut into transactions."""
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from raftdb.base.config import JournalConfig
+from raftdb.base.ports import Files
 from raftdb.client.transactions import OpenTransaction
 from raftdb.command import Statement
 from raftdb.journal import journal as journal_module
@@ -19,6 +21,7 @@ from raftdb.journal.segments import Segments
 from raftdb.machine import machine
 from raftdb.machine.applier import Applier
 from raftdb.node import transactions
+from tests.sim.disk import Fault
 from tests.sim.planted.bug import Bug, Patch
 from tests.sim.planted.scenarios_copies import SIZES, outrun
 from tests.sim.planted.scenarios_requests import TIMEOUT_S, sound
@@ -119,6 +122,18 @@ def _log_left_in_the_cache() -> list[Patch]:
     return [(machine, "rewrite_log", lambda path, files: None)]
 
 
+def _log_synced() -> list[Patch]:
+    """A start syncs the database's write-ahead log, without writing it again."""
+
+    def sync(path: str, files: Files) -> None:
+        if files.exists(path + "-wal"):
+            file = files.open(path + "-wal")
+            file.sync()
+            file.close()
+
+    return [(machine, "rewrite_log", sync)]
+
+
 def _commit_by_the_clock() -> list[Patch]:
     """A COMMIT's time is the clock's, whatever its statements have seen."""
     return [(transactions, "max", lambda clock_ms, _seen_ms: clock_ms)]
@@ -127,6 +142,7 @@ def _commit_by_the_clock() -> list[Patch]:
 BUGS: tuple[Bug, ...] = (
     Bug("written-though-cut", "row 1", "a cut batch counts when written", make=_written_though_cut),
     Bug("log-left-in-the-cache", "J1", "a start trusts the cache", make=_log_left_in_the_cache),
+    Bug("log-synced-as-it-is", "J1", "a second sync is believed", make=_log_synced),
     Bug("commit-by-the-clock", "M9", "a COMMIT takes time back", make=_commit_by_the_clock),
     Bug("time-runs-backwards", "M1", "a statement's now is the leader's", make=_time_goes_back),
     Bug("early-replies-go", "M1", "a reply is lost while it waits", make=_early_replies_go),
@@ -240,7 +256,23 @@ def cut_under_way(s: Script) -> None:
     s.slow_disk(0.0, old)
 
 
+def wal_that_was_lost(s: Script) -> None:
+    """A sync of the database's write-ahead log fails. The page cache goes on to show what the disk
+    never got, and calls it written."""
+    follower = s.others(s.leader())[0]
+    host = s.host(follower)
+    for _ in range(6):
+        # The device may have got some of it, or all.
+        host.excused = True
+        count = len(host.stops)
+        host.files.inject(Fault("sync", 1, errno.EIO, "-wal", keep_cache=True))
+        s.written(4)
+        s.until(lambda count=count: len(host.stops) > count)
+        s.run_for(3.0)
+
+
 SCRIPTED = {
+    "log-synced-as-it-is": "wal-that-was-lost",
     "written-though-cut": "cut-under-way",
     "reset-keeps-segments": "copy-for-a-long-log",
     "sealed-cut-forgotten": "tail-in-segments",
@@ -252,6 +284,7 @@ SCRIPTED = {
 PLAYS: dict[str, tuple[Callable[[Script], None], dict[str, Any]]] = {
     "rot-of-the-last-batch": (rot_of_the_last_batch, {}),
     "clock-set-back": (clock_set_back, {}),
+    "wal-that-was-lost": (wal_that_was_lost, {"wal_bytes": 1}),
     "cut-under-way": (cut_under_way, {}),
     "copy-for-a-long-log": (copy_for_a_long_log, SIZES),
     "tail-in-segments": (
