@@ -301,8 +301,6 @@ class Cluster:
             why = f"{name} takes what is sound for damaged: {node.assembly.damage}"
             self.world.fail(Broken("no node heals what is sound", why))
         host.node = node
-        for checker in self.checkers:
-            checker.on_started(node)
         node.threads = executor.threads
         executor.may_run = node.may_run
         self._nodes.append(node)
@@ -476,6 +474,8 @@ class Cluster:
     def _look_at(self, node: WholeNode) -> Callable[[], None]:
         """Look at the node after each of its events. There are many events, and few of them change
         anything that checkers look at."""
+        for checker in self.checkers:
+            checker.on_started(node)
         raft, told = node._library.raft, self._after_event
         role: Any = None
         term: Any = None
