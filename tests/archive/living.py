@@ -214,11 +214,10 @@ def _judge(
         said, facts = _restored(url, place / "newest.db", keyring)
         if said.code or facts["content_hash"] != live[last]:
             story.wrong.append(f"{url}: the newest moment is {facts or said.text}")
-    [status] = _status(urls[0], keyring)
-    oldest = int(status["first_index"])
-    there = sorted(index for index in live if oldest <= index <= last)
+    oldest = [_oldest(url, keyring) for url in urls]
     for number in range(points):
-        index, url = draw.choice(there), urls[number % 2]
+        url, first = urls[number % 2], oldest[number % 2]
+        index = draw.choice(sorted(one for one in live if first <= one <= last))
         story.restores += 1
         run = here if number % PROCESS_EACH else process
         said, facts = _restored(url, place / "point.db", keyring, "--index", str(index), run=run)
@@ -229,7 +228,7 @@ def _judge(
             say(f"WRONG: {story.wrong[-1]}")
         if number % 20 == 19:
             say(f"{story.equal} of {story.restores} random moments equal to what was seen live")
-    if before := sorted(index for index in live if index < oldest):
+    if before := sorted(index for index in live if index < min(oldest)):
         # What was pruned is refused, never stood in for by something near.
         for url in urls:
             said, facts = _restored(url, place / "gone.db", keyring, "--index", str(before[0]))
@@ -237,9 +236,10 @@ def _judge(
                 story.wrong.append(f"entry {before[0]} is pruned, and yet restored to {facts}")
 
 
-def _status(url: str, keyring: Keyring) -> list[dict[str, Any]]:
-    said = process(("archive", "status", "--from", url, "--json"), keyring)
-    return list(json.loads(said.out)["destinations"])
+def _oldest(url: str, keyring: Keyring) -> int:
+    """The oldest moment of the window: older bases may stand alone before it."""
+    said = process(("archive", "prune", "--from", url, "--dry-run", "--json"), keyring)
+    return int(json.loads(said.out)[0]["oldest_index"])
 
 
 # ---- objects damaged while a node uploads
