@@ -63,8 +63,13 @@ class ReadsConfirmed(Checker):
 
     def on_round(self, node: Any, asked: Any, index: int) -> None:
         term, before = asked
-        electorate = node.engine._core.electorate
-        heard = sum(self._rounds.get((str(peer), term), 0) > before for peer in electorate.voters)
+        core = node.engine._core
+        electorate, came = core.electorate, core._rounds_acked
+        heard = sum(
+            # It left there, and came here.
+            min(self._rounds.get((str(peer), term), 0), came.get(peer, 0)) > before
+            for peer in electorate.voters
+        )
         heard += electorate.is_voter
         members = electorate.is_voter + len(electorate.voters)
         if heard <= members // 2:
