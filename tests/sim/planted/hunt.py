@@ -18,6 +18,8 @@ from tests.sim.settings import draw_settings
 
 SEEDS_MAX = 24
 """Short runs of near clusters: about half a second of processor time each."""
+ROUNDS = 4
+"""So often, of other seeds, until it is found."""
 SWARM_MIN = 26
 """So many must fall to ordinary seeds."""
 
@@ -61,12 +63,15 @@ def hunt(bug: Bug, seeds: Iterable[int] | None = None) -> Found:
 def ordinary_seeds(*, changes: bool = False) -> list[int]:
     """Of the first ones those whose runs are short, in order: nothing else distinguishes them.
     `changes`: of those in which members come and go."""
-    first = 4 * SEEDS_MAX * (4 if changes else 1)
-    near = [seed for seed in range(first) if draw_settings(seed).scale == 1]
-    if changes:
-        near = [seed for seed in near if draw_settings(seed).changes_members]
-    near.sort(key=lambda seed: draw_settings(seed).work)
-    return sorted(near[:SEEDS_MAX])
+    count = 4 * SEEDS_MAX * (4 if changes else 1)
+    found: list[int] = []
+    for first in range(0, ROUNDS * count, count):
+        near = [seed for seed in range(first, first + count) if draw_settings(seed).scale == 1]
+        if changes:
+            near = [seed for seed in near if draw_settings(seed).changes_members]
+        near.sort(key=lambda seed: draw_settings(seed).work)
+        found += sorted(near[:SEEDS_MAX])
+    return found
 
 
 @functools.cache
