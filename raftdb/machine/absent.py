@@ -183,8 +183,14 @@ class AbsentMachine(Machine):
     def begin_transaction(self, seed: bytes, foreign_keys: bool) -> Workspace:
         self._refuse()
 
+    def begin_transaction_briefly(self, seed: bytes, foreign_keys: bool) -> Workspace | None:
+        return None
+
     def end_transaction(self, workspace: Workspace) -> None:
         """None was begun."""
+
+    def end_transaction_briefly(self, workspace: Workspace) -> bool:
+        return True
 
     @property
     def durable_index(self) -> Index:
@@ -192,6 +198,9 @@ class AbsentMachine(Machine):
 
     def check_pages(self, offset: int, count: int) -> int:
         return 0
+
+    def look_at_log(self) -> None:
+        """There is none."""
 
     def checkpoint(self) -> Index:
         return Index(0)

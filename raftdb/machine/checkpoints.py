@@ -17,6 +17,7 @@ from raftdb.base.ids import Index
 from raftdb.base.ports import Files, Log
 from raftdb.machine import failures
 from raftdb.machine.format import PAGE_BYTES
+from raftdb.machine.logcheck import LogCheck
 from raftdb.machine.logguard import LogGuard
 
 HOLD_PAGES = 16_384
@@ -66,6 +67,9 @@ class Checkpointer:
         guard: LogGuard,
     ) -> None:
         self._guard = guard
+        self._check = LogCheck(connection)
+        self._looked_at = 0
+        """So many frames the log had when all of them were looked at."""
         self._connection = connection
         self._writer_lock = writer_lock
         self._applied_index = applied_index
@@ -85,7 +89,7 @@ class Checkpointer:
         with self.lock:
             if self.held or self._closed:
                 return self.durable_index
-            self._announce()
+            self._announce(move=True)
             complete, pages, moved = self._passive()
             if pages >= HOLD_PAGES:
                 with self._writer_lock:
@@ -106,16 +110,38 @@ class Checkpointer:
         """After `complete`, with `lock` held."""
         self._confirm(self._moved, True)
 
-    def _announce(self) -> None:
-        """What is in the log now is about to be moved (see logguard)."""
+    def look_at_log(self) -> None:
+        """Whether what queries read from the log is what was written there (see logcheck). Raises
+        FatalError."""
+        with self.lock:
+            if not self.held and not self._closed:
+                self._announce(move=False)
+
+    def _announce(self, *, move: bool) -> None:
+        """Look at the frames that are not in the file yet, which are about to be moved there (see
+        logguard), or not."""
         try:
             frames, moved = self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
             if frames > moved:
-                self._guard.before(frames)
+                self._look_at(frames)
+                if move:
+                    self._guard.before(frames)
         except apsw.BusyError:
             pass
         except (apsw.Error, OSError) as error:
             raise failures.fatal(error, "beginning a checkpoint") from error
+
+    def _look_at(self, frames: int) -> None:
+        """A log that a reader has kept from beginning again for long is looked at when it has
+        grown by half: what that costs is in proportion to what was written."""
+        if frames < self._looked_at:
+            self._looked_at = 0
+        if frames > HOLD_PAGES and 2 * frames < 3 * self._looked_at:
+            return
+        sound = self._check.sound_frames(frames)
+        if sound < frames:
+            raise self._guard.rotten(frames, sound)
+        self._looked_at = frames
 
     def _confirm(self, frames: int, complete: bool) -> None:
         """So many frames are in the file, and so they were synced before. Those behind them need

@@ -113,12 +113,16 @@ class LogGuard:
         salt = self._salt()
         if salt == note.salt:
             if frames < note.frames:
-                text = f"of {note.frames} frames that were there, {frames} can be read"
-                raise damaged(self._log, _HEADER_BYTES + frames * _FRAME_BYTES, text)
+                raise self.rotten(note.frames, frames)
         elif salt is None and not note.complete:
             # Another sound header means that the log has begun again, which it does only when all
             # of it is in the file.
             raise damaged(self._log, 0, f"its beginning, and {note.frames} frames, are gone")
+
+    def rotten(self, frames: int, sound: int) -> FatalError:
+        """Of that many frames, so many can still be read."""
+        text = f"of {frames} frames that were there, {sound} can be read"
+        return damaged(self._log, _HEADER_BYTES + sound * _FRAME_BYTES, text)
 
     def _salt(self) -> bytes | None:
         """Of the log as it lies there; None when there is none, or its header is not sound."""

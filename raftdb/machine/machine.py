@@ -506,6 +506,13 @@ class Machine:
         until the first complete checkpoint of this process."""
         return self._checkpointer.durable_index
 
+    def look_at_log(self) -> None:
+        """See Checkpointer. On the lane of checkpoints."""
+        try:
+            self._checkpointer.look_at_log()
+        except FatalError as error:
+            raise failures.at(error, self.path) from error
+
     def checkpoint(self) -> Index:
         """Move the write-ahead log into the file; the durable index. On a lane of its own, beside
         the writer. Stops readers that are over their age first."""

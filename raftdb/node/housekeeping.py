@@ -3,6 +3,7 @@ behind them, and logged ticks."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from raftdb.base.errors import FatalError
@@ -13,6 +14,8 @@ from raftdb.node.replica import Replica
 
 CHECK_EVERY_S = 0.25
 TICK_EVERY_S = 60.0
+LOOK_EVERY_S = 2.0
+"""So often what is in the write-ahead log alone is looked at, while no checkpoint does it."""
 WAL_PINNED_BYTES = 256 << 20
 """From this length of the write-ahead log on, open transactions may not hold it for long: their
 snapshots keep it from beginning again."""
@@ -32,12 +35,13 @@ class Housekeeping:
         self._wal_bytes = wal_bytes
         self._checkpointing = False
         self._stopped = False
-        self._next_tick_s = 0.0
+        self._next_tick_s = self._next_look_s = 0.0
         self._timer: Any = None
 
     def start(self) -> None:
         """Begin watching."""
-        self._next_tick_s = self._ports.clock.monotonic_s() + TICK_EVERY_S
+        now_s = self._ports.clock.monotonic_s()
+        self._next_tick_s, self._next_look_s = now_s + TICK_EVERY_S, now_s + LOOK_EVERY_S
         self._arm()
 
     def stop(self) -> None:
@@ -56,15 +60,27 @@ class Housekeeping:
             self._replica.transactions.end_older_than(
                 PINNED_S, "it kept the write-ahead log, which had grown too long"
             )
-        if not self._checkpointing and self._checkpoint_due():
-            self._checkpointing = True
-            self._ports.executor.submit("checkpoint", self._machine.checkpoint, self._checkpointed)
         now_s = self._ports.clock.monotonic_s()
+        if not self._checkpointing:
+            self._begin(now_s)
         if now_s >= self._next_tick_s:
             self._next_tick_s = now_s + TICK_EVERY_S
             if self._replica.status().role == "leader":
                 self._replica.tick()
         self._arm()
+
+    def _begin(self, now_s: float) -> None:
+        if self._checkpoint_due():
+            self._submit(self._machine.checkpoint, self._checkpointed)
+        elif now_s >= self._next_look_s:
+            self._submit(self._machine.look_at_log, self._looked)
+        else:
+            return
+        self._next_look_s = now_s + LOOK_EVERY_S
+
+    def _submit(self, work: Callable[[], Any], done: Callable[..., None]) -> None:
+        self._checkpointing = True
+        self._ports.executor.submit("checkpoint", work, done)
 
     def _checkpoint_due(self) -> bool:
         """The write-ahead log has grown, or the journal has while the database did not: requests
@@ -74,12 +90,15 @@ class Housekeeping:
             machine.durable_index
         )
 
-    def _checkpointed(self, _result: Any, error: BaseException | None) -> None:
+    def _looked(self, _result: Any, error: BaseException | None) -> None:
         self._checkpointing = False
         if isinstance(error, FatalError):
             raise error
         if error is not None:
             self._ports.log.warning("checkpoint_failed", error=str(error))
-        elif not self._stopped:
+
+    def _checkpointed(self, _result: Any, error: BaseException | None) -> None:
+        self._looked(None, error)
+        if error is None and not self._stopped:
             # What the database holds on disk the journal need not (rule M2).
             self._journal.compact(self._machine.durable_index)

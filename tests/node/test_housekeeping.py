@@ -10,6 +10,7 @@ import pytest
 from raftdb.base.errors import FatalError
 from raftdb.machine import PAGE_BYTES
 from raftdb.node import Housekeeping
+from raftdb.node.housekeeping import LOOK_EVERY_S
 from tests.node.fakes import Bench
 
 
@@ -23,12 +24,18 @@ class Storage:
         self.behind = False
         self.cuts: list[int] = []
         self.error: Exception | None = None
+        self.looks = 0
 
     def checkpoint(self) -> int:
         if self.error is not None:
             raise self.error
         self.durable_index, self.wal_pages = self.applied, 0
         return self.durable_index
+
+    def look_at_log(self) -> None:
+        if self.error is not None:
+            raise self.error
+        self.looks += 1
 
     def wants_checkpoint(self, safe: int) -> bool:
         return self.behind and safe < self.applied
@@ -67,6 +74,16 @@ def test_a_journal_that_grows_while_the_database_does_not_brings_a_checkpoint() 
     assert storage.cuts == [50]
     bench.loop.pass_time(5.0)
     assert storage.cuts == [50], "a checkpoint that would bring nothing is not made"
+
+
+def test_what_is_in_the_log_alone_is_looked_at_while_no_checkpoint_is_due() -> None:
+    bench, storage = housekeeping()
+    bench.loop.pass_time(2 * LOOK_EVERY_S + 0.5)
+    assert storage.looks == 2
+    assert storage.cuts == []
+    storage.error = FatalError("frames have changed")
+    with pytest.raises(FatalError):
+        bench.loop.pass_time(LOOK_EVERY_S)
 
 
 def test_a_checkpoint_that_fails_cuts_nothing_and_stops_the_node() -> None:

@@ -32,8 +32,9 @@ LOGGED = frozenset(
 FREE = frozenset(
     (
         *("__init__", "absent", "captures", "checkpoints", "connections", "fingerprint", "fork"),
-        *("format", "founding", "generations", "indexscan", "inspect", "layout", "logguard"),
+        *("format", "founding", "generations", "indexscan", "inspect", "layout", "logcheck"),
         *(
+            "logguard",
             "machine",
             "overlay",
             "pages",
@@ -44,7 +45,7 @@ FREE = frozenset(
             "scan",
             "stored",
         ),
-        *("streams", "vacuum", "workspace"),
+        *("streams", "vacuum", "workspace", "workspaces"),
     )
 )
 """Those that do not: their texts are one node's own."""
