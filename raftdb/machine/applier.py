@@ -353,6 +353,11 @@ class Applier:
             self._renew_schema()
 
     def _commit(self, last: Unit) -> None:
+        # Nothing may stop it from here on: SQLite asks once more when a COMMIT ends, and calls one
+        # interrupted that it has done (sqlite3VdbeExec, at vdbe_return).
+        self._steps.begin(free=True)
+        if self._statements.brief:
+            self._connection.set_progress_handler(None, id=_BRIEF)
         if self._content.has_virtual_tables:
             # Virtual tables write what they kept in memory, before the sums are written.
             self._control(_FLUSH_OPEN)
