@@ -5,24 +5,32 @@ yet: they get one when they are moved. So what changes in the log under a runnin
 moved with a sound checksum, and nothing would see it but a scrub of all content.
 
 So the log is read by SQLite's own recovery (https://www.sqlite.org/walformat.html, section 4), on
-another connection, whose files are those bytes and nothing else. It stops at the first frame whose
+another connection, whose log is those bytes, and whose file is an empty database: the real one may
+be torn where a power cut ended a checkpoint, which the log mends. It stops at the first frame whose
 checksum does not fit. What the file has of the log already is not read from the log any more.
 """
 
 from __future__ import annotations
 
 import itertools
+import struct
 from typing import Any
 
 import apsw
 
 from raftdb.machine.format import MARK, PAGE_BYTES
 
-_FILE, _LOG = 0, 1
-_PAGE_COUNT = 28
+_LOG = 1
 _HEADER_BYTES = 32
 _FRAME_BYTES = PAGE_BYTES + 24
 _CHUNK_BYTES = 256 * _FRAME_BYTES
+_HEADER = struct.Struct(">16sH6B2I8x2I8xI32x2IBH2H")
+"""Of a database, and of its first page: https://www.sqlite.org/fileformat.html, 1.3 and 1.6."""
+_LOGGED, _RESERVED_BYTES, _LEAF = 2, 8, 13
+_EMPTY = _HEADER.pack(
+    *(b"SQLite format 3\0", PAGE_BYTES, _LOGGED, _LOGGED, _RESERVED_BYTES, 64, 32, 32),
+    *(1, 1, 0, 4, 1, 1, 0, _LEAF, 0, 0, PAGE_BYTES - _RESERVED_BYTES),
+).ljust(PAGE_BYTES, b"\0")
 _numbers = itertools.count(1)
 
 
@@ -58,14 +66,9 @@ class LogCheck(apsw.VFS):
         """What there is to be read."""
         return _HEADER_BYTES + self._frames * _FRAME_BYTES
 
-    def file_bytes(self) -> int:
-        """As its first page says: no other is read."""
-        pages = int.from_bytes(self.read_file(4, _PAGE_COUNT), "big")
-        return max(1, pages) * PAGE_BYTES
-
     def read_file(self, amount: int, offset: int) -> bytes:
-        """Of the database."""
-        return bytes(self._source.read("main", _FILE, 0, PAGE_BYTES)[1][offset : offset + amount])
+        """Of the empty database."""
+        return _EMPTY[offset : offset + amount]
 
     def read_log(self, amount: int, offset: int) -> bytes:
         """Of the log, in pieces of many frames."""
@@ -96,7 +99,7 @@ class _Bytes:
 
     def __init__(self, check: LogCheck, *, is_log: bool) -> None:
         self._read = check.read_log if is_log else check.read_file
-        self._size = check.log_bytes() if is_log else check.file_bytes()
+        self._size = check.log_bytes() if is_log else PAGE_BYTES
 
     def xRead(self, amount: int, offset: int) -> bytes:
         return self._read(amount, offset)

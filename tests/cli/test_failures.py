@@ -144,12 +144,12 @@ def test_a_node_that_nobody_can_heal_says_what_is_damaged(tmp_path: Path) -> Non
 
 EARLY = """
 import os, signal, sys, raftdb.cli, raftdb.cli.app as app
-run = app.main
+run = app.run_and_leave
 def main():
     os.kill(os.getpid(), signal.SIGHUP)
     os.kill(os.getpid(), signal.SIGTERM)
     run()
-app.main = main
+app.run_and_leave = main
 raftdb.cli.main()
 """
 

@@ -36,7 +36,13 @@ TWICE_EVERY = 40
 
 def _work(task: tuple[int, Mapping[str, Any]]) -> Result:
     seed, choice = task
-    before = signal.signal(signal.SIGVTALRM, _spent)
+    spent: list[Broken] = []
+
+    def on_spent(_number: int, frame: FrameType | None) -> None:
+        spent.append(_endless_at(frame))
+        raise spent[-1]
+
+    before = signal.signal(signal.SIGVTALRM, on_spent)
     # Again and again: where nothing can be raised to (a finalizer), the first would be lost.
     signal.setitimer(signal.ITIMER_VIRTUAL, ENDLESS_CPU_S, AGAIN_CPU_S)
     try:
@@ -45,6 +51,9 @@ def _work(task: tuple[int, Mapping[str, Any]]) -> Result:
         # Spent where no run catches it: while the cluster was founded, or between two runs.
         return Result(seed, "", broken=str(broken), invariant=broken.invariant)
     except Exception as error:
+        if spent:
+            # Raised in SQLite's call of a file, it is what the node says of that which comes here.
+            return Result(seed, "", broken=str(spent[0]), invariant=spent[0].invariant)
         # Of the simulation itself: told with its seed, and the other seeds go on.
         told = f"{type(error).__name__}: {error}"
         return Result(
@@ -59,9 +68,9 @@ def _work(task: tuple[int, Mapping[str, Any]]) -> Result:
         signal.signal(signal.SIGVTALRM, before)
 
 
-def _spent(_number: int, frame: FrameType | None) -> None:
+def _endless_at(frame: FrameType | None) -> Broken:
     where = "".join(traceback.format_stack(frame, limit=8))
-    raise Broken("endless", f"no end within {ENDLESS_CPU_S:g} s of processor time, at\n{where}")
+    return Broken("endless", f"no end within {ENDLESS_CPU_S:g} s of processor time, at\n{where}")
 
 
 def _run(seed: int, choice: Mapping[str, Any]) -> Result:
