@@ -20,6 +20,8 @@ SEEDS_MAX = 24
 """Short runs of near clusters: about half a second of processor time each."""
 ROUNDS = 4
 """So often, of other seeds, until it is found."""
+REST_MAX = 150
+"""And so many of the longer runs among the same seeds."""
 SWARM_MIN = 26
 """So many must fall to ordinary seeds."""
 
@@ -61,17 +63,19 @@ def hunt(bug: Bug, seeds: Iterable[int] | None = None) -> Found:
 
 
 def ordinary_seeds(*, changes: bool = False) -> list[int]:
-    """Of the first ones those whose runs are short, in order: nothing else distinguishes them.
+    """Of the first ones those whose runs are short, then the others: nothing else tells them apart.
     `changes`: of those in which members come and go."""
     count = 4 * SEEDS_MAX * (4 if changes else 1)
     found: list[int] = []
+    rest: list[int] = []
     for first in range(0, ROUNDS * count, count):
         near = [seed for seed in range(first, first + count) if draw_settings(seed).scale == 1]
         if changes:
             near = [seed for seed in near if draw_settings(seed).changes_members]
         near.sort(key=lambda seed: draw_settings(seed).work)
         found += sorted(near[:SEEDS_MAX])
-    return found
+        rest += near[SEEDS_MAX:]
+    return found + sorted(rest)[:REST_MAX]
 
 
 @functools.cache
