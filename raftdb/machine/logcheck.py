@@ -19,6 +19,7 @@ from typing import Any
 import apsw
 
 from raftdb.machine.format import MARK, PAGE_BYTES
+from raftdb.machine.overlay import UnsharedFile
 
 _LOG = 1
 _HEADER_BYTES = 32
@@ -94,7 +95,7 @@ class LogCheck(apsw.VFS):
         return name
 
 
-class _Bytes:
+class _Bytes(UnsharedFile):
     """One file, which is never written."""
 
     def __init__(self, check: LogCheck, *, is_log: bool) -> None:
@@ -112,27 +113,3 @@ class _Bytes:
 
     def xFileSize(self) -> int:
         return self._size
-
-    def xSync(self, flags: int) -> None:
-        pass
-
-    def xLock(self, level: int) -> None:
-        pass
-
-    def xUnlock(self, level: int) -> None:
-        pass
-
-    def xCheckReservedLock(self) -> bool:
-        return False
-
-    def xFileControl(self, op: int, pointer: int) -> bool:
-        return False
-
-    def xSectorSize(self) -> int:
-        return PAGE_BYTES
-
-    def xDeviceCharacteristics(self) -> int:
-        return 0
-
-    def xClose(self) -> None:
-        pass

@@ -262,26 +262,8 @@ class OverlayVfs(apsw.VFS):
         return name
 
 
-class _OverlayFile:
-    """SQLite's view of an overlay: nobody else uses it, and nothing of it is ever synced."""
-
-    def __init__(self, vfs: OverlayVfs) -> None:
-        self._vfs = vfs
-
-    def xRead(self, amount: int, offset: int) -> bytes:
-        data = self._vfs.page(offset // PAGE_BYTES + 1)
-        start = offset % PAGE_BYTES
-        return data if amount == PAGE_BYTES and not start else data[start : start + amount]
-
-    def xWrite(self, data: bytes, offset: int) -> None:
-        assert len(data) == PAGE_BYTES, "SQLite writes whole pages"
-        self._vfs.write(offset // PAGE_BYTES + 1, bytes(data))
-
-    def xTruncate(self, newsize: int) -> None:
-        self._vfs.truncate(newsize // PAGE_BYTES)
-
-    def xFileSize(self) -> int:
-        return self._vfs.size() * PAGE_BYTES
+class UnsharedFile:
+    """What SQLite asks of a file that exists in memory: nobody else uses it, nothing is synced."""
 
     def xSync(self, flags: int) -> None:
         pass
@@ -306,3 +288,25 @@ class _OverlayFile:
 
     def xClose(self) -> None:
         pass
+
+
+class _OverlayFile(UnsharedFile):
+    """SQLite's view of an overlay."""
+
+    def __init__(self, vfs: OverlayVfs) -> None:
+        self._vfs = vfs
+
+    def xRead(self, amount: int, offset: int) -> bytes:
+        data = self._vfs.page(offset // PAGE_BYTES + 1)
+        start = offset % PAGE_BYTES
+        return data if amount == PAGE_BYTES and not start else data[start : start + amount]
+
+    def xWrite(self, data: bytes, offset: int) -> None:
+        assert len(data) == PAGE_BYTES, "SQLite writes whole pages"
+        self._vfs.write(offset // PAGE_BYTES + 1, bytes(data))
+
+    def xTruncate(self, newsize: int) -> None:
+        self._vfs.truncate(newsize // PAGE_BYTES)
+
+    def xFileSize(self) -> int:
+        return self._vfs.size() * PAGE_BYTES
