@@ -16,6 +16,9 @@ if not __debug__:
 
 def main() -> None:
     """The entry point of the installed command."""
+    from raftdb.cli import early
+
+    early.guard()
     import sys
 
     if sys.argv[1:2] != ["start"]:
@@ -26,6 +29,7 @@ def main() -> None:
     from raftdb.runtime.signals import Signals
 
     # First of all: whoever starts a node may stop it at any time after that.
+    early.release()
     Signals()
     from raftdb.cli.app import run_and_leave
 

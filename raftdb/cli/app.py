@@ -14,6 +14,7 @@ import click
 from raftdb._version import __version__
 from raftdb.base.errors import Error
 from raftdb.base.exits import ExitCode, exit_code
+from raftdb.cli import early
 from raftdb.cli.output import show_error, wants_json
 
 COMMANDS = {
@@ -59,6 +60,7 @@ class LazyGroup(click.Group):
         if place is None:
             return None
         command = getattr(importlib.import_module(place[0]), place[1])
+        early.release()
         assert isinstance(command, click.Command)
         return command
 

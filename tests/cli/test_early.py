@@ -1,0 +1,76 @@
+"""Ctrl-C while a command's modules are imported."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+INTERRUPTED_AT = """
+import os, signal, sys, weakref
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            sys.meta_path.remove(self)
+            if {callback}:
+                # As importlib's own locks: what is raised there is swallowed.
+                held = type("Held", (), {{}})()
+                reference = weakref.ref(held, interrupt)
+                del held
+            else:
+                interrupt(None)
+
+def interrupt(_reference):
+    os.kill(os.getpid(), signal.SIGINT)
+    for _ in range(1000):
+        pass
+
+sys.meta_path.insert(0, Finder())
+sys.argv = ["raftdb", *{arguments}]
+from raftdb.cli import main
+main()
+"""
+
+
+def run(module: str, *arguments: str, callback: bool = False) -> subprocess.CompletedProcess[str]:
+    """A command that is interrupted when it begins to import `module`."""
+    code = INTERRUPTED_AT.format(module=module, arguments=list(arguments), callback=callback)
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("module", "callback"),
+    [
+        ("raftdb.cli.app", False),
+        ("click", False),
+        ("raftdb.cli.status", False),
+        ("raftdb.cli.status", True),
+        # The command has begun, and imports what it needs.
+        ("raftdb.client", False),
+    ],
+)
+def test_an_interrupt_during_imports_ends_with_130_and_no_traceback(
+    module: str, callback: bool
+) -> None:
+    done = run(module, "status", "raftdb://127.0.0.1:1", callback=callback)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_so_does_a_node_that_has_not_begun() -> None:
+    done = run("raftdb.runtime.signals", "start", "nowhere")
+    assert (done.returncode, done.stderr) == (130, "")
+
+
+def test_whoever_ignores_interrupts_is_not_interrupted() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        done = run("click", "--version")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert done.returncode == 0
+    assert done.stdout.startswith("raftdb, version")
