@@ -129,7 +129,7 @@ def commands(url: str, segments: int) -> dict[str, Callable[[], object]]:
         "restore --index --plan": at_index,
         "restore --mark --plan": by_mark,
         "verify --quick": lambda: verify_archive(opened(newest=True), every_object=False),
-        "verify": lambda: verify_archive(opened()),
+        "verify": lambda: verify_archive(opened(newest=True)),
         "prune --dry-run": lambda: pruning.prune([url], KEYS, Retention(), clock, dry_run=True),
         "log --search": lambda: sum(
             1 for _ in ops.archive_log(opened(), decode_payloads, search="nothing")

@@ -15,6 +15,7 @@ from raftdb.archive import layout
 from raftdb.archive.archive import Archive
 from raftdb.archive.envelope import digest
 from raftdb.archive.errors import ArchiveDamagedError
+from raftdb.archive.links import Link, Links
 from raftdb.archive.merged import MergedRanges, Range
 from raftdb.archive.parallel import each
 from raftdb.archive.records import Claim, Manifest, Merged, Pruned, Segment
@@ -55,27 +56,6 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
-    """A manifest, verified."""
-
-    manifest: Manifest
-    name: str
-    digest: bytes
-    adopted: bool = False
-    """Made up from a segment, or a second copy, whose manifest is missing."""
-    merged_from: int = 0
-    """It stands for all manifests from this one to its own, whose segments were made one; 0: for
-    its own alone."""
-    merged_ms: int = 0
-    """When they were."""
-
-    @property
-    def begins(self) -> int:
-        """The first manifest that it stands for."""
-        return self.merged_from or self.manifest.sequence
-
-
-@dataclass(frozen=True, slots=True)
 class Totals:
     """Of a chain's segments, where not all of them were read."""
 
@@ -89,7 +69,7 @@ class Chain:
 
     archive: Archive
     claim: Claim
-    links: dict[int, Link] = field(default_factory=dict)
+    links: Links = field(default_factory=Links)
     """By sequence."""
     problems: list[Problem] = field(default_factory=list)
     first: int = 1
@@ -108,10 +88,7 @@ class Chain:
 
     def of_kind(self, *kinds: str) -> list[Link]:
         """Links of these kinds, in order."""
-        return [self.links[one] for one in sorted(self.links) if self._is(one, kinds)]
-
-    def _is(self, sequence: int, kinds: tuple[str, ...]) -> bool:
-        return self.links[sequence].manifest.kind in kinds
+        return list(self.links.of_kind(*kinds))
 
     def note(self, name: str, what: str, *, harmless: bool = False) -> None:
         """Remember a problem."""
@@ -132,11 +109,7 @@ def load_chain(
     first_kept = chain.first
     if after >= chain.first:
         chain.first, kept = after + 1, {}
-    listed = archive.listing(
-        layout.folder(claim.epoch, "manifests"), layout.manifest_name(claim.epoch, chain.first - 1)
-    )
-    sequences = {number for one in listed if (number := layout.number_of(one.name))}
-    last = max(sequences, default=chain.first - 1)
+    last = max(last_listed(archive, claim.epoch, chain.first - 1), chain.first - 1)
     chain.merged = MergedRanges(archive, claim.epoch)
     ranges = _load_merged(chain)
     missing: list[int] = []
@@ -165,6 +138,12 @@ def load_chain(
     verify_links(chain, kept)
     _look_beyond(chain, partial=after >= first_kept)
     return chain
+
+
+def last_listed(archive: Archive, epoch: int, after: int) -> int:
+    """The highest manifest after that one that a listing shows; 0: none."""
+    listed = archive.listing(layout.folder(epoch, "manifests"), layout.manifest_name(epoch, after))
+    return max((number for one in listed if (number := layout.number_of(one.name))), default=0)
 
 
 def _load_merged(chain: Chain) -> list[Range]:
@@ -243,25 +222,29 @@ def verify_links(chain: Chain, kept: dict[int, bytes]) -> None:
     before: Link | None = None
     for sequence in sorted(chain.links):
         link = chain.links[sequence]
-        manifest = link.manifest
-        what = ""
-        if (manifest.sequence, manifest.epoch) != (sequence, chain.claim.epoch):
-            what = f"is manifest {manifest.sequence} of epoch {manifest.epoch}: it was swapped"
-        elif manifest.history != chain.claim.history:
-            what = f"belongs to history {manifest.history}"
-        elif sequence == 1 and manifest.previous != NO_DIGEST:
-            what = "does not begin a chain"
-        elif before is not None and before.manifest.sequence == link.begins - 1:
-            if manifest.previous != before.digest:
-                what = "does not follow the manifest before it: one of the two was replaced"
-            elif manifest.term < before.manifest.term:
-                what = f"is of term {manifest.term}, after term {before.manifest.term}"
-        if what:
+        if what := wrong_with(link, sequence, before, chain.claim):
             chain.note(link.name, what)
             if sequence not in kept:
                 del chain.links[sequence]
                 continue
         before = link
+
+
+def wrong_with(link: Link, sequence: int, before: Link | None, claim: Claim) -> str:
+    """What is wrong with a link that stands at `sequence`, after `before`; `` when nothing is."""
+    manifest = link.manifest
+    if (manifest.sequence, manifest.epoch) != (sequence, claim.epoch):
+        return f"is manifest {manifest.sequence} of epoch {manifest.epoch}: it was swapped"
+    if manifest.history != claim.history:
+        return f"belongs to history {manifest.history}"
+    if sequence == 1 and manifest.previous != NO_DIGEST:
+        return "does not begin a chain"
+    if before is not None and before.manifest.sequence == link.begins - 1:
+        if manifest.previous != before.digest:
+            return "does not follow the manifest before it: one of the two was replaced"
+        if manifest.term < before.manifest.term:
+            return f"is of term {manifest.term}, after term {before.manifest.term}"
+    return ""
 
 
 def _folder_after(epoch: int, kind: str, number: str) -> tuple[str, str]:
@@ -407,16 +390,17 @@ class Timeline:
 
     def links(self, *kinds: str) -> list[Link]:
         """Links of these kinds which belong to the newest epoch's past, in order."""
-        found = []
+        return list(self.each_link(*kinds))
+
+    def each_link(self, *kinds: str) -> Iterator[Link]:
+        """The same, one in memory at a time."""
         for place, chain in enumerate(self.chains):
             following = self.chains[place + 1].claim if place + 1 < len(self.chains) else None
-            for link in chain.of_kind(*kinds):
+            for link in chain.links.of_kind(*kinds):
                 manifest = link.manifest
                 begins = manifest.first if manifest.kind == "segment" else manifest.last
-                if following is not None and begins > following.fork_index:
-                    continue
-                found.append(link)
-        return found
+                if following is None or begins <= following.fork_index:
+                    yield link
 
     @property
     def last(self) -> Link | None:
@@ -452,6 +436,23 @@ Part = Callable[[Archive, Claim], Chain | None]
 """Reads of an epoch's chain what is needed, if that can be told."""
 
 
+def line_of(archive: Archive, epoch: int | None = None) -> list[Claim]:
+    """The newest epoch's claim (or that of `epoch`), and those it descends from, back to the first.
+    Raises as `load_timeline`."""
+    claims = archive.claims()
+    if not claims:
+        raise ArchiveDamagedError(layout.claim_name(1), f"is missing in {archive.url}")
+    line: list[Claim] = []
+    number = len(claims) if epoch is None else epoch
+    while 1 <= number <= len(claims):
+        claim = claims[number - 1]
+        line.append(claim)
+        if claim.parent >= number:
+            raise ArchiveDamagedError(layout.claim_name(number), f"descends from {claim.parent}")
+        number = claim.parent
+    return line
+
+
 def load_timeline(
     archive: Archive,
     epoch: int | None = None,
@@ -464,17 +465,7 @@ def load_timeline(
     newest moment needs, with `part` what that gives of the newest epoch, where that is whole, and
     with `every` what that gives of each.
     Raises ArchiveUnavailableError, and ArchiveDamagedError when a claim is missing or damaged."""
-    claims = archive.claims()
-    if not claims:
-        raise ArchiveDamagedError(layout.claim_name(1), f"is missing in {archive.url}")
-    line: list[Claim] = []
-    number = len(claims) if epoch is None else epoch
-    while 1 <= number <= len(claims):
-        claim = claims[number - 1]
-        line.append(claim)
-        if claim.parent >= number:
-            raise ArchiveDamagedError(layout.claim_name(number), f"descends from {claim.parent}")
-        number = claim.parent
+    line = line_of(archive, epoch)
     if every is not None:
         chains = [every(archive, claim) or load_chain(archive, claim) for claim in reversed(line)]
         return Timeline(archive, chains)

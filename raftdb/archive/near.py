@@ -12,7 +12,14 @@ from dataclasses import dataclass
 
 from raftdb.archive import layout
 from raftdb.archive.archive import Archive
-from raftdb.archive.chain import Chain, Link, load_pruned, merged_link, verify_links
+from raftdb.archive.chain import (
+    Chain,
+    Link,
+    last_listed,
+    load_pruned,
+    merged_link,
+    verify_links,
+)
 from raftdb.archive.envelope import digest
 from raftdb.archive.errors import ArchiveDamagedError
 from raftdb.archive.merged import MergedRanges
@@ -91,10 +98,7 @@ class _Reader:
         start = newest_start(self._archive, epoch)
         if not start or pruned.problems:
             return 0
-        listed = self._archive.listing(
-            layout.folder(epoch, "manifests"), layout.manifest_name(epoch, start)
-        )
-        return max((number for one in listed if (number := layout.number_of(one.name))), default=0)
+        return last_listed(self._archive, epoch, start)
 
     def place(self, near: Near, last: int) -> int:
         """The first manifest by which all that is wanted is there; 0 when none is."""

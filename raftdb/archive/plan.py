@@ -6,6 +6,7 @@ destination. What turns out to be damaged is left out, and the way is looked for
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -79,24 +80,25 @@ class Sources:
 
     def _links(self, *kinds: str) -> Iterator[Source]:
         for line in self.timelines:
-            for link in line.links(*kinds):
-                if (line.archive.url, link.manifest.object) not in self._bad:
-                    yield Source(line.archive, link, line.limit_of(link))
+            yield from self._of_line(line, *kinds)
+
+    def _of_line(self, line: Timeline, *kinds: str) -> Iterator[Source]:
+        for link in line.each_link(*kinds):
+            if (line.archive.url, link.manifest.object) not in self._bad:
+                yield Source(line.archive, link, line.limit_of(link))
 
     def last(self) -> Point:
         """The newest entry that any destination has."""
-        ends = [
-            Point(min(one.link.manifest.last, one.limit)) for one in self._links("segment", "base")
-        ]
-        if not ends:
+        last = max((_reach(one) for one in self._links("segment", "base")), default=None)
+        if last is None:
             raise NotRestorableError(
                 "the archive holds no base and no log yet", hint="see `raftdb archive status`"
             )
-        return max(ends)
+        return Point(last)
 
     def way(self, start: int, last: int) -> list[Source] | None:
         """Segments that hold the entries from `start` to `last`; None when some are missing."""
-        ordered = sorted(self._links("segment"), key=lambda one: one.link.manifest.first)
+        ordered = sorted(self._links("segment"), key=_first)
         chosen: list[Source] = []
         at = start
         place = 0
@@ -190,7 +192,7 @@ class Sources:
     def at_time(self, time_ms: int, times: Callable[[ArchiveEntry], Sequence[int]]) -> Point:
         """After the last request whose logged time is not later. `times` gives those of an entry's
         requests, as the leader stamped them; logged time never runs backwards."""
-        segments = sorted(self._links("segment"), key=lambda one: one.link.manifest.first)
+        segments = sorted(self._links("segment"), key=_first)
         bases = [
             one.link.manifest for one in self._links("base") if one.link.manifest.time_ms <= time_ms
         ]
@@ -218,13 +220,16 @@ class Sources:
         """Entries in order, one segment in memory at a time; another destination's where one is
         damaged. Raises ArchiveDamagedError where none has them."""
         at = first
-        ordered = sorted(self._links("segment"), key=lambda one: one.link.manifest.first)
-        place = 0
+        # In each line they are in order, and there may be very many.
+        lines = [self._of_line(line, "segment") for line in self.timelines]
+        ordered = heapq.merge(*lines, key=_first)
+        following = next(ordered, None)
         candidates: list[Source] = []
         while at <= last:
-            while place < len(ordered) and ordered[place].link.manifest.first <= at:
-                candidates.append(ordered[place])
-                place += 1
+            while following is not None and _first(following) <= at:
+                if _reach(following) >= at:
+                    candidates.append(following)
+                following = next(ordered, None)
             candidates = [one for one in candidates if _reach(one) >= at]
             if not candidates:
                 raise self._no_way(Point(at), [])
@@ -251,6 +256,10 @@ def read_segment(source: Source) -> list[ArchiveEntry]:
             manifest.object, f"does not hold entries {manifest.first} to {manifest.last}"
         )
     return [entry for entry in segment.entries if entry.index <= source.limit]
+
+
+def _first(source: Source) -> int:
+    return source.link.manifest.first
 
 
 def _reach(source: Source) -> int:

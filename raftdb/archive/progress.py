@@ -5,7 +5,10 @@ nodes tell each other how far they know each destination to be, at once when tha
 somebody waits, and once a second anyway. What is archived of a history stays true whoever says it
 first, so the highest word counts; whether a destination answers is as old as the last word.
 
-A note's bytes: `A`, then JSON: `{"destinations": {id: [archived, state]}, "wanted": index}`.
+An upload that is due asks all nodes to agree upon the newest entries: `agree`.
+
+A note's bytes: `A`, then JSON: `{"destinations": {id: [archived, state]}, "wanted": index}`, and
+`"agree": index` where that is asked; who does not know a key ignores it.
 """
 
 from __future__ import annotations
@@ -35,6 +38,7 @@ NOTED_MAX = 64
 
 ACTIVE, STANDBY, FAILING, STARTING = "active", "standby", "failing", "starting"
 STATES = (ACTIVE, STANDBY, FAILING, STARTING)
+_NOTHING: Mapping[str, int] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,8 @@ class Progress:
         """Called when more is archived than was known."""
         self.hurry: Callable[[int], None] = _ignore
         """Called with an index that somebody waits for."""
+        self.agree: Callable[[int], None] = _ignore
+        """Called with an index that all are to agree upon, when this or another node asks."""
 
     # ---- what is known
 
@@ -151,16 +157,21 @@ class Progress:
             self._want_told = self._wanted
             self._tell(self._own())
 
-    def _tell(self, own: Mapping[str, Known]) -> None:
+    def ask(self, index: int) -> None:
+        """All are to agree upon what they hold as of that entry, as soon as they have it."""
+        self._tell(self._own(), {"agree": index})
+        self.agree(index)
+
+    def _tell(self, own: Mapping[str, Known], asked: Mapping[str, int] = _NOTHING) -> None:
         self._told, self._told_s = own, self._ports.clock.monotonic_s()
         words = {name: [one.archived, one.state] for name, one in own.items()}
-        note = {"destinations": words, "wanted": self._want_told}
+        note = {"destinations": words, "wanted": self._want_told, **asked}
         self.tell(NOTE_MARK + json.dumps(note, separators=(",", ":")).encode())
 
     def on_note(self, peer: str, data: bytes) -> None:
         """Another member's word. What does not read is dropped, and logged."""
         try:
-            known, wanted = _parse(data)
+            known, wanted, agree = _parse(data)
         except ValueError as error:
             self._ports.log.warning("archive_note_unreadable", peer=peer, error=str(error))
             return
@@ -169,6 +180,8 @@ class Progress:
         self._heard[peer] = self._ports.clock.monotonic_s(), known
         self._learn(known)
         self._wish(wanted)
+        if agree:
+            self.agree(agree)
 
     def _learn(self, known: Mapping[str, Known]) -> None:
         before = dict(self._archived)
@@ -184,7 +197,7 @@ class Progress:
             self.hurry(index)
 
 
-def _parse(data: bytes) -> tuple[dict[str, Known], int]:
+def _parse(data: bytes) -> tuple[dict[str, Known], int, int]:
     if len(data) > NOTE_BYTES_MAX:
         raise ValueError(f"{len(data)} bytes")
     try:
@@ -197,7 +210,7 @@ def _parse(data: bytes) -> tuple[dict[str, Known], int]:
             if len(name) != _ID_CHARACTERS or state not in STATES:
                 raise ValueError(f"{name!r:.40} is {state!r:.40}")
             found[name] = Known(_index(archived), state)
-        return found, _index(value["wanted"])
+        return found, _index(value["wanted"]), _index(value.get("agree", 0))
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(repr(error)) from error
 

@@ -154,7 +154,7 @@ def _needed_from(chain: Chain, base: Link) -> int:
         [base.manifest.sequence]
         + [
             link.begins
-            for link in chain.of_kind("segment")
+            for link in chain.links.of_kind("segment")
             if link.manifest.last > base.manifest.last
         ]
     )

@@ -88,8 +88,9 @@ class ArchiveService:
         self.progress = Progress(ids, self._known, ports)
         """How far the destinations are, whoever uploads."""
         self.progress.hurry = self._hurry
+        self.progress.agree = self._asked_to_agree
         self.hurried: Callable[[int], None] = _ignore
-        """Called with an entry that somebody waits for, when it is not archived."""
+        """Called with an entry that the nodes are to agree upon as soon as they can."""
         sealer = Sealer(keyring, ports.random.randbytes, config.archive.cipher)
         self._destinations: list[Destination] = []
         self._destinations += [
@@ -145,6 +146,7 @@ class ArchiveService:
             ports=ports,
             superseded=superseded,
             changed=self.progress.changed,
+            agree=self.progress.ask,
         )
 
     # ---- life
@@ -191,6 +193,9 @@ class ArchiveService:
         self.hurried(index)
         for one in self._destinations:
             one.hurry(index)
+
+    def _asked_to_agree(self, index: int) -> None:
+        self.hurried(index)
 
     def _view(self) -> View:
         standing = self._standing()

@@ -33,6 +33,8 @@ LEADER_WAITS_S = 3.0
 EPOCH_CHECK_S = 10.0
 BACKOFF_FIRST_S = 0.25
 BACKOFF_MAX_S = 10.0
+AGREE_S = 0.1
+"""How long an upload that is due waits for the others' word on the newest entries."""
 READ_BYTES = 256 * 1024
 """Read from the journal in one go: it happens on the loop."""
 ALARM_REPEAT_S = 60.0
@@ -82,8 +84,10 @@ class Destination:
         ports: Ports,
         superseded: Callable[[SupersededError], None],
         changed: Callable[[], None],
+        agree: Callable[[int], None],
     ) -> None:
-        """`changed` is called after each event that may have moved what `known` tells."""
+        """`changed` is called after each event that may have moved what `known` tells; `agree` asks
+        all nodes to agree now upon what they hold as of an entry."""
         self.url = url
         self._lane = lane
         self._connect = connect
@@ -95,6 +99,7 @@ class Destination:
         self._ports = ports
         self._superseded = superseded
         self._changed = changed
+        self._agree = agree
         self._writer: ChainWriter | None = None
         self._tail: Tail | None = None
         self._active = False
@@ -115,6 +120,8 @@ class Destination:
         self._wanted = 0
         """Somebody waits until this entry is archived."""
         self._sent_s = float("-inf")
+        self._asked = False
+        """The upload that is due waits for the others' word."""
         self._hurrying = False
         self._timer: Any = None
 
@@ -219,19 +226,34 @@ class Destination:
 
     # ---- the clock
 
-    def _arm(self) -> None:
+    def _arm(self, pause_s: float | None = None) -> None:
         """Look again after `interval_ms` from now."""
         if self._timer is not None:
             self._timer.cancel()
-        interval_s = self._config.interval_ms / 1000
-        self._timer = self._ports.executor.call_later(interval_s, self._tick)
+        pause_s = self._config.interval_ms / 1000 if pause_s is None else pause_s
+        self._timer = self._ports.executor.call_later(pause_s, self._tick)
 
     def _tick(self) -> None:
         if self._stopped:
             return
-        self._arm()
         self._note_lag()
+        if self._asks():
+            self._asked = True
+            self._arm(AGREE_S)
+            self._agree(self._view().applied)
+            return
+        self._asked = False
+        self._arm()
         self._work()
+
+    def _asks(self) -> bool:
+        """Whether the others' word is worth waiting for: what they agreed upon by themselves is up
+        to some tenths of a second old, and what is not uploaded now waits for another turn. Their
+        answer is heard by `poke`."""
+        if self._asked or not self._active or self._busy:
+            return False
+        view = self._view()
+        return view.applied > max(view.upto, self.archived)
 
     def _note_lag(self) -> None:
         now_s = self._ports.clock.monotonic_s()
@@ -323,6 +345,7 @@ class Destination:
         if not entries:
             return
         self._again = first <= view.upto
+        self._asked = False
         self._sent_s = self._ports.clock.monotonic_s()
         self._arm()
         term = view.term

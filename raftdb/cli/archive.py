@@ -169,8 +169,8 @@ def verify(
 
     if background:
         os.nice(19)
-    found = open_archive(urls, key_file, config, newest=quick)
-    facts = verify_archive(found, every_object=not quick)
+    found = open_archive(urls, key_file, config, newest=True)
+    facts, found = verify_archive(found, every_object=not quick)
     if really:
         from raftdb.consensus.entry import decode_payloads
 

@@ -156,7 +156,7 @@ class AbsentMachine(Machine):
     def time_ms(self) -> int:
         return 0
 
-    def samples_since(self, index: int) -> list[Sample]:
+    def samples_since(self, index: int, recent: int = 1) -> list[Sample]:
         return []
 
     def sample_at(self, index: int) -> Sample | None:

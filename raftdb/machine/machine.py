@@ -425,9 +425,9 @@ class Machine:
         """Logged time as of the last commit, in Unix milliseconds. From any thread."""
         return self._applier.progress.time_ms
 
-    def samples_since(self, index: int) -> list[Sample]:
+    def samples_since(self, index: int, recent: int = 1) -> list[Sample]:
         """As Samples.since. From any thread."""
-        return self._applier.samples.since(index)
+        return self._applier.samples.since(index, recent)
 
     def sample_at(self, index: int) -> Sample | None:
         """The digest of the commit at that index, while it is kept. From any thread."""

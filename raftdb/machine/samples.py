@@ -11,6 +11,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import islice
 
 from raftdb.base.frozen import frozen
 from raftdb.base.ids import Index
@@ -83,20 +84,19 @@ class Samples:
         with self._lock:
             return self._recent.get(index) or self._marks.get(index)
 
-    def since(self, index: int) -> list[Sample]:
-        """What others may have too: marks after `index`, and the last commit. At most 64, the
-        newest ones."""
+    def since(self, index: int, recent: int = 1) -> list[Sample]:
+        """What others may have too: marks after `index`, and the last commits, `recent` of them.
+        At most 64, the newest ones, in order."""
         with self._lock:
-            found: list[Sample] = []
+            newest = islice(reversed(self._recent.values()), recent)
+            found = [one for one in newest if one.index > index]
+            lowest = found[-1].index if found else 1 << 63
             for number in reversed(self._marks):
-                if number <= index or len(found) >= 63:
+                if number <= index or len(found) >= 64:
                     break
-                found.append(self._marks[number])
+                if number < lowest:
+                    found.append(self._marks[number])
             found.reverse()
-            if self._recent:
-                last = next(reversed(self._recent.values()))
-                if last.index > index and (not found or found[-1].index != last.index):
-                    found.append(last)
             return found
 
     def last(self) -> Sample | None:

@@ -16,8 +16,9 @@ from raftdb.archive import (
     ChainWriter,
     Point,
     Sources,
+    load_timeline,
 )
-from raftdb.archive.verify import verify_objects
+from raftdb.archive.verify import verify_objects, walk
 from raftdb.base.errors import ConfigError, Error
 from raftdb.base.ports import Clock
 from raftdb.machine import fingerprint
@@ -36,20 +37,36 @@ ROOM_BYTES = 256 << 20
 Decode = Callable[[bytes], tuple[bytes, ...]]
 
 
-def verify_archive(found: Destinations, *, every_object: bool = True) -> dict[str, Any]:
-    """Read everything that all destinations hold, or their chains alone."""
-    problems = found.problems
+def verify_archive(
+    found: Destinations, *, every_object: bool = True
+) -> tuple[dict[str, Any], Destinations]:
+    """Read everything that all destinations hold, or what is in `found` of their chains alone: what
+    there is to say, and `found`, or the whole of a destination where not all is as it should be.
+    It is enough when `found` has what the newest moments need."""
+    problems = list(found.unreachable)
+    lines = []
     objects = 0
     for line in found.sources.timelines:
-        objects += sum(len(chain.links) for chain in line.chains)
-        if every_object:
-            problems += verify_objects(line)
-            objects += len(line.links("segment", "base"))
-    return {
+        # Where anything was found, all of it was read.
+        damaged = any(not one.harmless for one in line.problems)
+        walked = walk(line.archive) if every_object and not damaged else None
+        if walked is not None:
+            objects += walked.objects
+            problems += walked.notes
+        else:
+            if every_object:
+                line = line if damaged else load_timeline(line.archive)
+                problems += verify_objects(line)
+                objects += len(line.links("segment", "base"))
+            problems += line.problems
+            objects += sum(len(chain.links) for chain in line.chains)
+        lines.append(line)
+    facts = {
         "objects": objects,
         "problems": [str(one) for one in problems if not one.harmless],
         "notes": [str(one) for one in problems if one.harmless],
     }
+    return facts, Destinations(found.archives, Sources(lines), found.unreachable)
 
 
 def verify_restore(

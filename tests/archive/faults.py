@@ -27,6 +27,8 @@ from tests.machine.support import FILES
 
 ALARM_S = 60.0
 """A fault of the store is an alarm within this."""
+ANSWER_S = 0.02
+"""To another node and back."""
 ENOUGH_S = 30.0
 """The backlog is gone so long after the fault."""
 
@@ -143,8 +145,21 @@ class Uploader:
             ports=self.ports,
             superseded=_superseded,
             changed=lambda: None,
+            agree=self._asked,
         )
+        self.asked: list[int] = []
+        self.answers = False
+        """The others agree soon after they were asked, and never by themselves."""
         self.destination.start()
+
+    def _asked(self, index: int) -> None:
+        self.asked.append(index)
+        if self.answers:
+            self.loop.call_later(ANSWER_S, self._agreed, index)
+
+    def _agreed(self, index: int) -> None:
+        self.agreed = index
+        self.destination.poke()
 
     def _connect(self, node: str) -> ChainWriter:
         return self.live.new_writer(node)

@@ -91,6 +91,19 @@ def test_somebody_who_waits_is_told_at_once_and_others_each_second() -> None:
     assert nodes.told[1] == before[1] + 3
 
 
+def test_all_are_asked_to_agree_and_nobody_hurries_for_that() -> None:
+    nodes = Nodes()
+    agree: list[list[int]] = [[], [], []]
+    for number, one in enumerate(nodes.all):
+        one.agree = agree[number].append
+    nodes.all[1].ask(12)
+    assert agree == [[12], [12], [12]]
+    assert nodes.hurried == [[], [], []]
+    # Other words do not ask.
+    nodes.set(1, A, 12, ACTIVE)
+    assert agree == [[12], [12], [12]]
+
+
 def test_which_destinations_answer() -> None:
     nodes = Nodes()
     for one in nodes.all:
@@ -122,6 +135,7 @@ def test_which_destinations_answer() -> None:
         b'A{"destinations": {"0123456789abcdef": [1, "asleep"]}, "wanted": 0}',
         b'A{"destinations": {"0123456789abcdef": [-1, "active"]}, "wanted": 0}',
         b'A{"destinations": {}, "wanted": true}',
+        b'A{"destinations": {}, "wanted": 0, "agree": -1}',
         b'A{"destinations": {"a":1,"b":1,"c":1,"d":1,"e":1}, "wanted": 0}',
         b"A" + b" " * 5000,
     ],

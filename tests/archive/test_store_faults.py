@@ -110,6 +110,47 @@ def test_under_load_nothing_is_behind_for_a_second(tmp_path: Path) -> None:
     live.close()
 
 
+def test_an_upload_that_is_due_asks_for_the_newest_entries_to_be_agreed_upon(
+    tmp_path: Path,
+) -> None:
+    """Twenty writes a second that nobody agrees upon unasked: what is behind is no older than the
+    interval, the answer and the store's time."""
+    live = filled(tmp_path)
+    node = Uploader(live, tmp_path / "hashes", "n1", "follower")
+    node.loop.pass_time(1.0)
+    node.agreed, node.answers = live.index, True
+    node.loop.lane_s = 0.1
+    behind_s: list[float] = []
+    for step in range(400):
+        live.run(("INSERT INTO t(x) VALUES (1)",))
+        if step < 60:
+            # It takes over by what was agreed upon unasked.
+            node.agreed = live.index
+        node.loop.pass_time(0.05)
+        if step == 100:
+            first = node.status()["manifest"]
+        if step > 100:
+            behind_s.append(node.destination.lag_s())
+    assert 0.2 < max(behind_s) <= 0.7
+    assert node.status()["manifest"] - first <= 15 / 0.5 + 1
+    # Where nobody answers (a release that does not know the question), it is sent what there is.
+    node.answers = False
+    node.loop.pass_time(2.0)
+    node.agreed = live.index
+    for _ in range(4):
+        live.run(("INSERT INTO t(x) VALUES (1)",))
+    node.loop.pass_time(1.0)
+    assert node.status()["lag_entries"] == 4
+    # Nothing new, nothing to ask.
+    node.agreed = 0
+    node.loop.pass_time(1.0)
+    asked = len(node.asked)
+    node.loop.pass_time(5.0)
+    assert len(node.asked) == asked
+    assert node.status()["lag_entries"] == 0
+    live.close()
+
+
 def test_two_uploaders_at_once_make_one_whole_chain(tmp_path: Path) -> None:
     two_uploaders(tmp_path)
 

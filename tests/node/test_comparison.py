@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from raftdb.base.ids import Index, NodeId
-from raftdb.machine import Sample
+from raftdb.machine import MARK_EVERY, Sample
 from raftdb.node.comparison import AGREES, DOUBT, QUARANTINED, Comparison
 from raftdb.node.notes import NOTE_BYTES_MAX, decode_note, encode_note
 from raftdb.runtime.files import RealFiles
@@ -258,6 +258,32 @@ def test_under_load_marks_are_where_all_commit(trio: Trio) -> None:
         assert samples[0] == samples[1] == samples[2]
     trio.loop.pass_time(0.5)
     assert trio.members["n3"].comparison.agreed_index == start + 299
+
+
+def test_asked_for_an_agreement_nodes_tell_several_commits(trio: Trio) -> None:
+    """Two that end their transactions at every third and every fourth entry agree upon the
+    newest at which both do, and say so once."""
+    first = trio.members["n1"].database
+    start = first.next_index
+    entries = [
+        first.entry(first.request("INSERT INTO other VALUES (1)"), index=start + place)
+        for place in range(32)
+    ]
+    assert not any(one.index % MARK_EVERY == 0 for one in entries)
+    for name, size, end in (("n1", 3, 30), ("n2", 4, 32)):
+        for place in range(0, end, size):
+            trio.members[name].database.machine.apply(entries[place : place + size])
+    asked, other = trio.members["n1"].comparison, trio.members["n2"].comparison
+    told: list[int] = []
+    other.on_agreed = lambda: told.append(other.agreed_index)
+    trio.loop.pass_time(1.0)
+    assert other.agreed_index == start - 1
+    # What was told already is not told again: as when the question comes before the next turn.
+    asked._told_index = start - 1
+    asked.hasten()
+    trio.loop.pass_time(0.01)
+    assert other.agreed_index == start + 23
+    assert told == [start + 23]
 
 
 def test_one_that_lags_far_behind_is_compared_when_it_gets_there(trio: Trio) -> None:
