@@ -58,7 +58,7 @@ def test_an_interrupt_during_imports_ends_with_130_and_no_traceback(
     module: str, callback: bool
 ) -> None:
     done = run(module, "status", "raftdb://127.0.0.1:1", callback=callback)
-    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+    assert (done.returncode, done.stdout, done.stderr.strip()) == (130, "", "")
 
 
 def test_so_does_a_node_that_has_not_begun() -> None:
