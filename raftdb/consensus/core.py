@@ -248,12 +248,12 @@ class Core:
         if not self._accept_leader(peer, message.term):
             return
         placed = self.wall.put_at_index(message, self.log, self.library.commit_index)
-        verified_term, verified = self._verified
-        if verified_term != message.term:
-            verified = 0
-        self._verified = (message.term, max(verified, placed.verified))
-        if placed.entries and self.intake.leaves_out(peer, message):
-            # As if it were on its way still; but it says who leads.
+        verified = self._verified[1] if self._verified[0] == message.term else 0
+        left_out = bool(placed.entries) and self.intake.leaves_out(peer, message)
+        # Of what is left out, as if it were on its way still, only what lies before it is here.
+        shown = min(placed.verified, placed.prev_index) if left_out else placed.verified
+        self._verified = (message.term, max(verified, shown))
+        if left_out:
             self.library.deliver_heartbeat(peer, message.term, self.library.commit_index)
             return
         self._answering, self._answer_cap = message, placed.verified

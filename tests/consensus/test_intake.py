@@ -36,3 +36,13 @@ def test_what_an_older_leader_sent_is_not_asked_for_again() -> None:
     bench.take()
     bench.core.intake.turn(True, bench.core)
     assert bench.take() == []
+
+
+def test_what_is_left_out_is_not_shown_to_match() -> None:
+    """Its numbers are taken by this member's own tail, which nobody has committed."""
+    bench = Bench([1, 1, 1, 1], term=1)
+    bench.core.intake.turn(False, bench.core)
+    bench.receive("n2", append(2, 1, 3, 1, 1, 2, 2))
+    bench.receive("n2", Heartbeat(2, 1, 5))
+    assert bench.journal.terms() == [1, 1, 1, 1]
+    assert bench.library.commit_index == 3
