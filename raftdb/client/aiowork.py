@@ -36,6 +36,7 @@ class AsyncTransactions:
     foreign_keys: bool
     _core: Core
     _work: Work
+    _last_index: int
 
     async def _run(self, steps: Callable[[float], Steps[_Value]], timeout: float | None) -> _Value:
         raise NotImplementedError
@@ -81,6 +82,7 @@ class AsyncTransactions:
             key = None if idempotency_key is None else key_of(idempotency_key, horizon)
             level = level_of(durability)
             await self._run(lambda left_s: self._work.commit(key, left_s, level), timeout)
+            self._last_index = max(self._last_index, self._work.index)
 
     async def rollback(self, *, timeout: float | None = None) -> None:
         """Roll back the transaction that is open; harmless when none is."""

@@ -29,28 +29,31 @@ from raftdb.base.errors import (
     Error,
     InterfaceError,
     InternalError,
-    OperationalError,
     SessionError,
 )
 from raftdb.base.frozen import frozen
 from raftdb.base.limits import DEFAULT_LIMITS, Limits
 from raftdb.base.ports import Clock, Random
 from raftdb.client.actions import Steps
+from raftdb.client.answers import (
+    decode_answer,
+    info_of,
+    not_applied,
+    results_of,
+    still_unknown,
+    transaction_lost,
+)
 from raftdb.client.calls import Answered, Call, Peer
 from raftdb.client.courier import Courier
 from raftdb.client.levels import goes_to_leader
 from raftdb.client.options import Options
 from raftdb.command import (
-    CodecError,
     Failed,
     Key,
     Opened,
     ReadToken,
-    Reply,
-    ResultDropped,
     Results,
     Statement,
-    decode_reply,
 )
 from raftdb.wire import (
     LINEARIZABLE,
@@ -61,7 +64,6 @@ from raftdb.wire import (
     CloseSession,
     ContentHash,
     Execute,
-    Info,
     OpenSession,
     Ping,
     Query,
@@ -77,7 +79,6 @@ NOT_READS = ("not_a_query", "not_a_read")
 """Codes by which a node says that a Query would write."""
 BURNED = "burned"
 """The code of an outcome that was asked for before the request was seen: it never takes effect."""
-LOST = "transaction_lost"
 PENDING = "durability_pending"
 """The code of a write that is committed, and not yet in as many locations as were asked for."""
 GAP = "sequence_gap"
@@ -191,7 +192,7 @@ class Core:
                         last, "the session ended while the write was open"
                     ) from None
                 call.unsure = False
-        raise _not_applied(last)
+        raise not_applied(last)
 
     def resume(self, *, timeout_s: float) -> Steps[Outcome]:
         """Ask for the outcome of the unsettled write, by sending it again: it is applied now, if it
@@ -252,6 +253,7 @@ class Core:
             return _SessionGone(error, answered.unsure)
         if error.outcome == APPLIED:
             self.take(write)
+            self.note_applied(answered.peer, error)
             return error
         if isinstance(error, DeadlineError):
             error = call.too_late(error.message)
@@ -287,7 +289,10 @@ class Core:
     ) -> Steps[Answered]:
         """What became of a request: the answer of a log entry, so it is final."""
         call = self.courier.call(timeout_s)
-        return (yield from self._ask_outcome(session_id, sequence, key, self.durability, call))
+        answered = yield from self._ask_outcome(session_id, sequence, key, self.durability, call)
+        if answered.error is None:
+            self.note_seen(answered.peer, answered.index)
+        return answered
 
     def _ask_outcome(
         self, session_id: bytes, sequence: int, key: Key | None, durability: str, call: Call
@@ -306,6 +311,7 @@ class Core:
         if answered.error is not None and answered.error.code == PENDING:
             # Committed, or the answer would not have to wait; not yet everywhere.
             self.take(write)
+            self.note_applied(answered.peer, answered.error)
             raise answered.error
         if answered.error is not None:
             raise still_unknown(answered.error, "the COMMIT was sent")
@@ -328,6 +334,7 @@ class Core:
             self.session, self._unsettled = None, ()
             raise transaction_lost(reply.error.message)
         self.take(write)
+        self.note_seen(answered.peer, answered.index)
         results_of(reply)
         return answered.index
 
@@ -355,10 +362,10 @@ class Core:
         if isinstance(answered.error, DeadlineError):
             raise opening.too_late(answered.error.message)
         if answered.error is not None:
-            raise _not_applied(answered.error)
+            raise not_applied(answered.error)
         reply = decode_answer(answered.encoded)
         if isinstance(reply, Failed):
-            raise _not_applied(reply.error)
+            raise not_applied(reply.error)
         if not isinstance(reply, Opened):
             raise InternalError(
                 f"a session was answered by {type(reply).__name__}", outcome=NOT_APPLIED
@@ -374,19 +381,21 @@ class Core:
             return
         session = self._unsettled[0].session
         closing = Call(call.deadline_s, call.timeout_s)
+
+        def make(peer: Peer, timeout_ms: int) -> Sequence[Request]:
+            # A node lets go of a session that it is asked to close, also where nothing comes of it
+            # (it was busy): what is asked again has to name it again.
+            peer.attached = b""
+            return self.attached(peer, session, CloseSession(peer.request_id(), timeout_ms))
+
         while True:
-            answered = yield from self.courier.ask_leader(
-                lambda peer, timeout_ms: self.attached(
-                    peer, session, CloseSession(peer.request_id(), timeout_ms)
-                ),
-                closing,
-            )
+            answered = yield from self.courier.ask_leader(make, closing)
             answered.peer.attached = b""
             error = answered.error
             if error is None or isinstance(error, SessionError):
                 break
             if not isinstance(error, DeadlineError):
-                raise _not_applied(error)
+                raise not_applied(error)
         self._unsettled, self.session = (), None
 
     # ---- reads
@@ -421,7 +430,7 @@ class Core:
                 return (
                     yield from self.execute(statements, foreign_keys=foreign_keys, timeout_s=left_s)
                 )
-            raise _not_applied(answered.error)
+            raise not_applied(answered.error)
         results = results_of(decode_answer(answered.encoded))
         self.note_seen(answered.peer, answered.index)
         return Outcome(results, answered.index, answered.age_ms)
@@ -436,6 +445,12 @@ class Core:
             self.seen = ReadToken(history, 0, index)
         elif index > seen.index:
             self.seen = ReadToken(history, seen.fork, index)
+
+    def note_applied(self, peer: Peer, error: Error) -> None:
+        """An error said that a write is applied; where, if it tells."""
+        index = error.detail.get("index")
+        if isinstance(index, int):
+            self.note_seen(peer, index)
 
     def see(self, text: str) -> None:
         """Count what a token stands for among what this client has seen. Raises InterfaceError."""
@@ -461,7 +476,7 @@ class Core:
         answered = yield from self.courier.ask_any(
             lambda peer, _timeout_ms: (Status(peer.request_id()),), call
         )
-        return _info(answered)
+        return info_of(answered)
 
     def ping(self, *, timeout_s: float) -> Steps[str]:
         """The id of the node that answered."""
@@ -482,7 +497,7 @@ class Core:
             lambda peer, timeout_ms: (ContentHash(peer.request_id(), index, timeout_ms, exact),),
             call,
         )
-        return _info(answered)
+        return info_of(answered)
 
     def ask(
         self, what: str, arguments: dict[str, Any], *, timeout_s: float, anywhere: bool = False
@@ -493,7 +508,7 @@ class Core:
         answered = yield from (self.courier.ask_any if anywhere else self.courier.ask_leader)(
             lambda peer, timeout_ms: (Ask(peer.request_id(), what, arguments, timeout_ms),), call
         )
-        return _info(answered)
+        return info_of(answered)
 
     def await_durable(
         self, error: Error | None, durability: str | None, *, timeout_s: float
@@ -531,66 +546,3 @@ class Core:
         self.session, self._unsettled = None, ()
         farewell = (peer, CloseSession(peer.request_id(), FAREWELL_MS)) if peer else None
         yield from self.courier.close(farewell)
-
-
-def decode_answer(encoded: bytes) -> Reply:
-    """Read a reply. Raises InternalError."""
-    try:
-        return decode_reply(encoded)
-    except CodecError as error:
-        raise InternalError(f"the node's answer cannot be read: {error}") from error
-
-
-def results_of(reply: Reply) -> Results:
-    """The results that a reply holds; raises the error that it holds instead."""
-    if isinstance(reply, Results):
-        return reply
-    if isinstance(reply, Failed):
-        error = reply.error
-        error.detail.setdefault("statement", reply.statement)
-        raise error
-    if isinstance(reply, ResultDropped):
-        raise OperationalError(
-            f"the write is applied, but its result of {reply.result_bytes} bytes was not kept for"
-            " this retry",
-            code="result_dropped",
-            outcome=APPLIED,
-            hint="read what you need; large results of writes are kept only for their first reply",
-        )
-    raise InternalError(f"a request was answered by {type(reply).__name__}")
-
-
-def _info(answered: Answered) -> dict[str, Any]:
-    if answered.error is not None:
-        raise answered.error
-    if not isinstance(answered.message, Info):
-        raise InternalError(f"a question was answered by {type(answered.message).__name__}")
-    return answered.message.info
-
-
-def transaction_lost(why: str) -> OperationalError:
-    """Nothing of a transaction is applied, nor will be."""
-    return OperationalError(
-        f"the transaction is lost: {why}",
-        code=LOST,
-        retryable=True,
-        hint="nothing was applied: retry the transaction",
-    )
-
-
-def still_unknown(error: Error, why: str) -> Error:
-    """The same error, honest about earlier tries."""
-    return type(error)(
-        f"{error.message}; {why}",
-        code=error.code,
-        retryable=False,
-        outcome=UNKNOWN,
-        hint="the write may or may not be applied: read before you write it again",
-        detail=error.detail,
-    )
-
-
-def _not_applied(error: Error) -> Error:
-    """The same error, for a request that itself was never sent."""
-    error.outcome = NOT_APPLIED
-    return error

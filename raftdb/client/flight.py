@@ -28,17 +28,9 @@ from raftdb.base.errors import (
     SessionError,
 )
 from raftdb.client.actions import Await, LinkError, Steps, Transmit
+from raftdb.client.answers import decode_answer, results_of, still_unknown
 from raftdb.client.calls import Call, Peer
-from raftdb.client.core import (
-    GAP,
-    NEW_SESSIONS_MAX,
-    Core,
-    Outcome,
-    Write,
-    decode_answer,
-    results_of,
-    still_unknown,
-)
+from raftdb.client.core import GAP, NEW_SESSIONS_MAX, Core, Outcome, Write
 from raftdb.client.courier import STALL_S
 from raftdb.command import Failed, Key, Results, Statement, StatementResult
 from raftdb.wire import ErrorMessage, Execute, Message, Request, Result
@@ -352,6 +344,7 @@ class Flight:
             self._session_gone(peer, error)
         elif error.outcome == APPLIED:
             item.end(None, error)
+            self._core.note_applied(peer, error)
             self._advance(item)
         elif error.outcome == UNKNOWN:
             item.lost = True

@@ -13,8 +13,9 @@ from raftdb.base.errors import (
     ProgrammingError,
 )
 from raftdb.client.actions import LinkError, Steps
+from raftdb.client.answers import decode_answer, results_of
 from raftdb.client.calls import Answered, Peer
-from raftdb.client.core import NOT_READS, Core, decode_answer, results_of
+from raftdb.client.core import NOT_READS, Core
 from raftdb.client.levels import goes_to_leader
 from raftdb.command import Statement
 from raftdb.wire import LOCAL, SESSION, CloseCursor, CursorRows, FetchCursor, OpenCursor, Request

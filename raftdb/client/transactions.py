@@ -21,17 +21,9 @@ from raftdb.base.errors import (
     SessionError,
 )
 from raftdb.client.actions import LinkError, Steps
+from raftdb.client.answers import LOST, decode_answer, results_of, transaction_lost
 from raftdb.client.calls import Answered, Call, Make, Peer
-from raftdb.client.core import (
-    LOST,
-    Core,
-    Outcome,
-    Session,
-    Write,
-    decode_answer,
-    results_of,
-    transaction_lost,
-)
+from raftdb.client.core import Core, Outcome, Session, Write
 from raftdb.command import Failed, Key, Statement
 from raftdb.wire import Begin, Commit, Request, Rollback, Transact
 
@@ -76,6 +68,7 @@ class OpenTransaction:
                 self.over = True
             reply.error.detail.setdefault("statement", 0)
             raise reply.error
+        self._core.note_seen(answered.peer, answered.index)
         return Outcome(results_of(reply), answered.index)
 
     def commit(
@@ -118,6 +111,7 @@ class OpenTransaction:
         if refused is not None:
             if refused.outcome == APPLIED:
                 self._core.take(write)
+                self._core.note_applied(answered.peer, refused)
             raise self._refused(refused)
         self.over = True
         if not answered.encoded:

@@ -22,8 +22,9 @@ from raftdb.base.errors import (
     ProgrammingError,
 )
 from raftdb.client.actions import Pause, Steps
+from raftdb.client.answers import decode_answer, results_of
 from raftdb.client.calls import Answered
-from raftdb.client.core import BURNED, Core, decode_answer, results_of
+from raftdb.client.core import BURNED, Core
 from raftdb.client.options import level_of, with_timeout
 from raftdb.client.sqltext import (
     BEGIN,
@@ -303,6 +304,7 @@ class Transactions:
     _core: Core
     _work: Work
     _plain: bool
+    _last_index: int
 
     def _run(self, steps: Steps[_Value]) -> _Value:
         raise NotImplementedError
@@ -345,6 +347,7 @@ class Transactions:
             key = None if idempotency_key is None else key_of(idempotency_key, horizon)
             timeout_s, level = with_timeout(self.options, timeout), level_of(durability)
             self._do_work(self._work.commit(key, timeout_s, level))
+            self._last_index = max(self._last_index, self._work.index)
 
     def rollback(self, *, timeout: float | None = None) -> None:
         """Roll back the transaction that is open; harmless when none is."""

@@ -11,6 +11,7 @@ from raftdb.base.errors import (
     DeadlineError,
     Error,
     InterfaceError,
+    OverloadedError,
     SessionError,
 )
 from raftdb.client.core import Core
@@ -123,6 +124,22 @@ def test_fence_that_cannot_be_had_leaves_the_next_write_not_applied() -> None:
         commit()
     write(world, core, "d")
     assert world.effects == ["a", "b", "d"]
+
+
+def test_fence_that_is_refused_for_the_moment_is_asked_for_again() -> None:
+    """A node lets go of a session that it is asked to close, also where it has too much to do: that
+    it knows none on this connection does not say that it is closed."""
+    world = World()
+    core = world.core()
+    write(world, core, "a")
+    unknown_write(world, core, "b")
+    late, world.stalled_log = world.stalled_log or [], None
+    world.nodes["n1"].refuse = [OverloadedError("busy")]
+    assert read(world, core) == ["a"]
+    for commit in late:
+        commit()
+    assert read(world, core) == ["a"]
+    assert heard(world, CloseSession) == 2
 
 
 def test_interrupted_write_is_unsettled() -> None:

@@ -136,6 +136,8 @@ class Node:
             return
         request_id = message.request_id  # type: ignore[union-attr]
         if self.refuse and not isinstance(message, AttachSession | Status):
+            if isinstance(message, CloseSession):
+                link.session = b""
             self.reply(link, ErrorMessage.of(request_id, self.refuse.pop(0)))
         elif isinstance(message, Ping):
             self.reply(link, Pong(request_id))

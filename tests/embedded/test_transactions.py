@@ -11,6 +11,7 @@ import pytest
 import raftdb
 from raftdb.client import Connection
 from raftdb.client.actions import Await, LinkError, Transmit
+from raftdb.command import ReadToken
 from tests.embedded.conftest import Members
 
 
@@ -50,6 +51,18 @@ def test_it_sees_its_own_writes_and_commits_them_as_one(members: Members, db: Co
         assert other.last_index == before + 1, "one entry"
         db.commit()
         db.rollback()
+
+
+def test_its_commit_is_among_what_its_connection_has_seen(members: Members, db: Connection) -> None:
+    """Session reads, tokens and await_durable go by that, at other nodes and for others."""
+    with raftdb.connect(members.founded.url) as other:
+        other.execute("INSERT INTO account VALUES (3, 'eve', 100)")
+        with db.transaction():
+            assert money(db, 3) == 100
+            assert ReadToken.from_text(db.token).index >= other.last_index, "what it was shown"
+            db.execute("UPDATE account SET money = 0 WHERE id = 3")
+        assert db.last_index > other.last_index
+        assert ReadToken.from_text(db.token).index == db.last_index
 
 
 def test_rollback_and_reading_alone_log_nothing(db: Connection) -> None:

@@ -1,0 +1,83 @@
+"""What an answer holds: results, or the error to raise; and what an error says of the outcome."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from raftdb.base.errors import (
+    APPLIED,
+    NOT_APPLIED,
+    UNKNOWN,
+    Error,
+    InternalError,
+    OperationalError,
+)
+from raftdb.client.calls import Answered
+from raftdb.command import CodecError, Failed, Reply, ResultDropped, Results, decode_reply
+from raftdb.wire import Info
+
+LOST = "transaction_lost"
+
+
+def decode_answer(encoded: bytes) -> Reply:
+    """Read a reply. Raises InternalError."""
+    try:
+        return decode_reply(encoded)
+    except CodecError as error:
+        raise InternalError(f"the node's answer cannot be read: {error}") from error
+
+
+def results_of(reply: Reply) -> Results:
+    """The results that a reply holds; raises the error that it holds instead."""
+    if isinstance(reply, Results):
+        return reply
+    if isinstance(reply, Failed):
+        error = reply.error
+        error.detail.setdefault("statement", reply.statement)
+        raise error
+    if isinstance(reply, ResultDropped):
+        raise OperationalError(
+            f"the write is applied, but its result of {reply.result_bytes} bytes was not kept for"
+            " this retry",
+            code="result_dropped",
+            outcome=APPLIED,
+            hint="read what you need; large results of writes are kept only for their first reply",
+        )
+    raise InternalError(f"a request was answered by {type(reply).__name__}")
+
+
+def info_of(answered: Answered) -> dict[str, Any]:
+    """What was told of the cluster, or a node. Raises the error that the answer is."""
+    if answered.error is not None:
+        raise answered.error
+    if not isinstance(answered.message, Info):
+        raise InternalError(f"a question was answered by {type(answered.message).__name__}")
+    return answered.message.info
+
+
+def transaction_lost(why: str) -> OperationalError:
+    """Nothing of a transaction is applied, nor will be."""
+    return OperationalError(
+        f"the transaction is lost: {why}",
+        code=LOST,
+        retryable=True,
+        hint="nothing was applied: retry the transaction",
+    )
+
+
+def still_unknown(error: Error, why: str) -> Error:
+    """The same error, honest about earlier tries."""
+    return type(error)(
+        f"{error.message}; {why}",
+        code=error.code,
+        retryable=False,
+        outcome=UNKNOWN,
+        hint="the write may or may not be applied: read before you write it again",
+        detail=error.detail,
+    )
+
+
+def not_applied(error: Error) -> Error:
+    """The same error, for a request that itself was never sent."""
+    error.outcome = NOT_APPLIED
+    return error
