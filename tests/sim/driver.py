@@ -81,6 +81,9 @@ class SimLink(Link):
         except LocalProtocolError as error:
             raise LinkError(f"is of no use: {error.message}", unsent=True) from error
         self._connection.write(data)
+        if self._driver.breaks_off:
+            self._driver.breaks_off = False
+            raise LinkError("broke while it was written to")
 
     def close(self) -> None:
         """Never fails."""
@@ -101,6 +104,8 @@ class Driver:
         self._awaited: SimLink | None = None
         self._dialling: SimLink | None = None
         self._timer: Timer | None = None
+        self.breaks_off = False
+        """The next write to a connection takes its bytes, and fails."""
 
     @property
     def busy(self) -> bool:

@@ -35,6 +35,7 @@ from tests.sim.checkers.reads_confirmed import ReadsConfirmed
 from tests.sim.checkers.reads_see_acknowledged import ReadsSeeAcknowledged
 from tests.sim.checkers.removed_for_good import RemovedForGood
 from tests.sim.checkers.replies_at_hand import RepliesAtHand
+from tests.sim.checkers.session_reads_forward import SessionReadsForward
 from tests.sim.checkers.sessions_stored import SessionsStored
 from tests.sim.checkers.starts_as_it_is import StartsAsItIs
 from tests.sim.checkers.time_forward import TimeForward
@@ -73,6 +74,7 @@ __all__ = [
     "ReadsSeeAcknowledged",
     "RemovedForGood",
     "RepliesAtHand",
+    "SessionReadsForward",
     "SessionsStored",
     "StartsAsItIs",
     "TimeForward",
@@ -113,6 +115,7 @@ WHOLE = (
     MemoryIsDisk,
     AcknowledgedCommitted,
     SessionsStored,
+    SessionReadsForward,
     DurableInPlaces,
     CopiesOnTheDevice,
     TimeForward,

@@ -1,5 +1,5 @@
 """A node counts by the last configuration in its log: it comes into force with its entry, and goes
-when that is cut (row 19, thesis 4.1)."""
+when that is cut (row 19, thesis 4.1). One that it takes for committed is."""
 
 from __future__ import annotations
 
@@ -29,6 +29,13 @@ class MembersByLog(Checker):
         if node.forgotten and self._members.has_been(counted):
             # What is left of its log may end before what it has applied; it takes no part (row 22).
             return
+        settled = node.configurations.committed_index
+        if settled > node.commit_index:
+            raise Broken(
+                "members by the log",
+                f"{node.name} takes the change at {settled} for committed, it has committed "
+                f"{node.commit_index}",
+            )
         if counted != known:
             raise Broken(
                 "members by the log",

@@ -1,12 +1,13 @@
 """A leader changes the members one at a time: the change before is committed, so is an entry of its
-own term, and one voter comes or goes (row 19, thesis 4.1 and its erratum)."""
+own term, and one voter comes or goes (row 19, thesis 4.1 and its erratum). Who is
+new begins as a learner: nothing of what it says counts before it has the log."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from raftdb.consensus.entry import CONFIGURATION
-from raftdb.consensus.membership import decode_configuration
+from raftdb.consensus.membership import VOTER, decode_configuration
 from tests.sim.checkers.base import Broken, Checker
 from tests.sim.checkers.memberships import Memberships
 
@@ -39,6 +40,10 @@ class OneChange(Checker):
                 "one change at a time",
                 f"{what}, and nothing of its term {node.term} is committed",
             )
-        differ = set(known.voters) ^ set(decode_configuration(entry.data[1:]).voters)
+        wanted = decode_configuration(entry.data[1:])
+        for member in wanted.members:
+            if member.role == VOTER and known.member(str(member.node_id)) is None:
+                raise Broken("members begin as learners", f"{what}: {member.node_id} votes at once")
+        differ = set(known.voters) ^ set(wanted.voters)
         if len(differ) > 1:
             raise Broken("one change at a time", f"{what}: {sorted(differ)} come or go at once")

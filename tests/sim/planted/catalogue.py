@@ -7,10 +7,12 @@ from dataclasses import replace
 from tests.sim.planted import (
     archive,
     archive_rules,
+    clients,
     content,
     copies,
     disasters,
     forgetting,
+    full_disks,
     invariants,
     journal,
     locations,
@@ -24,6 +26,8 @@ from tests.sim.planted import (
     scenarios_requests,
     sessions,
     threads,
+    transacting,
+    verdicts,
     wall,
 )
 from tests.sim.planted.bug import Bug
@@ -62,6 +66,10 @@ SCRIPTED = {
     **recovery.SCRIPTED,
     **sessions.SCRIPTED,
     **threads.SCRIPTED,
+    **clients.SCRIPTED,
+    **transacting.SCRIPTED,
+    **verdicts.SCRIPTED,
+    **full_disks.SCRIPTED,
 }
 """Bugs that ordinary seeds reach too seldom, and the script that reaches them."""
 
@@ -98,6 +106,10 @@ BUGS: tuple[Bug, ...] = tuple(
         *recovery.BUGS,
         *sessions.BUGS,
         *threads.BUGS,
+        *clients.BUGS,
+        *transacting.BUGS,
+        *verdicts.BUGS,
+        *full_disks.BUGS,
     )
 )
 

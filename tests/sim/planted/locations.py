@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from raftdb.base.errors import Error
-from raftdb.command import Statement
+from raftdb.command import Statement, is_failure
 from raftdb.node.durable import PENDING, TOO_FEW, Durable, InLocations
 from raftdb.node.replica import Replica
 from tests.sim.checkers import Broken
@@ -58,6 +58,19 @@ def _deadline_is_success() -> list[Patch]:
     return [(Durable, "wait", give_in)]
 
 
+def _kept_rows_at_once() -> list[Patch]:
+    """What failed is told at once."""
+    hold = Durable.hold
+
+    def tell(self: Durable, wanted: Any, answer: Any, call: Any) -> None:
+        if is_failure(answer.body) and not call.ended:
+            call.end(answer, None)
+        else:
+            hold(self, wanted, answer, call)
+
+    return [(Durable, "hold", tell)]
+
+
 BUGS: tuple[Bug, ...] = (
     Bug(
         "members-counted-for-locations",
@@ -76,6 +89,12 @@ BUGS: tuple[Bug, ...] = (
         "C3",
         "a write that is in two of three locations at its deadline is acknowledged",
         make=_deadline_is_success,
+    ),
+    Bug(
+        "kept-rows-do-not-wait",
+        "C3",
+        "what a failed statement has kept (OR FAIL) is told before it is where it should be",
+        make=_kept_rows_at_once,
     ),
 )
 
@@ -115,6 +134,26 @@ def in_three_places(s: Script) -> None:
     assert checker.seen >= 2, "nothing was watched"
 
 
+def kept_rows(s: Script) -> None:
+    """A statement fails at its third row and keeps the first two, while two regions are cut off."""
+    s.make_leader("n1")
+    client = s.new_client()
+    made = s.create("placed", client)
+    s.until(lambda: bool(made))
+    _sound(s, client, 1)
+    unique = (Statement("CREATE UNIQUE INDEX once ON placed(a)"),)
+    ask(s, client, client._core.execute(unique, timeout_s=TIMEOUT_S))
+    s.slow_disk(0.5, "n4", "n5")
+    s.cluster.fabric.block(_cut("n4", "n5", s.others()))
+    keeping = (Statement("INSERT OR FAIL INTO placed VALUES (2), (3), (2)"),)
+    steps = client._core.execute(keeping, timeout_s=TIMEOUT_S, durability=LEVEL)
+    told = ask(s, client, steps, failing=True)
+    s.heal()
+    s.slow_disk(0.0, "n4", "n5")
+    if not isinstance(told, Error) or told.code != PENDING:
+        raise Broken("durable in places", f"{told!r} while two regions are cut off")
+
+
 def _cut(*rest: Any) -> set[tuple[str, str]]:
     *gone, others = rest
     return {pair for one in gone for other in others for pair in ((one, other), (other, one))}
@@ -145,7 +184,11 @@ def ask(s: Script, client: Any, steps: Any, failing: bool = False) -> Any:
     return value if error is None else error
 
 
-SCRIPTED = dict.fromkeys([bug.name for bug in BUGS], "in-three-places")
+SCRIPTED = {
+    **dict.fromkeys([bug.name for bug in BUGS], "in-three-places"),
+    "kept-rows-do-not-wait": "kept-rows",
+}
 PLAYS: dict[str, tuple[Callable[[Script], None], dict[str, Any]]] = {
     "in-three-places": (in_three_places, {"nodes": 5, "places": PLACES}),
+    "kept-rows": (kept_rows, {"nodes": 5, "places": PLACES}),
 }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 from raftdb.base.errors import Error
@@ -11,6 +13,8 @@ from raftdb.base.settings import MemberConfig
 from raftdb.consensus import membership
 from raftdb.consensus.electorate import Electorate
 from raftdb.consensus.members import Members
+from raftdb.consensus.wall import Wall
+from raftdb.machine import applier, stored
 from tests.sim.checkers import Broken
 from tests.sim.hosts import CLIENT_PORT, PEER_PORT
 from tests.sim.members import Order, adding, order, removed_member
@@ -47,6 +51,40 @@ def _ids_used_again() -> list[Patch]:
         return now.with_member(member)
 
     return [(membership, "_added", added)]
+
+
+class LeadsWithHalf(Wall):
+    """Row 9: half of the members count as a majority that answers."""
+
+    def keeps_leading(self, silences_s: Iterable[float], leader_timeout_s: float) -> bool:
+        silences = list(silences_s)
+        heard = 1 + sum(one < leader_timeout_s for one in silences)
+        return 2 * heard >= 1 + len(silences)
+
+
+def _begins_as_voter() -> list[Patch]:
+    """Whoever is added votes at once."""
+    added = membership._added
+
+    def voting(now: membership.Configuration, member: membership.Member) -> Any:
+        found = added(now, member)
+        if now.member(member.node_id) is not None:
+            return found
+        return found.with_member(replace(member, role=membership.VOTER))
+
+    return [(membership, "_added", voting)]
+
+
+def _not_stored() -> list[Patch]:
+    """The log has who the members are, so the database need not."""
+    without = {**vars(stored), "write_configuration": _nothing}
+    return [(applier, "stored", SimpleNamespace(**without))]
+
+
+def _settled_early() -> list[Patch]:
+    """A change counts as committed when all before it is."""
+    settle = Electorate.settle
+    return [(Electorate, "settle", lambda self, commit: settle(self, commit + 1))]
 
 
 def _forgotten_at_restart() -> list[Patch]:
@@ -102,6 +140,21 @@ BUGS = [
         "row 19",
         "at a start the log behind the database is not asked who the members are",
         make=_forgotten_at_restart,
+    ),
+    Bug("leads-with-half", "row 9", "two of four are taken for a majority", LeadsWithHalf),
+    Bug("begins-as-a-voter", "row 19", "an empty log votes", make=_begins_as_voter, changes=True),
+    Bug(
+        "configuration-not-stored",
+        "row 19",
+        "when the log has gone the members are those of before",
+        make=_not_stored,
+    ),
+    Bug(
+        "change-settled-early",
+        "row 19",
+        "a change is taken for committed one entry too soon",
+        make=_settled_early,
+        changes=True,
     ),
 ]
 
@@ -247,7 +300,42 @@ def killed_after_a_change(s: Script) -> None:
     s.run_for(0.5)
 
 
+def half_of_them(s: Script) -> None:
+    """The leader reaches one of three, and that one reaches the others: those three are a majority,
+    and must not wait for a leader that can do nothing."""
+    leader = s.leader()
+    near, *rest = s.others(leader)
+    s.only([leader, near], [near, *rest])
+    s.within(
+        6.0,
+        lambda: any(node.role == "leader" and node.name != leader for node in s.cluster.live()),
+        "check-quorum",
+        f"{leader} reaches one of three, and the other three have no leader",
+    )
+    s.heal()
+
+
+def log_of_a_change_is_gone(s: Script) -> None:
+    """Members come and go, and the log goes on until their entries are let go of. Then all start
+    anew."""
+    add = new_node(s, "x1")
+    done(s, add)
+    done(s, order("promote", "x1"))
+    gone = s.others(s.leader(), "x1")[0]
+    done(s, order("remove", gone))
+    last = s.node(s.leader()).configurations.latest_index
+    s.written(60)
+    s.until(lambda: all(node.journal.first_index > last for node in s.cluster.live()))
+    for name in s.others(gone):
+        s.down(name, power=False)
+    s.up(*s.others(gone))
+    s.leader()
+    s.written(2)
+
+
 SCRIPTED = {
+    "leads-with-half": "half-of-them",
+    "configuration-not-stored": "log-of-a-change-is-gone",
     "two-changes-at-once": "one-after-the-other",
     "cut-configuration-stays": "cut-off-and-overruled",
     "learners-stand": "learner-between",
@@ -264,4 +352,9 @@ PLAYS: dict[str, tuple[Callable[[Script], None], dict[str, Any]]] = {
     "leader-goes": (leader_goes, {}),
     "comes-again": (comes_again, {"nodes": 4}),
     "killed-after-a-change": (killed_after_a_change, {"nodes": 5}),
+    "half-of-them": (half_of_them, {"nodes": 4}),
+    "log-of-a-change-is-gone": (
+        log_of_a_change_is_gone,
+        {"limits": {"journal_segment_bytes": 2048}, "wal_bytes": 1, "keep_bytes": 1},
+    ),
 }

@@ -13,8 +13,10 @@ from tests.sim.disk import Fault, SimFiles
 from tests.sim.planted import (
     archive,
     archive_rules,
+    clients,
     disasters,
     forgetting,
+    full_disks,
     invariants,
     locations,
     members,
@@ -24,6 +26,8 @@ from tests.sim.planted import (
     scenarios_requests,
     sessions,
     threads,
+    transacting,
+    verdicts,
 )
 from tests.sim.planted.script import Script
 
@@ -528,4 +532,8 @@ PLAYS: dict[str, tuple[Play, dict[str, Any]]] = {
     **members.PLAYS,
     **recovery.PLAYS,
     **sessions.PLAYS,
+    **clients.PLAYS,
+    **transacting.PLAYS,
+    **verdicts.PLAYS,
+    **full_disks.PLAYS,
 }

@@ -194,7 +194,8 @@ def long_requests(s: Script) -> None:
         s.slow_disk(0.03, leader)
         waiting = [s.write(key=2)]
         s.run_for(0.01)
-        waiting += [s.write(key=n, client=one) for n, one in enumerate(clients[:2])]
+        # Neighbours whose replies differ, and one that is known by its key.
+        waiting += [s.swap(1, -1, 0, clients[0]), s.write(key=0, client=clients[1], name=str(rows))]
         s.run_for(0.003)
         long = _long(s, rows, clients[2])
         s.run_for(0.003)

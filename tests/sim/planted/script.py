@@ -184,8 +184,9 @@ class Script(Simulation):
 
     # -- clients ---------------------------------------------------------------------------------
 
-    def write(self, key: int = 0, client: Any = None) -> list[Outcome]:
-        """A client writes a value of its own; the list that its outcome is put into."""
+    def write(self, key: int = 0, client: Any = None, name: str = "") -> list[Outcome]:
+        """A client writes a value of its own, under an idempotency key if it has a name; the list
+        that its outcome is put into."""
         self._value += 1
         value = self._value
         return self.execute(
@@ -194,6 +195,7 @@ class Script(Simulation):
                 "write",
                 {"key": key, "value": value},
                 (Statement(WRITE, ((key, value),)),),
+                key=name,
             ),
             client,
         )
