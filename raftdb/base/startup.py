@@ -53,6 +53,11 @@ def time_text(wall_ms: int) -> str:
         return f"{wall_ms} ms"
 
 
+def logged_time(time_ms: int) -> str | None:
+    """A request's stamp as `time_text`; None for 0, when no request was logged yet."""
+    return time_text(time_ms) if time_ms else None
+
+
 def render_identity(identity: NodeIdentity) -> bytes:
     """node.json."""
     value = {

@@ -69,7 +69,8 @@ def list_points(
         first = f"{one['first']} to " if one["first"] else ""
         size = f"  {one['bytes']:,} bytes" if one["bytes"] else ""
         click.echo(
-            f"{one['kind']:<9} {first + one['point']:>12}  {one['time']}{size}  {one['note']}"
+            f"{one['kind']:<9} {first + one['point']:>12}  {one['time'] or '-':<20}{size}  "
+            f"{one['note']}"
         )
     _show_problems([str(one) for one in found.damage], [])
 
@@ -107,6 +108,8 @@ def log(
 
     near = None if first is None else Near(first=first, index=last)
     found = open_archive(urls, key_file, config, near=near)
+    if not as_json:
+        click.echo(f"{'before':>10}  {'time':<20}  {'tables':<16} statements")
     for line in archive_log(found, decode_payloads, first=first, last=last, search=search):
         if as_json:
             facts = {

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from raftdb.base.errors import Error
 from raftdb.base.ids import HistoryId
 from raftdb.cli.output import json_option, print_json
 from raftdb.cli.source import (
@@ -310,7 +311,10 @@ def undelete(
         file = Path(scratch) / "restored.db"
         make_file(done, file, RealFiles())
         with open_connection(target_of(url, directory), timeout) as connection:
-            reports = load_sqlite(connection, file, tables, options, RealClock())
+            try:
+                reports = load_sqlite(connection, file, tables, options, RealClock())
+            except Error as error:
+                raise _not_undeleted(error, str(file), point, on_conflict) from error
     rows = [{"table": one.table, "rows": one.rows, "created": one.created} for one in reports]
     if as_json:
         print_json({"point": str(point), "tables": rows})
@@ -318,6 +322,17 @@ def undelete(
     for one in rows:
         made = " (made)" if one["created"] else ""
         click.echo(f"{one['table']}{made}: {one['rows']:,} rows as of {point}")
+
+
+def _not_undeleted(error: Error, file: str, point: Any, on_conflict: str) -> Error:
+    """Nobody knows the scratch file, nor goes on in it."""
+    error.message = error.message.replace(file, f"the database as of {point}")
+    if error.code.startswith("constraint") and on_conflict == "abort":
+        error.hint = (
+            "the table has rows of its own: --on-conflict ignore keeps them, --on-conflict replace "
+            "takes what is restored"
+        )
+    return error
 
 
 def _shown(progress: bool | None, as_json: bool) -> bool:
@@ -336,20 +351,20 @@ def _show_plan(facts: dict[str, Any], as_json: bool) -> None:
         return
     for key, value in facts.items():
         if key != "problems":
-            text = ", ".join(value) if isinstance(value, list) else value
+            text = ", ".join(value) if isinstance(value, list) else "-" if value is None else value
             click.echo(f"{key:<20} {text}")
     for problem in facts["problems"]:
         click.echo(f"problem: {problem}")
 
 
 def _show_done(done: Any, target: Path, seconds: float, url: str | None, as_json: bool) -> None:
-    from raftdb.base.startup import time_text
+    from raftdb.base.startup import logged_time
 
     facts = {
         "to": str(target),
         "url": url,
         "point": str(done.point),
-        "time": time_text(done.time_ms),
+        "time": logged_time(done.time_ms),
         "content_hash": done.content.hex(),
         "proven": done.proven,
         "requests_replayed": done.requests,
@@ -359,7 +374,8 @@ def _show_done(done: Any, target: Path, seconds: float, url: str | None, as_json
     if as_json:
         print_json(facts)
         return
-    click.echo(f"{target}: as of {facts['point']}, {facts['time']}")
+    time = f", {facts['time']}" if facts["time"] else ""
+    click.echo(f"{target}: as of {facts['point']}{time}")
     if url is not None:
         click.echo(f"a new cluster: start its nodes, then connect to {url}")
     click.echo(f"{done.requests} requests replayed, {done.compared} content hashes equal")

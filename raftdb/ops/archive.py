@@ -38,7 +38,7 @@ from raftdb.base.atomic import replace_file
 from raftdb.base.config import ArchiveConfig
 from raftdb.base.errors import ConfigError
 from raftdb.base.ports import Clock, Files
-from raftdb.base.startup import time_text
+from raftdb.base.startup import logged_time, time_text
 from raftdb.command import Commit, Execute, decode_request
 from raftdb.machine import fingerprint
 
@@ -207,7 +207,7 @@ def _facts(line: Timeline, clock: Clock) -> dict[str, Any]:
         "history": newest.history,
         "first_index": min((one.manifest.last for one in bases), default=None),
         "last_index": None if last is None else last.manifest.archived,
-        "last_time": None if last is None else time_text(last.manifest.time_ms),
+        "last_time": None if last is None else logged_time(last.manifest.time_ms),
         "age_s": None
         if last is None
         else round((clock.wall_ms() - last.manifest.created_ms) / 1000, 1),
@@ -246,7 +246,7 @@ def points(found: Destinations) -> list[dict[str, Any]]:
                     "kind": one.kind,
                     "point": str(Point(one.last, one.position)),
                     "first": one.first or None,
-                    "time": time_text(one.time_ms),
+                    "time": logged_time(one.time_ms),
                     "note": one.note,
                     "bytes": one.total_bytes or None,
                     "epoch": one.epoch,

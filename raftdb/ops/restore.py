@@ -11,7 +11,7 @@ from typing import Any
 from raftdb.archive import ArchiveDamagedError, NotRestorableError, Plan, Point, Restored, restore
 from raftdb.base.errors import ConfigError
 from raftdb.base.ports import Clock, Files, Log
-from raftdb.base.startup import time_text
+from raftdb.base.startup import logged_time, time_text
 from raftdb.machine import DATABASE_FILE, make_plain
 from raftdb.ops.archive import Destinations, parse_time
 
@@ -60,7 +60,7 @@ def check_time(found: Destinations, at: str | None, clock: Clock) -> None:
     if at is None or parse_time(at) <= clock.wall_ms():
         return
     times = [one.manifest.time_ms for line in found.sources.timelines if (one := line.last)]
-    newest = time_text(max(times, default=0))
+    newest = logged_time(max(times, default=0)) or "no time: nothing was written yet"
     raise NotRestorableError(
         f"{at} is {time_text(parse_time(at))}, and it is {time_text(clock.wall_ms())} now: that "
         "moment is still to come",
@@ -92,15 +92,17 @@ def plan_facts(found: Destinations, plan: Plan, clock: Clock) -> dict[str, Any]:
     return {
         "target": str(plan.target),
         "base_index": base.last,
-        "base_time": time_text(base.time_ms),
+        "base_time": logged_time(base.time_ms),
         "base_bytes": base.total_bytes,
         "segments": len(plan.segments),
         "requests_to_replay": plan.requests,
         "fetch_bytes": plan.fetch_bytes,
         "from": sorted({plan.base.archive.url, *(one.archive.url for one in plan.segments)}),
         "newest_index": plan.last_index,
-        "newest_time": time_text(plan.last_time_ms),
-        "newest_age_s": round(max(0, clock.wall_ms() - plan.last_time_ms) / 1000, 1),
+        "newest_time": logged_time(plan.last_time_ms),
+        "newest_age_s": round(max(0, clock.wall_ms() - plan.last_time_ms) / 1000, 1)
+        if plan.last_time_ms
+        else None,
         "entries_left_out": plan.last_index - plan.target.index,
         "problems": [str(one) for one in found.problems],
     }

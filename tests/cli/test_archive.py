@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from raftdb.archive import Keyring, Point, open_store
+from raftdb.base.errors import ConfigError, IntegrityError
+from raftdb.cli.restore import _not_undeleted
 from tests.archive.support import KEYS, Live, filled
 from tests.cli.conftest import Command
 
@@ -148,3 +151,31 @@ def test_prune_and_hold(raftdb: Command, live: tuple[Live, Path, Path], tmp_path
     assert raftdb("archive", "verify", *options).code == 0
     done = raftdb("restore", *options, "--to", str(tmp_path / "x.db"), "--json")
     assert done.json()["proven"]
+
+
+def test_what_stops_an_undelete_is_said_in_its_own_words() -> None:
+    """Nobody knows the scratch file; and whoever undeletes has no file to mend."""
+    taken = IntegrityError("t, line 1: UNIQUE", code="constraint_rowid", hint="nothing was loaded")
+    said = _not_undeleted(taken, "/tmp/x/restored.db", Point(9), "abort")
+    assert "--on-conflict ignore" in said.hint
+    assert _not_undeleted(taken, "/tmp/x/restored.db", Point(9), "ignore") is taken
+    absent = ConfigError("/tmp/x/restored.db has no table 'u'", hint="it has t")
+    said = _not_undeleted(absent, "/tmp/x/restored.db", Point(9, 1), "abort")
+    assert str(said) == "the database as of 9.1 has no table 'u' (it has t)"
+
+
+def test_what_was_never_written_has_no_time(tmp_path: Path, raftdb: Command) -> None:
+    """A copy of a database in which nobody has done anything is of no moment, not of 1970."""
+    live = Live(tmp_path, open_store(f"file://{tmp_path}/archive"), Keyring({}))
+    live.base()
+    live.close()
+    place = ("--from", f"file://{tmp_path}/archive")
+    for arguments in (
+        ("archive", "list"),
+        ("archive", "status"),
+        ("restore", "--to", str(tmp_path / "x.db"), "--plan"),
+        ("restore", "--to", str(tmp_path / "x.db")),
+    ):
+        done = raftdb(*arguments, *place)
+        assert done.code == 0, done.err
+        assert "1970" not in done.out + done.err
