@@ -17,7 +17,8 @@ import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, groupby
+from operator import itemgetter
 
 from raftdb.base.ports import File, Files
 
@@ -28,6 +29,7 @@ _READ_BYTES = 256 * 1024
 _HEAD = struct.Struct("<II")
 _BODY = struct.Struct("<QI")
 _ITEM = struct.Struct("<QI16s")
+_INDEX_OF = itemgetter(0)
 _WHOLE_MAX = 256
 _WHOLE = [struct.Struct("<QI" + count * "QI16s") for count in range(_WHOLE_MAX + 1)]
 """Of records of so many items: packing all at once is a fraction of the price."""
@@ -141,8 +143,8 @@ class HashLog:
     def _scan(self, part: _Part) -> None:
         data = self._files.read_file(part.path)
         for end, _time_ms, items in _records(data):
-            part.first = part.first or items.first
-            part.last = items.last
+            part.first = part.first or items[0][0]
+            part.last = items[-1][0]
             part.size = end
 
 
@@ -174,15 +176,16 @@ class HashReader:
                 hashes[index] = b"".join(known)
         return Recorded(hashes, time_ms)
 
-    def _keep_record(self, found: _Items, first: int, at_ms: int) -> None:
-        for index, positions, hashes in found.entries():
+    def _keep_record(self, items: list[tuple[int, int, bytes]], first: int, at_ms: int) -> None:
+        for index, group in groupby(items, _INDEX_OF):
             if index < first:
                 continue
-            whole = positions[0] == 0 and positions[-1] == len(positions) - 1
+            of_entry = list(group)
+            whole = of_entry[0][1] == 0 and of_entry[-1][1] == len(of_entry) - 1
             if whole and index not in self._known:
-                self._known[index] = (at_ms, list(hashes))
+                self._known[index] = (at_ms, [one[2] for one in of_entry])
                 continue
-            for position, content in zip(positions, hashes, strict=True):
+            for _index, position, content in of_entry:
                 self._keep(index, position, content, at_ms)
 
     def _keep(self, index: int, position: int, content: bytes, at_ms: int) -> None:
@@ -213,15 +216,15 @@ class HashReader:
                         data = file.read_at(start, min(whole, size - start))
                 used = 0
                 for used, at_ms, items in _records(data):  # noqa: B007
-                    if items.last >= first:
+                    if items[-1][0] >= first:
                         self._keep_record(items, first, at_ms)
-                    if items.last > last:
+                    if items[-1][0] > last:
                         break
                 if not used:
                     return
                 start += used
                 self._read[path] = start
-                if items.last > last:
+                if items[-1][0] > last:
                     return
         finally:
             file.close()
@@ -233,36 +236,7 @@ def _body(time_ms: int, items: Sequence[tuple[int, int, bytes]]) -> bytes:
     return _BODY.pack(time_ms, len(items)) + b"".join([_ITEM.pack(*one) for one in items])
 
 
-class _Items:
-    """Of one record: hashes in the order of their requests."""
-
-    __slots__ = ("_count", "_data", "first", "last")
-
-    def __init__(self, data: bytes, count: int) -> None:
-        self._data = data
-        self._count = count
-        self.first: int = _ITEM.unpack_from(data)[0]
-        self.last: int = _ITEM.unpack_from(data, len(data) - _ITEM.size)[0]
-
-    def entries(self) -> Iterator[tuple[int, tuple[int, ...], tuple[bytes, ...]]]:
-        """(index, positions, hashes) of each entry. All are unpacked at once: one by one takes
-        several times as long."""
-        count = self._count
-        heads = struct.unpack("<" + "QI16x" * count, self._data)
-        indexes, positions = heads[::2], heads[1::2]
-        hashes = struct.unpack("<" + "12x16s" * count, self._data)
-        start = 0
-        while start < count:
-            end = start + 1
-            if indexes[start] == indexes[-1]:
-                end = count
-            while end < count and indexes[end] == indexes[start]:
-                end += 1
-            yield indexes[start], positions[start:end], hashes[start:end]
-            start = end
-
-
-def _records(data: bytes) -> Iterator[tuple[int, int, _Items]]:
+def _records(data: bytes) -> Iterator[tuple[int, int, list[tuple[int, int, bytes]]]]:
     """(offset of its end, logged time, items) of each record, up to the first that does not
     verify: a kill may leave an unfinished one at the end."""
     offset = 0
@@ -275,4 +249,4 @@ def _records(data: bytes) -> Iterator[tuple[int, int, _Items]]:
         if not count or count * _ITEM.size != len(body) - _BODY.size:
             return
         offset += _HEAD.size + length
-        yield offset, time_ms, _Items(body[_BODY.size :], count)
+        yield offset, time_ms, list(_ITEM.iter_unpack(body[_BODY.size :]))
