@@ -70,7 +70,9 @@ def run(
             say(f"{name}: {SCENARIOS[name].summary}")
             if SCENARIOS[name].needs_previous and previous is None:
                 started = time_text(RealClock().wall_ms())
-                results.append(Result(name, started, options.nodes, not_run=problem))
+                nothing = Result(name, started, options.nodes, not_run=problem)
+                nothing.rpo_writes = nothing.rpo_s = None
+                results.append(nothing)
             else:
                 results.append(_run_one(name, label, options, objectives[name], say, previous))
             say(f"{name}: {results[-1].verdict}")

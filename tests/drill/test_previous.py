@@ -191,6 +191,7 @@ def test_without_it_the_drills_say_that_they_were_not_run(
     [found] = results = run(["release-crash"], Options(lenient=True), bounds)
     assert (found.verdict, found.missed, found.broken) == ("not run", [], [])
     assert found.not_run == "there is none; name one"
+    assert found.rpo_writes is None, "nothing was lost, since nothing was done"
     show(make_console(), results)
     assert "NOT RUN release-crash: there is none; name one" in capsys.readouterr().out
     History(tmp_path / "drills.jsonl").add(results)
