@@ -6,6 +6,7 @@ python -m chaos --workload bank --nodes 5      one round, of this workload
 python -m chaos --mixed --minutes 5            nodes of this release and of the one before
 python -m chaos matrix --slice 12              a slice of workload x fault x {3, 5} nodes
 python -m chaos failover --kills 200 --svg docs/failover.svg
+python -m chaos looks                          status, check, … while a part is cut off
 python -m chaos list                           faults and workloads
 
 Exit code 0: every promise was kept; 4: one was broken; 2: usage, or something is missing.
@@ -21,7 +22,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from bench.errors import BenchError
-from chaos import failover, matrix, report
+from chaos import failover, looks, matrix, report
 from chaos.faults import ALL, FAULTS, OtherRelease
 from chaos.run import Plan, Round, run_rounds
 from raftdb.base.errors import ConfigError
@@ -63,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
     grid.add_argument("--round", type=float, default=matrix.CELL_S, help="seconds in each cell")
     _outputs(grid)
     failover.add_arguments(commands.add_parser("failover", help=failover.__doc__))
+    looks.add_arguments(commands.add_parser("looks", help=looks.__doc__))
     commands.add_parser("list", help="faults and workloads")
     return main
 
@@ -79,6 +81,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.command == "failover":
             return failover.run(options)
+        if options.command == "looks":
+            return looks.run(options)
         if options.command == "list":
             return _list()
         return _matrix(options) if options.command == "matrix" else _rounds(options)

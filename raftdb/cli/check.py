@@ -30,11 +30,13 @@ def check(url: str | None, directory: Path | None, timeout: float, as_json: bool
     not be compared.
     """
     from raftdb.ops.check import check_nodes
-    from raftdb.ops.status import cluster_status, connect_to_node
+    from raftdb.ops.status import ASK_S, cluster_status, connect_to_node
 
     target = target_of(url, directory)
-    members = {node.node_id: node.address for node in cluster_status(target).nodes}
-    report = check_nodes(members, connect_to_node(target, timeout), timeout)
+    nodes = cluster_status(target, min(timeout, ASK_S)).nodes
+    members = {node.node_id: node.address for node in nodes}
+    silent = {node.node_id: node.problem for node in nodes if not node.answers}
+    report = check_nodes(members, connect_to_node(target, timeout), timeout, silent)
     if as_json:
         print_json(
             {

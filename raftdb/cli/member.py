@@ -15,6 +15,7 @@ from raftdb.cli.output import json_option, print_json
 from raftdb.cli.target import open_connection, target_of, target_options
 
 _FORCE = "Even if nothing can be written until other voters are back, or a goal breaks."
+_FORCE_MOVE = "Even if the node does not answer at --client (as seen from here), or a goal breaks."
 
 
 @click.group()
@@ -236,7 +237,7 @@ Example:
 @click.option("--location", default="", help="Where it stands now, as region/zone/rack.")
 @click.option("--peer", default="", help="host:port where the other nodes reach it now.")
 @click.option("--client", default="", help="host:port where clients reach it now.")
-@click.option("--force", is_flag=True, help=_FORCE)
+@click.option("--force", is_flag=True, help=_FORCE_MOVE)
 @target_options
 @json_option
 def move(
@@ -250,7 +251,15 @@ def move(
     timeout: float,
     as_json: bool,
 ) -> int:
-    """Tell the cluster the new addresses or the new location of NODE, which keeps its data."""
+    """Tell the cluster the new addresses or the new location of NODE, which keeps its data.
+
+    Clients are sent to the new --client from then on, so NODE has to answer there already.
+    """
+    from raftdb.ops.member import check_address
+    from raftdb.ops.status import connect_to_node
+
+    if client and not force:
+        check_address(node, client, connect_to_node(target_of(url, directory)))
     told = {"location": location, "peer": peer, "client": client, "force": force}
     _change("move", node, url, directory, timeout, as_json, **told)
     return int(ExitCode.OK)

@@ -37,6 +37,7 @@ class LinkError(Exception):
         *,
         silent: bool = False,
         unsent: bool = False,
+        refused: bool = False,
     ) -> None:
         super().__init__(reason)
         self.reason = reason
@@ -46,6 +47,8 @@ class LinkError(Exception):
         """Nothing came back, not even a refusal: trying again costs as much time again."""
         self.unsent = unsent
         """From Transmit: the connection was gone before the first byte, so nothing arrived."""
+        self.refused = refused
+        """From Dial: nobody listens there, or there is no way there."""
 
 
 class Link:

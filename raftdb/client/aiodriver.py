@@ -224,7 +224,9 @@ class AsyncDriver:
                     server_hostname="" if self._context is not None else None,
                 )
         except (OSError, UnicodeError, ValueError) as error:
-            raise LinkError(*reason_of(error), silent=isinstance(error, TimeoutError)) from error
+            silent, tls = isinstance(error, TimeoutError), isinstance(error, ssl.SSLError)
+            refused = not (silent or tls)
+            raise LinkError(*reason_of(error), silent=silent, refused=refused) from error
         try:
             link.identify()
         except BaseException:

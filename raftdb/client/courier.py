@@ -377,6 +377,9 @@ class Courier:
             hopeless = self.routes.hopeless()
             if hopeless is not None and not call.unsure:
                 raise hopeless from None
+            if error.refused and not (self.options.wait or call.unsure) and self.routes.all_fail():
+                why = self.routes.problems()
+                raise UnavailableError(why, hint="is the node running?") from None
             return None
         if len(self._peers) >= PEERS_MAX:
             oldest = min(self._peers.values(), key=lambda one: one.used)

@@ -225,7 +225,8 @@ class Dialler:
         try:
             sock = socket.create_connection((address.host, address.port), left_s)
         except (OSError, UnicodeError) as error:
-            raise LinkError(*reason_of(error), silent=isinstance(error, TimeoutError)) from error
+            silent = isinstance(error, TimeoutError)
+            raise LinkError(*reason_of(error), silent=silent, refused=not silent) from error
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             return self._secured(sock, until_s)

@@ -2,7 +2,7 @@
 
 raftdb://host:port,host:port,[ipv6]:port/?ca=FILE&cert=FILE&key=FILE&cluster=ID&timeout=5
     &read=linearizable|local&durability=locations=3&location=eu/madrid
-    &prefer=NODE_OR_ADDRESS&pin=1&insecure=1&name=TEXT
+    &prefer=NODE_OR_ADDRESS&pin=1&wait=0&insecure=1&name=TEXT
 """
 
 from __future__ import annotations
@@ -60,6 +60,8 @@ class Options:
     """Seconds of silence after which another node is asked who leads."""
     dial_timeout: float = 1.0
     """Seconds for connection, TLS and welcome, unless the deadline comes first."""
+    wait: bool = True
+    """Try until the deadline; else a call ends at once when all addresses refuse the connection."""
 
     def __post_init__(self) -> None:
         _check(self)
@@ -115,7 +117,7 @@ def make_options(url: str | None, keywords: Mapping[str, Any]) -> Options:
     for name in ("timeout", "hedge", "dial_timeout"):
         if name in found:
             found[name] = _seconds(name, found[name])
-    for name in ("insecure", "pin"):
+    for name in ("insecure", "pin", "wait"):
         if name in found:
             found[name] = _boolean(name, found[name])
     for name in _TEXTS:

@@ -234,6 +234,10 @@ class Routes:
         ]
         return "; ".join(told[:8])
 
+    def all_fail(self) -> bool:
+        """Whether no address could be connected to the last time."""
+        return all(route.failures for route in self._routes.values())
+
     def hopeless(self) -> Error | None:
         """The error when every address fails for a reason that no retry will mend."""
         causes = [route.cause for route in self._routes.values()]

@@ -14,6 +14,7 @@ from raftdb.journal.inspect import (
     SegmentReport,
     inspect_journal,
     read_entries,
+    read_on,
 )
 from raftdb.journal.journal import Journal
 from raftdb.journal.recovery import refound_journal
@@ -30,5 +31,6 @@ __all__ = [
     "SegmentReport",
     "inspect_journal",
     "read_entries",
+    "read_on",
     "refound_journal",
 ]

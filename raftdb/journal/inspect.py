@@ -49,7 +49,17 @@ from raftdb.journal.problems import format_problem
 from raftdb.journal.recovery import MARK_NAME
 from raftdb.journal.scan import Cursor, check_torn, find_batch
 
-__all__ = ["Damage", "JournalReport", "SegmentReport", "inspect_journal", "read_entries"]
+__all__ = [
+    "Damage",
+    "JournalReport",
+    "SegmentReport",
+    "inspect_journal",
+    "read_entries",
+    "read_on",
+]
+
+
+_NO_FLOOR = 1 << 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +178,56 @@ def inspect_journal(files: Files, directory: str) -> JournalReport:
 def read_entries(files: Files, directory: str) -> Iterator[LogEntry]:
     """Yield the entries that count and verify, in order; a gap in the indexes is damage (see
     `inspect_journal`). Two segments at most are in memory at a time. Raises like it."""
+    for segment, data, floor, seed in _each(files, directory):
+        for index in sorted(segment.records):
+            if index < floor:
+                yield decode_entry(data, segment.records[index].offset, index, seed)
+
+
+def read_on(files: Files, directory: str, index: int, term: int) -> Iterator[LogEntry]:
+    """The entries that follow the one of that index and term, up to the first damage that was
+    written after them: what the log was before. None when it has another entry there."""
+    expected = index + 1
+    before: _Segment | None = None
+    """The last one that entries were taken from, or that they may go on from."""
+    for segment, data, floor, seed in _each(files, directory):
+        since = 0
+        if before is not None and not _follows(before, segment):
+            return
+        for at in sorted(segment.records):
+            record = segment.records[at]
+            if at >= floor:
+                break
+            if at == index and record.term != term:
+                return
+            if at < expected:
+                continue
+            if at != expected:
+                return
+            if before is None:
+                before, since = segment, record.offset
+            if any(since <= one.offset <= record.offset for one in segment.damage):
+                return
+            yield decode_entry(data, record.offset, at, seed)
+            expected += 1
+        if before is not None:
+            if any(one.offset >= since for one in segment.damage):
+                return
+            before = segment
+
+
+def _follows(before: _Segment, after: _Segment) -> bool:
+    header = after.header
+    return (
+        header is not None
+        and after.number == before.number + 1
+        and (header.first_batch, header.chain) == (before.next_batch, before.chain)
+    )
+
+
+def _each(files: Files, directory: str) -> Iterator[tuple[_Segment, bytes, int, int]]:
+    """Each segment that counts, in order: what it holds, its bytes, from which index on its entries
+    were replaced by later segments, and its seed."""
     numbers = _numbers(files, directory)
     mark, _ = _read_mark(files, directory)
     journal_id = _journal_id(files, directory, numbers, mark)
@@ -185,10 +245,7 @@ def read_entries(files: Files, directory: str) -> Iterator[LogEntry]:
         if number < oldest:
             continue
         segment, data = _read_segment(files, directory, number, numbers[-1], journal_id, mark)
-        seed = seed_of(journal_id, number)
-        for index in sorted(segment.records):
-            if index < floors.get(number, index + 1):
-                yield decode_entry(data, segment.records[index].offset, index, seed)
+        yield segment, data, floors.get(number, _NO_FLOOR), seed_of(journal_id, number)
 
 
 # -- one segment --------------------------------------------------------------------------------

@@ -47,7 +47,7 @@ class AbsentMachine(Machine):
         self._writer_lock = threading.Lock()
         self.path = ""
         self._copied = None
-        self.wal_pages = 0
+        self.wal_pages = self.wal_pages_left = 0
         self.settings_cell = Settings(self._no_rows)
 
     def _refuse(self) -> NoReturn:

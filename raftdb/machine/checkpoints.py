@@ -68,8 +68,6 @@ class Checkpointer:
     ) -> None:
         self._guard = guard
         self._check = LogCheck(connection)
-        self._looked_at = 0
-        """So many frames the log had when all of them were looked at."""
         self._connection = connection
         self._writer_lock = writer_lock
         self._applied_index = applied_index
@@ -80,6 +78,8 @@ class Checkpointer:
         """A copy is being made: checkpoints do nothing until it is done."""
         self._closed = False
         self._moved = 0
+        self.left_pages = 0
+        """So many the last checkpoint could not move: readers of an older state are in the way."""
         self.durable_index = Index(0)
         """Entries up to this one survive a power cut in the database file."""
 
@@ -118,30 +118,22 @@ class Checkpointer:
                 self._announce(move=False)
 
     def _announce(self, *, move: bool) -> None:
-        """Look at the frames that are not in the file yet, which are about to be moved there (see
-        logguard), or not."""
+        """Look at the frames that are not in the file yet: at all, if they are about to be moved
+        there (see logguard)."""
         try:
             frames, moved = self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
-            if frames > moved:
-                self._look_at(frames)
-                if move:
-                    self._guard.before(frames)
+            if frames <= moved:
+                return
+            check = self._check
+            sound = check.sound_frames(moved, frames) if move else check.look(frames)
+            if sound < frames:
+                raise self._guard.rotten(frames, sound)
+            if move:
+                self._guard.before(frames)
         except apsw.BusyError:
             pass
         except (apsw.Error, OSError) as error:
             raise failures.fatal(error, "beginning a checkpoint") from error
-
-    def _look_at(self, frames: int) -> None:
-        """A log that a reader has kept from beginning again for long is looked at when it has
-        grown by half: what that costs is in proportion to what was written."""
-        if frames < self._looked_at:
-            self._looked_at = 0
-        if frames > HOLD_PAGES and 2 * frames < 3 * self._looked_at:
-            return
-        sound = self._check.sound_frames(frames)
-        if sound < frames:
-            raise self._guard.rotten(frames, sound)
-        self._looked_at = frames
 
     def _confirm(self, frames: int, complete: bool) -> None:
         """So many frames are in the file, and so they were synced before. Those behind them need
@@ -209,6 +201,7 @@ class Checkpointer:
         except apsw.Error as error:
             raise failures.fatal(error, "checkpointing") from error
         complete = in_log == moved and in_log >= 0
+        self.left_pages = max(0, in_log - moved)
         if complete and noted > self.durable_index:
             self.durable_index = noted
         return complete, in_log, moved

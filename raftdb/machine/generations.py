@@ -1,7 +1,7 @@
 """Generation directories: which database file is the current one (rule M3).
 
     <directory>/CURRENT                   names the generation: `generation-000001` and a newline
-    <directory>/generation-000001/        database.sqlite, -wal and -shm of SQLite's making
+    <directory>/generation-000001/        database.sqlite, and -wal of SQLite's making
 
 A copy that is installed gets a directory of its own, and becomes current by one synced rename: a
 new file beside the old one's write-ahead log would have that log replayed into it.

@@ -85,9 +85,9 @@ class Machine:
         self._before_checkpoint: Callable[[], None] | None = None
         self._copied: tuple[Index, Term] | None = None
         self._trial_cancelled = False
-        self.wal_pages = 0
+        self.wal_pages = self.wal_pages_left = 0
         """Pages in the write-ahead log after the last commit, 0 once all of them are in the file:
-        when to call `checkpoint`."""
+        when to call `checkpoint`; and how many of them the last one left."""
         history = bytes.fromhex(meta.history)
         self._request_clock = RequestClock()
         self._applier = Applier(writer, run_on(writer), self._request_clock, history, meta.hash_key)
@@ -523,6 +523,7 @@ class Machine:
             durable = self._checkpointer.run()
         except FatalError as error:
             raise failures.at(error, self.path) from error
+        self.wal_pages_left = self._checkpointer.left_pages
         if durable == self._applier.progress.index:
             # All of it is in the file. The hook tells only of commits, and an idle database has
             # none; one that comes at this very moment is counted with the next.

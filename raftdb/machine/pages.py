@@ -27,6 +27,7 @@ CHECKSUM_BYTES = 8
 
 _NAME = "cksmvfs"
 _ENTRY = "sqlite3_cksumvfs_init"
+_EXCLUSIVE = "unix-excl"
 _OTHERS_MAX = 0xFFFF
 _numbers = itertools.count(1)
 _lock = threading.Lock()
@@ -43,13 +44,15 @@ class MachineVfs:
 
 
 def open_vfs(base: str) -> MachineVfs:
-    """The VFS over the one named `base` (`` for the system's). Raises ConfigError.
+    """The VFS over the one named `base` (`` for the system's; see above). Raises ConfigError.
 
     The base that is asked for first in a process costs nothing more when it is asked for again;
     each call with another one (a disk that a test makes fail, say) costs some memory for good,
     since a base of that name may be another one each time.
     """
     global _first_base
+    if not base and _EXCLUSIVE in apsw.vfs_names():
+        base = _EXCLUSIVE
     with _lock:
         if base == _first_base:
             return MachineVfs(_NAME)

@@ -16,6 +16,11 @@ CHECK_EVERY_S = 0.25
 TICK_EVERY_S = 60.0
 LOOK_EVERY_S = 2.0
 """So often what is in the write-ahead log alone is looked at, while no checkpoint does it."""
+REST_PAGES = 2_048
+REST_MAX_S = 8.0
+"""A checkpoint that readers kept from its work is tried again later, the more it left: before each,
+all that it could move is looked at (some 10 ms for so many pages), CHECK_EVERY_S for each of them.
+"""
 WAL_PINNED_BYTES = 256 << 20
 """From this length of the write-ahead log on, open transactions may not hold it for long: their
 snapshots keep it from beginning again."""
@@ -35,7 +40,7 @@ class Housekeeping:
         self._wal_bytes = wal_bytes
         self._checkpointing = False
         self._stopped = False
-        self._next_tick_s = self._next_look_s = 0.0
+        self._next_tick_s = self._next_look_s = self._rest_until_s = 0.0
         self._timer: Any = None
 
     def start(self) -> None:
@@ -70,7 +75,7 @@ class Housekeeping:
         self._arm()
 
     def _begin(self, now_s: float) -> None:
-        if self._checkpoint_due():
+        if now_s >= self._rest_until_s and self._checkpoint_due():
             self._submit(self._machine.checkpoint, self._checkpointed)
         elif now_s >= self._next_look_s:
             self._submit(self._machine.look_at_log, self._looked)
@@ -99,6 +104,8 @@ class Housekeeping:
 
     def _checkpointed(self, _result: Any, error: BaseException | None) -> None:
         self._looked(None, error)
+        rest_s = CHECK_EVERY_S * (self._machine.wal_pages_left // REST_PAGES)
+        self._rest_until_s = self._ports.clock.monotonic_s() + min(rest_s, REST_MAX_S)
         if error is None and not self._stopped:
             # What the database holds on disk the journal need not (rule M2).
             self._journal.compact(self._machine.durable_index)

@@ -57,22 +57,32 @@ class CheckReport:
 
 
 def check_nodes(
-    members: Mapping[str, str], connect_to: ConnectTo, timeout_s: float = 10.0
+    members: Mapping[str, str],
+    connect_to: ConnectTo,
+    timeout_s: float = 10.0,
+    silent: Mapping[str, str] | None = None,
 ) -> CheckReport:
-    """Compare members (node id to address). Raises UnavailableError when none answers.
+    """Compare members (node id to address). `silent`: why some are known not to answer. Raises
+    UnavailableError when none answers.
 
     While clients write, nodes answer at different indexes. Then all are asked about one index: one
     that they have passed, which they remember without their tables, and, where that differs, one
-    that is still to come. So it makes an end however much is written: seven rounds at most.
+    that is still to come. So it makes an end however much is written: seven rounds at most. One
+    that did not say what it holds is not waited for again.
     """
+    silent = dict(silent or {})
 
     def ask(index: int, *, exact: bool, within_s: float = timeout_s) -> list[NodeHash]:
-        return _ask_all(members, connect_to, index, min(within_s, timeout_s), exact)
+        asked = {name: where for name, where in members.items() if name not in silent}
+        found = _ask_all(asked, connect_to, index, min(within_s, timeout_s), exact)
+        told = {one.node_id: one for one in found}
+        return [told.get(name) or NodeHash(name, problem=silent[name]) for name in members]
 
     report = CheckReport(0, [])
     index = 0
     for _ in range(PLAIN):
         report.nodes = ask(index, exact=False)
+        silent |= {one.node_id: one.problem for one in report.nodes if one.problem}
         answers = _answered(report.nodes)
         if not answers:
             raise UnavailableError(
@@ -118,7 +128,7 @@ def _ask_all(
         except Error as error:
             return NodeHash(node_id, problem=error.message)
 
-    with ThreadPoolExecutor(min(len(members), AT_ONCE_MAX)) as pool:
+    with ThreadPoolExecutor(max(1, min(len(members), AT_ONCE_MAX))) as pool:
         return list(pool.map(ask, members.items()))
 
 

@@ -28,6 +28,7 @@ from raftdb.security import issue_node
 __all__ = [
     "add_member",
     "change_member",
+    "check_address",
     "list_members",
     "member_config",
     "note_members",
@@ -92,6 +93,30 @@ def change_member(
             if not _worth_another(error) or left_s <= ASK_S / 100:
                 raise
             _wait(connection)
+
+
+def check_address(node_id: str, address: str, connect_to: Callable[[str], Any]) -> None:
+    """That the node answers clients at that address, before all of them are sent there.
+    `connect_to`: a connection to one address. Raises ConfigError."""
+    try:
+        connection = connect_to(address)
+        try:
+            found = connection.status()["node_id"]
+        finally:
+            connection.close()
+    except Error as error:
+        raise ConfigError(
+            f"{node_id} does not answer at {address}: {error.message}",
+            code="address_unreachable",
+            hint="have it listen there first, or say --force where only this machine cannot reach "
+            "it: clients will be sent there",
+        ) from error
+    if found != node_id:
+        raise ConfigError(
+            f"who answers at {address} is {found}, and not {node_id}",
+            code="address_taken",
+            hint=f"give the address of {node_id}",
+        )
 
 
 def _worth_another(error: Error) -> bool:

@@ -22,9 +22,8 @@ from raftdb.base.limits import DEFAULT_LIMITS
 from raftdb.base.ports import Clock, Files, Log
 from raftdb.base.settings import MemberConfig
 from raftdb.base.startup import time_text
-from raftdb.journal import read_entries
 from raftdb.machine import Machine, begin_history
-from raftdb.ops.inspect import NodeDirectory, Payloads
+from raftdb.ops.inspect import Payloads
 from raftdb.ops.survivors import Account, Kept, Survivor, choose, lost_voters, may_lack, merge
 
 __all__ = [
@@ -178,9 +177,9 @@ def plan_recovery(
     """What to do; changes nothing. `keep` names voters of the new cluster beside the survivors
     here, which are not needed for it to begin but count. Raises ConfigError."""
     source, database = choose(here, elsewhere)
-    log = {database.account.applied_index: 0}
-    if not source.account.journal_damage:
-        log |= _terms(source.node, files, database.account.applied_index)
+    after = database.account.applied_index
+    log = {after: 0}
+    log |= {int(one.index): int(one.term) for one in source.entries(files) if one.index > after}
     if len(log) == 1:
         log = {source.account.last_index: source.account.last_term}
     archived = _archived_terms(archives, min(log))
@@ -204,14 +203,6 @@ def plan_recovery(
     voters = tuple(one for name, one in known.items() if name in names)
     accounts = (*(one.account for one in here), *elsewhere)
     return Recovery(source, database, kept, accounts, voters, last_term, archives)
-
-
-def _terms(node: NodeDirectory, files: Files, after: int) -> dict[int, int]:
-    return {
-        int(one.index): int(one.term)
-        for one in read_entries(files, node.journal)
-        if one.index > after
-    }
 
 
 def _archived_terms(archives: Archives | None, applied: int) -> dict[int, int]:
@@ -333,7 +324,7 @@ def _apply(machine: Machine, batch: list[_Entry]) -> list[_Entry]:
 
 def _entries(plan: Recovery, applied: int, files: Files, payloads: Payloads) -> Iterator[_Entry]:
     kept, source = plan.kept, plan.source
-    for entry in () if source.account.journal_damage else read_entries(files, source.node.journal):
+    for entry in source.entries(files):
         if applied < entry.index <= kept.log_to:
             yield _Entry(entry.index, entry.term, tuple(payloads(entry.data)))
     if plan.archives is not None and kept.archive_to > kept.log_to:

@@ -88,15 +88,16 @@ class ClusterState:
 
 
 def connect_to_node(target: Target, timeout_s: float = ASK_S) -> ConnectTo:
-    """How to reach one node of the cluster that `target` names."""
+    """How to reach one node of the cluster that `target` names; one that refuses the connection
+    says so at once."""
     _scheme, _, rest = target.url.partition("://")
     query = rest.partition("?")[2]
 
+    alone = {"pin": True, "read": "local", "timeout": timeout_s, "wait": False}
+
     def open_one(address: str) -> Any:
         url = f"{SCHEME}{address}/" + (f"?{query}" if query else "")
-        return connect(
-            url, **{**target.options, "pin": True, "read": "local", "timeout": timeout_s}
-        )
+        return connect(url, **{**target.options, **alone})
 
     return open_one
 

@@ -7,8 +7,8 @@ an election: an entry that a majority had, and one survivor still has, is in it 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from raftdb.base.layout import quarantine_path
 from raftdb.base.ports import Files
 from raftdb.base.settings import MemberConfig
 from raftdb.command import decode_request
-from raftdb.journal import inspect_journal, read_entries
+from raftdb.journal import LogEntry, inspect_journal, read_entries, read_on
 from raftdb.machine import inspect_database
 from raftdb.ops.inspect import CONFIG_FILE, NodeDirectory, Payloads, find_node
 
@@ -45,6 +45,7 @@ class Account:
     history: str
     voters: tuple[str, ...]
     first_index: int
+    """Of its log; 0: there is none."""
     last_index: int
     last_term: int
     applied_index: int
@@ -52,8 +53,8 @@ class Account:
     time_ms: int
     """Logged time of the last request in the log."""
     journal_damage: tuple[str, ...] = ()
-    """If there is any, its log counts up to what its database has applied, and not at all if that
-    is damaged too."""
+    """If there is any, what its database has applied counts, with the entries that follow in the
+    log up to the damage; nothing does if the database is damaged too."""
     database_damage: tuple[str, ...] = ()
     format: int = ACCOUNT_FORMAT
 
@@ -93,6 +94,16 @@ class Survivor:
     config: NodeConfig
     members: tuple[MemberConfig, ...]
     """Of the cluster, as of the end of its log: its configuration file is of its beginning."""
+    applied_term: int = 0
+    """Of the last entry that its database has applied."""
+
+    def entries(self, files: Files) -> Iterator[LogEntry]:
+        """Of its log, those that count."""
+        account, journal = self.account, self.node.journal
+        if not account.journal_damage:
+            yield from read_entries(files, journal)
+        elif account.first_index and not account.database_damage:
+            yield from read_on(files, journal, account.applied_index, self.applied_term)
 
 
 def parse_account(value: object, where: str) -> Account:
@@ -131,38 +142,53 @@ def look_at(directory: Path, files: Files, log: LogFormat) -> Survivor:
             f"{config.history}",
             hint="a recovery that was interrupted is finished by `raftdb rejoin BUNDLE DIR`",
         )
-    journal = inspect_journal(files, node.journal)
     state = _database(node, files)
-    time_ms, brought = state.time_ms, state.configuration
-    for entry in read_entries(files, node.journal):
-        if not journal.damage:
-            time_ms = max([time_ms, *_times(log.payloads, entry.data)])
-            body = log.configuration(entry.data)
-            if body and entry.index > brought[0]:
-                brought = int(entry.index), body
-    members, voters = config.members, tuple(str(one.node_id) for one in config.members)
-    if brought[1]:
-        members, voters = log.members(brought[1])
-    damage = tuple(f"{one.file}, offset {one.offset}: {one.text}" for one in journal.damage)
-    last = int(journal.last_index), int(journal.last_term)
+    first_index, last, damage = _journal(node, files)
     if not state.damage and (damage or last[0] < state.index):
         # What is applied is committed: where a copy was installed and nothing has come since, and
-        # where it cannot be told any more what the log held behind that.
+        # where it cannot be told any more what the log held behind its damage.
         last = state.index, state.term
     account = Account(
         node_id=config.node_id,
         cluster_id=config.cluster_id,
         history=config.history,
-        voters=voters,
-        first_index=int(journal.first_index),
+        voters=(),
+        first_index=first_index,
         last_index=last[0],
         last_term=last[1],
         applied_index=state.index,
-        time_ms=time_ms,
+        time_ms=state.time_ms,
         journal_damage=damage,
         database_damage=state.damage,
     )
-    return Survivor(account, directory.absolute(), node, config, members)
+    found = Survivor(account, directory.absolute(), node, config, (), state.term)
+    time_ms, brought = state.time_ms, state.configuration
+    for entry in found.entries(files):
+        time_ms = max([time_ms, *_times(log.payloads, entry.data)])
+        body = log.configuration(entry.data)
+        if body and entry.index > brought[0]:
+            brought = int(entry.index), body
+        if damage:
+            last = int(entry.index), int(entry.term)
+    members, voters = config.members, tuple(str(one.node_id) for one in config.members)
+    if brought[1]:
+        members, voters = log.members(brought[1])
+    account = replace(
+        account, voters=voters, last_index=last[0], last_term=last[1], time_ms=time_ms
+    )
+    return replace(found, account=account, members=members)
+
+
+def _journal(node: NodeDirectory, files: Files) -> tuple[int, tuple[int, int], tuple[str, ...]]:
+    """Its first index, its last index and term, what is damaged."""
+    try:
+        report = inspect_journal(files, node.journal)
+    except ConfigError as error:
+        if error.code != "journal_missing":
+            raise
+        return 0, (0, 0), (error.message,)
+    damage = tuple(f"{one.file}, offset {one.offset}: {one.text}" for one in report.damage)
+    return int(report.first_index), (int(report.last_index), int(report.last_term)), damage
 
 
 def _times(payloads: Payloads, data: bytes) -> list[int]:

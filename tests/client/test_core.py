@@ -13,6 +13,7 @@ from raftdb.base.errors import (
     IntegrityError,
     InternalError,
     OverloadedError,
+    UnavailableError,
 )
 from raftdb.base.ids import Address
 from raftdb.command import Statement
@@ -247,6 +248,22 @@ def test_all_down_is_not_applied_and_names_each_address() -> None:
         assert f"{node.address}: refused the connection" in str(caught.value)
     assert not core.unsettled
     assert len(world.dialled) < 100, "not a busy loop"
+
+
+def test_who_does_not_wait_learns_at_once_that_nobody_listens() -> None:
+    world = World()
+    core = world.core(wait=False)
+    world.kill("n1")
+    world.elect("n2")
+    write(world, core, "a")
+    for node_id in world.nodes:
+        world.kill(node_id)
+    start_s = world.now_s
+    fresh = world.core(wait=False)
+    with pytest.raises(UnavailableError, match="refused the connection") as caught:
+        write(world, fresh, "c")
+    assert world.now_s - start_s < 0.5
+    assert caught.value.outcome == NOT_APPLIED
 
 
 def test_all_blackholed_ends_at_the_deadline() -> None:

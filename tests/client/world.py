@@ -427,7 +427,7 @@ class World:
             self.run_until(action.until_s)
             raise LinkError("no answer in time", silent=True)
         if not node.up:
-            raise LinkError("refused the connection")
+            raise LinkError("refused the connection", refused=True)
         link = WorldLink(node)
         node.links.append(link)
         return link

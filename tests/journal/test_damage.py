@@ -11,7 +11,7 @@ import pytest
 
 from raftdb.base.errors import ConfigError, JournalCorruptError
 from raftdb.base.limits import Limits
-from raftdb.journal import inspect_journal, read_entries
+from raftdb.journal import LogEntry, inspect_journal, read_entries, read_on
 from raftdb.journal.format import (
     BATCH_MAGIC,
     BATCH_OVERHEAD_BYTES,
@@ -377,6 +377,38 @@ def test_reading_on_behind_damage() -> None:
     assert all(one in states[-1].entries for one in left)
     assert files.mutations == mutations
     assert {name: files.read_file(name) for name in names(files)} == before
+
+
+def test_what_follows_an_entry_up_to_damage_is_what_the_log_once_was() -> None:
+    files, states = small_journal(idle=True)
+    last = states[-1].entries
+    for known in last:
+        expected = [one for one in last if one.index > known.index]
+        assert list(read_on(files, DIRECTORY, known.index, known.term)) == expected
+        assert list(read_on(files, DIRECTORY, known.index, known.term + 1)) == []
+    draw = random.Random(1)
+    lengths: list[int] = []
+    for number in (1, 2, 3):
+        path = path_of(number)
+        for offset in range(0, len(files.read_file(path)), 41):
+            disk = files.clone(draw)
+            disk.flip_bit(path, offset, draw.randrange(8))
+            for known in {one for state in states for one in state.entries}:
+                found = list(read_on(disk, DIRECTORY, known.index, known.term))
+                lengths.append(len(found))
+                assert any(
+                    known in state.entries and found == _behind(state, known)[: len(found)]
+                    for state in states
+                )
+    assert max(lengths) > 8
+    disk = files.clone(draw)
+    disk.remove(path_of(2))
+    found = list(read_on(disk, DIRECTORY, last[0].index, last[0].term))
+    assert any(found == _behind(state, last[0])[: len(found)] for state in states)
+
+
+def _behind(state: State, known: LogEntry) -> list[LogEntry]:
+    return [one for one in state.entries if one.index > known.index]
 
 
 def test_a_damaged_old_entry_is_never_returned() -> None:

@@ -155,7 +155,9 @@ def test_the_live_file_is_never_opened_beside_sqlite(filled: Database, tmp_path:
         "connection.close()\n"
     )
     before = filled.machine.content_hash()
-    subprocess.run([sys.executable, "-c", script, path], check=True, timeout=60)
+    other = [sys.executable, "-c", script, path]
+    done = subprocess.run(other, capture_output=True, text=True, check=False, timeout=60)
+    assert "database is locked" in done.stderr
     filled.run("INSERT INTO t VALUES (1, 2)")
     assert os.path.exists(path + "-wal")
     filled.restart()

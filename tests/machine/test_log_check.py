@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from pathlib import Path
 
 import apsw
@@ -10,7 +9,8 @@ import pytest
 
 from raftdb.base.damage import DATABASE_CODES
 from raftdb.base.errors import FatalError
-from raftdb.machine import checkpoints
+from raftdb.command import Statement
+from raftdb.machine import logcheck
 from raftdb.machine.logcheck import LogCheck
 from tests.machine.support import Database
 
@@ -74,24 +74,127 @@ def test_what_the_file_has_already_is_read_from_there(database: Database) -> Non
         database.machine.checkpoint()
 
 
-def test_a_log_that_stays_long_is_looked_at_when_it_has_grown_by_half(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    looked: list[int] = []
+@pytest.fixture
+def parts(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """What was looked at, of logs that are long from 20 frames on."""
+    looked: list[tuple[int, int]] = []
     sound_frames = LogCheck.sound_frames
 
-    def counted(check: LogCheck, frames: int) -> int:
-        looked.append(frames)
-        return sound_frames(check, frames)
+    def noted(check: LogCheck, first: int, last: int) -> int:
+        looked.append((first, last))
+        return sound_frames(check, first, last)
 
-    monkeypatch.setattr(LogCheck, "sound_frames", counted)
-    monkeypatch.setattr(checkpoints, "HOLD_PAGES", 20)
+    monkeypatch.setattr(LogCheck, "sound_frames", noted)
+    monkeypatch.setattr(logcheck, "LOOK_FRAMES", 20)
+    return looked
+
+
+def frames_of(database: Database) -> int:
+    connection = database.machine._checkpointer._connection
+    return int(connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)[0])
+
+
+def look_often(database: Database, times: int) -> None:
+    for _ in range(times):
+        database.machine.look_at_log()
+
+
+def grow(database: Database, first: int, count: int) -> int:
+    """A commit a row; how many frames the log has then."""
+    for number in range(first, first + count):
+        database.run(f"INSERT INTO t VALUES ({number}, '{'x' * 3000}')")
+    return frames_of(database)
+
+
+def test_of_a_long_log_what_is_new_is_looked_at_and_the_rest_in_turn(
+    database: Database, parts: list[tuple[int, int]]
+) -> None:
     written(database)
     with database.machine._readers.snapshot():
-        for number in range(100, 150):
-            database.run(f"INSERT INTO t VALUES ({number}, '{'x' * 3000}')")
+        last = grow(database, 100, 40)
+        parts.clear()
+        database.machine.look_at_log()
+        assert parts == [(0, last)], "all of it, the first time"
+        parts.clear()
+        before, last = last, grow(database, 200, 5)
+        database.machine.look_at_log()
+        assert parts == [(0, 20), (before, last)]
+        for _ in range(last // 20):
             database.machine.look_at_log()
-    long = [frames for frames in looked if frames > 30]
-    assert len(long) > 1
-    assert all(2 * after >= 3 * before for before, after in pairwise(long))
-    assert len(long) < len(looked) < 50
+        again = parts[2:]
+        assert all(end - start <= 20 for start, end in again), "nothing was written"
+        covered = {frame for start, end in parts for frame in range(start, end)}
+        assert covered == set(range(last))
+
+
+@pytest.mark.parametrize("inside", [2000, 18, 10], ids=["page", "checksum", "salt"])
+@pytest.mark.parametrize("new", [True, False])
+def test_a_frame_in_a_long_log_is_found_in_its_turn(
+    database: Database, parts: list[tuple[int, int]], new: bool, inside: int
+) -> None:
+    written(database)
+    with database.machine._readers.snapshot():
+        known = grow(database, 100, 40)
+        database.machine.look_at_log()
+        last = grow(database, 200, 8)
+        parts.clear()
+        place = known + 5 if new else known - 4
+        with log_of(database).open("r+b") as file:
+            file.seek(32 + place * FRAME + inside)
+            byte = file.read(1)
+            file.seek(-1, 1)
+            file.write(bytes([byte[0] ^ 1]))
+        with pytest.raises(FatalError, match=f"of {last} frames") as raised:
+            look_often(database, 1 if new else last // 20 + 2)
+        offset = raised.value.detail["offset"]
+        assert 32 + (known if new else 20) * FRAME <= offset <= 32 + place * FRAME
+    # Before it is moved all is looked at, however long it is.
+    path = Path(database.machine.path)
+    before = path.read_bytes()
+    with pytest.raises(FatalError, match="frames that were there"):
+        database.machine.checkpoint()
+    assert path.read_bytes() == before
+
+
+def test_a_part_of_a_commit_is_looked_at_by_itself(
+    database: Database, parts: list[tuple[int, int]]
+) -> None:
+    """One commit of many frames: no part but the last ends with it."""
+    database.run("CREATE TABLE t(a INTEGER PRIMARY KEY, b)")
+    database.machine.checkpoint()
+    with database.machine._readers.snapshot():
+        rows = tuple((number, "x" * 3000) for number in range(70))
+        database.run(Statement("INSERT INTO t VALUES (?, ?)", rows))
+        last = frames_of(database)
+        for _ in range(1 + last // 20):
+            database.machine.look_at_log()
+        assert parts[-1][0] > 0
+        flip(database, 50)
+        with pytest.raises(FatalError):
+            look_often(database, 2 + last // 20)
+
+
+def test_a_log_that_was_cut_off_is_named(database: Database, parts: list[tuple[int, int]]) -> None:
+    written(database)
+    with database.machine._readers.snapshot():
+        last = grow(database, 100, 40)
+        database.machine.look_at_log()
+        with log_of(database).open("r+b") as file:
+            file.truncate(32 + (last - 3) * FRAME + 100)
+        with pytest.raises(FatalError, match="frames that were there"):
+            look_often(database, 1 + last // 20)
+
+
+def test_a_log_that_began_again_is_another_one(
+    database: Database, parts: list[tuple[int, int]]
+) -> None:
+    written(database)
+    with database.machine._readers.snapshot():
+        grow(database, 100, 40)
+        database.machine.look_at_log()
+    database.machine.checkpoint()
+    parts.clear()
+    for number in range(5):
+        last = grow(database, 200 + 10 * number, 9)
+        database.machine.look_at_log()
+        assert parts[-1] == (0, last) if last <= 20 else parts[-1][1] == last

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -49,6 +51,21 @@ def flip(path: Path, offset: int, bit: int = 1) -> None:
         [byte] = file.read(1)
         file.seek(offset)
         file.write(bytes([byte ^ bit]))
+
+
+def test_one_process_has_it_and_the_logs_index_is_in_its_memory(filled: Database) -> None:
+    """A page's place in the log has no checksum: in a file, one changed byte would be an answer."""
+    filled.run("UPDATE t SET b = 'x' WHERE a = 1")
+    assert filled.rows("SELECT b FROM t WHERE a = 1") == [("x",)]
+    names = {path.name for path in file_of(filled).parent.iterdir()}
+    assert "database.sqlite-wal" in names
+    assert "database.sqlite-shm" not in names
+    read = "import sqlite3, sys; print(sqlite3.connect(sys.argv[1]).execute('SELECT 1 FROM t'))"
+    other = [sys.executable, "-c", read, str(file_of(filled))]
+    done = subprocess.run(other, capture_output=True, text=True, check=False)
+    assert "database is locked" in done.stderr
+    filled.close()
+    assert subprocess.run(other, capture_output=True, check=False).returncode == 0
 
 
 def test_a_database_is_founded_with_room_for_checksums(filled: Database) -> None:

@@ -10,7 +10,7 @@ import pytest
 from raftdb.base.errors import FatalError
 from raftdb.machine import PAGE_BYTES
 from raftdb.node import Housekeeping
-from raftdb.node.housekeeping import LOOK_EVERY_S
+from raftdb.node.housekeeping import CHECK_EVERY_S, LOOK_EVERY_S, REST_MAX_S, REST_PAGES
 from tests.node.fakes import Bench
 
 
@@ -18,7 +18,8 @@ class Storage:
     """A machine and a journal: remembers checkpoints and cuts."""
 
     def __init__(self) -> None:
-        self.wal_pages = 0
+        self.wal_pages = self.wal_pages_left = 0
+        self.checkpoints = 0
         self.durable_index = 0
         self.applied = 50
         self.behind = False
@@ -29,7 +30,9 @@ class Storage:
     def checkpoint(self) -> int:
         if self.error is not None:
             raise self.error
-        self.durable_index, self.wal_pages = self.applied, 0
+        self.checkpoints += 1
+        if not self.wal_pages_left:
+            self.durable_index, self.wal_pages = self.applied, 0
         return self.durable_index
 
     def look_at_log(self) -> None:
@@ -84,6 +87,27 @@ def test_what_is_in_the_log_alone_is_looked_at_while_no_checkpoint_is_due() -> N
     storage.error = FatalError("frames have changed")
     with pytest.raises(FatalError):
         bench.loop.pass_time(LOOK_EVERY_S)
+
+
+def test_a_checkpoint_that_readers_keep_from_its_work_comes_again_later() -> None:
+    bench, storage = housekeeping()
+    storage.wal_pages = storage.wal_pages_left = 8 * REST_PAGES
+    bench.loop.pass_time(0.1 + CHECK_EVERY_S)
+    assert storage.checkpoints == 1
+    bench.loop.pass_time(7 * CHECK_EVERY_S)
+    assert storage.checkpoints == 1
+    bench.loop.pass_time(2 * CHECK_EVERY_S)
+    assert storage.checkpoints == 2
+    storage.wal_pages_left = 10_000 * REST_PAGES
+    bench.loop.pass_time(3.0)
+    assert storage.checkpoints == 3
+    looks = storage.looks
+    bench.loop.pass_time(REST_MAX_S + CHECK_EVERY_S)
+    assert storage.checkpoints == 4, "however long it is"
+    assert storage.looks > looks, "meanwhile it is looked at"
+    storage.wal_pages_left = 0
+    bench.loop.pass_time(REST_MAX_S)
+    assert (storage.checkpoints, storage.wal_pages) == (5, 0)
 
 
 def test_a_checkpoint_that_fails_cuts_nothing_and_stops_the_node() -> None:

@@ -256,6 +256,24 @@ def test_nodes_that_are_written_to_all_the_time_are_asked_about_one_index() -> N
 def test_a_node_that_does_not_answer_makes_it_incomplete() -> None:
     report = hashes(n1=content(5, t="a"), n2=UnavailableError("down"), n3=content(5, t="a"))
     assert (report.equal, report.complete) == (True, False)
+    known = {"n2": "refused the connection"}
+    Node.asked.clear()
+    answers = {"n1": [content(5), content(7), content(7)], "n3": [content(6), content(7)]}
+    report = check_nodes(
+        {"n1": "n1", "n2": "n2", "n3": "n3"}, lambda one: Node(answers, one), 10.0, known
+    )
+    assert [node.problem for node in report.nodes] == ["", "refused the connection", ""]
+    assert (report.equal, report.complete, report.index) == (True, False, 7)
+    # Who did not answer once is not waited for again.
+    tried: list[str] = []
+
+    def connect_to(address: str) -> Node:
+        tried.append(address)
+        return Node({**answers, "n2": UnavailableError("down")}, address)
+
+    answers = {"n1": [content(5), content(7)], "n3": [content(6), content(7)]}
+    assert not check_nodes({"n1": "n1", "n2": "n2", "n3": "n3"}, connect_to).complete
+    assert tried.count("n2") == 1
     alone = hashes(n1=content(5, t="a"), n2=UnavailableError("down"), n3=UnavailableError("down"))
     assert (alone.equal, alone.complete) == (False, False)
     assert (hashes(n1=content(5, t="a")).equal) is True
