@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import os
 import select
@@ -23,7 +22,6 @@ import pytest
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 import raftdb
-import raftdb.aio
 from raftdb.base.ids import Address, ClusterId, NodeId
 from raftdb.client.actions import LinkError
 from raftdb.client.link import Dialler
@@ -136,20 +134,6 @@ def test_nobody_listens() -> None:
         with pytest.raises(raftdb.DeadlineError, match="refused the connection") as caught:
             db.execute("INSERT INTO t VALUES (1)")
         assert caught.value.outcome == "not_applied"
-    with (
-        raftdb.connect(f"raftdb://{LOCAL}:{port}/?insecure=1&timeout=600&wait=0") as db,
-        pytest.raises(raftdb.UnavailableError, match=f"{port}: refused the connection"),
-    ):
-        db.ping()
-
-    async def ask() -> None:
-        async with raftdb.aio.connect(
-            f"raftdb://{LOCAL}:{port}/?insecure=1&timeout=600&wait=0"
-        ) as db:
-            await db.ping()
-
-    with pytest.raises(raftdb.UnavailableError, match=f"{port}: refused the connection"):
-        asyncio.run(ask())
 
 
 def test_who_accepts_and_says_nothing_costs_only_the_dial_timeout() -> None:
