@@ -1,8 +1,10 @@
 """Deadlines of many calls by few timers.
 
 Nearly every call ends long before its deadline, so setting and cancelling a timer for each would be
-work for nothing on the path of every commit. Calls that are due at about the same time share one:
-a deadline is met up to a sixteenth of its time-out late, and early by no more than a timer may be.
+work for nothing on the path of every commit. So calls that are due at about the same time share
+one, which comes a little before the first of them is due. Those that are still under way by then,
+the few, get a timer each, and expire when they have to: not earlier, and later by no more than a
+timer may be.
 """
 
 from __future__ import annotations
@@ -22,8 +24,9 @@ class Due(Protocol):
         """It has passed."""
 
 
-Slot = dict[Due, None]
-"""Calls that expire together: whoever ends before takes itself out (`pop`)."""
+Slot = dict[Due, float]
+"""Calls that expire at about the same time, and when each does, on the monotonic clock: whoever
+ends before takes itself out (`pop`)."""
 
 
 class Deadlines:
@@ -39,15 +42,21 @@ class Deadlines:
         # A power of two near a sixteenth of the time-out: like calls meet in the same slots.
         grain_s = math.ldexp(1.0, math.frexp(timeout_s / _GRAIN)[1] - 1)
         now_s = self._now_s()
-        number = math.ceil((now_s + timeout_s) / grain_s)
+        due_s = now_s + timeout_s
+        number = math.floor(due_s / grain_s)
         key = (grain_s, number)
         slot = self._slots.get(key)
         if slot is None:
             slot = self._slots[key] = {}
-            self._executor.call_later(number * grain_s - now_s, self._expire, key)
-        slot[call] = None
+            self._executor.call_later(number * grain_s - now_s, self._come_near, key)
+        slot[call] = due_s
         return slot
 
-    def _expire(self, key: tuple[float, float]) -> None:
-        for call in list(self._slots.pop(key)):
+    def _come_near(self, key: tuple[float, float]) -> None:
+        slot, now_s = self._slots.pop(key), self._now_s()
+        for call, due_s in slot.items():
+            self._executor.call_later(max(due_s - now_s, 0.0), self._expire, slot, call)
+
+    def _expire(self, slot: Slot, call: Due) -> None:
+        if slot.pop(call, None) is not None:
             call.expire()
