@@ -9,6 +9,8 @@ import uuid
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from raftdb.base.errors import DataError, InterfaceError
 from raftdb.base.limits import DEFAULT_LIMITS
@@ -106,6 +108,53 @@ def test_sets_name_the_one_that_is_wrong() -> None:
         adapt_sets([5])
     with pytest.raises(InterfaceError):
         adapt_sets("abc")
+
+
+VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(1 << 65), 1 << 65),
+    st.floats(),
+    st.text(st.characters(), max_size=4),
+    st.binary(max_size=4),
+    st.just(Colour.RED),
+    st.just(Text("sub")),
+    st.just(1j),
+)
+ROWS = st.one_of(
+    st.lists(st.lists(VALUES, max_size=3) | st.dictionaries(st.just("a"), VALUES), max_size=4),
+    # Of one width, mostly of one type in a column: these are looked at together.
+    st.lists(st.tuples(st.integers(0, 1 << 64), st.text() | st.none()).map(list), max_size=5),
+    st.lists(st.tuples(st.floats(), st.binary()).map(list), max_size=5),
+    st.lists(st.tuples(st.text(st.characters())).map(list), max_size=5),
+)
+
+
+@given(ROWS)
+def test_many_sets_are_looked_at_together_and_come_out_as_one_by_one(rows: list[Any]) -> None:
+    mixed = [tuple(row) if type(row) is list and n % 2 else row for n, row in enumerate(rows)]
+    wanted, wrong = None, None
+    try:
+        wanted = tuple([adapt_parameters(row) for row in rows])
+    except DataError as error:
+        wrong = error
+    if wrong is None:
+        found = adapt_sets(iter(mixed))
+        assert repr(found) == repr(wanted)
+        assert [type(v) for s in found for v in s] == [type(v) for s in wanted or () for v in s]
+        return
+    with pytest.raises(DataError) as caught:
+        adapt_sets(mixed)
+    assert caught.value.message.endswith(wrong.message)
+    assert (caught.value.code, caught.value.hint) == (wrong.code, wrong.hint)
+
+
+def test_the_one_that_is_wrong_is_named_wherever_it_stands() -> None:
+    rows: list[Any] = [(n, "x", b"y", 1.5, None) for n in range(1_000)]
+    for place, wrong in ((700, "a\ud800"), (999, 1 << 63), (255, float("nan")), (256, [1])):
+        spoilt = [*rows[:place], (wrong,), *rows[place + 1 :]]
+        with pytest.raises(DataError, match=f"parameter set {place + 1}: parameter 1"):
+            adapt_sets(spoilt)
 
 
 def test_too_many_values_for_one_request() -> None:
