@@ -15,6 +15,7 @@ from typing import Any
 import apsw
 
 from raftdb.base.errors import DataError, Error, FatalError, NotSupportedError
+from raftdb.base.packing import BUFFER_KEPT_BYTES
 from raftdb.machine.determinism import as_integer
 from raftdb.machine.format import HASH_MASK, MARK, OWN_TABLES, PREFIX, ROWID_MAX
 from raftdb.machine.layout import Layout, Run, read_chunk, read_images, read_layout, with_reals
@@ -89,7 +90,7 @@ class ContentHasher:
         self._write = connection.cursor().execute
         self._hasher = RowHasher(key)
         self._hash = self._hasher.hash
-        self._fresh, self._pack = self._hasher.fresh, self._hasher.pack
+        self._fresh = self._hasher.fresh
         self._tables: dict[str, _Table] = {}
         self._delta: dict[str, int] = {}
         self._changed: dict[int, _Table] = {}
@@ -141,9 +142,11 @@ class ContentHasher:
                 if rowid == ROWID_MAX:
                     raise _last_rowid(table.name)
                 new: Any = update.new
-                state = self._fresh()
-                state.update(self._pack((rowid, *new)))
+                state, packed = self._fresh(), self._hasher.pack((rowid, *new))
+                state.update(packed)
                 change = int.from_bytes(state.digest(), "little")
+                if len(packed) > BUFFER_KEPT_BYTES:
+                    self._hasher.renew()
             elif table.kind <= _REAL:
                 change = self._change(table, update)
             else:

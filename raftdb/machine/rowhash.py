@@ -16,6 +16,7 @@ from typing import Any
 import msgpack
 
 from raftdb.base.ids import Index
+from raftdb.base.packing import BUFFER_KEPT_BYTES
 from raftdb.machine.format import HASH_BYTES, HASH_MASK
 
 PARTS_MAX = 4_096
@@ -52,17 +53,23 @@ class RowHasher:
     def __init__(self, key: bytes) -> None:
         assert len(key) == HASH_BYTES, "the hash key has 16 bytes"
         self._key = key
-        self.pack = msgpack.Packer(use_bin_type=True).pack
-        """A row's canonical bytes."""
+        self.renew()
         # Copying a state is a third of the price of making one: its parameters are read each time.
         self.fresh = blake2b(key, digest_size=HASH_BYTES).copy
         """A state that a row's bytes go into; its digest, little-endian, is the row's hash."""
         self._parts: dict[tuple[str, str], Callable[[], Any]] = {}
 
+    def renew(self) -> None:
+        """Let go of the packer's buffer: it keeps that of the longest row for good."""
+        self.pack = msgpack.Packer(use_bin_type=True).pack
+        """A row's canonical bytes. Who calls it `renew`s after more than BUFFER_KEPT_BYTES."""
+
     def hash(self, values: Sequence[Any]) -> int:
         """Of one row or any other tuple of SQLite's values."""
-        state = self.fresh()
-        state.update(self.pack(values))
+        state, packed = self.fresh(), self.pack(values)
+        state.update(packed)
+        if len(packed) > BUFFER_KEPT_BYTES:
+            self.renew()
         return int.from_bytes(state.digest(), "little")
 
     def part(self, kind: str, name: str, sum: int) -> int:

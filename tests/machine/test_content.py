@@ -305,3 +305,21 @@ def test_sequences_that_are_emptied_first_after_a_start(database: Database) -> N
     database.restart()
     database.run("DELETE FROM sqlite_sequence")
     database.check_hash()
+
+
+def test_a_long_row_leaves_no_buffer_behind(database: Database) -> None:
+    """40 MB of a row would stay in the memory of every node, as the packer's buffer."""
+
+    def packer() -> object:
+        return database.machine._applier._content._hasher.pack
+
+    database.run("CREATE TABLE long (id INTEGER PRIMARY KEY, a)")
+    before = packer()
+    database.run(("INSERT INTO long VALUES (1, ?)", (b"x" * 100_000,)))
+    assert packer() is before, "making one costs more than a short row"
+    database.run("INSERT INTO long VALUES (2, zeroblob(3000000))")
+    assert packer() is not before
+    before = packer()
+    database.run("UPDATE long SET a = zeroblob(2000000) WHERE id = 1")
+    assert packer() is not before
+    database.check_hash()
