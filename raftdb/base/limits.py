@@ -65,6 +65,9 @@ class Limits:
     transactions_bytes_max: int = 256 * MIB
     """Of all that are open together: pages that they wrote, and, counted by itself, SQL and values
     that they recorded. The requests that are tried out keep their pages in the same room."""
+    transactions_idle_bytes_max: int = 16 * MIB
+    """Of connections to SQLite that are kept open for the next transactions, beyond a few: to open
+    and close them for each costs more than most transactions do."""
     client_requests_bytes_max: int = 256 * MIB
     """Requests of all clients, while they are received and until they are answered."""
     client_unsent_bytes_max: int = 512 * MIB

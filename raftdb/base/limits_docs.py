@@ -36,6 +36,7 @@ LIMIT_DOCS = {
     "transaction_work_ms_max": "What a transaction's statements take together, in milliseconds.",
     "transaction_pages_bytes_max": "Bytes of database pages that one open transaction wrote.",
     "transactions_bytes_max": "Pages of all open transactions; their statements, again so much.",
+    "transactions_idle_bytes_max": "Memory of connections kept ready for the next transactions.",
     "client_requests_bytes_max": "Bytes of requests under way, of all clients together.",
     "client_unsent_bytes_max": "Unsent bytes of answers, of all slow clients together.",
     "reader_age_ms_max": "How long one read may run, in milliseconds.",

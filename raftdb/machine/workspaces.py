@@ -1,4 +1,7 @@
-"""The workspaces of a machine: one for each open transaction, a few kept for the next ones."""
+"""The workspaces of a machine: one for each open transaction, and those kept for the next ones.
+
+To open one costs more than a transaction does in it, so they are kept; but each may hold megabytes
+of cached pages. So a few stay as they are, and the others give their pages up."""
 
 from __future__ import annotations
 
@@ -16,8 +19,9 @@ from raftdb.machine.format import PAGE_BYTES
 from raftdb.machine.overlay import LogIndex, PageBudget
 from raftdb.machine.workspace import LongOnes, SnapshotState, Workspace
 
-_IDLE_MAX = 4
-"""Workspaces that are kept for the next transactions."""
+WARM_MAX = 4
+"""Workspaces that are kept as they are for the next transactions. More of them are kept without
+their cached pages, as many as `limits.transactions_idle_bytes_max` has room for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +47,11 @@ class Workspaces:
         self._log_index = LogIndex()
         self._long_ones = LongOnes()
         self._lock = threading.Lock()
-        self._idle: list[Workspace] = []
+        self._warm: list[Workspace] = []
+        self._lean: list[tuple[Workspace, int]] = []
+        """Without cached pages; with the bytes that they take all the same."""
+        self._lean_bytes = 0
+        self._lean_bytes_max = limits.transactions_idle_bytes_max
         self._used: list[Workspace] = []
         self._closed = False
 
@@ -104,10 +112,7 @@ class Workspaces:
                     hint="try again a little later",
                     detail={"retry_after_ms": 100},
                 )
-            if self._idle:
-                workspace = self._idle.pop()
-            else:
-                workspace = self._make()
+            workspace = self._pop_idle() or self._make()
             self._used.append(workspace)
             return workspace
 
@@ -116,13 +121,23 @@ class Workspaces:
         if not self._lock.acquire(blocking=False):
             return None
         try:
-            if self._closed or not self._idle or len(self._used) >= self._open_max:
+            if self._closed or len(self._used) >= self._open_max:
                 return None
-            workspace = self._idle.pop()
-            self._used.append(workspace)
+            workspace = self._pop_idle()
+            if workspace is not None:
+                self._used.append(workspace)
             return workspace
         finally:
             self._lock.release()
+
+    def _pop_idle(self) -> Workspace | None:
+        if self._warm:
+            return self._warm.pop()
+        if not self._lean:
+            return None
+        workspace, size = self._lean.pop()
+        self._lean_bytes -= size
+        return workspace
 
     def _make(self) -> Workspace:
         try:
@@ -139,32 +154,45 @@ class Workspaces:
 
     def give_back_briefly(self, workspace: Workspace) -> bool:
         """`give_back`, if that takes next to nothing; whether it does."""
-        brief = workspace.ends_briefly() and len(self._idle) < _IDLE_MAX and not self._closed
+        brief = workspace.ends_briefly() and len(self._warm) < WARM_MAX and not self._closed
         if brief:
             self.give_back(workspace)
         return brief
 
     def give_back(self, workspace: Workspace) -> None:
         """Its transaction is over."""
+        size = 0
         try:
             if not workspace.broken:
                 workspace.end()
+                if len(self._warm) >= WARM_MAX:
+                    size = workspace.shrink()
         except apsw.Error:
             workspace.broken = True
         with self._lock:
             if workspace not in self._used:
                 return
             self._used.remove(workspace)
-            if not (workspace.broken or self._closed or len(self._idle) >= _IDLE_MAX):
-                self._idle.append(workspace)
+            if not (workspace.broken or self._closed) and self._keep(workspace, size):
                 return
         workspace.close()
+
+    def _keep(self, workspace: Workspace, size: int) -> bool:
+        if len(self._warm) < WARM_MAX:
+            self._warm.append(workspace)
+        elif size and self._lean_bytes + size <= self._lean_bytes_max:
+            self._lean.append((workspace, size))
+            self._lean_bytes += size
+        else:
+            return False
+        return True
 
     def close(self) -> None:
         """Stop what runs; close what is idle. What is in use is closed when it is given back."""
         with self._lock:
             self._closed = True
-            idle, self._idle = self._idle, []
+            idle = [*self._warm, *(workspace for workspace, _size in self._lean)]
+            self._warm, self._lean, self._lean_bytes = [], [], 0
             for workspace in self._used:
                 workspace.stop()
         for workspace in idle:

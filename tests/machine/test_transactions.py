@@ -11,6 +11,8 @@ from raftdb.base.errors import DataError, Error, IntegrityError, OverloadedError
 from raftdb.base.limits import Limits
 from raftdb.command import Failed, Results
 from raftdb.machine.format import SAVEPOINTS_MAX
+from raftdb.machine.workspace import Workspace
+from raftdb.machine.workspaces import WARM_MAX
 from tests.machine.support import Database, replay
 from tests.machine.transactions import Transaction, committed
 
@@ -405,4 +407,30 @@ def test_the_pages_of_all_are_bounded_together(tmp_path: Path) -> None:
     third.run(many)
     third.end()
     assert database.machine._workspaces._budget.free == 2_000, "all of it is given back"
+    database.close()
+
+
+@pytest.mark.parametrize("room", [1, Limits().transactions_idle_bytes_max])
+def test_as_many_are_kept_for_the_next_as_there_is_room_for(tmp_path: Path, room: int) -> None:
+    database = Database(tmp_path, limits=Limits(transactions_idle_bytes_max=room))
+    database.run("CREATE TABLE t(a)")
+    database.run("INSERT INTO t VALUES (zeroblob(2000000))")
+    workspaces = database.machine._workspaces
+
+    def use() -> set[Workspace]:
+        many = [Transaction(database) for _ in range(12)]
+        for one in many:
+            assert one.rows("SELECT length(hex(a)) FROM t") == [(4_000_000,)]
+        for one in many:
+            one.end()
+        # Two megabytes are in the cache of one that is kept as it is.
+        sizes = [size for _one, size in workspaces._lean]
+        assert all(size < 1_000_000 for size in sizes)
+        assert sum(sizes) == workspaces._lean_bytes <= room
+        return {*workspaces._warm, *(one for one, _size in workspaces._lean)}
+
+    first = use()
+    assert len(first) == (WARM_MAX if room == 1 else 12)
+    if room > 1:
+        assert use() == first, "none was opened"
     database.close()
