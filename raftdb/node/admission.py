@@ -61,15 +61,15 @@ class Admission:
         return payload
 
     def checked(
-        self, statements: tuple[Statement, ...], for_log: bool = False
+        self, statements: tuple[Statement, ...], for_log: bool = False, packed: bytes = b""
     ) -> tuple[Statement, ...]:
-        """The same, checked, and packed if they are for the log: they are not looked at again. From
-        any thread, so that the loop has little to do for a long request. Raises as
-        `check_statements`."""
+        """The same, checked, and packed if they are for the log (`packed`: they are already). They
+        are not looked at again. From any thread, so that the loop has little to do for a long
+        request. Raises as `check_statements`."""
         self.check_statements(statements)
         checked = _Checked(statements)
         if for_log:
-            checked.packed = pack_statements(statements)
+            checked.packed = packed or pack_statements(statements)
         return checked
 
     def check_statements(self, statements: tuple[Statement, ...]) -> None:

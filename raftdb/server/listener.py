@@ -12,7 +12,7 @@ from raftdb.base.ports import Connection, Listener, Ports, Timer
 from raftdb.node import RETRY_AFTER_MS, Replica
 from raftdb.server.dispatcher import Describe, Dispatcher
 from raftdb.server.greeting import greet
-from raftdb.server.prepare import prepared
+from raftdb.server.prepare import read_long
 
 UNSENT_PAUSE_BYTES = 1 << 20
 """A client that does not read its answers is not read from either."""
@@ -211,7 +211,7 @@ class ClientConnection:
         replica = self._owner.replica
 
         def read() -> wire.Message:
-            return prepared(replica, wire.decode(body, values_max))
+            return read_long(replica, body, values_max)
 
         self._owner.ports.executor.submit(LANE, read, decoded)
 

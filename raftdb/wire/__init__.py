@@ -7,7 +7,7 @@ May import: base, command; msgpack.
 Never: a socket, a clock, SQL semantics, routing.
 """
 
-from raftdb.wire.codec import decode
+from raftdb.wire.codec import decode, packed_statements
 from raftdb.wire.connection import LONG_REQUEST_BYTES, ClientSide, ServerSide, State
 from raftdb.wire.early import error_frame, packed_error
 from raftdb.wire.errors import LocalProtocolError, RemoteProtocolError
@@ -64,6 +64,7 @@ __all__ = [
     "decode",
     "error_frame",
     "packed_error",
+    "packed_statements",
     "page_messages",
     "OpenCursor",
     "FetchCursor",

@@ -49,6 +49,10 @@ REASON_CHARACTERS_MAX = 4_096
 VERSIONS_MAX = 16
 LEVEL_CHARACTERS_MAX = 64
 MEMBERS_MAX = 64
+_FIELDS_BEFORE = 5
+"""Of an Execute, between its kind and its statements."""
+_HEAD_BYTES = 64
+"""They have no more: nine each at most."""
 
 
 _ROLES = ("leader", "follower", "candidate", "stopped")
@@ -231,6 +235,19 @@ def decode(body: bytes | memoryview, values_max: int) -> m.Message:
             f"a message does not decode: {error}",
             hint="the other side speaks another protocol or a newer version of this one",
         ) from error
+
+
+def packed_statements(body: bytes) -> bytes:
+    """Of an Execute that `decode` took, the statements as they stand in the body; `` when other
+    fields follow them. The log has them in the same form: to pack them again is a third of what
+    reading a long request costs."""
+    head = msgpack.Unpacker(max_buffer_size=_HEAD_BYTES)
+    head.feed(body[:_HEAD_BYTES])
+    if head.read_array_header() != 2 + _FIELDS_BEFORE:
+        return b""
+    for _ in range(1 + _FIELDS_BEFORE):
+        head.skip()
+    return body[head.tell() :]
 
 
 def _endpoint(value: Any) -> m.Endpoint:

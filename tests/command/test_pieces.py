@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import msgpack
@@ -68,6 +69,40 @@ def test_admission_packs_once_for_the_log() -> None:
     plain = encode_request(Execute(STAMP, 7, 3, 2, (Statement("x", SETS),)))
     assert admission.encode(request) == plain
     assert admission.encode(request) == plain, "also when it comes again"
+
+
+@pytest.mark.parametrize("rid", [1, 127, 1 << 16, (1 << 63) - 1])
+def test_a_long_request_goes_into_the_log_as_it_came(rid: int) -> None:
+    statements = (Statement("x", SETS), Statement("y", ({"a": 1.5},)))
+    sent = wire.Execute(rid, rid, rid - 1, 86_400_000, statements)
+    body = encode(sent)
+    packed = wire.packed_statements(body)
+    assert packed == pack_statements(statements)
+    admission = Admission(Limits())
+    message = wire.decode(body, 1_000_000)
+    assert isinstance(message, wire.Execute)
+    checked = admission.checked(message.statements, for_log=True, packed=packed)
+    request = Execute(STAMP, 7, 3, 2, statements)
+    assert admission.encode(Execute(STAMP, 7, 3, 2, checked)) == encode_request(request)
+    # What stands behind the statements is not theirs.
+    for other in (replace(sent, key=Key("k", 1)), replace(sent, durability="locations=2")):
+        assert wire.packed_statements(encode(other)) == b""
+
+
+def test_another_clients_way_to_write_msgpack_is_read_the_same_by_all() -> None:
+    """Numbers and lengths in more bytes than they need."""
+    long_form = bytes.fromhex("97 05 cf0000000000000009 cd0003 02 ce00001388 c3")
+    statements = bytes.fromhex(
+        "dd00000001 dc0002 da0001 78 dd00000001 dd00000001 d30000000000000005"
+    )
+    message = wire.decode(long_form + statements, 1_000)
+    assert isinstance(message, wire.Execute)
+    assert message.statements == (Statement("x", ((5,),)),)
+    assert wire.packed_statements(long_form + statements) == statements
+    admission = Admission(Limits())
+    checked = admission.checked(message.statements, for_log=True, packed=statements)
+    read = decode_request(admission.encode(Execute(STAMP, 7, 3, 2, checked)))
+    assert read == Execute(STAMP, 7, 3, 2, message.statements)
 
 
 def test_other_threads_have_their_turn_at_each_row(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,9 +26,11 @@ class Given(Admission):
         super().__init__(Limits())
         self.threads: list[str] = []
 
-    def checked(self, statements: tuple[Statement, ...], for_log: bool = False) -> Any:
+    def checked(
+        self, statements: tuple[Statement, ...], for_log: bool = False, packed: bytes = b""
+    ) -> Any:
         self.threads.append(threading.current_thread().name)
-        return super().checked(statements, for_log)
+        return super().checked(statements, for_log, packed)
 
 
 @pytest.mark.parametrize(
