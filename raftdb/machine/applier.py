@@ -531,8 +531,7 @@ class Applier:
                 if statement.references:
                     statement = resolved(statement, results)
                 results.append(self._statements.run(statement, number))
-                if content.error is not None:
-                    raise content.error
+                content.statement_done()
                 if content.unknown_table or (alone and leading_verb(statement.sql) not in DML):
                     self.schema_touched()
             self.check_foreign_keys()

@@ -9,7 +9,6 @@ tables with VIRTUAL generated columns) is found by `schema_changed` and by `flus
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import apsw
@@ -17,11 +16,10 @@ import apsw
 from raftdb.base.errors import DataError, Error, FatalError, NotSupportedError
 from raftdb.base.packing import BUFFER_KEPT_BYTES
 from raftdb.machine.determinism import as_integer
-from raftdb.machine.format import HASH_MASK, MARK, OWN_TABLES, PREFIX, ROWID_MAX
+from raftdb.machine.format import HASH_MASK, MARK, PREFIX, ROWID_MAX
 from raftdb.machine.layout import Layout, Run, read_chunk, read_images, read_layout, with_reals
-from raftdb.machine.policy import OWN_NAMES
 from raftdb.machine.rowhash import RowHasher, from_bytes, to_bytes
-from raftdb.machine.switches import stored_switch
+from raftdb.machine.schemasum import schema_sum, users_objects
 from raftdb.machine.totals import RequestTotals
 
 _TOUCHED_MAX = 100_000
@@ -120,6 +118,8 @@ class ContentHasher:
         """FTS and the like exist: they keep changes in memory until a savepoint opens."""
         self.unknown_table = False
         """The hook met a table that `schema_changed` has not seen yet."""
+        self._blobs: dict[tuple[str, int | None], None] = {}
+        """Table and rowid of rows that were written in place, and are in no sum for now."""
         self.error: Error | None = None
         """Why a row may not be stored; the request must fail."""
         connection.preupdate_hook(self._hook, id="raftdb")
@@ -177,11 +177,40 @@ class ContentHasher:
             change = self._hash((rowid, *values))
         if operation != _INSERT:
             rowid = update.rowid if table.has_rowid else None
+            in_place = operation == _DELETE and update.blob_write >= 0
+            if (in_place or self._blobs) and self._is_taken_off((table.name, rowid), in_place):
+                return change
             values = update.old
             if table.kind == _REAL:
                 values = with_reals(values, table.layout.reals)
             change -= self._hash((rowid, *values))
         return change
+
+    def _is_taken_off(self, place: tuple[str, int | None], in_place: bool) -> bool:
+        """A row is about to be changed, `in_place` or otherwise: whether what it holds now is in no
+        sum. FTS5 writes some bytes of its structure in place when it is configured: for the hook
+        that is a DELETE, and what is there then is not told."""
+        taken_off = place in self._blobs
+        if in_place:
+            self._blobs[place] = None
+        elif taken_off:
+            del self._blobs[place]
+        return taken_off
+
+    def statement_done(self) -> None:
+        """After each statement. Raises why a row of it may not be stored."""
+        if self.error is not None:
+            raise self.error
+        if self._blobs:
+            self.read_blobs()
+
+    def read_blobs(self) -> None:
+        """What was written in place is in the sum from now on."""
+        for name, rowid in self._blobs:
+            table = self._tables[name]
+            for image in read_images(self._run, name, table.layout, rowid):
+                self._delta[name] = self._delta.get(name, 0) + self._hash(image)
+        self._blobs.clear()
 
     def _touch(self, table: _Table, update: apsw.PreUpdate) -> None:
         self._touched_now = True
@@ -228,12 +257,15 @@ class ContentHasher:
     def drop_request(self) -> None:
         """The request's savepoint was rolled back."""
         self._delta.clear()
+        self._blobs.clear()
         self.unknown_table = False
         if self._saved is not None:
             self._restore(self._saved)
             self._saved = None
 
     def _fold(self) -> None:
+        if self._blobs:
+            self.read_blobs()
         for name, change in self._delta.items():
             table = self._tables[name]
             table.total = (table.total + change) & HASH_MASK
@@ -271,6 +303,7 @@ class ContentHasher:
         """The savepoint was rolled back to."""
         delta, state = mark
         self.unknown_table = False
+        self._blobs.clear()
         if state is not None:
             self._restore(state)
         elif self._saved is not None:
@@ -510,6 +543,7 @@ class ContentHasher:
             table.total = table.committed[0]
             table.touched = set()
         self._delta.clear()
+        self._blobs.clear()
         self._changed.clear()
         self.totals.forget()
         self.error, self.unknown_table = None, False
@@ -517,6 +551,7 @@ class ContentHasher:
     def load(self) -> None:
         """Take all sums from the database, as of its last commit. Raises FatalError."""
         self._delta.clear()
+        self._blobs.clear()
         self._changed.clear()
         self._dropped.clear()
         self.totals.forget()
@@ -546,34 +581,6 @@ class ContentHasher:
             raise _inconsistent("the schema is not the one that was written")
         self._sequence_rows = None
         self._make_digest()
-
-
-def users_objects(rows: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """Rows of sqlite_schema (its third column is tbl_name) without what belongs to raftdb.
-
-    Raises NotSupportedError when a user's object took a name that belongs to raftdb: ALTER TABLE
-    does not tell the authorizer the new name.
-    """
-    objects = []
-    for row in rows:
-        if row[2] in OWN_TABLES:
-            continue
-        if row[2][: len(PREFIX)].lower() == PREFIX:
-            raise NotSupportedError(f"refused: {OWN_NAMES}")
-        objects.append(row)
-    return objects
-
-
-def schema_sum(hasher: RowHasher, run: Run, rows: list[tuple[Any, ...]]) -> int:
-    """Over (type, name, tbl_name, sql) of the users' objects, user_version, application_id, and
-    recursive_triggers where it is on."""
-    parts: list[tuple[Any, ...]] = [(kind, name, on, sql) for kind, name, on, _root, sql in rows]
-    for pragma in ("user_version", "application_id"):
-        [(value,)] = run(f"PRAGMA {pragma} {MARK}")
-        parts.append(("pragma", pragma, None, value))
-    if stored_switch(run):
-        parts.append(("pragma", "recursive_triggers", None, 1))
-    return hasher.sum(parts)
 
 
 def _last_rowid(table: str) -> NotSupportedError:

@@ -82,6 +82,7 @@ class _Content:
         self._checks.recursive_triggers.take()
 
     def settle_schema(self, is_dml: bool) -> None:
+        self._content.read_blobs()
         if self._content.unknown_table or not is_dml:
             self._checks.schema_touched()
 

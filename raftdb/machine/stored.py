@@ -10,10 +10,10 @@ import apsw
 from raftdb.base.errors import ConfigError
 from raftdb.base.frozen import frozen
 from raftdb.base.ids import HistoryId, Index, Term
-from raftdb.machine.content import schema_sum, users_objects
 from raftdb.machine.format import FORMAT_FENCED, FORMAT_VERSION, MARK, PREFIX
 from raftdb.machine.layout import Run, read_images, read_layout
 from raftdb.machine.rowhash import ContentHash, RowHasher, to_bytes
+from raftdb.machine.schemasum import schema_sum, users_objects
 
 
 @frozen
