@@ -8,12 +8,13 @@ messages field by field.
 
 from __future__ import annotations
 
+import struct
 from typing import Any, NamedTuple
 
 import msgpack
 
 from raftdb.base.errors import ProtocolError
-from raftdb.base.packing import pack
+from raftdb.base.packing import LONG_BYTES, array_header, pack
 
 PROTOCOL_VERSION = 1
 NUMBER_MAX = (1 << 63) - 1
@@ -22,6 +23,8 @@ APPEND_ENTRIES_MAX = 1024
 NOTE_BYTES_MAX = 65_536
 """Of one Note's data."""
 _TEXT_MAX = 256
+_LONG_DATA, _BIN32 = struct.Struct(">BI").pack, 0xC6
+"""The head of bytes whose length takes more than two."""
 
 
 class Hello(NamedTuple):
@@ -336,6 +339,13 @@ MESSAGE_TYPES: tuple[type[Any], ...] = tuple(_CODES)
 
 def encode(message: Message) -> bytes:
     """The message as bytes."""
+    if type(message) is Append and len(message.entries) == 1:
+        [(term, data)] = message.entries
+        if len(data) > LONG_BYTES:
+            # One copy of a long entry, where msgpack makes three: that is on the node's loop.
+            head = array_header(len(message) + 1), pack(_CODES[Append]), *map(pack, message[:-1])
+            entry = array_header(1), array_header(2), pack(term), _LONG_DATA(_BIN32, len(data))
+            return b"".join((*head, *entry, data))
     return pack((_CODES[type(message)], *message))
 
 

@@ -478,6 +478,7 @@ class Applier:
         return reply
 
     def _perform(self, unit: Unit, request: Execute | Commit) -> bytes:
+        self._content.careful = unit.careful
         try:
             if isinstance(request, Execute):
                 return self._execute(request, unit.alone)

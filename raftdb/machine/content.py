@@ -14,7 +14,6 @@ from typing import Any
 import apsw
 
 from raftdb.base.errors import DataError, Error, FatalError, NotSupportedError
-from raftdb.base.packing import BUFFER_KEPT_BYTES
 from raftdb.machine.determinism import as_integer
 from raftdb.machine.format import HASH_MASK, MARK, PREFIX, ROWID_MAX
 from raftdb.machine.layout import Layout, Run, read_chunk, read_images, read_layout, with_reals
@@ -120,6 +119,8 @@ class ContentHasher:
         """The hook met a table that `schema_changed` has not seen yet."""
         self._blobs: dict[tuple[str, int | None], None] = {}
         """Table and rowid of rows that were written in place, and are in no sum for now."""
+        self.careful = True
+        """The running request may bring long values."""
         self.error: Error | None = None
         """Why a row may not be stored; the request must fail."""
         connection.preupdate_hook(self._hook, id="raftdb")
@@ -136,17 +137,15 @@ class ContentHasher:
                 self.unknown_table = True
             return
         try:
-            if table.kind == _PLAIN and update.opcode == _INSERT:
+            if table.kind == _PLAIN and update.opcode == _INSERT and not self.careful:
                 # `_change` of the commonest kind, without its calls: each is a tenth of the price.
                 rowid = update.rowid_new if table.has_rowid else None
                 if rowid == ROWID_MAX:
                     raise _last_rowid(table.name)
                 new: Any = update.new
-                state, packed = self._fresh(), self._hasher.pack((rowid, *new))
-                state.update(packed)
+                state = self._fresh()
+                state.update(self._hasher.pack((rowid, *new)))
                 change = int.from_bytes(state.digest(), "little")
-                if len(packed) > BUFFER_KEPT_BYTES:
-                    self._hasher.renew()
             elif table.kind <= _REAL:
                 change = self._change(table, update)
             else:

@@ -16,11 +16,15 @@ from typing import Any
 import msgpack
 
 from raftdb.base.ids import Index
-from raftdb.base.packing import BUFFER_KEPT_BYTES
+from raftdb.base.packing import BUFFER_KEPT_BYTES, array_header
 from raftdb.machine.format import HASH_BYTES, HASH_MASK
 
 PARTS_MAX = 4_096
 """Parts whose names are kept hashed: 0.4 KB each."""
+LONG_BYTES = 0xFFFF
+"""MessagePack gives the length of longer values in four bytes."""
+_LONG_BLOB, _LONG_TEXT = 0xC6, 0xDB
+_long_head = struct.Struct(">BI").pack
 _fresh_chain = blake2b(digest_size=HASH_BYTES).copy
 _place = struct.Struct("<QI").pack
 
@@ -62,14 +66,33 @@ class RowHasher:
     def renew(self) -> None:
         """Let go of the packer's buffer: it keeps that of the longest row for good."""
         self.pack = msgpack.Packer(use_bin_type=True).pack
-        """A row's canonical bytes. Who calls it `renew`s after more than BUFFER_KEPT_BYTES."""
+        """A row's canonical bytes. For rows without long values (`hash` is for all)."""
 
     def hash(self, values: Sequence[Any]) -> int:
         """Of one row or any other tuple of SQLite's values."""
+        for value in values:
+            if (type(value) is bytes or type(value) is str) and len(value) > LONG_BYTES:
+                return self._hash_long(values)
         state, packed = self.fresh(), self.pack(values)
         state.update(packed)
         if len(packed) > BUFFER_KEPT_BYTES:
             self.renew()
+        return int.from_bytes(state.digest(), "little")
+
+    def _hash_long(self, values: Sequence[Any]) -> int:
+        """The same without copies of long values, each of which would keep the interpreter from
+        the other threads: of 40 MB, for longer than a heartbeat may be late on a busy machine."""
+        state = self.fresh()
+        state.update(array_header(len(values)))
+        for value in values:
+            data = value.encode() if type(value) is str else value
+            if type(data) is bytes and len(data) > LONG_BYTES:
+                state.update(
+                    _long_head(_LONG_TEXT if type(value) is str else _LONG_BLOB, len(data))
+                )
+                state.update(data)
+            else:
+                state.update(self.pack(value))
         return int.from_bytes(state.digest(), "little")
 
     def part(self, kind: str, name: str, sum: int) -> int:

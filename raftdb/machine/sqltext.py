@@ -51,6 +51,26 @@ def _leading_verb(sql: str) -> str:
 _leading_verb_cached = lru_cache(maxsize=2048)(_leading_verb)
 
 
+_PLAIN_INSERT = re.compile(
+    r"\s*(?:INSERT|REPLACE)\s+(?:OR\s+\w+\s+)?INTO\s+[\w.\"`\[\]]+\s*(?:\([\w\s,\"`\[\]]*\))?\s*"
+    r"VALUES\s*\([\s\w?,:@$]*\)[\s;]*",
+    re.IGNORECASE,
+)
+
+
+def is_plain_insert(sql: str) -> bool:
+    """Whether it puts in rows of parameters and short literals, and nothing that it makes of them.
+    False where that is not easily seen."""
+    if len(sql) > _CACHED_BYTES_MAX:
+        return False
+    return _is_plain_insert_cached(sql)
+
+
+@lru_cache(maxsize=2048)
+def _is_plain_insert_cached(sql: str) -> bool:
+    return _PLAIN_INSERT.fullmatch(sql) is not None
+
+
 CONTROL = frozenset(("SAVEPOINT", "RELEASE", "ROLLBACK"))
 """Statements that begin so move within an interactive transaction."""
 

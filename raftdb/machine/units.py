@@ -9,8 +9,10 @@ from raftdb.base.errors import NotSupportedError
 from raftdb.base.ids import Index, Term
 from raftdb.command import Commit, Execute, Request
 from raftdb.machine.samples import MARK_EVERY
-from raftdb.machine.sqltext import CONTROL, DML, leading_verb
+from raftdb.machine.sqltext import CONTROL, DML, is_plain_insert, leading_verb
 
+PLAIN_BYTES_MAX = 1 << 20
+"""What a request of no more bytes brings as parameters is not long."""
 BRIEF_REQUESTS_MAX = 256
 BRIEF_BYTES_MAX = 256 << 10
 
@@ -34,6 +36,7 @@ class Unit:
 
     __slots__ = (
         "alone",
+        "careful",
         "configuration",
         "foreign_keys",
         "index",
@@ -67,12 +70,16 @@ class Unit:
         self.reply = b""
         self.foreign_keys = True
         self.alone = False
+        self.careful = True
+        """It may bring long values."""
         if isinstance(request, Execute):
             self.foreign_keys = request.foreign_keys
             self.alone = not request.foreign_keys
+            self.careful = len(entry.payloads[position]) > PLAIN_BYTES_MAX
             for statement in request.statements:
                 if leading_verb(statement.sql) not in DML:
                     self.alone = True
+                self.careful = self.careful or not is_plain_insert(statement.sql)
         elif isinstance(request, Commit):
             self.foreign_keys = request.foreign_keys
             verbs = {leading_verb(one.statement.sql) for one in request.statements}

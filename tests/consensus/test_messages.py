@@ -227,3 +227,12 @@ def test_the_bytes_of_an_entry() -> None:
 def test_entries_that_cannot_be_read_stop_the_node(data: bytes) -> None:
     with pytest.raises(FatalError, match="cannot be read"):
         decode_payloads(data)
+
+
+@pytest.mark.parametrize("size", [0, 65_535, 65_536, 65_537, 1_000_000])
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_long_entry_is_encoded_as_msgpack_does(size: int, count: int) -> None:
+    entries = ((7, b"x" * size),) * count
+    message = Append(7, 1 << 40, 3, 7, (1 << 63) - 1, entries)
+    assert encode(message) == msgpack.packb((20, *message), use_bin_type=True)
+    assert decode(encode(message)) == message

@@ -24,7 +24,7 @@ PLACE = Path(__file__).parent
 LOGGED = frozenset(
     (
         *("applier", "content", "determinism", "failures", "keys", "patience", "policy"),
-        *("replay", "sessions", "settings", "sqltext", "statements", "switches"),
+        *("replay", "schemasum", "sessions", "settings", "sqltext", "statements", "switches"),
         *("totals", "transaction", "units"),
     )
 )
