@@ -13,9 +13,11 @@ from typing import Any
 
 import apsw
 
-from raftdb.base.errors import DataError, Error, FatalError, NotSupportedError
+from raftdb.base.errors import DataError, Error, FatalError
+from raftdb.machine import failures
 from raftdb.machine.determinism import as_integer
 from raftdb.machine.format import HASH_MASK, MARK, PREFIX, ROWID_MAX
+from raftdb.machine.fts5 import Fts5Options
 from raftdb.machine.layout import Layout, Run, read_chunk, read_images, read_layout, with_reals
 from raftdb.machine.rowhash import RowHasher, from_bytes, to_bytes
 from raftdb.machine.schemasum import schema_sum, users_objects
@@ -101,6 +103,7 @@ class ContentHasher:
         """None: not read yet."""
         self._has_sequences = False
         self._saved: tuple[Any, ...] | None = None
+        self._fts5 = Fts5Options(run)
         self.totals = RequestTotals(self._hasher)
         """Hashes after each request, of those that `note_request` was called for."""
         self._next_id = 1
@@ -141,7 +144,7 @@ class ContentHasher:
                 # `_change` of the commonest kind, without its calls: each is a tenth of the price.
                 rowid = update.rowid_new if table.has_rowid else None
                 if rowid == ROWID_MAX:
-                    raise _last_rowid(table.name)
+                    raise failures.last_rowid(table.name)
                 new: Any = update.new
                 state = self._fresh()
                 state.update(self._hasher.pack((rowid, *new)))
@@ -169,7 +172,7 @@ class ContentHasher:
         if operation != _DELETE:
             rowid = update.rowid_new if table.has_rowid else None
             if rowid == ROWID_MAX:
-                raise _last_rowid(table.name)
+                raise failures.last_rowid(table.name)
             values: Any = update.new
             if table.kind == _REAL:
                 values = with_reals(values, table.layout.reals)
@@ -218,7 +221,7 @@ class ContentHasher:
             table.touched = None
             return
         if update.opcode != _DELETE and update.rowid_new == ROWID_MAX:
-            raise _last_rowid(table.name)
+            raise failures.last_rowid(table.name)
         if table.touched is not None:
             table.touched.add(update.rowid)
             table.touched.add(update.rowid_new)
@@ -244,6 +247,8 @@ class ContentHasher:
         """After the savepoint is open: what a virtual table wrote because of it belongs before."""
         if self._delta:
             self._fold()
+        if self.has_virtual_tables:
+            self._fts5.read()
         self.error = None
         self._touched_now = False
 
@@ -358,6 +363,7 @@ class ContentHasher:
         rows = users_objects(self._run(query))
         self._schema = schema_sum(self._hasher, self._run, rows)
         self.has_virtual_tables = any(r[0] == "table" and not r[3] for r in rows)
+        self._fts5.take(rows if self.has_virtual_tables else ())
         self.mentions_fail = any("FAIL" in (row[4] or "").upper() for row in rows)
         self._has_sequences = any(row[1] == "sqlite_sequence" for row in rows)
         return rows
@@ -568,31 +574,15 @@ class ContentHasher:
         for kind, name, _table, root, sql in self._read_schema():
             if kind == "table" and root and name != "sqlite_sequence":
                 if ("t", name) not in stored:
-                    raise _inconsistent(f"table {name} has no stored hash")
+                    raise failures.wrong_sums(f"table {name} has no stored hash")
                 id, total = stored.pop(("t", name))
                 table = _Table(id, name, root, sql, read_layout(self._run, name))
                 table.total = total
                 table.committed = (total, name)
                 self._tables[name] = table
         if stored:
-            raise _inconsistent(f"the table of a stored hash is missing: {min(stored)[1]}")
+            raise failures.wrong_sums(f"the table of a stored hash is missing: {min(stored)[1]}")
         if self._schema != self._schema_committed:
-            raise _inconsistent("the schema is not the one that was written")
+            raise failures.wrong_sums("the schema is not the one that was written")
         self._sequence_rows = None
         self._make_digest()
-
-
-def _last_rowid(table: str) -> NotSupportedError:
-    return NotSupportedError(
-        f"rowid {ROWID_MAX} of table {table} is refused",
-        code="rowid_max",
-        hint="SQLite would pick the rowid after it at random; start from smaller ones",
-    )
-
-
-def _inconsistent(what: str) -> FatalError:
-    return FatalError(
-        f"the content hash does not fit the database: {what}",
-        code="database_corrupt",
-        hint="the file was changed from outside or is damaged: replace this node by a new member",
-    )

@@ -19,7 +19,7 @@ from raftdb.base.errors import (
     OperationalError,
     ProgrammingError,
 )
-from raftdb.machine.format import MESSAGE_CHARACTERS_MAX
+from raftdb.machine.format import MESSAGE_CHARACTERS_MAX, ROWID_MAX
 
 if TYPE_CHECKING:
     from raftdb.command import Execute
@@ -245,3 +245,21 @@ def keeps_rows(
     # SQLite counts no change when it took the statement back. It also counts none when only
     # triggers changed rows before one of them failed.
     return connection.changes() > 0 or content.rows_remain()
+
+
+def last_rowid(table: str) -> NotSupportedError:
+    """Of a row that may not be stored."""
+    return NotSupportedError(
+        f"rowid {ROWID_MAX} of table {table} is refused",
+        code="rowid_max",
+        hint="SQLite would pick the rowid after it at random; start from smaller ones",
+    )
+
+
+def wrong_sums(what: str) -> FatalError:
+    """Of stored sums that are not those of this database."""
+    return FatalError(
+        f"the content hash does not fit the database: {what}",
+        code="database_corrupt",
+        hint="the file was changed from outside or is damaged: replace this node by a new member",
+    )

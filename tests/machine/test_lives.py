@@ -349,3 +349,38 @@ def test_processes_agree(tmp_path: Path) -> None:
             check=True,
         )
         assert done.stdout.strip() == expected
+
+
+@pytest.mark.parametrize("content", ["", "content='src', content_rowid='id'"])
+def test_options_of_fts5_outlive_a_restart(tmp_path: Path, content: str) -> None:
+    """FTS5 writes the cookie of a table's options back as the connection remembers it, which after
+    a restart, or once the schema was read again, was not at all."""
+    (tmp_path / "one").mkdir()
+    (tmp_path / "other").mkdir()
+    one = Database(tmp_path / "one")
+    options = f"a, {content}" if content else "a"
+    script = [
+        "CREATE TABLE src (id INTEGER PRIMARY KEY, a)",
+        f"CREATE VIRTUAL TABLE ft USING fts5({options})",
+        "INSERT INTO ft(rowid, a) VALUES (1, 'x')",
+        "INSERT INTO ft(ft, rank) VALUES ('automerge', 2)",
+        "INSERT INTO ft(ft, rank) VALUES ('rank', 'bm25(2.0)')",
+        "INSERT INTO ft(ft) VALUES ('rebuild')",
+        "INSERT INTO ft(ft, rank) VALUES ('usermerge', 3)",
+        "CREATE TRIGGER t AFTER INSERT ON src BEGIN INSERT INTO ft(ft) VALUES ('rebuild'); END",
+        "INSERT INTO src VALUES (7, 'y')",
+        *(["DROP TABLE src", "INSERT INTO ft(ft) VALUES ('delete-all')"] if content else []),
+    ]
+    for sql in script:
+        one.run(sql)
+        one.check_hash()
+    Machine.create(str(tmp_path / "other"), HISTORY, files=FILES)
+    for entry in one.entries:
+        other = Machine.open(
+            str(tmp_path / "other"), history=HISTORY, files=FILES, limits=Limits(), log=MemoryLog()
+        )
+        other.apply([entry])
+        found = other.content_hash()
+        other.close()
+    assert found == one.machine.content_hash()
+    one.close()

@@ -32,8 +32,18 @@ LOGGED = frozenset(
 FREE = frozenset(
     (
         *("__init__", "absent", "captures", "checkpoints", "connections", "fingerprint", "fork"),
-        *("format", "founding", "generations", "indexscan", "inspect", "layout", "logcheck"),
         *(
+            "format",
+            "fts5",
+            "founding",
+            "generations",
+            "indexscan",
+            "inspect",
+            "layout",
+            "logcheck",
+        ),
+        *(
+            "logcheck",
             "logguard",
             "machine",
             "overlay",
