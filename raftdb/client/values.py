@@ -180,7 +180,7 @@ def _plain_values(piece: list[Any]) -> int | None:
 
 def _are_plain(kind: type, values: Sequence[Any]) -> bool:
     if kind is int:
-        return min(values) >= INTEGER_MIN and max(values) <= INTEGER_MAX
+        return bool(min(values) >= INTEGER_MIN and max(values) <= INTEGER_MAX)
     if kind is float:
         return not any(map(isnan, values))
     if kind is str:
