@@ -9,12 +9,15 @@ from typing import Any
 
 from raftdb.base.errors import NOT_APPLIED, UNKNOWN, Error
 from raftdb.client import core as core_module
+from raftdb.client import flight as flight_module
 from raftdb.client.actions import LinkError, Steps
 from raftdb.client.core import Core, Write
 from raftdb.client.flight import Flight, Item
+from raftdb.client.routing import Routes
 from raftdb.client.transactions import OpenTransaction
 from raftdb.command import Statement
-from raftdb.wire import SESSION, ClientSide, CloseSession, Request, Rows
+from raftdb.node.reading import Reading
+from raftdb.wire import BOUNDED, LOCAL, SESSION, ClientSide, CloseSession, Execute, Request, Rows
 from tests.sim.checkers import Broken
 from tests.sim.planted.bug import Bug, Patch
 from tests.sim.planted.scenarios_requests import (
@@ -126,6 +129,34 @@ def busy_when_it_settles(s: Script) -> None:
         raise Broken("what was read stays", f"{before}, and then {after}, and nobody wrote")
 
 
+def bounded_at_one_node(s: Script) -> None:
+    """A follower that gets everything late has just found out how late, for one client, when
+    another one asks it and nobody else."""
+    table(s)
+    leader = s.leader()
+    follower = s.others(leader)[0]
+    writer, near = s.new_client(), [client_of(s, follower), client_of(s, follower)]
+    s.cluster.fabric.slow[leader, follower] = 0.7
+    s.run_for(1.0)
+    for one in near:
+        one._core.courier.routes = Routes(one._core.courier.options.addresses, pin=True)
+        run(s, one, one._core.query((ROWS,), level=LOCAL, timeout_s=1.0))
+    for number in range(1, 4):
+        first, second = (
+            one._core.query((ROWS,), level=BOUNDED, max_age_ms=300, timeout_s=1.0) for one in near
+        )
+        done = begun(near[0], first)
+        s.run_for(0.3)
+        sound(s, writer, writer._core.execute(insert(number), timeout_s=TIMEOUT_S))
+        s.run_for(0.41)
+        value, error = run(s, near[1], second)
+        if error is None and len(value.results.statements[0].rows) < number:
+            what = f"{number} was acknowledged 0.4 s before, and is not there"
+            raise Broken("bounded staleness", what)
+        s.until(lambda done=done: bool(done))  # type: ignore[misc]
+    s.cluster.fabric.slow.clear()
+
+
 def ends_while_open(s: Script) -> None:
     """A write is done, its answer is lost, and its session is closed before it can be sent again:
     it must not be done once more in another session."""
@@ -203,6 +234,23 @@ def unknown_in_flight(s: Script) -> None:
     s.heal()
     s.until(lambda: bool(done), within_s=2 * PATIENT_S)
     client._core.leave_unsettled(())
+    expect_rows(s, [1, 2, 3, 4, 5], "exactly once")
+
+
+def answers_lost_in_flight(s: Script) -> None:
+    """A pipeline is done, and none of its answers arrives; all are there when it asks again."""
+    table(s)
+    client = s.new_client()
+    session, leader = opened(s, client), s.leader()
+    items = items_of(client._core, range(1, 6), PATIENT_S)
+    s.cluster.fabric.block({(name, client.name) for name in s.cluster.hosts})
+    done = begun(client, flying(client._core, items))
+    s.until(lambda: last_sequence(s, leader, session) >= len(items))
+    s.reset(client.name, leader)
+    s.heal()
+    s.until(lambda: bool(done), within_s=2 * PATIENT_S)
+    if any(item.outcome is None for item in items):
+        raise Broken("replies are kept", f"asked for again: {[item.error for item in items]}")
     expect_rows(s, [1, 2, 3, 4, 5], "exactly once")
 
 
@@ -329,6 +377,27 @@ def _unknown_is_new() -> list[Patch]:
     return [(Flight, "_error", answered)]
 
 
+def _bounded_with_slack() -> list[Patch]:
+    """Half a second more or less."""
+    begin = Reading.begin
+
+    def generous(
+        self: Reading, level: str, what: Any, rows: int, seen: Any, age_s: float, *rest: Any
+    ) -> None:
+        begin(self, level, what, rows, seen, age_s + 0.5, *rest)
+
+    return [(Reading, "begin", generous)]
+
+
+def _floor_ahead() -> list[Patch]:
+    """What has been sent has been answered."""
+
+    def ahead(request_id: int, sequence: int, _floor: int, *rest: Any) -> Execute:
+        return Execute(request_id, sequence, sequence - 1, *rest)
+
+    return [(flight_module, "Execute", ahead)]
+
+
 def _first_piece() -> list[Patch]:
     """Rows have come: that is the answer."""
     receive = ClientSide.receive
@@ -351,6 +420,8 @@ BUGS: tuple[Bug, ...] = (
     Bug("broken-off-is-unsent", "row 16", "a torn write is unsent", make=_broken_off_is_unsent),
     Bug("renumbered-in-flight", "S1", "a refused one's number is used again", make=_renumbered),
     Bug("unknown-in-flight-is-new", "S2", "a lost one goes out as a new one", make=_unknown_is_new),
+    Bug("bounded-with-slack", "R1", "older than it may be", make=_bounded_with_slack),
+    Bug("floor-ahead-in-flight", "S1", "replies go that it lacks", make=_floor_ahead),
     Bug("first-piece-is-all", "reads", "a large answer is cut off", make=_first_piece),
 )
 
@@ -362,6 +433,8 @@ SCRIPTED = {
     "broken-off-is-unsent": "broken-off",
     "renumbered-in-flight": "refused-in-flight",
     "unknown-in-flight-is-new": "unknown-in-flight",
+    "bounded-with-slack": "bounded-at-one-node",
+    "floor-ahead-in-flight": "answers-lost-in-flight",
     "first-piece-is-all": "in-many-pieces",
 }
 PLAYS: dict[str, tuple[Callable[[Script], None], dict[str, Any]]] = {
@@ -372,5 +445,7 @@ PLAYS: dict[str, tuple[Callable[[Script], None], dict[str, Any]]] = {
     "broken-off": (broken_off, {}),
     "refused-in-flight": (refused_in_flight, {}),
     "unknown-in-flight": (unknown_in_flight, {}),
+    "bounded-at-one-node": (bounded_at_one_node, {}),
+    "answers-lost-in-flight": (answers_lost_in_flight, {}),
     "in-many-pieces": (in_many_pieces, {}),
 }

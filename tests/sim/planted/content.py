@@ -119,7 +119,24 @@ def _quarantine_in_memory() -> list[Patch]:
     return [(Comparison, "_write", lambda self: None)]
 
 
+def _released_as_it_is() -> list[Patch]:
+    """Whose digests are those of the majority is sound."""
+    judged = Comparison._judged
+
+    def equal(self: Comparison, *rest: Any) -> None:
+        self._from_file = self._from_file or self._rotten
+        judged(self, *rest)
+
+    return [(Comparison, "_judged", equal)]
+
+
 BUGS = [
+    Bug(
+        "released-as-it-is",
+        "D1, M8",
+        "a node that was found damaged answers again, since its digests are right",
+        make=_released_as_it_is,
+    ),
     Bug(
         "quarantine-forgotten",
         "D1",

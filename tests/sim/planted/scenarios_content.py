@@ -120,6 +120,22 @@ def differs_and_starts_anew(s: Script) -> None:
     all_agree(s, 1)
 
 
+def found_by_a_scrub(s: Script) -> None:
+    """A scrub has found damage that digests do not show: the member gets another database, however
+    equal its digests are."""
+    s.written(2)
+    name = s.others(s.leader())[0]
+    comparison = s.node(name).assembly.comparison
+    s.cluster.call(name, comparison.quarantine, "rows and indexes differ")
+    s.until(lambda: comparison.quarantined)
+    compare(s)
+    s.until(lambda: not s.node(name).assembly.comparison.quarantined)
+    s.run_for(1.0)
+    if not s.cluster.copies_installed:
+        raise Broken("who is damaged is silent", f"{name} answers from the database that it had")
+    all_agree(s, 1)
+
+
 def two_differ(s: Script) -> None:
     """Two of five differ, and they are equal."""
     s.written(2)
@@ -215,6 +231,7 @@ PLAYS: dict[str, tuple[Callable[[Script], None], dict[str, Any]]] = {
     "leader-differs": (leader_differs, {}),
     "follower-differs": (follower_differs, {}),
     "differs-and-starts-anew": (differs_and_starts_anew, {}),
+    "found-by-a-scrub": (found_by_a_scrub, {}),
     "two-differ": (two_differ, {"nodes": 5}),
     "nobody-knows": (nobody_knows, {}),
     "healed-under-load": (healed_under_load, {}),
@@ -227,6 +244,7 @@ PLAYS: dict[str, tuple[Callable[[Script], None], dict[str, Any]]] = {
 
 SCRIPTED = {
     "quarantine-forgotten": "differs-and-starts-anew",
+    "released-as-it-is": "found-by-a-scrub",
     "leaders-content-is-right": "leader-differs",
     "differs-and-serves": "follower-differs",
     "heals-from-a-minority": "two-differ",

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from raftdb.base.errors import IntegrityError
 from raftdb.client.actions import Steps
 from raftdb.client.answers import decode_answer, results_of
 from raftdb.client.core import Core, Session
@@ -16,7 +17,9 @@ from raftdb.machine import format, replay
 from raftdb.machine.applier import Applier
 from raftdb.machine.replay import Replay
 from raftdb.machine.sessions import Sessions
+from raftdb.node.replica import Replica
 from raftdb.node.transactions import Transaction
+from raftdb.server import Dispatcher
 from raftdb.wire import Execute, Request
 from tests.sim.checkers import Broken
 from tests.sim.planted.bug import Bug, Patch
@@ -141,6 +144,55 @@ def again_in_one_entry(s: Script) -> None:
     expect_rows(s, [1, 2], "exactly once")
 
 
+def keys_off_and_on(s: Script) -> None:
+    """A client has foreign keys switched off, and the next one has not."""
+    one, other = s.new_client(), s.new_client()
+    for sql in (
+        "CREATE TABLE parent(id INTEGER PRIMARY KEY)",
+        "CREATE TABLE child(p REFERENCES parent)",
+    ):
+        sound(s, one, one._core.execute((Statement(sql),), timeout_s=TIMEOUT_S))
+    orphan = (Statement("INSERT INTO child VALUES (1)"),)
+    sound(s, one, one._core.execute(orphan, foreign_keys=False, timeout_s=TIMEOUT_S))
+    error = run(s, other, other._core.execute(orphan, timeout_s=TIMEOUT_S))[1]
+    if not isinstance(error, IntegrityError):
+        raise Broken("settings of a request are its own", f"an orphan was answered {error!r}")
+
+
+def begins_before_the_no_op(s: Script) -> None:
+    """A transaction begins at a new leader, which has not applied what its predecessor has
+    acknowledged."""
+    table(s)
+    writer, client = s.new_client(), s.new_client()
+    for one in (writer, client):
+        opened(s, one)
+    for name in s.cluster.hosts:
+        # The first one at a node takes its snapshot later, since there is nothing to take it with.
+        s.make_leader(name)
+        _commits(s, client, _does(s, client, (COUNT,))[0])
+    leader = s.leader()
+    sound(s, writer, writer._core.execute(insert(1), timeout_s=TIMEOUT_S))
+    # The others have the entry, and not the word that it is committed.
+    s.down(leader)
+    s.until(lambda: any(node.role == "leader" for node in s.cluster.live()))
+    s.slow_disk(1.0, *s.others(leader))
+    count = _does(s, client, (COUNT,))[1]
+    s.slow_disk(0.0, *s.others(leader))
+    s.up(leader)
+    if count != 1:
+        raise Broken("serializable", "a transaction does not see what was acknowledged before it")
+
+
+def gone_in_its_transaction(s: Script) -> None:
+    """A client goes in the midst of a transaction: nothing of it is held for long."""
+    client = table(s)
+    _does(s, client, insert(1))
+    open_now = s.node(s.leader()).assembly.replica.transactions
+    assert len(open_now) == 1
+    client.restart()
+    s.within(1.0, lambda: not open_now, "transactions end", "its client is gone, and it is open")
+
+
 # -- bugs ------------------------------------------------------------------------------------------
 
 
@@ -212,6 +264,46 @@ def _key_takes_no_number() -> list[Patch]:
     return [(Applier, "_execute_keyed", by_key), (Sessions, "record", unless_keyed)]
 
 
+def _keys_stay_off() -> list[Patch]:
+    """Whoever wants foreign keys switches them on."""
+    transaction = Applier._transaction
+
+    def leaving(self: Applier, *rest: Any) -> None:
+        control = self._control
+
+        def unless_on(sql: str, *values: Any) -> Any:
+            return () if sql.startswith("PRAGMA foreign_keys = ON") else control(sql, *values)
+
+        self._control = unless_on
+        try:
+            transaction(self, *rest)
+        finally:
+            self._control = control
+
+    return [(Applier, "_transaction", leaving)]
+
+
+def _any_snapshot() -> list[Patch]:
+    """The snapshot that was taken when the others were asked is good when they have answered."""
+    confirm = Replica.confirm
+
+    def whatever(self: Replica, done: Any) -> None:
+        confirm(self, lambda _index, error: done(0, error))
+
+    return [(Replica, "confirm", whatever)]
+
+
+def _outlives() -> list[Patch]:
+    """A connection that is closed may come back."""
+    close = Dispatcher.close
+
+    def keeping(self: Dispatcher) -> None:
+        self._transaction = None
+        close(self)
+
+    return [(Dispatcher, "close", keeping)]
+
+
 def _reply_of_the_last() -> list[Patch]:
     """Of the replies of this transaction the last one is given."""
     kept = Sessions._kept
@@ -233,6 +325,14 @@ BUGS: tuple[Bug, ...] = (
         "some other keys later a key is new again",
         make=lambda: [(format, "KEYS_MAX", 2)],
     ),
+    Bug(
+        "foreign-keys-stay-off",
+        "M4",
+        "one request's setting is the next one's",
+        make=_keys_stay_off,
+    ),
+    Bug("snapshot-from-before", "M9", "a snapshot that lacks a write", make=_any_snapshot),
+    Bug("outlives-its-client", "M9", "an abandoned transaction keeps a snapshot", make=_outlives),
     Bug("reply-of-the-last", "S1", "a duplicate gets another's reply", make=_reply_of_the_last),
 )
 
@@ -243,10 +343,16 @@ SCRIPTED = {
     "key-takes-no-number": "keys-in-one-session",
     "keys-forgotten-early": "keys-in-one-session",
     "reply-of-the-last": "again-in-one-entry",
+    "foreign-keys-stay-off": "keys-off-and-on",
+    "snapshot-from-before": "begins-before-the-no-op",
+    "outlives-its-client": "gone-in-its-transaction",
 }
 PLAYS: dict[str, tuple[Callable[[Script], None], dict[str, Any]]] = {
     "writes-before-it-reads": (writes_before_it_reads, {}),
     "sees-its-own-time": (sees_its_own_time, {}),
     "keys-in-one-session": (keys_in_one_session, {}),
     "again-in-one-entry": (again_in_one_entry, {}),
+    "keys-off-and-on": (keys_off_and_on, {}),
+    "begins-before-the-no-op": (begins_before_the_no_op, {}),
+    "gone-in-its-transaction": (gone_in_its_transaction, {}),
 }

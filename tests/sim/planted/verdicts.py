@@ -10,6 +10,8 @@ from typing import Any
 from raftdb.base.config import CopyConfig, JournalConfig
 from raftdb.command import Statement, decode_verdict
 from raftdb.consensus.copy_fetch import CopyFetcher
+from raftdb.journal import journal as journal_module
+from raftdb.journal.format import TRUNCATE
 from raftdb.machine.applier import Applier
 from raftdb.machine.keys import Keys
 from tests.sim.planted.bug import Bug, Patch
@@ -95,6 +97,24 @@ def outrun_while_it_heals(s: Script) -> None:
     all_agree(s, 1)
 
 
+def cut_in_the_queue(s: Script) -> None:
+    """A follower's disk is slow, and much waits for it that the next leader cuts, in part before it
+    is written."""
+    old = s.leader()
+    near, *rest = s.others(old)
+    s.only([old, near], rest)
+    s.slow_disk(0.4, near)
+    for _ in range(60):
+        s.cluster.call(old, s.node(old).assembly.replica.tick)
+        s.run_for(0.005)
+    s.until(lambda: any(node.role == "leader" and node.name in rest for node in s.cluster.live()))
+    s.heal()
+    for _ in range(10):
+        s.written(1)
+        s.run_for(0.2)
+    s.slow_disk(0.0, near)
+
+
 # -- bugs ------------------------------------------------------------------------------------------
 
 
@@ -132,6 +152,16 @@ def _keys_not_read_again() -> list[Patch]:
     return [(Keys, "record", clean)]
 
 
+def _waiting_cut_ignored() -> list[Patch]:
+    """What is in this batch is durable when it is written, whatever waits behind it."""
+    last_after = journal_module.last_after
+
+    def without(last: int, taken: list[Any], waiting: list[Any]) -> int:
+        return last_after(last, taken, [one for one in waiting if one[0] != TRUNCATE])
+
+    return [(journal_module, "last_after", without)]
+
+
 def _outrun_installed() -> list[Patch]:
     """A copy is installed, whether the log still leads on from it or not."""
     install = CopyFetcher._install
@@ -150,6 +180,7 @@ BUGS: tuple[Bug, ...] = (
     Bug("last-verdict-counts", "M4", "who reads two goes by the last one", make=_last_verdict),
     Bug("early-replies-reversed", "M1", "replies change places", make=_early_reversed),
     Bug("keys-not-read-again", "S3", "a lost transaction's keys stay", make=_keys_not_read_again),
+    Bug("waiting-cut-ignored", "row 1", "what waits to be cut counts", make=_waiting_cut_ignored),
     Bug("outrun-copy-installed", "row 12", "a copy with no log behind it", make=_outrun_installed),
 )
 
@@ -157,9 +188,14 @@ SCRIPTED = {
     "last-verdict-counts": "two-verdicts",
     "early-replies-reversed": "long-requests",
     "keys-not-read-again": "long-requests",
+    "waiting-cut-ignored": "cut-in-the-queue",
     "outrun-copy-installed": "outrun-while-it-heals",
 }
 PLAYS: dict[str, tuple[Callable[[Script], None], dict[str, Any]]] = {
     "two-verdicts": (two_verdicts, {"environment": impatient, "limits": {"write_ms_max": 100}}),
+    "cut-in-the-queue": (
+        cut_in_the_queue,
+        {"nodes": 5, "limits": {"journal_segment_bytes": 1024, "entry_requests_max": 1}},
+    ),
     "outrun-while-it-heals": (outrun_while_it_heals, SIZES),
 }
