@@ -98,6 +98,12 @@ class BaseJob:
             )
         self._ready = None
 
+    def drop(self) -> None:
+        """The copy that is ready is of no use any more. (Pruning takes its objects.)"""
+        assert self._ready is not None
+        self._ports.log.info("archive_base_dropped", index=self._ready[2].index)
+        self._ready = None
+
     # ---- on the lane
 
     def _open(self, writer: ChainWriter, epoch: int, previous: int) -> None:

@@ -34,6 +34,8 @@ __all__ = [
 ]
 
 
+NEVER = 1 << 62
+"""Where an epoch was left that goes on."""
 MISSING_TOLD = 16
 """So many manifests that are missing in a row are named one by one."""
 NEWEST_BASES = 3
@@ -382,6 +384,9 @@ class Timeline:
     archive: Archive
     chains: list[Chain]
     """By epoch; only those that the newest one descends from."""
+    left_at: int = NEVER
+    """Where the newest of them was left, as another destination knows, which has the epoch after
+    it; this one was not reached then."""
 
     @property
     def problems(self) -> list[Problem]:
@@ -394,12 +399,12 @@ class Timeline:
 
     def each_link(self, *kinds: str) -> Iterator[Link]:
         """The same, one in memory at a time."""
-        for place, chain in enumerate(self.chains):
-            following = self.chains[place + 1].claim if place + 1 < len(self.chains) else None
+        for chain in self.chains:
+            limit = self.limit_of(chain.claim.epoch)
             for link in chain.links.of_kind(*kinds):
                 manifest = link.manifest
                 begins = manifest.first if manifest.kind == "segment" else manifest.last
-                if following is None or begins <= following.fork_index:
+                if begins <= limit:
                     yield link
 
     @property
@@ -410,12 +415,10 @@ class Timeline:
                 return chain.last
         return None
 
-    def limit_of(self, link: Link) -> int:
-        """Up to which index an epoch's entries count: where the next one forks."""
-        for chain in self.chains:
-            if chain.claim.parent == link.manifest.epoch:
-                return chain.claim.fork_index
-        return 1 << 62
+    def limit_of(self, epoch: int) -> int:
+        """Up to which index an epoch's entries count: where the next one forks, or a later one,
+        which may do so before."""
+        return min(self.left_at, fork_of([chain.claim for chain in self.chains], epoch))
 
 
 def load_newest(archive: Archive, claim: Claim) -> Chain | None:
@@ -451,6 +454,12 @@ def line_of(archive: Archive, epoch: int | None = None) -> list[Claim]:
             raise ArchiveDamagedError(layout.claim_name(number), f"descends from {claim.parent}")
         number = claim.parent
     return line
+
+
+def fork_of(line: Sequence[Claim], epoch: int) -> int:
+    """Where an epoch's entries end to count for the newest of its line: at the lowest fork after
+    it, since who restores twice may go further back the second time."""
+    return min((one.fork_index for one in line if one.epoch > epoch), default=NEVER)
 
 
 def load_timeline(

@@ -85,7 +85,7 @@ class Sources:
     def _of_line(self, line: Timeline, *kinds: str) -> Iterator[Source]:
         for link in line.each_link(*kinds):
             if (line.archive.url, link.manifest.object) not in self._bad:
-                yield Source(line.archive, link, line.limit_of(link))
+                yield Source(line.archive, link, line.limit_of(link.manifest.epoch))
 
     def last(self) -> Point:
         """The newest entry that any destination has."""

@@ -318,6 +318,9 @@ class Destination:
         tail = self._tail
         assert tail is not None
         index = self._base.index
+        if self._base.ready and not tail.has_base and index < tail.archived:
+            # It was begun before a gap: the log behind it is not in the archive, and cannot be.
+            self._base.drop()
         fits = not tail.has_base or index <= tail.archived
         if self._base.ready and fits and index <= view.upto:
             self._submit(self._add_base, self._added)

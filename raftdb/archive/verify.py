@@ -19,6 +19,7 @@ from raftdb.archive.chain import (
     Link,
     Problem,
     Timeline,
+    fork_of,
     last_listed,
     line_of,
     load_chain,
@@ -58,9 +59,8 @@ def walk(archive: Archive) -> Walked | None:
     walked = Walked()
     try:
         line = line_of(archive)[::-1]
-        for place, claim in enumerate(line):
-            fork = line[place + 1].fork_index if place + 1 < len(line) else 1 << 62
-            _Walk(archive, claim, fork, walked).go()
+        for claim in line:
+            _Walk(archive, claim, fork_of(line, claim.epoch), walked).go()
     except ArchiveDamagedError:
         return None
     return walked
@@ -150,7 +150,7 @@ class _Walk:
         manifest, walked = link.manifest, self._walked
         if manifest.kind == "segment" and manifest.first <= self._fork:
             self._require(not walked.end or manifest.first <= walked.end + 1, manifest.object)
-            walked.end = max(walked.end, manifest.last)
+            walked.end = max(walked.end, min(manifest.last, self._fork))
         elif manifest.kind in ("base", "gap") and manifest.last <= self._fork:
             walked.end = max(walked.end, manifest.archived)
 

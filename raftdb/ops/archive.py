@@ -27,6 +27,7 @@ from raftdb.archive import (
     Sealer,
     Sources,
     Timeline,
+    layout,
     load_keys,
     load_near,
     load_points,
@@ -34,6 +35,7 @@ from raftdb.archive import (
     open_store,
     replay_s,
 )
+from raftdb.archive.chain import fork_of
 from raftdb.base.atomic import replace_file
 from raftdb.base.config import ArchiveConfig
 from raftdb.base.errors import ConfigError
@@ -159,7 +161,35 @@ def open_destinations(
             problems.append(Problem(url.partition("?")[0], error.message, "not usable"))
     if not archives and failure is not None:
         raise failure
+    problems += _one_history(timelines)
     return Destinations(tuple(archives), Sources(timelines), tuple(problems))
+
+
+def _one_history(timelines: Sequence[Timeline]) -> list[Problem]:
+    """A destination that could not be reached when an epoch was claimed goes on with the former
+    history: of that, only what is up to the fork is the newest one's past. Returns what to know of
+    it. Raises ConfigError where neither of two histories descends from the other."""
+    if len(timelines) < 2:
+        return []
+    newest = max(timelines, key=lambda one: len(one.chains))
+    line = [chain.claim for chain in newest.chains]
+    epochs = {claim.history: claim.epoch for claim in line}
+    notes = []
+    for one in timelines:
+        history = one.chains[-1].claim.history
+        if history == line[-1].history:
+            continue
+        if history not in epochs:
+            raise ConfigError(
+                f"{newest.archive.url} is of history {line[-1].history}, {one.archive.url} of "
+                f"history {history}: they went apart, and are not put together",
+                code="destinations_apart",
+                hint="give the one that is meant; `raftdb archive status` shows what it holds",
+            )
+        one.left_at = fork_of(line, epochs[history])
+        text = f"{line[-1].epoch} is not claimed here: entries after {one.left_at} do not count"
+        notes.append(Problem(layout.EPOCHS, text, one.archive.url, harmless=True))
+    return notes
 
 
 def _part(near: Near) -> Callable[[Archive, Claim], Chain | None]:

@@ -31,14 +31,17 @@ CLAIM = "raftdb restore --replace"
 def claim_epoch(found: Destinations, point: Point, history: HistoryId, clock: Clock) -> None:
     """End the former history at `point`, in every destination (rule A2): its uploaders and nodes
     stop when they see it. Raises ConfigError when another restore was faster."""
-    for archive in found.archives:
+    for line in found.sources.timelines:
+        archive = line.archive
         claims = archive.claims()
+        # Where an earlier epoch was claimed elsewhere alone, what follows that is nobody's past.
+        fork = min(point, Point(line.left_at))
         claim = Claim(
             epoch=len(claims) + 1,
             history=history,
             parent=len(claims),
-            fork_index=point.index,
-            fork_position=point.position,
+            fork_index=fork.index,
+            fork_position=fork.position,
             mode="replace",
             claimed_ms=clock.wall_ms(),
             claimed_by=CLAIM,
@@ -54,13 +57,13 @@ def lineage_of(found: Destinations, point: Point) -> list[tuple[HistoryId, Index
     """The histories that a restore to `point` continues, and where each was left."""
     line = max(found.sources.timelines, key=lambda one: len(one.chains))
     lineage = []
-    for place, chain in enumerate(line.chains):
-        left = point
-        if place + 1 < len(line.chains):
-            following = line.chains[place + 1].claim
-            left = min(left, Point(following.fork_index, following.fork_position))
-        lineage.append((HistoryId(chain.claim.history), Index(left.index), left.position))
-    return lineage
+    left = point
+    for chain in reversed(line.chains):
+        claim = chain.claim
+        lineage.append((HistoryId(claim.history), Index(left.index), left.position))
+        # A later fork may be before an earlier one: what was left out once is no past of it again.
+        left = min(left, Point(claim.fork_index, claim.fork_position))
+    return lineage[::-1]
 
 
 def recreate_cluster(

@@ -1,0 +1,143 @@
+"""Epochs that were left, at one destination or at some of them: what counts of the former ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raftdb.archive import Claim, Point, layout, open_store
+from raftdb.archive.records import ArchiveEntry
+from raftdb.archive.verify import walk
+from raftdb.base.errors import ConfigError
+from raftdb.base.ids import HistoryId
+from raftdb.ops.archive import open_destinations
+from raftdb.ops.recreate import claim_epoch, lineage_of
+from raftdb.runtime.clock import RealClock
+from tests.archive.faults import Uploader
+from tests.archive.support import KEYS, Live, filled, restored, sources
+from tests.archive.test_near import base_record, entries
+from tests.machine.support import HISTORY
+
+SECOND, THIRD = "d" * 32, "e" * 32
+
+
+def claim(live: Live, epoch: int, history: str, fork: int) -> None:
+    assert live.archive.make_claim(Claim(epoch, history, epoch - 1, fork, 0, "replace", 1, "test"))
+
+
+def write(live: Live, history: str, base: int, several: list[ArchiveEntry]) -> None:
+    """A restored cluster's first base and log."""
+    writer = live.new_writer("n9", history)
+    tail = writer.begin()
+    name, data = writer.put_base(base_record(base), 0)
+    tail = writer.base(tail, 1, name, data, base_record(base))
+    writer.segment(tail, 1, several, live.times[base])
+
+
+def test_a_second_restore_that_goes_further_back_leaves_out_more(tmp_path: Path) -> None:
+    """First to entry 15, then to entry 8: nothing of the first history after 8 is the third's."""
+    live = filled(tmp_path)
+    claim(live, 2, SECOND, 15)
+    write(live, SECOND, 15, entries(16, 3))
+    claim(live, 3, THIRD, 8)
+    found = sources(live.store)
+    assert found.last() == Point(8)
+    _plan, done = restored(found, tmp_path / "work")
+    assert done.content == live.hashes[max(key for key in live.hashes if key[0] == 8)]
+    write(live, THIRD, 8, entries(9, 3))
+    found = sources(live.store)
+    assert found.last() == Point(11)
+    assert [one.data for one in found.entries(9, 11)] == [b"data"] * 3
+    assert {one.link.manifest.epoch for one in found.plan(Point(11)).segments} == {3}
+    both = open_destinations([live.store.url], KEYS)
+    # A token or a session of the first history is good up to 8, not up to where the third goes.
+    assert [(one, int(index)) for one, index, _position in lineage_of(both, Point(11))] == [
+        (HISTORY, 8),
+        (SECOND, 8),
+        (THIRD, 11),
+    ]
+    walked = walk(live.archive)
+    assert walked is not None
+    assert walked.end == 11
+    live.close()
+
+
+def test_a_destination_that_was_away_when_an_epoch_was_claimed(tmp_path: Path) -> None:
+    """It still has what the former history wrote after the fork: that is nobody's past."""
+    live = filled(tmp_path)
+    other = open_store(f"file://{tmp_path}/other")
+    for one in live.store.listing(""):
+        assert other.put(one.name, live.store.get(one.name) or b"")
+    claim(live, 2, SECOND, 12)
+    urls = [live.store.url, other.url]
+    for order in (urls, urls[::-1]):
+        found = open_destinations(order, KEYS)
+        assert found.sources.last() == Point(12)
+        assert not found.damage
+        assert any("do not count" in str(one) for one in found.problems)
+    write(live, SECOND, 12, entries(13, 2))
+    for order in (urls, urls[::-1]):
+        for newest in (False, True):
+            found = open_destinations(order, KEYS, newest=newest)
+            assert found.sources.last() == Point(14)
+            plan = found.sources.plan(Point(14))
+            assert plan.base.link.manifest.last == 12
+            assert {one.link.manifest.epoch for one in plan.segments} == {2}
+    # The next epoch is claimed at both, and forks there where the one that was missed did.
+    claim_epoch(found, Point(14), HistoryId(THIRD), RealClock())
+    third = [one.archive.claims()[-1] for one in found.sources.timelines]
+    assert sorted((one.parent, one.fork_index) for one in third) == [(1, 12), (2, 14)]
+    # Of what is before the fork it is as good as ever.
+    found = open_destinations([other.url, live.store.url], KEYS)
+    store: Any = live.store
+    for one in live.store.listing(layout.folder(1, "segments")):
+        store.delete(one.name)
+    _plan, done = restored(found.sources, tmp_path / "work", Point(10))
+    assert done.content == live.hashes[max(key for key in live.hashes if key[0] == 10)]
+    assert open_destinations([other.url], KEYS).sources.last() == Point(12)
+    live.close()
+
+
+def test_destinations_that_went_apart_are_not_put_together(tmp_path: Path) -> None:
+    live = filled(tmp_path)
+    other = open_store(f"file://{tmp_path}/other")
+    for one in live.store.listing(""):
+        assert other.put(one.name, live.store.get(one.name) or b"")
+    claim(live, 2, SECOND, 12)
+    name = layout.claim_name(2)
+    third = Claim(2, THIRD, 1, 9, 0, "replace", 1, "test")
+    assert other.put(name, live.archive.seal(third, name))
+    with pytest.raises(ConfigError, match="went apart"):
+        open_destinations([live.store.url, other.url], KEYS)
+    live.close()
+
+
+def test_a_base_that_was_begun_before_a_gap_is_not_added_behind_it(tmp_path: Path) -> None:
+    """It would make believe that what follows can be restored: its log ends at the gap."""
+    live = filled(tmp_path)
+    node = Uploader(live, tmp_path / "hashes", "n1", "follower")
+    node.loop.pass_time(10.0)
+    assert node.status()["archived_index"] == live.index
+    base: Any = node.destination._base
+    base.ready, base.index = True, live.index
+    dropped: list[int] = []
+
+    def drop() -> None:
+        dropped.append(base.index)
+        base.ready = False
+
+    base.drop, base.begin = drop, lambda *_arguments: None
+    live.run(("INSERT INTO t(x) VALUES (1)",))
+    live.run(("INSERT INTO t(x) VALUES (2)",))
+    tail = live.writer.follow(live.tail)
+    live.writer.gap(tail, 1, live.index, "the journal's bound was reached")
+    node.destination._active = True
+    node.destination.refresh()
+    node.loop.pass_time(1.0)
+    node.destination._active = True
+    node.loop.pass_time(3.0)
+    assert dropped == [live.index - 2]
+    assert node.destination.known.archived == 0
+    live.close()
