@@ -25,6 +25,8 @@ HOLD_PAGES = 16_384
 the log can start again from its beginning under steady writing."""
 
 _CHUNK_BYTES = 1 << 20
+_LOOK_EACH = 8
+"""Of so many checkpoints that are held, one looks at the log: they are asked for every 0.25 s."""
 
 
 def rewrite_log(path: str, files: Files) -> None:
@@ -77,6 +79,8 @@ class Checkpointer:
         self.held = False
         """A copy is being made: checkpoints do nothing until it is done."""
         self._closed = False
+        self._held_runs = 0
+        """Checkpoints that did nothing for that."""
         self._moved = 0
         self.left_pages = 0
         """So many the last checkpoint could not move: readers of an older state are in the way."""
@@ -87,7 +91,13 @@ class Checkpointer:
         """Checkpoint what there is, and return the durable index. Nothing happens when the machine
         was closed meanwhile. Raises FatalError."""
         with self.lock:
-            if self.held or self._closed:
+            if self._closed:
+                return self.durable_index
+            if self.held:
+                # Whoever asks does so again and again, and would never come to look by itself.
+                self._held_runs += 1
+                if self._held_runs % _LOOK_EACH == 0:
+                    self._announce(move=False)
                 return self.durable_index
             self._announce(move=True)
             complete, pages, moved = self._passive()
@@ -102,7 +112,9 @@ class Checkpointer:
     def complete(self) -> bool:
         """Checkpoint everything, for a caller that holds the writer and `lock`: whether the file
         now is the whole database. A reader of an older state can be in the way. The caller calls
-        `confirm` when the writer is free again."""
+        `confirm` when the writer is free again. Raises FatalError."""
+        # What was committed since the last look would be moved, and copied, with a sound checksum.
+        self._announce(move=True)
         done, _pages, self._moved = self._passive()
         return done
 
@@ -114,7 +126,7 @@ class Checkpointer:
         """Whether what queries read from the log is what was written there (see logcheck). Raises
         FatalError."""
         with self.lock:
-            if not self.held and not self._closed:
+            if not self._closed:
                 self._announce(move=False)
 
     def _announce(self, *, move: bool) -> None:

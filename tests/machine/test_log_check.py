@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
@@ -10,9 +11,11 @@ import pytest
 from raftdb.base.damage import DATABASE_CODES
 from raftdb.base.errors import FatalError
 from raftdb.command import Statement
-from raftdb.machine import logcheck
+from raftdb.machine import checkpoints, logcheck
+from raftdb.machine.captures import CaptureJob
+from raftdb.machine.checkpoints import Checkpointer
 from raftdb.machine.logcheck import LogCheck
-from tests.machine.support import Database
+from tests.machine.support import FILES, Database
 
 FRAME = 4096 + 24
 
@@ -198,3 +201,53 @@ def test_a_log_that_began_again_is_another_one(
         last = grow(database, 200 + 10 * number, 9)
         database.machine.look_at_log()
         assert parts[-1] == (0, last) if last <= 20 else parts[-1][1] == last
+
+
+def copying(database: Database, target: Path) -> CaptureJob:
+    """A copy that has begun."""
+    job = database.machine.begin_capture(str(target), files=FILES)
+    job.begin()
+    return job
+
+
+def test_a_copy_moves_nothing_that_nobody_looked_at(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It begins with a checkpoint, and ends that with the writer held back. What came in between
+    was moved, and given to another member, with a sound checksum."""
+    written(database)
+    run = Checkpointer.run
+    moved: list[bytes] = []
+
+    def stray(self: Checkpointer) -> Any:
+        durable = run(self)
+        moved.append(Path(database.machine.path).read_bytes())
+        database.run("INSERT INTO t VALUES (100, 'y')")
+        flip(database, 0)
+        return durable
+
+    monkeypatch.setattr(Checkpointer, "run", stray)
+    with pytest.raises(FatalError, match="0 can be read"):
+        copying(database, tmp_path / "copy")
+    assert moved == [Path(database.machine.path).read_bytes()]
+
+
+def test_the_log_is_looked_at_while_a_copy_holds_checkpoints(
+    database: Database, tmp_path: Path
+) -> None:
+    written(database)
+    job = copying(database, tmp_path / "copy")
+    database.run("INSERT INTO t VALUES (100, 'y')")
+    database.machine.look_at_log()
+    asked_again_and_again(database)
+    flip(database, 0)
+    with pytest.raises(FatalError):
+        database.machine.look_at_log()
+    with pytest.raises(FatalError):
+        asked_again_and_again(database)
+    job.abort()
+
+
+def asked_again_and_again(database: Database) -> None:
+    for _ in range(checkpoints._LOOK_EACH):
+        database.machine.checkpoint()

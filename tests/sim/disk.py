@@ -360,6 +360,19 @@ class SimFiles:
         for content in (inode.durable, inode.cached):
             content[offset : offset + len(data)] = data
 
+    def unsynced_writes(self, path: str) -> list[tuple[int, int]]:
+        """Where the file was written since its last sync: (offset, bytes)."""
+        if path not in self._names:
+            return []
+        pending = self._inode(path).pending
+        return [(offset, len(data)) for kind, offset, data in pending if kind == "write"]
+
+    def stray_write(self, path: str, offset: int, data: bytes) -> None:
+        """Somebody writes into a file that is not theirs, under whoever has it open."""
+        inode = self._inode(path)
+        for content in (inode.durable, inode.cached):
+            content[offset : offset + len(data)] = data[: max(len(content) - offset, 0)]
+
     def set_content(self, path: str, data: bytes) -> None:
         """Replace a file's content, durably."""
         self.rotten = True

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-from raftdb.base.errors import Error
+from raftdb.base.errors import DataError, Error
 from raftdb.base.limits import Limits
 from raftdb.base.ports import Connection, ExpectedPeer, Timer
 from raftdb.client.actions import Await, Dial, Drop, Link, LinkError, Pause, Steps, Transmit
@@ -24,7 +25,9 @@ from tests.sim.words import answered
 from tests.sim.world import Life
 from tests.workloads import (
     OK,
+    REFUSED,
     UNKNOWN,
+    Dialogue,
     History,
     Operation,
     Record,
@@ -106,6 +109,10 @@ class Driver:
         self._timer: Timer | None = None
         self.breaks_off = False
         """The next write to a connection takes its bytes, and fails."""
+        self.heard: set[str] = set()
+        """Nodes that said anything during this request."""
+        self.is_misled: Callable[[], bool] = _never
+        """Whether one of those may say what is not so, and is excused."""
 
     @property
     def busy(self) -> bool:
@@ -115,6 +122,7 @@ class Driver:
     def run(self, steps: Steps[Any], done: Callable[[Any, BaseException | None], None]) -> None:
         """To the end; then `done(value, None)`, or `done(None, what it raised)`."""
         self._steps, self._done = steps, done
+        self.heard.clear()
         self._go_on(None, None)
 
     def _go_on(self, value: Any, error: BaseException | None) -> None:
@@ -128,6 +136,12 @@ class Driver:
                 return
             except Error as raised:
                 self._finish(None, raised)
+                return
+            except Exception:
+                if not self.is_misled():
+                    raise
+                # A client that computes with what it was told.
+                self._finish(None, DataError("makes no sense of an answer", code="misled"))
                 return
             value, error = None, None
             if isinstance(action, Await):
@@ -160,6 +174,7 @@ class Driver:
 
     def _take(self, link: SimLink) -> tuple[Any, BaseException | None]:
         if link.arrived:
+            self.heard.add(link.node_id)
             arrived, link.arrived = link.arrived, []
             return arrived, None
         return None, LinkError(link.broken)
@@ -243,6 +258,7 @@ class Client:
         self._network = SimNetwork(self.life, self._cluster.fabric, "client", CLUSTER)
         limits = self._cluster.sizes.limits
         self._driver = Driver(self.life, self._network, limits)
+        self._driver.is_misled = self._is_misled
         addresses = self._cluster.client_addresses()
         self._draw.shuffle(addresses)
         options = Options(
@@ -330,16 +346,33 @@ class Client:
             checker.on_invoke(record)
         self._open = (record, operation, of)
         timeout_s = self._cluster.sizes.timeout_s
+        asked, written = _noting_writes(operation)
 
         def ended(reply: Outcome | Committed | Flown | None, error: BaseException | None) -> None:
-            outcome = outcome_of(of, operation, reply, error)
+            if self._is_misled() and not written:
+                # It was read where something had written into a file; what was written is judged.
+                outcome = Ended(REFUSED, error="misled")
+            else:
+                outcome = outcome_of(of, operation, reply, error)
             if outcome.status == UNKNOWN and operation.resume and self._may_resume():
                 self._driver.run(self._core.resume(timeout_s=timeout_s), ended)
                 return
             self._ended(record, operation, of, outcome)
             done(outcome)
 
-        self._driver.run(ask(self._core, operation, timeout_s), ended)
+        self._driver.run(ask(self._core, asked, timeout_s), ended)
+
+    def _is_misled(self) -> bool:
+        """Whether a node that this operation heard of had strays in its log (`Host.strays`) since
+        the operation began."""
+        if self._open is None:
+            return False
+        begun_s = self._open[0].invoke_ns / 1e9
+        hosts = self._cluster.hosts
+        return any(
+            name in hosts and (hosts[name].strays or hosts[name].strayed_until_s >= begun_s)
+            for name in self._driver.heard
+        )
 
     def _may_resume(self) -> bool:
         """Whether asking again can bring an answer. Where a region is lost for good, more regions
@@ -356,3 +389,29 @@ class Client:
         for checker in self._cluster.checkers:
             checker.on_return(record)
         workload.took(self.number, operation, outcome)
+
+
+def _noting_writes(operation: Operation) -> tuple[Operation, list[bool]]:
+    """The same operation, and a list that is not empty when it may have written something."""
+    dialogue = operation.dialogue
+    if dialogue is None:
+        return operation, [] if operation.is_read else [True]
+    written: list[bool] = []
+
+    def noting() -> Dialogue:
+        steps = dialogue()
+        answer: Any = None
+        while True:
+            try:
+                statement = steps.send(answer)
+            except StopIteration as said:
+                return said.value
+            if not statement.sql.startswith("SELECT"):
+                written.append(True)
+            answer = yield statement
+
+    return replace(operation, dialogue=noting), written
+
+
+def _never() -> bool:
+    return False

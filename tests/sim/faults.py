@@ -108,11 +108,14 @@ class Nemesis:
             undo()
         for host in self.cluster.hosts.values():
             host.disk_slow_s = host.stalled_until_s = host.step_s = host.look_s = 0.0
+            host.call_s = 0.0
             host.held_down = False
             host.clock.drift, host.clock.offset_ms = 0.0, 0.0
             life = host.life
             if life is not None:
                 life.step_s = 0.0
+                if host.node is not None:
+                    host.node.assembly.cpu_clock.call_s = 0.0
                 if life.paused:
                     life.resume()
                 if host.excused:
@@ -201,9 +204,9 @@ class Kind:
 
 def kinds() -> dict[str, Kind]:
     """All, by name."""
-    from tests.sim import faults_members
+    from tests.sim import faults_members, faults_seldom
 
-    return {**ordinary(), **faults_members.KINDS}
+    return {**ordinary(), **faults_members.KINDS, **faults_seldom.KINDS}
 
 
 def ordinary() -> dict[str, Kind]:

@@ -74,10 +74,16 @@ class Host:
     stalled_until_s: float = 0.0
     step_s: float = 0.0
     look_s: float = 0.0
+    call_s: float = 0.0
+    """So much of the time of a call of the disk is stolen, at most."""
     excused: bool = False
     """Its disk was made to fail, so that stopping is what it should do."""
     damaged: bool = False
     """What it had on its disk was changed: it may never come back."""
+    strays: bool = False
+    """Something wrote into the log that its process reads: what it shows may be wrong."""
+    strayed_until_s: float = -1.0
+    """Until then that was so the last time."""
     failed: bool = False
     """A call of its disk has failed, since it was whole for the last time."""
     held_down: bool = False
@@ -107,6 +113,8 @@ class Sizes:
     """That a lane's work runs on a thread of its own, and stops in its midst."""
     stop_chance: float = 0.0
     """That it stops, at each call of the disk."""
+    look_steps: int = 0
+    """So often a write looks whether it has run too long, in steps of SQLite's; 0: as it does."""
     patience_s: float = 0.5
     """How long a client waits before it looks elsewhere."""
     timeout_s: float = 5.0
@@ -248,8 +256,7 @@ class Cluster:
         host.network = SimNetwork(life, self.fabric, "node", CLUSTER)
         host.excused = False
         tag = f"{world.seed} {name} {host.lives}"
-        cpu_clock = CpuClock(world, random.Random(f"{tag} cpu"))
-        cpu_clock.look_s = host.look_s
+        cpu_clock = self._cpu_clock(host, tag)
         executor = SimExecutor(
             life,
             lambda lane: self._lane_latency_s(host, lane),
@@ -272,9 +279,9 @@ class Cluster:
         host.files.dropped = host.files.failed = False
         host.files.on_remove = None
         self.note("start", name, life=host.lives)
-        between = executor.between if executor.between_chance else None
         vfs = simulated()
-        vfs.routes[name] = Route(host.files, self._locks.new_prefix(), between)
+        on_call = self._on_call(life, executor, cpu_clock)
+        vfs.routes[name] = Route(host.files, self._locks.new_prefix(), on_call)
 
         def stopped(error: BaseException | None) -> None:
             self._on_stopped(host, life, error)
@@ -307,6 +314,29 @@ class Cluster:
         life.after_each = self._look_at(node)
         life.on_crash = node.assembly.fail
         life.run(node.assembly.start, _nothing)
+
+    def _cpu_clock(self, host: Host, tag: str) -> CpuClock:
+        clock = CpuClock(self.world, random.Random(f"{tag} cpu"))
+        clock.look_s, clock.call_s = host.look_s, host.call_s
+        clock.everywhere = bool(self.sizes.look_steps)
+        return clock
+
+    def _on_call(
+        self, life: Life, executor: SimExecutor, cpu_clock: CpuClock
+    ) -> Callable[[], None] | None:
+        """What happens at SQLite's calls for data."""
+        between = executor.between if executor.between_chance else None
+        if not self.sizes.look_steps:
+            return between
+
+        def on_call() -> None:
+            took_s = cpu_clock.called()
+            if took_s and not executor.is_in_lane:
+                life.keep(took_s)
+            if between is not None:
+                between()
+
+        return on_call
 
     def _thread(self, host: Host, executor: SimExecutor, tag: str) -> None:
         """Where the run says so, lanes are threads that stop in their midst."""
@@ -358,6 +388,9 @@ class Cluster:
     def _end_process(self, host: Host, *, power: bool) -> None:
         life, network, node = host.life, host.network, host.node
         host.life = host.network = host.node = None
+        if host.strays:
+            # A start reads the log up to what does not fit.
+            host.strays, host.strayed_until_s = False, self.world.now_s
         if life is not None and network is not None:
             life.end()
             network.die(silently=power)

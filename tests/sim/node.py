@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from raftdb.base.config import NodeConfig
-from raftdb.base.ports import Clock, Ports
+from raftdb.base.ids import Index
+from raftdb.base.ports import Ports
 from raftdb.consensus import Engine
 from raftdb.consensus.membership import Configurations
 from raftdb.consensus.messages import Ack, Message
@@ -17,14 +18,14 @@ from raftdb.consensus.wall import Wall
 from raftdb.embedded.assembly import Assembly
 from raftdb.machine import Machine
 from tests.sim.checkers import Checker, told, told_of
-from tests.sim.ports import Threads
+from tests.sim.ports import CpuClock, SplitClock, Threads
 from tests.sim.watched import Watched, WatchedJournal
 
 
 class WatchedMachine(Watched, Machine):
     """The real machine; checkers are told what it has committed."""
 
-    KINDS = ("on_applied", "on_progress", "on_replies")
+    KINDS = ("on_applied", "on_progress", "on_replies", "on_looked")
     begun: Any = None
     """How far it was when its process began."""
 
@@ -43,6 +44,20 @@ class WatchedMachine(Watched, Machine):
         if replies is not None:
             self._tell_of(entries, replies)
         return replies
+
+    def look_at_log(self) -> None:
+        super().look_at_log()
+        self._tell_looked()
+
+    def checkpoint(self) -> Index:
+        durable = super().checkpoint()
+        self._tell_looked()
+        return durable
+
+    def _tell_looked(self) -> None:
+        if not (self._checkpointer.held or self._checkpointer._closed):
+            for on_looked in self._tell("on_looked"):
+                on_looked(self.node)
 
     def _tell_of(self, entries: Sequence[Any], replies: list[list[bytes]]) -> None:
         for on_replies in self._tell("on_replies"):
@@ -72,12 +87,17 @@ class SimAssembly(Assembly):
         *,
         wall: Wall,
         vfs_base: str,
-        cpu_clock: Clock,
+        cpu_clock: CpuClock,
     ) -> None:
         self.engine_class = functools.partial(Engine, wall=wall)
         self.cpu_clock = cpu_clock
         super().__init__(config, ports, stopped, vfs_base=vfs_base)
         self.machine._clock = cpu_clock
+        if cpu_clock.everywhere:
+            # Queries and transactions that are executed in passing are given up by the clock too.
+            self.replica.transactions.clock = SplitClock(cpu_clock, ports.clock)
+            if not self.machine.absent:
+                self.machine._readers._now_s = cpu_clock.monotonic_s
 
 
 class WholeNode:
@@ -91,7 +111,7 @@ class WholeNode:
         *,
         wall: Wall,
         vfs_base: str,
-        cpu_clock: Clock,
+        cpu_clock: CpuClock,
         checkers: Sequence[Checker],
     ) -> None:
         self.name = str(config.node_id)

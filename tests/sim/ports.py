@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from raftdb.base.ports import Done
+from raftdb.base.ports import Clock, Done
 from tests.sim.threads import Job, Killed, running
 from tests.sim.world import Life, World
 
@@ -37,22 +37,43 @@ class SimClock:
 
 
 class CpuClock:
-    """What the machine measures its own work by: each look takes a moment, so that work that is to
-    be brief can turn out to be long."""
+    """What the machine measures its own work by: each look takes a moment, and each call of the
+    disk, so that work that is to be brief can turn out to be long, in its midst or at its end."""
 
     def __init__(self, world: World, draw: random.Random) -> None:
         self._world = world
         self._draw = draw
         self._spent_s = 0.0
         self.look_s = 0.0
+        self.call_s = 0.0
+        """Up to so much of a call of the disk is somebody else's: the host gives its processor
+        away meanwhile."""
+        self.everywhere = False
+        """Queries and transactions measure by it too."""
 
     def monotonic_s(self) -> float:
         if self.look_s:
             self._spent_s += self._draw.random() * self.look_s
         return self._world.now_s + self._spent_s
 
+    def called(self) -> float:
+        """A call of the disk: how long it took."""
+        if not self.call_s:
+            return 0.0
+        took_s = self._draw.random() * self.call_s
+        self._spent_s += took_s
+        return took_s
+
     def wall_ms(self) -> int:
         return WALL_START_MS + int(self._world.now_s * 1000)
+
+
+class SplitClock:
+    """The one's time, and the wall clock of the other."""
+
+    def __init__(self, monotonic: CpuClock, wall: Clock) -> None:
+        self.monotonic_s = monotonic.monotonic_s
+        self.wall_ms = wall.wall_ms
 
 
 class SimRandom:
@@ -283,6 +304,11 @@ class SimExecutor:
         if queue:
             self._begin(lane)
         item.done(item.result, item.error)
+
+    @property
+    def is_in_lane(self) -> bool:
+        """What runs now is a lane's work, and not the loop's."""
+        return bool(self._running) or self._is_between or running() is not None
 
     def between(self) -> None:
         """A disk call of SQLite's: perhaps another lane is quicker just now."""

@@ -15,7 +15,8 @@ from raftdb.base.errors import FatalError
 from raftdb.command import Results, Statement
 from raftdb.consensus.wall import Wall
 from raftdb.machine.determinism import use_utc
-from tests.sim import threads
+from raftdb.node.housekeeping import LOOK_EVERY_S
+from tests.sim import steps, threads
 from tests.sim.checkers import Broken, Checker, blamed, whole_checkers
 from tests.sim.driver import Client
 from tests.sim.faults import Nemesis
@@ -40,6 +41,8 @@ SETTLE_TIMEOUTS = 40
 """And all nodes are equal within this many."""
 COPIES_TAKE = 3
 """So much slower time passes while somebody fetches a copy over a slow line (seed 178)."""
+FOUND_WITHIN_S = 3 * LOOK_EVERY_S
+"""So long a node at rest may take to see that something wrote into its write-ahead log."""
 ANSWERS = 12
 """Of clients, in the story of a run that broke: the last ones."""
 
@@ -178,7 +181,11 @@ class Simulation:
         """Everything; never raises for a broken invariant."""
         broken = invariant = trace = ""
         try:
-            with self.bug.patch(), threads.locks() if self._has_jobs else contextlib.nullcontext():
+            with (
+                self.bug.patch(),
+                threads.locks() if self._has_jobs else contextlib.nullcontext(),
+                steps.looking(self.settings.sizes.look_steps),
+            ):
                 self._run()
         except (Broken, Violation) as error:
             broken, invariant = str(error), error.invariant
@@ -307,6 +314,16 @@ class Simulation:
         self._execute(list(self.workload.final()), lambda: done.append(True))
         self._until(lambda: bool(done) and self._equal())
         self.settled_s = self.world.now_s - begun_s
+        self._find_strays()
+
+    def _find_strays(self) -> None:
+        """Whoever's write-ahead log was written into has noticed, or has ended in time."""
+        begun_s = self.world.now_s
+        while any(host.strays for host in self.cluster.hosts.values()):
+            if self.world.now_s - begun_s > FOUND_WITHIN_S:
+                names = [name for name, host in self.cluster.hosts.items() if host.strays]
+                raise Broken("rot is found", f"{names} go on with a log that something wrote into")
+            self.world.run_for(0.1)
 
     def _settle_members(self) -> None:
         """All agree upon who the members are, and who is none any more knows it; machines that

@@ -9,6 +9,7 @@ from raftdb.base.config import TimingConfig
 from raftdb.base.limits import Limits
 from tests.sim.faults import Plan, ordinary
 from tests.sim.faults_members import KINDS as CHANGES
+from tests.sim.faults_seldom import KINDS as SELDOM
 from tests.sim.hosts import Sizes
 from tests.sim.network import Weather
 
@@ -28,6 +29,10 @@ DURABLE_CHANCE = 0.3
 """That a client asks for more than the quorum, where there is more."""
 THREADS_CHANCE = 0.25
 """In so many runs lanes are threads that stop in their midst."""
+LOOKS_CHANCE = 0.15
+"""In so many runs time is stolen from hosts, and writes look often whether they run too long."""
+STRAYS_CHANCE = 0.15
+"""In so many runs something writes into write-ahead logs that are in use."""
 CHANGES_CHANCE = 0.3
 """In so many runs members come and go."""
 
@@ -80,6 +85,7 @@ def draw_settings(seed: int, nodes: int | None = None, profile: str | None = Non
     members = random.Random(f"members {seed}")
     if members.random() < CHANGES_CHANCE:
         weights |= {name: kind.weight for name, kind in CHANGES.items() if members.random() < 0.8}
+    look_steps = _seldom(seed, weights)
     plan = Plan(
         every_s=draw.choice((0.4, 0.8, 2.0)) * scale,
         weights=weights or {"kill": 1.0},
@@ -102,6 +108,7 @@ def draw_settings(seed: int, nodes: int | None = None, profile: str | None = Non
         between_chance=draw.choice((0.0, 0.02, 0.3)),
         patience_s=0.5 * scale,
         timeout_s=random.Random(f"timeout {seed}").choice((1.0, 2.0, 5.0)) * scale,
+        look_steps=look_steps,
     )
     threads = random.Random(f"threads {seed}")
     if threads.random() < THREADS_CHANCE:
@@ -136,6 +143,17 @@ def draw_settings(seed: int, nodes: int | None = None, profile: str | None = Non
         plan=plan,
         lull_s=lull_s,
     )
+
+
+def _seldom(seed: int, weights: dict[str, float]) -> int:
+    """Adds faults that few runs have to the others. `Sizes.look_steps`."""
+    draw = random.Random(f"seldom {seed}")
+    look_steps = draw.choice((3, 10)) if draw.random() < LOOKS_CHANCE else 0
+    if look_steps:
+        weights["stolen-time"] = SELDOM["stolen-time"].weight
+    if draw.random() < STRAYS_CHANCE:
+        weights["stray-write"] = SELDOM["stray-write"].weight
+    return look_steps
 
 
 def draw_durability(seed: int, number: int, places: tuple[str, ...]) -> str:

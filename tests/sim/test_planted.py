@@ -13,6 +13,7 @@ from tests.sim.planted import BUGS
 from tests.sim.planted.catalogue import ELSEWHERE, SCRIPTED, SHOWN
 from tests.sim.planted.hunt import SWARM_MIN, hunt
 from tests.sim.planted.scenarios import PLAYS
+from tests.sim.run import run_seed
 
 QUICK = ("journal-ack-before-fsync", "no-savepoint", "duplicates-execute", "no-directory-sync")
 
@@ -35,6 +36,16 @@ def named(name: str):  # type: ignore[no-untyped-def]
 @pytest.mark.parametrize("name", QUICK)
 def test_ordinary_seeds_find_it(name: str) -> None:
     assert hunt(named(name)).invariant
+
+
+SEEDS = {"commit-interrupted": 21, "log-not-looked-at": 51}
+"""One that shows the bug, where most have no such fault."""
+
+
+@pytest.mark.parametrize("name", SEEDS)
+def test_a_seed_finds_it_and_passes_without_it(name: str) -> None:
+    assert hunt(named(name), [SEEDS[name]]).invariant
+    assert not run_seed(SEEDS[name]).broken
 
 
 SCENES = {scene: name for name, scene in (SCRIPTED | SHOWN).items() if scene not in SLOW}

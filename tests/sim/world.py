@@ -114,6 +114,7 @@ class Life:
         self.step_s = 0.0
         """A slow processor: how long each event keeps it."""
         self._busy_until_s = 0.0
+        self._is_kept = False
         self._waking = False
         self._deferred: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self.after_each: Callable[[], None] | None = None
@@ -131,10 +132,15 @@ class Life:
         if self.paused or self._deferred:
             self._deferred.append((call, arguments))
             return
-        if self.step_s and not self._is_free():
+        if (self.step_s or self._is_kept) and not self._is_free():
             self._deferred.append((call, arguments))
             return
         self._run(call, arguments)
+
+    def keep(self, seconds: float) -> None:
+        """What it does now takes so long: it comes to nothing else before."""
+        self._busy_until_s = max(self._busy_until_s, self.world.now_s) + seconds
+        self._is_kept = True
 
     def _is_free(self) -> bool:
         """Whether the slow processor takes one more event now; a later turn is arranged if not."""
@@ -145,6 +151,7 @@ class Life:
                 self.world.at(wait_s, self._wake)
             return False
         self._busy_until_s = self.world.now_s + self.step_s
+        self._is_kept = False
         return True
 
     def _wake(self) -> None:
@@ -183,7 +190,7 @@ class Life:
 
     def _drain(self) -> None:
         while self._deferred and self.alive and not self.paused:
-            if self.step_s and not self._is_free():
+            if (self.step_s or self._is_kept) and not self._is_free():
                 return
             call, arguments = self._deferred.popleft()
             self._run(call, arguments)

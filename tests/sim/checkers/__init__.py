@@ -38,6 +38,7 @@ from tests.sim.checkers.replies_at_hand import RepliesAtHand
 from tests.sim.checkers.session_reads_forward import SessionReadsForward
 from tests.sim.checkers.sessions_stored import SessionsStored
 from tests.sim.checkers.starts_as_it_is import StartsAsItIs
+from tests.sim.checkers.strays_seen import StraysSeen
 from tests.sim.checkers.time_forward import TimeForward
 from tests.sim.checkers.votes_once import VotesOnce
 
@@ -77,6 +78,7 @@ __all__ = [
     "SessionReadsForward",
     "SessionsStored",
     "StartsAsItIs",
+    "StraysSeen",
     "TimeForward",
     "VotesOnce",
     "blamed",
@@ -121,6 +123,7 @@ WHOLE = (
     TimeForward,
     RepliesAtHand,
     StartsAsItIs,
+    StraysSeen,
 )
 """What watches whole nodes; the workloads judge their histories themselves."""
 

@@ -121,6 +121,10 @@ class Checker:
     def on_replies(self, node: Any, entries: Any, replies: list[list[bytes]]) -> None:
         """A node's machine has applied entries: the replies of those that are complete."""
 
+    def on_looked(self, node: Any) -> None:
+        """A node has looked at its write-ahead log, before a checkpoint or by itself, and found
+        nothing."""
+
     def on_hash(self, name: str, index: int, total: str) -> None:
         """A node's content hash at an index."""
 

@@ -17,6 +17,8 @@ class IndexesForward(Checker):
         self._applied: dict[str, int] = {}
         self._floors: dict[str, tuple[int, str]] = {}
         self._ended: dict[str, Any] = {}
+        self._strays: set[str] = set()
+        """Whose write-ahead log something wrote into: a start takes what is behind for torn."""
 
     def after_event(self, node: Any) -> None:
         if self._nodes.get(node.name) is node:
@@ -44,7 +46,11 @@ class IndexesForward(Checker):
         node = self._nodes.get(name)
         if node is None:
             return
-        if kind in CUTS or (kind in KILLS and facts.get("dropped")):
+        if kind == "log written into":
+            self._strays.add(name)
+        elif kind == "start":
+            self._strays.discard(name)
+        if kind in CUTS or (kind in KILLS and (facts.get("dropped") or name in self._strays)):
             # Also when the process was gone already: its page cache was not.
             self._floors[name] = (int(node.machine.durable_index), "had on disk")
         elif kind in KILLS and node is not self._ended.get(name):

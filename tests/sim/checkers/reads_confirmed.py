@@ -38,7 +38,8 @@ class ReadsConfirmed(Checker):
         return self._committed
 
     def on_round_asked(self, node: Any) -> Any:
-        return node.term, node.engine._core.round
+        core = node.engine._core
+        return node.term, core.round, _voters(core)
 
     def on_answer(self, node: Any, asked: Any, index: int) -> None:
         if index < asked:
@@ -62,19 +63,26 @@ class ReadsConfirmed(Checker):
             )
 
     def on_round(self, node: Any, asked: Any, index: int) -> None:
-        term, before = asked
+        term, before, *_voters_then = asked
         core = node.engine._core
-        electorate, came = core.electorate, core._rounds_acked
-        heard = sum(
-            # It left there, and came here.
-            min(self._rounds.get((str(peer), term), 0), came.get(peer, 0)) > before
-            for peer in electorate.voters
-        )
-        heard += electorate.is_voter
-        members = electorate.is_voter + len(electorate.voters)
-        if heard <= members // 2:
-            raise Broken(
-                "reads are confirmed",
-                f"{node.name} answers a read in term {term}: of {members} members {heard} have "
-                f"answered a heartbeat after {before}, the last one before the read",
+        came = core._rounds_acked
+        # It may have been confirmed before the members changed, and have waited for its index.
+        for others, is_voter in (_voters(core), *_voters_then):
+            heard = is_voter + sum(
+                # It left there, and came here.
+                min(self._rounds.get((str(peer), term), 0), came.get(peer, 0)) > before
+                for peer in others
             )
+            members = is_voter + len(others)
+            if heard > members // 2:
+                return
+        raise Broken(
+            "reads are confirmed",
+            f"{node.name} answers a read in term {term}: of {members} members {heard} have "
+            f"answered a heartbeat after {before}, the last one before the read",
+        )
+
+
+def _voters(core: Any) -> tuple[tuple[Any, ...], bool]:
+    """The others that count here now, and whether this node does."""
+    return tuple(core.electorate.voters), bool(core.electorate.is_voter)

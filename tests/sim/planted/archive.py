@@ -153,6 +153,7 @@ def uploader_differs(s: Script) -> None:
     store = begin(s)
     name = _uploader(s)
     machine = s.node(name).machine
+    s.cluster.note("content spoilt", name)
     with machine._writer_lock:
         machine._writer.execute("UPDATE w_register SET value = 777777 /*raftdb*/").fetchall()
     s.written(3, key=1)

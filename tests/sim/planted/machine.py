@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from types import SimpleNamespace
 from typing import Any
 
 import apsw
@@ -14,6 +15,7 @@ from raftdb.machine.applier import Applier
 from raftdb.machine.checkpoints import Checkpointer
 from raftdb.machine.content import ContentHasher
 from raftdb.machine.determinism import JULIAN_EPOCH_MS, RequestFunctions, RequestTimeVfs
+from raftdb.machine.logcheck import LogCheck
 from raftdb.machine.logguard import LogGuard
 from raftdb.machine.replay import TransactionLostError
 from raftdb.machine.sessions import Sessions
@@ -194,14 +196,14 @@ def _hash_keeps_what_was_undone() -> list[Patch]:
 def _incomplete_checkpoint_counts() -> list[Patch]:
     """What was applied before a checkpoint counts as durable, however far it came."""
 
-    def passive(self: Checkpointer) -> tuple[bool, int]:
+    def passive(self: Checkpointer) -> tuple[bool, int, int]:
         noted = self._applied_index()
         try:
             in_log, moved = self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
         except apsw.BusyError:
             in_log = moved = 0
         self.durable_index = max(self.durable_index, noted)
-        return in_log == moved, in_log
+        return in_log == moved, in_log, moved
 
     return [(Checkpointer, "_passive", passive), *_UNGUARDED]
 
@@ -225,7 +227,43 @@ def _applied_is_durable() -> list[Patch]:
     return [(Checkpointer, "durable_index", property(durable, ignore)), *_UNGUARDED]
 
 
+def _commit_interrupted() -> list[Patch]:
+    """Who applies in passing looks at the time until the very end, that of a COMMIT too."""
+    commit = Applier._commit
+    deaf = SimpleNamespace(begin=lambda *, free: None)
+
+    def looking(self: Applier, last: Any) -> None:
+        steps, brief = self._steps, self._statements.brief
+        self._steps, self._statements.brief = deaf, False
+        try:
+            commit(self, last)
+        finally:
+            self._steps, self._statements.brief = steps, brief
+
+    return [(Applier, "_commit", looking)]
+
+
+def _nobody_looks() -> list[Patch]:
+    """A log is believed as long as its process lives."""
+    return [
+        (LogCheck, "look", lambda self, frames: frames),
+        (LogCheck, "sound_frames", lambda self, first, last: last),
+    ]
+
+
 BUGS = [
+    Bug(
+        "commit-interrupted",
+        "M4",
+        "a COMMIT that took long is called given up, though SQLite has done it",
+        make=_commit_interrupted,
+    ),
+    Bug(
+        "log-not-looked-at",
+        "M8",
+        "what something wrote into the write-ahead log is answered with, and moved into the file",
+        make=_nobody_looks,
+    ),
     Bug(
         "reply-outside-the-transaction",
         "row 16, classic",

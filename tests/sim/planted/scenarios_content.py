@@ -37,6 +37,7 @@ def spoil(s: Script, name: str) -> None:
     node, end = s.node(name), s.node(s.leader()).journal.last_index
     s.until(lambda: node.applied_index >= end)
     machine = node.machine
+    s.cluster.note("content spoilt", name)
     sql = f"UPDATE w_register SET value = {NEVER_WRITTEN} WHERE key = 0 /*raftdb*/"
     with machine._writer_lock:
         machine._writer.execute(sql).fetchall()
