@@ -91,7 +91,7 @@ def _require(plan: Any, committed: dict[int, int], s: Script, last: int) -> None
     """What was acknowledged is in what a recovery would keep."""
     kept, name = plan.kept, plan.source.account.node_id
     files: Any = _AllDisks(s)
-    terms = recover._terms(plan.source.node, files, 0)
+    terms = {int(one.index): int(one.term) for one in plan.source.entries(files)}
     for index, term in sorted(committed.items()):
         if index <= min(kept.log_to, last) and terms.get(index, term) != term:
             raise Broken(
