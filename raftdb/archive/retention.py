@@ -8,7 +8,8 @@ that begins late is known from one that lost its beginning.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -81,18 +82,19 @@ def plan_pruning(timeline: Timeline, retention: Retention, now_ms: int) -> Prune
     records: list[Pruned] = []
     begins: dict[int, Pruned] = {}
     """By epoch: where its chain begins from now on."""
-    gone: list[Link] = []
+    gone: set[tuple[int, int]] = set()
+    """Epochs and sequences."""
     for chain in timeline.chains:
         record = _record(chain, first, kept, now_ms)
         if record is None:
             continue
         begins[record.epoch] = record
         names = {sequence for sequence, _digest in record.kept}
-        gone += [
-            link
-            for sequence, link in chain.links.items()
+        gone |= {
+            (record.epoch, sequence)
+            for sequence in chain.links
             if sequence < record.first and sequence not in names
-        ]
+        }
         former = chain.pruned.kept if chain.pruned is not None else ()
         if record.first > chain.first or record.kept != former:
             records.append(record)
@@ -103,7 +105,7 @@ def plan_pruning(timeline: Timeline, retention: Retention, now_ms: int) -> Prune
         records=tuple(records),
         doomed=tuple(doomed),
         doomed_bytes=sum(doomed.values()),
-        kept_bases=len(bases) - sum(1 for one in gone if one.manifest.kind == "base"),
+        kept_bases=sum((one.manifest.epoch, one.manifest.sequence) not in gone for one in bases),
         oldest_index=first.manifest.last,
         holds=holds,
     )
@@ -161,23 +163,20 @@ def _needed_from(chain: Chain, base: Link) -> int:
 
 
 def _doomed(
-    timeline: Timeline, gone: Iterable[Link], begins: Mapping[int, Pruned], now_ms: int
+    timeline: Timeline, gone: Set[tuple[int, int]], begins: Mapping[int, Pruned], now_ms: int
 ) -> dict[str, int]:
     """Names and sizes: objects that only what goes refers to, then its manifests."""
     archive = timeline.archive
-    dead = {(link.manifest.epoch, link.manifest.sequence) for link in gone}
-    named = {name for link in gone for name in (link.manifest.object, link.manifest.copy)}
+    named: set[str] = set()
     needed: set[str] = set()
     for chain in timeline.chains:
         for sequence, link in chain.links.items():
-            if (chain.claim.epoch, sequence) in dead:
-                continue
-            needed |= {link.manifest.object, link.manifest.copy}
+            names = named if (chain.claim.epoch, sequence) in gone else needed
+            names |= {link.manifest.object, link.manifest.copy}
             if link.manifest.kind == "base":
                 record = archive.read(BaseRecord, link.manifest.object, link.manifest.digest)
-                needed |= {pack.name for pack in record.packs}
+                names |= {pack.name for pack in record.packs}
     doomed: dict[str, int] = {}
-    dead_packs = _packs_of(timeline, gone)
     for chain in timeline.chains:
         epoch = chain.claim.epoch
         merged = _Merged(chain, now_ms)
@@ -186,7 +185,7 @@ def _doomed(
                 old = one.modified_ms < now_ms - GRACE_MS
                 if kind == "segments" and merged.holds_for_now(one.name):
                     continue
-                if one.name not in needed and (one.name in named | dead_packs or old):
+                if one.name not in needed and (one.name in named or old):
                     doomed[one.name] = one.size
         begin = begins.get(epoch)
         first = begin.first if begin is not None else 0
@@ -206,19 +205,21 @@ class _Merged:
 
     def __init__(self, chain: Chain, now_ms: int) -> None:
         self._chain = chain
-        self._links = [link for link in chain.links.values() if link.merged_from]
         self._since_ms = now_ms - GRACE_MS
-        self._young = [
-            (link.manifest.first, link.manifest.last, link.manifest.object)
-            for link in self._links
-            if link.merged_ms > self._since_ms
-        ]
+        young = sorted(
+            (link.manifest.first, link.manifest.last)
+            for link in chain.links.of_kind("segment")
+            if link.merged_from and link.merged_ms > self._since_ms
+        )
+        self._young_first = [first for first, _last in young]
+        self._young_last = [last for _first, last in young]
         self._sound: dict[str, bool] = {}
 
     def holds_for_now(self, segment: str) -> bool:
         """Whether a restore that began before the merging may still read it."""
         first = layout.number_of(segment) or 0
-        return any(begin <= first <= end for begin, end, _name in self._young)
+        place = bisect_right(self._young_first, first) - 1
+        return place >= 0 and first <= self._young_last[place]
 
     def settled(self, sequence: int) -> bool:
         """Whether that manifest is stood for since a day, by what was read back whole. Raises
@@ -239,15 +240,6 @@ def _former_records(chain: Chain, anew: set[int]) -> dict[str, int]:
     epoch = chain.claim.epoch
     found = chain.archive.listing(layout.folder(epoch, "pruned"))
     return {one.name: one.size for one in (found if epoch in anew else found[:-1])}
-
-
-def _packs_of(timeline: Timeline, gone: Iterable[Link]) -> set[str]:
-    packs: set[str] = set()
-    for link in gone:
-        if link.manifest.kind == "base":
-            record = timeline.archive.read(BaseRecord, link.manifest.object, link.manifest.digest)
-            packs |= {pack.name for pack in record.packs}
-    return packs
 
 
 def carry_out(timeline: Timeline, plan: PrunePlan, store: PruneStore) -> None:
