@@ -26,11 +26,11 @@ Example:
 @json_option
 def show(url: str | None, directory: Path | None, timeout: float, as_json: bool) -> int:
     """Print the node that leads. Exit code 3 when there is none."""
-    from raftdb.ops.status import ASK_S, cluster_status
+    from raftdb.ops.status import ASK_S, cluster_status, no_leader
 
     state = cluster_status(target_of(url, directory), min(timeout, ASK_S))
     if state.leader is None:
-        raise UnavailableError("there is no leader", hint="see raftdb status")
+        raise UnavailableError(no_leader(state), hint="see raftdb status")
     node = next(one for one in state.nodes if one.node_id == state.leader)
     if as_json:
         print_json(

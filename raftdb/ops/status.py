@@ -260,10 +260,23 @@ def _forgotten(state: ClusterState) -> list[str]:
     ]
 
 
+def no_leader(state: ClusterState) -> str:
+    """Why `state.leader` is None: there is none, or only who asks does not see it."""
+    answering = [node for node in state.nodes if node.answers]
+    term = max((node.term for node in answering), default=0)
+    follow = [node for node in answering if node.leader and node.term == term]
+    unseen = [node.node_id for node in state.nodes if not node.answers]
+    for name in unseen:
+        told = [node.node_id for node in follow if node.leader == name]
+        if told:
+            return f"{name} leads, as {', '.join(told)} say, and does not answer here"
+    return "there is no leader"
+
+
 def _problems(state: ClusterState) -> list[str]:
     found = []
     if state.leader is None:
-        found.append("there is no leader")
+        found.append(no_leader(state))
         found += _forgotten(state)
     elif state.with_leader < state.quorum:
         found.append(

@@ -17,6 +17,7 @@ from raftdb.ops.status import (
     ConnectTo,
     NodeState,
     archives_of,
+    no_leader,
     troubles_of,
 )
 from raftdb.ops.upgrade import Releases, level_of_version, release_of, releases_of
@@ -85,7 +86,7 @@ def _reachable(state: ClusterState) -> Check:
 def _healthy(state: ClusterState) -> Check:
     wrong = []
     if state.leader is None:
-        wrong.append("there is no leader")
+        wrong.append(no_leader(state))
     elif state.with_leader < state.voters:
         wrong.append(f"{state.with_leader} of {state.voters} voters follow {state.leader}")
     wrong += [

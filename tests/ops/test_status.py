@@ -96,6 +96,16 @@ def test_no_quorum_and_no_leader() -> None:
     assert "there is no leader" in leaderless.problems
 
 
+def test_a_leader_that_only_the_others_see_is_not_called_none() -> None:
+    state = state_of({one: answer(one) for one in ("n2", "n3")}, "n2")
+    assert state.leader is None
+    assert not state.healthy
+    assert state.problems[0] == "n1 leads, as n2, n3 say, and does not answer here"
+    # Of an older term: who says so has not heard of the newest one.
+    late = state_of({"n2": answer("n2"), "n3": answer("n3", leader=None, term=4)}, "n2")
+    assert late.problems[0] == "there is no leader"
+
+
 def test_why_there_is_no_leader_is_told_by_who_heard_it() -> None:
     forgotten = {"members": ["n2"], "problem": "", "hint": ""}
     waits = state_of({"n1": answer("n1", leader=None, role="candidate", forgotten=forgotten)}, "n1")
