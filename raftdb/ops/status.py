@@ -68,7 +68,7 @@ class ClusterState:
     leader: str | None
     """The node that leads in the highest term seen, if it answers itself."""
     with_leader: int
-    """Voters that follow it, itself included, by their own or by its account."""
+    """Voters that are connected with it, itself included, by its own account."""
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -188,8 +188,9 @@ def _summarize(
                 node.lag_entries = max(0, leader.commit_index - node.applied_index)
             if not node.voter:
                 continue
+            # One that is cut off from the others goes on saying whom it followed last.
             follows = node.answers and node.leader == leader.node_id and node.term == leader.term
-            if follows or node is leader or seen.get(node.node_id, {}).get("connected"):
+            if node is leader or seen.get(node.node_id, {}).get("connected", follows):
                 with_leader += 1
     state = ClusterState(
         str(newest["cluster_id"]), nodes, leader.node_id if leader else None, with_leader
@@ -273,6 +274,19 @@ def no_leader(state: ClusterState) -> str:
     return "there is no leader"
 
 
+def _unheard(state: ClusterState) -> list[str]:
+    """Members that answer here, and not the leader."""
+    leader = next((node for node in state.nodes if node.node_id == state.leader), None)
+    if leader is None:
+        return []
+    seen = {one["node_id"]: one.get("connected") for one in leader.facts["members"]}
+    return [
+        f"{node.node_id} is not connected with the leader {leader.node_id}: see both their logs"
+        for node in state.nodes
+        if node.answers and node is not leader and seen.get(node.node_id) is False
+    ]
+
+
 def _problems(state: ClusterState) -> list[str]:
     found = []
     if state.leader is None:
@@ -282,6 +296,7 @@ def _problems(state: ClusterState) -> list[str]:
         found.append(
             f"no quorum: {state.with_leader} of {state.voters} members follow {state.leader}"
         )
+    found += _unheard(state)
     for node in state.nodes:
         if not node.answers:
             found.append(f"{node.node_id} does not answer at {node.address}: {node.problem}")

@@ -15,7 +15,9 @@ from raftdb.ops.target import Target
 IDS = ("n1", "n2", "n3")
 
 
-def answer(node_id: str, leader: str | None = "n1", **changes: Any) -> dict[str, Any]:
+def answer(
+    node_id: str, leader: str | None = "n1", hears: tuple[str, ...] = IDS, **changes: Any
+) -> dict[str, Any]:
     facts = {
         "node_id": node_id,
         "cluster_id": "c" * 32,
@@ -33,7 +35,7 @@ def answer(node_id: str, leader: str | None = "n1", **changes: Any) -> dict[str,
                 "node_id": one,
                 "location": f"eu/{one}",
                 "client_address": one,
-                **({"connected": False} if leader == node_id and one != node_id else {}),
+                **({"connected": one in hears} if leader == node_id and one != node_id else {}),
             }
             for one in IDS
         ],
@@ -88,12 +90,20 @@ def test_a_node_that_is_down_is_shown() -> None:
 
 
 def test_no_quorum_and_no_leader() -> None:
-    alone = state_of({"n1": answer("n1")})
+    alone = state_of({"n1": answer("n1", hears=())})
     assert not alone.healthy
     assert "no quorum: 1 of 3 members follow n1" in alone.problems
     leaderless = state_of({one: answer(one, leader=None, role="candidate") for one in IDS})
     assert not leaderless.healthy
     assert "there is no leader" in leaderless.problems
+
+
+def test_who_is_cut_off_from_the_leader_does_not_follow_by_its_own_word() -> None:
+    facts = {one: answer(one) for one in IDS}
+    facts["n1"] = answer("n1", hears=("n3",))
+    state = state_of(facts)
+    assert (state.leader, state.with_leader, state.healthy) == ("n1", 2, True)
+    assert state.problems == ["n2 is not connected with the leader n1: see both their logs"]
 
 
 def test_a_leader_that_only_the_others_see_is_not_called_none() -> None:
@@ -131,7 +141,7 @@ def test_why_there_is_no_leader_is_told_by_who_heard_it() -> None:
 
 
 def test_followers_that_only_the_leader_reaches_count() -> None:
-    members = answer("n1")["members"]
+    members = answer("n1", hears=())["members"]
     members[1]["connected"] = True
     state = state_of({"n1": answer("n1", members=members)})
     assert state.healthy
@@ -142,7 +152,7 @@ def test_an_old_leader_is_not_the_leader() -> None:
     state = state_of(
         {
             "n1": answer("n1", term=3),
-            "n2": answer("n2", leader="n2", term=4),
+            "n2": answer("n2", leader="n2", hears=("n3",), term=4),
             "n3": answer("n3", leader="n2", term=4),
         }
     )
@@ -308,5 +318,6 @@ def test_learners_count_in_no_majority() -> None:
     assert [node.role for node in state.nodes] == ["leader", "follower", "learner"]
     assert (state.voters, state.quorum, state.with_leader) == (2, 2, 2)
     assert state.healthy
-    two = state_of({name: answer(name, members=members) for name in ("n1", "n3")})
+    apart = [{**one, "connected": one["node_id"] == "n3"} for one in members]
+    two = state_of({name: answer(name, members=apart) for name in ("n1", "n3")})
     assert (two.with_leader, two.healthy) == (1, False)
