@@ -58,6 +58,9 @@ class Link:
     """Whom the other end's certificate names; `` where there is none."""
     cluster_id: str = ""
 
+    def abandon(self) -> None:
+        """In the child of a fork: close this process's end, and tell nobody."""
+
 
 @frozen
 class Dial:

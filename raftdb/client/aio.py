@@ -18,6 +18,7 @@ from raftdb.base.errors import (
     InterfaceError,
     OverloadedError,
 )
+from raftdb.client import forks
 from raftdb.client.actions import Steps
 from raftdb.client.aiocursor import AsyncCursor
 from raftdb.client.aiodriver import AsyncDriver
@@ -77,6 +78,10 @@ class AsyncConnection(AsyncTransactions):
         self._last_age_ms = -1
         self._pipeline_task: asyncio.Task[Any] | None = None
         self._work = Work(self._core, options)
+        self._running = False
+        """A call is under way."""
+        self._is_parents = False
+        forks.watch(self)
         self._owner: asyncio.Task[Any] | None = None
         """The task whose transaction is open: it keeps its turn until that has ended."""
         # What cursors ask of a connection:
@@ -245,8 +250,11 @@ class AsyncConnection(AsyncTransactions):
         if self._closed:
             return
         self._closed = True
-        self._abandon()
+        if not self._running:
+            # Else it has its answer, and lets go of its turn by itself.
+            self._abandon()
         async with self._turn:
+            self._work.forget()
             await self._driver.run(self._core.close())
             await self._driver.close()
 
@@ -325,8 +333,10 @@ class AsyncConnection(AsyncTransactions):
         await self._take_turn(deadline_s)
         try:
             left_s = max(deadline_s - self._clock.monotonic_s(), 0.001)
+            self._running = True
             return await self._driver.run(steps(left_s))
         finally:
+            self._running = False
             self._leave_turn()
 
     async def _pause(self, steps: Steps[None]) -> None:
@@ -390,7 +400,14 @@ class AsyncConnection(AsyncTransactions):
             self._turn.release()
             self._check_open()
 
+    def forked(self) -> None:
+        """This process is a child of the one that made it: nothing of it is used here."""
+        # Its event loop is the parent's too, so nothing of that is touched.
+        self._closed = self._is_parents = True
+
     def _check_open(self) -> None:
+        if self._is_parents:
+            raise forks.of_the_parent()
         if self._closed:
             raise InterfaceError("the connection is closed", hint="connect again")
 

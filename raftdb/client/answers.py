@@ -11,12 +11,18 @@ from raftdb.base.errors import (
     Error,
     InternalError,
     OperationalError,
+    SessionError,
 )
 from raftdb.client.calls import Answered
 from raftdb.command import CodecError, Failed, Reply, ResultDropped, Results, decode_reply
 from raftdb.wire import Info
 
 LOST = "transaction_lost"
+GAP = "sequence_gap"
+"""The code of a sequence that came too early: the session goes on, unlike with other errors."""
+TOO_OLD = "key_too_old"
+"""The code of an idempotency key that is from before what is kept: an outcome of its request, which
+nobody can tell any more. The session goes on."""
 
 
 def decode_answer(encoded: bytes) -> Reply:
@@ -44,6 +50,13 @@ def results_of(reply: Reply) -> Results:
             hint="read what you need; large results of writes are kept only for their first reply",
         )
     raise InternalError(f"a request was answered by {type(reply).__name__}")
+
+
+def ends_session(error: Error) -> bool:
+    """Whether it says that the session cannot be used any more; else it is about one request."""
+    if not isinstance(error, SessionError) or error.outcome == APPLIED:
+        return False
+    return error.code not in (GAP, TOO_OLD)
 
 
 def info_of(answered: Answered) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from raftdb.base import errors
 from raftdb.base.errors import ConfigError, InterfaceError
 from raftdb.base.ids import Address
+from raftdb.client import forks
 from raftdb.client.actions import Steps
 from raftdb.client.core import NOT_READS, Core
 from raftdb.client.cursor import Cursor, ResultSet, RowFactory, result_sets
@@ -86,6 +87,8 @@ class Connection(Transactions):
         """Each request is a transaction of its own: none is open, and none begins by itself."""
         self._last_index = 0
         self._last_age_ms = -1
+        self._is_parents = False
+        forks.watch(self)
 
     # ---- statements
 
@@ -245,9 +248,10 @@ class Connection(Transactions):
         """Close; using the connection afterwards is an error. Closing twice is none."""
         if self._closed:
             return
+        # First what is refused while another thread waits in a call: its transaction goes on then.
+        self._run(self._core.close(), self._pipeline)
         self._pipeline = None
         self._work.forget()
-        self._run(self._core.close())
         self._closed = True
         if self._link is not None:
             self._link.close()
@@ -374,7 +378,14 @@ class Connection(Transactions):
         finally:
             self._busy = False
 
+    def forked(self) -> None:
+        """This process is a child of the one that made it: nothing of it is used here."""
+        self._closed = self._is_parents = True
+        self._core.courier.abandon()
+
     def _check_open(self) -> None:
+        if self._is_parents:
+            raise forks.of_the_parent()
         if self._closed:
             raise InterfaceError("the connection is closed", hint="connect again")
 

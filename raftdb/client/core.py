@@ -36,7 +36,9 @@ from raftdb.base.limits import DEFAULT_LIMITS, Limits
 from raftdb.base.ports import Clock, Random
 from raftdb.client.actions import Steps
 from raftdb.client.answers import (
+    GAP,
     decode_answer,
+    ends_session,
     info_of,
     not_applied,
     results_of,
@@ -81,8 +83,6 @@ BURNED = "burned"
 """The code of an outcome that was asked for before the request was seen: it never takes effect."""
 PENDING = "durability_pending"
 """The code of a write that is committed, and not yet in as many locations as were asked for."""
-GAP = "sequence_gap"
-"""The code of a sequence that came too early: the session goes on, unlike with other errors."""
 
 
 @dataclass(slots=True)
@@ -248,7 +248,7 @@ class Core:
 
     def _refused(self, write: Write, answered: Answered, error: Error, call: Call) -> Exception:
         """The error to raise for a write that was answered by an error, not by a result."""
-        if isinstance(error, SessionError) and error.code != GAP and error.outcome != APPLIED:
+        if ends_session(error):
             answered.peer.attached = b""
             return _SessionGone(error, answered.unsure)
         if error.outcome == APPLIED:
@@ -267,19 +267,17 @@ class Core:
     def _outcome(self, write: Write, answered: Answered) -> Outcome:
         """The committed outcome: the sequence is taken, whatever it was."""
         reply = decode_answer(answered.encoded)
-        if (
-            isinstance(reply, Failed)
-            and isinstance(reply.error, SessionError)
-            and reply.error.outcome != APPLIED
-        ):
+        # Also where the session is gone: what is read next shows whether an earlier try got there.
+        self.note_seen(answered.peer, answered.index)
+        if isinstance(reply, Failed):
             if reply.error.code == GAP:
                 raise still_unknown(
                     reply.error, "the cluster misses earlier writes of this session"
                 )
-            answered.peer.attached = b""
-            raise _SessionGone(reply.error, answered.unsure)
+            if ends_session(reply.error):
+                answered.peer.attached = b""
+                raise _SessionGone(reply.error, answered.unsure)
         self.take(write)
-        self.note_seen(answered.peer, answered.index)
         return Outcome(results_of(reply), answered.index)
 
     # ---- outcomes
@@ -320,15 +318,16 @@ class Core:
             if reply.error.code == BURNED:
                 self.take(write)
                 raise transaction_lost("its COMMIT did not reach the log")
-            if isinstance(reply.error, SessionError):
+            if ends_session(reply.error):
                 self.session, self._unsettled = None, ()
+                self.note_seen(answered.peer, answered.index)
                 raise still_unknown(reply.error, "the session ended after the COMMIT was sent")
         return self.committed(write, answered)
 
     def committed(self, write: Write, answered: Answered) -> int:
         """The log index of a COMMIT that was answered. Raises what it failed with."""
         reply = decode_answer(answered.encoded)
-        if isinstance(reply, Failed) and isinstance(reply.error, SessionError):
+        if isinstance(reply, Failed) and ends_session(reply.error):
             # It was refused, and it is sent once only.
             answered.peer.attached = b""
             self.session, self._unsettled = None, ()
@@ -396,6 +395,9 @@ class Core:
                 break
             if not isinstance(error, DeadlineError):
                 raise not_applied(error)
+        # The write is in by that entry, or never will be: what is read from now on has to tell.
+        if error is None:
+            self.note_seen(answered.peer, answered.index)
         self._unsettled, self.session = (), None
 
     # ---- reads

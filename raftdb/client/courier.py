@@ -561,6 +561,13 @@ class Courier:
         peer.draining = True
         yield Drop(peer.link)
 
+    def abandon(self) -> None:
+        """In the child of a fork: close its copies, so that a connection ends with the parent."""
+        for peer in self._peers.values():
+            peer.draining = True
+            peer.link.abandon()
+        self._peers.clear()
+
     def attached_peer(self, session_id: bytes) -> Peer | None:
         """An open connection that this session is attached to."""
         for peer in self._peers.values():

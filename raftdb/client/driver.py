@@ -68,6 +68,9 @@ class BlockingDriver:
             value: _Value = stop.value
             return value
         finally:
+            # An interrupt may come here, between two steps: what is left open is noted now, not
+            # whenever the last traceback that holds the steps is gone.
+            steps.close()
             self._running = False
             self._link = None
 

@@ -25,12 +25,11 @@ from raftdb.base.errors import (
     Error,
     InterfaceError,
     NotLeaderError,
-    SessionError,
 )
 from raftdb.client.actions import Await, LinkError, Steps, Transmit
-from raftdb.client.answers import decode_answer, results_of, still_unknown
+from raftdb.client.answers import GAP, decode_answer, ends_session, results_of, still_unknown
 from raftdb.client.calls import Call, Peer
-from raftdb.client.core import GAP, NEW_SESSIONS_MAX, Core, Outcome, Write
+from raftdb.client.core import NEW_SESSIONS_MAX, Core, Outcome, Write
 from raftdb.client.courier import STALL_S
 from raftdb.command import Failed, Key, Results, Statement, StatementResult
 from raftdb.wire import ErrorMessage, Execute, Message, Request, Result
@@ -306,41 +305,43 @@ class Flight:
         if item is None:
             if type(message) is ErrorMessage and message.request_id > 0:
                 error = message.exception()
-                if isinstance(error, SessionError) and error.code != GAP:
+                if ends_session(error):
                     peer.attached = b""  # The attach was refused: so will be what stands behind it.
             self._courier.notice(peer, message)
             return 0
-        item.request_id = 0
         if type(message) is Result:
             self._result(peer, item, message)
         elif type(message) is ErrorMessage:
+            item.request_id = 0
             self._error(peer, item, message.exception())
         else:
             raise LinkError(f"answers with {type(message).__name__}")
         return 1
 
     def _result(self, peer: Peer, item: Item, message: Result) -> None:
+        # What cannot be read may say that it is applied: until then its attempt counts.
         reply = decode_answer(message.reply)
-        if isinstance(reply, Failed) and isinstance(reply.error, SessionError):
+        item.request_id = 0
+        self._core.note_seen(peer, message.index)
+        if isinstance(reply, Failed):
             error = reply.error
             if error.code == GAP and item is not self._queue[0]:
                 return
             if error.code == GAP:
                 raise still_unknown(error, "the cluster misses earlier writes of this session")
-            if error.outcome != APPLIED:
+            if ends_session(error):
                 self._session_gone(peer, error)
                 return
         try:
             item.end(Outcome(results_of(reply), message.index), None)
-        except Error as error:
-            item.end(None, error)
-        self._core.note_seen(peer, message.index)
+        except Error as failed:
+            item.end(None, failed)
         self._advance(item)
 
     def _error(self, peer: Peer, item: Item, error: Error) -> None:
         if isinstance(error, NotLeaderError):
             self._courier.not_leader(peer, error)
-        elif isinstance(error, SessionError) and error.outcome != APPLIED:
+        elif ends_session(error):
             self._session_gone(peer, error)
         elif error.outcome == APPLIED:
             item.end(None, error)

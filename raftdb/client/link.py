@@ -157,6 +157,10 @@ class SocketLink(Link):
             # Not SSLSocket's own, which would change the object under the thread that uses it.
             socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
+    def abandon(self) -> None:
+        """See Link: TLS says no farewell either."""
+        self.close()
+
     def close(self) -> None:
         """Close; never fails."""
         with contextlib.suppress(OSError):

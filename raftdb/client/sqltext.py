@@ -179,6 +179,12 @@ def control_of(sql: str, kind: Kind) -> str:
     return ROLLBACK if kind.verb == "ROLLBACK" else COMMIT
 
 
+def savepoint_of(sql: str) -> str:
+    """The name in SAVEPOINT, RELEASE or ROLLBACK TO, as names are compared; `` for none."""
+    texts = [text for _kind, text in _tokens(sql) if text != ";"]
+    return texts[-1].strip("\"'`[]").lower() if len(texts) > 1 else ""
+
+
 def split(script: str) -> list[str]:
     """The statements of a script, without those that are blank. Semicolons in strings, comments and
     trigger bodies don't end a statement."""

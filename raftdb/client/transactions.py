@@ -63,12 +63,13 @@ class OpenTransaction:
         if answered.error is not None:
             raise self._refused(answered.error)
         reply = decode_answer(answered.encoded)
+        # A failure tells of rows too: that one is there already.
+        self._core.note_seen(answered.peer, answered.index)
         if isinstance(reply, Failed):
             if reply.error.detail.get(_STATE) == "ended":
                 self.over = True
             reply.error.detail.setdefault("statement", 0)
             raise reply.error
-        self._core.note_seen(answered.peer, answered.index)
         return Outcome(results_of(reply), answered.index)
 
     def commit(

@@ -34,6 +34,7 @@ from raftdb.client.sqltext import (
     SAVEPOINT,
     classify,
     control_of,
+    savepoint_of,
 )
 from raftdb.client.transactions import OpenTransaction
 from raftdb.client.values import key_of
@@ -103,9 +104,8 @@ class Work:
         self.autocommit = True
         self.index = 0
         """Log index of the last COMMIT."""
-        self._outer: str | None = None
-        """The SAVEPOINT that began the transaction: its RELEASE commits."""
-        self._depth = 0
+        self._savepoints: list[str] = []
+        """Those of a transaction that SAVEPOINT began, from the outermost: its RELEASE commits."""
 
     # ---- steps
 
@@ -116,7 +116,7 @@ class Work:
         if self.open is not None:
             raise ProgrammingError("cannot start a transaction within a transaction")
         self.open = OpenTransaction(self._core, foreign_keys)
-        self._outer, self._depth = None, 0
+        self._savepoints = []
         if mode != MODES[0]:
             try:
                 yield from self.open.begin(timeout_s)
@@ -152,8 +152,8 @@ class Work:
 
     def forget(self) -> None:
         """Nothing is open any more."""
-        self.open = self.lost = self._outer = None
-        self._depth = 0
+        self.open = self.lost = None
+        self._savepoints = []
 
     # ---- statements
 
@@ -176,7 +176,7 @@ class Work:
             yield from self.begin(MODES[0], foreign_keys, timeout_s)
         if len(statements) == 1:
             result = yield from self._one(statements[0], timeout_s)
-            if self._depth_changes(statements[0]):
+            if self._savepoints and self._is_released(statements[0].sql):
                 yield from self.commit(None, timeout_s)
             return Results((result,))
         return (yield from self._many(statements, timeout_s))
@@ -194,7 +194,7 @@ class Work:
             except BaseException:
                 yield from self.rollback(timeout_s)
                 raise
-            self._outer, self._depth = statement.sql, 1
+            self._savepoints = [savepoint_of(statement.sql)]
         elif self.open is None:
             what = "commit" if step == COMMIT else "rollback"
             raise ProgrammingError(f"cannot {what} - no transaction is active")
@@ -242,21 +242,19 @@ class Work:
         yield from self._one(Statement(f"RELEASE {_BATCH}"), timeout_s)
         return Results(tuple(results))
 
-    def _depth_changes(self, statement: Statement) -> bool:
-        """Follow savepoints of a transaction that SAVEPOINT began. True: it was released."""
-        if self._outer is None:
+    def _is_released(self, sql: str) -> bool:
+        """Follow the savepoints of a transaction that SAVEPOINT began, by name the innermost one
+        each. True: the outermost was released."""
+        names, verb = self._savepoints, classify(sql).verb
+        if verb not in ("SAVEPOINT", "RELEASE", "ROLLBACK"):
             return False
-        names = _savepoint_words(self._outer)
-        verb = classify(statement.sql).verb
-        if verb == "RELEASE":
-            return _savepoint_words(statement.sql) == names
-        return False
-
-
-def _savepoint_words(sql: str) -> list[str]:
-    """The name, without what stands before it."""
-    words = [word for word in sql.replace(";", " ").split() if word]
-    return [words[-1].strip("\"'`[]").lower()] if words else []
+        name = savepoint_of(sql)
+        if verb == "SAVEPOINT":
+            names.append(name)
+        elif name in names:
+            place = len(names) - 1 - names[::-1].index(name)
+            del names[place + (verb == "ROLLBACK") :]
+        return not names
 
 
 def _in_the_way(lost: Error) -> Error:

@@ -279,6 +279,8 @@ class Dispatcher:
         except Error as error:
             refused = error
         if refused is not None:
+            # What stands behind it is meant for that session, and not for the one before.
+            self._session = None
             self._refuse(message.request_id, refused)
             return
         self._session, self._refused = session, 0

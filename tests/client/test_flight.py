@@ -214,6 +214,29 @@ def test_a_session_that_ended_leaves_what_was_lost_unknown(burst: Burst) -> None
     assert words(world)[-1] == "c"
 
 
+def test_a_key_that_is_too_old_fails_alone_and_stays_unknown(burst: Burst) -> None:
+    items = [burst.submit(sql) for sql in ("add a", "old key", "add b")]
+    burst.settle()
+    assert [item.error is None for item in items] == [True, False, True]
+    error = items[1].error
+    assert error is not None
+    assert (error.code, error.outcome) == ("key_too_old", UNKNOWN)
+    assert words(burst.world) == ["a", "b"]
+
+
+def test_an_answer_that_cannot_be_read_leaves_it_unknown(
+    burst: Burst, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("tests.client.world.encode_reply", lambda _reply: b"\xc1")
+        item = burst.submit("add a")
+        burst.settle()
+    assert item.error is not None
+    assert item.error.outcome == UNKNOWN
+    assert burst.core.unsettled
+    assert words(burst.world) == ["a"]
+
+
 def test_interrupted_it_leaves_what_was_sent_unsettled(burst: Burst) -> None:
     world = burst.world
     world.stalled_log = []

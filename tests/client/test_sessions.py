@@ -14,9 +14,11 @@ from raftdb.base.errors import (
     OverloadedError,
     SessionError,
 )
-from raftdb.client.core import Core
-from raftdb.command import ResultDropped
-from raftdb.wire import CloseSession, Execute, OpenSession
+from raftdb.client.answers import TOO_OLD
+from raftdb.client.calls import Answered, Peer
+from raftdb.client.core import Core, Write
+from raftdb.command import Failed, ReadToken, ResultDropped, Statement, encode_reply
+from raftdb.wire import CloseSession, Execute, OpenSession, Query
 from tests.client.world import T, World, heard, operational, read, sequences, write
 
 # ---- after an unknown outcome
@@ -249,3 +251,69 @@ def test_large_result_of_a_retry_is_said_to_be_applied() -> None:
         write(world, core, "b")
     assert (caught.value.code, caught.value.outcome) == ("result_dropped", APPLIED)
     assert not core.unsettled
+
+
+def test_what_settles_a_write_counts_among_what_was_seen() -> None:
+    """A read of level `session` at a node that lags must not look from before the decision: the
+    write is applied, is not shown, and is written again."""
+    world = World()
+    core = world.core()
+    write(world, core, "a")
+    unknown_write(world, core, "b")
+    late, world.stalled_log = world.stalled_log or [], None
+    for commit in late:
+        commit()
+    applied = world.index
+    assert "b" in read(world, core, "session")
+    tokens = [message.token for _, message in world.heard if isinstance(message, Query)]
+    assert [ReadToken.from_text(token).index > applied for token in tokens] == [True]
+
+
+def test_what_says_that_a_session_is_gone_counts_too() -> None:
+    world = World()
+    core = world.core()
+    write(world, core, "a")
+    world.nodes["n1"].lose_replies = 1
+    original = world.apply
+
+    def apply(session: bytes, message: object) -> object:
+        reply = original(session, message)
+        if isinstance(message, Execute) and message.sequence == 2:
+            world.sessions.clear()
+        return reply
+
+    world.apply = apply  # type: ignore[method-assign,assignment]
+    with pytest.raises(SessionError) as caught:
+        write(world, core, "b")
+    assert caught.value.outcome == UNKNOWN
+    assert core.seen is not None
+    assert core.seen.index == world.index
+
+
+def test_a_key_that_is_too_old_is_no_end_of_the_session_and_stays_unknown() -> None:
+    world = World()
+    core = world.core()
+    write(world, core, "a")
+    with pytest.raises(SessionError) as caught:
+        world.run(core.execute((Statement("old key"),), timeout_s=T))
+    assert (caught.value.code, caught.value.outcome) == (TOO_OLD, UNKNOWN)
+    assert not core.unsettled
+    write(world, core, "b")
+    assert heard(world, OpenSession) == 1
+    assert sequences(world) == [1, 2, 3]
+
+
+def test_a_commit_under_a_key_that_is_too_old_is_unknown_and_not_to_be_retried() -> None:
+    world = World()
+    core = world.core()
+    write(world, core, "a")
+    session = core.session
+    assert session is not None
+    peer = core.courier.attached_peer(session.session_id)
+    assert isinstance(peer, Peer)
+    error = SessionError("too old", code=TOO_OLD, outcome=UNKNOWN)
+    answered = Answered(peer, None, index=9, encoded=encode_reply(Failed(error, -1)))
+    with pytest.raises(SessionError) as caught:
+        core.committed(Write(session, 2, (), True, is_commit=True), answered)
+    assert (caught.value.outcome, caught.value.retryable) == (UNKNOWN, False)
+    assert core.session is session

@@ -325,6 +325,8 @@ class World:
     def _execute(self, statements: Sequence[Statement]) -> Reply:
         if any(statement.sql == "fail" for statement in statements):
             return Failed(IntegrityError("UNIQUE constraint failed"), 0)
+        if any(statement.sql == "old key" for statement in statements):
+            return Failed(SessionError("too old", code="key_too_old", outcome=UNKNOWN), -1)
         for statement in statements:
             self.effects.append(statement.sql.removeprefix("add "))
         number = len(self.effects)

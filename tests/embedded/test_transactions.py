@@ -113,6 +113,34 @@ def test_a_savepoint_alone_is_a_transaction(db: Connection) -> None:
     assert money(db) == 7
 
 
+def test_savepoints_of_one_name_nest(db: Connection) -> None:
+    """RELEASE is of the innermost one of that name: the transaction is not committed by it."""
+    db.execute("SAVEPOINT a -- the outer one")
+    db.execute("UPDATE account SET money = 7")
+    db.execute("savepoint A")
+    db.execute("UPDATE account SET money = 8")
+    db.execute("RELEASE a")
+    assert db.in_transaction
+    db.execute("ROLLBACK TO a")
+    assert money(db) == 100
+    db.execute("SAVEPOINT b")
+    db.execute("RELEASE a /* and all within */")
+    assert not db.in_transaction
+    assert money(db) == 100
+
+
+def test_a_failure_within_a_transaction_is_among_what_was_seen(
+    db: Connection, members: Members
+) -> None:
+    """It tells that the row is there; the next session read must not deny it."""
+    with raftdb.connect(members.founded.url) as other:
+        other.execute("BEGIN")
+        with pytest.raises(raftdb.IntegrityError):
+            other.execute("INSERT INTO account VALUES (1, 'eve', 5)")
+        assert other.token
+        other.rollback()
+
+
 def test_autocommit_off_is_pep_249(db: Connection) -> None:
     db.autocommit = False
     try:
