@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from raftdb.base.errors import UNKNOWN, DeadlineError, Error
+from raftdb.base.errors import UNKNOWN, DataError, DeadlineError, Error
 from raftdb.base.ids import Address
 from raftdb.client.actions import Link, LinkError
 from raftdb.wire import (
@@ -136,3 +136,12 @@ def answer_of(peer: Peer, message: Message, refused: Error | None, chunks: list[
     if isinstance(message, Info | Pong | Done):
         return Answered(peer, message)
     raise LinkError(f"answers with {type(message).__name__}")
+
+
+def too_large(size: int) -> Error:
+    """The error of a result that came to more bytes than a client takes."""
+    return DataError(
+        f"the result has more than {size} bytes",
+        code="result_too_large",
+        hint="ask for fewer rows at a time, such as by LIMIT",
+    )

@@ -23,7 +23,6 @@ from raftdb.base.errors import (
     APPLIED,
     UNKNOWN,
     AuthError,
-    DataError,
     Error,
     NotLeaderError,
     NotSupportedError,
@@ -34,7 +33,7 @@ from raftdb.base.ids import Address
 from raftdb.base.limits import DEFAULT_LIMITS, Limits
 from raftdb.base.ports import Clock, Random
 from raftdb.client.actions import Await, Dial, Drop, Link, LinkError, Pause, Steps, Transmit
-from raftdb.client.calls import Answered, Call, Make, Peer, answer_of
+from raftdb.client.calls import Answered, Call, Make, Peer, answer_of, too_large
 from raftdb.client.options import Options
 from raftdb.client.routing import Routes
 from raftdb.wire import (
@@ -247,7 +246,7 @@ class Courier:
                         # Encoded, a result takes somewhat more than its values.
                         if size > 2 * self._limits.result_bytes_max:
                             yield from self.drop(peer)
-                            raise _too_large(size)
+                            raise too_large(size)
                         if not message.last:
                             continue
                     self._after(peer, arrived, message)
@@ -592,11 +591,3 @@ def _permanent(error: Error) -> Error | None:
     """The error, if trying that address again soon would not help."""
     lasting = isinstance(error, AuthError | NotSupportedError) or error.code in _PERMANENT_CODES
     return error if lasting else None
-
-
-def _too_large(size: int) -> Error:
-    return DataError(
-        f"the result has more than {size} bytes",
-        code="result_too_large",
-        hint="ask for fewer rows at a time, such as by LIMIT",
-    )
