@@ -2,10 +2,10 @@
 
 A node with a damaged database takes part in the log, which is sound: it votes and acknowledges;
 and it fetches a copy from another member. A log that is damaged before its last segment begins
-behind the damage: where it ends, and what was voted, is known, so it goes on voting; what the
-database lacks of the entries that are gone comes with a copy. A log whose end is damaged, or that
-ends before the database does, says no more what was promised: `raftdb.embedded.forgetting`. A node
-that has nobody to fetch from stops instead.
+behind the damage, where the database has all the entries that are gone: where it ends, and what
+was voted, is known, so it goes on voting. A log whose end is damaged, or that ends before the
+database does, or that would begin behind entries that the database lacks, says no more what was
+promised: `raftdb.embedded.forgetting`. A node that has nobody to fetch from stops instead.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from raftdb.base.ids import Index
 from raftdb.base.layout import database_path, empty_log_path, journal_path
 from raftdb.base.ports import Ports
 from raftdb.embedded.forgetting import begin_anew, ends_too_early, forget, whole
-from raftdb.journal import Journal, RetentionBounds
+from raftdb.journal import Journal, RetentionBounds, Salvage
 from raftdb.journal.format import segment_number
 from raftdb.machine import AbsentMachine, Machine
 from raftdb.machine.generations import named
@@ -62,7 +62,7 @@ def open_data(
     if memory is not None and memory.relieved_index:
         memory, note = begin_anew(config, ports, memory, note, database)
     try:
-        journal, damage = _open_log(journal_class, config, ports, note)
+        journal, damage = _open_log(journal_class, config, ports, note, database)
     except (JournalCorruptError, ConfigError) as error:
         missing = error.code == "journal_missing" and memory is not None
         if len(config.members) == 1 or not (missing or isinstance(error, JournalCorruptError)):
@@ -112,37 +112,48 @@ def _machine(kind: type[Machine], config: NodeConfig, ports: Ports, vfs_base: st
 
 
 def _open_log(
-    kind: type[Journal], config: NodeConfig, ports: Ports, note: DamageNote
+    kind: type[Journal],
+    config: NodeConfig,
+    ports: Ports,
+    note: DamageNote,
+    database: Callable[[], Machine],
 ) -> tuple[Journal, Damage | None]:
     """The log; and the damage that it begins behind, if that was found just now."""
     noted = note.damage if note.damage is not None and note.damage.kind == LOG else None
     if noted is not None:
         number = segment_number(posixpath.basename(noted.file)) or 0
-        return _open_journal(kind, config, ports, number), noted
+        salvage = Salvage(number, _stored(database, ports))
+        return _open_journal(kind, config, ports, salvage), noted
     try:
         return _open_journal(kind, config, ports, None), None
     except JournalCorruptError as error:
         if len(config.members) == 1:
             raise alone(error) from error
-        journal = _open_journal(kind, config, ports, 0)
+        journal = _open_journal(kind, config, ports, Salvage(0, _stored(database, ports)))
         damage = damage_of(error, ports.clock.wall_ms())
         ports.log.error("damage_found", reason=str(error), **error.detail)
         return journal, damage
 
 
-def _after(opened: Opened, damage: Damage | None, config: NodeConfig, ports: Ports) -> Opened:
-    """Whether the database has what was lost of the log."""
-    if damage is None:
-        return opened
-    journal, machine, note = opened.journal, opened.machine, opened.note
-    if machine.absent:
-        return opened
-    applied = int(machine.applied()[0])
-    if applied < journal.first_index - 1:
+def _stored(database: Callable[[], Machine], ports: Ports) -> int:
+    """Up to where the database has what the log's entries say, on disk."""
+    try:
+        machine = database()
+    except (ConfigError, FatalError) as error:
+        ports.log.warning("database_not_read", reason=str(error))
+        return 0
+    try:
+        return int(machine.applied()[0])
+    finally:
         machine.close()
-        return _without(journal, replace(note, damage=damage), damage, ports)
-    # The start has made durable what the database has applied, so nobody here needs the rest.
-    ports.log.warning("log_begins_behind_damage", first_index=int(journal.first_index))
+
+
+def _after(opened: Opened, damage: Damage | None, config: NodeConfig, ports: Ports) -> Opened:
+    """The database has what was lost of the log, so nobody here needs it."""
+    note = opened.note
+    if damage is None or opened.machine.absent:
+        return opened
+    ports.log.warning("log_begins_behind_damage", first_index=int(opened.journal.first_index))
     if note.damage is not None:
         note = replace(note, damage=None)
         write_note(ports.files, config.data_dir, note)
@@ -194,7 +205,7 @@ def _open_journal(
     kind: type[Journal],
     config: NodeConfig,
     ports: Ports,
-    salvage: int | None,
+    salvage: Salvage | None,
     directory: str = "",
 ) -> Journal:
     return kind.open(

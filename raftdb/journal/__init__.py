@@ -17,7 +17,7 @@ from raftdb.journal.inspect import (
     read_on,
 )
 from raftdb.journal.journal import Journal
-from raftdb.journal.recovery import refound_journal
+from raftdb.journal.recovery import Salvage, refound_journal
 from raftdb.journal.retention import Pin, RetentionBounds
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "LogEntry",
     "Pin",
     "RetentionBounds",
+    "Salvage",
     "SegmentReport",
     "inspect_journal",
     "read_entries",

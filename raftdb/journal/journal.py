@@ -38,7 +38,7 @@ from raftdb.journal.format import (
 from raftdb.journal.index import SegmentIndex
 from raftdb.journal.problems import io_problem
 from raftdb.journal.queue import OperationQueue, last_after
-from raftdb.journal.recovery import Recovered, create_journal, recover_journal
+from raftdb.journal.recovery import Recovered, Salvage, create_journal, recover_journal
 from raftdb.journal.retention import Pin, Retention, RetentionBounds
 from raftdb.journal.segments import SegmentReader
 from raftdb.journal.writer import (
@@ -140,7 +140,7 @@ class Journal:
         limits: Limits,
         log: Log,
         retention: RetentionBounds | None = None,
-        salvage: int | None = None,
+        salvage: Salvage | None = None,
     ) -> Journal:
         """Lock, recover, make durable what was found. Synchronous. `salvage`: see recover_journal.
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from raftdb.base.atomic import NEW_SUFFIX, make_directory_durably, replace_file
 from raftdb.base.errors import ConfigError, JournalCorruptError
@@ -47,6 +48,7 @@ __all__ = [
     "LOCK_NAME",
     "MARK_NAME",
     "Recovered",
+    "Salvage",
     "create_journal",
     "recover_journal",
     "refound_journal",
@@ -57,6 +59,17 @@ MARK_NAME = "mark"
 FIRST_SEGMENT = 1
 FIRST_INDEX = 1
 JOURNAL_ID_BYTES = 16
+
+
+class Salvage(NamedTuple):
+    """What may be given up of a damaged log, before its last segment."""
+
+    segment: int
+    """All up to this one in any case; 0: only what is found to be damaged, and what lies before."""
+    stored: int
+    """Entries up to this one at most: the database has them, so they are committed. Of what lies
+    behind nobody knows whether it is committed, and which leader's it was: to go on without it
+    would be to acknowledge, in its place, what never was here."""
 
 
 @dataclass(slots=True)
@@ -154,13 +167,13 @@ def _found(
 
 
 def recover_journal(
-    files: Files, directory: str, log: Log, salvage: int | None = None
+    files: Files, directory: str, log: Log, salvage: Salvage | None = None
 ) -> Recovered:
     """Lock, verify, make durable. Raises JournalCorruptError, ConfigError, FatalError.
 
-    `salvage` (a segment's number, or 0): what lies before the last segment is given up as far as it
-    is damaged, and up to that segment in any case. The log then begins later; where it ends, and
-    what was voted, is as it was.
+    With `salvage` what lies before the last segment is given up as far as it is damaged, or nothing
+    where that is more than may be (JournalCorruptError). The log then begins later; where it ends,
+    and what was voted, is as it was.
     """
     try:
         names = files.list_directory(directory)
@@ -215,7 +228,7 @@ class _Scanned:
 
 
 class _Recovery:
-    def __init__(self, files: Files, directory: str, log: Log, salvage: int | None) -> None:
+    def __init__(self, files: Files, directory: str, log: Log, salvage: Salvage | None) -> None:
         self._salvage = salvage
         self._files = files
         self._directory = directory
@@ -229,8 +242,8 @@ class _Recovery:
         last = self._scan_last(numbers[-1])
         header = last.header
         if self._salvage is not None:
-            sealed = self._sound_suffix(last, self._salvage)
-            self._give_up_before(last, sealed)
+            sealed = self._sound_suffix(last, self._salvage.segment)
+            self._give_up_before(last, sealed, self._salvage.stored)
             oldest = last.replay.oldest
         else:
             oldest = last.replay.oldest
@@ -403,13 +416,16 @@ class _Recovery:
             sealed.pop(0)
         return sealed
 
-    def _give_up_before(self, last: _Scanned, sealed: list[SealedSegment]) -> None:
+    def _give_up_before(self, last: _Scanned, sealed: list[SealedSegment], stored: int) -> None:
         """Record, in the last segment, that the log begins with what is left."""
         index, cursor = last.replay.index, last.cursor
         if sealed:
             oldest, first, term = sealed[0].number, sealed[0].first, sealed[0].tail.previous_term
         else:
             oldest, first, term = index.number, index.first, index.previous_term
+        if first - 1 > stored:
+            text = f"entries up to {first - 1} are lost with it, and the database ends at {stored}"
+            raise corrupt(self._path(oldest - 1), 0, text)
         if oldest == last.replay.oldest:
             return
         seed = seed_of(last.header.journal_id, index.number)

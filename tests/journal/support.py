@@ -11,7 +11,7 @@ from typing import Any
 from raftdb.base.ids import Index, NodeId, Term
 from raftdb.base.limits import Limits
 from raftdb.base.ports import Done, Files
-from raftdb.journal import HardState, Journal, LogEntry, RetentionBounds
+from raftdb.journal import HardState, Journal, LogEntry, RetentionBounds, Salvage
 from tests.sim.disk import SimFiles
 
 DIRECTORY = "/data/journal"
@@ -120,7 +120,7 @@ class Bench:
     executor: HandExecutor = field(default_factory=HandExecutor)
     log: ListLog = field(default_factory=ListLog)
     retention: RetentionBounds | None = None
-    salvage: int | None = None
+    salvage: Salvage | None = None
     durable_calls: int = 0
     fatal: list[BaseException] = field(default_factory=list)
 

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from raftdb.base.errors import JournalCorruptError
-from raftdb.journal import Journal
+from raftdb.journal import Journal, Salvage
 from raftdb.journal.recovery import create_journal
 from tests.journal.support import DIRECTORY, Bench, SeededRandom, entry, run_of
 from tests.journal.test_damage import LIMITS, names, path_of, small_journal
@@ -19,8 +19,8 @@ def end_of(journal: Journal) -> tuple[object, ...]:
     return journal.last_index, journal.last_term, journal.hard_state
 
 
-def salvaged(disk: SimFiles, given_up: int = 0) -> tuple[Bench, Journal]:
-    bench = Bench(disk, LIMITS, salvage=given_up)
+def salvaged(disk: SimFiles, given_up: int = 0, stored: int = 1 << 40) -> tuple[Bench, Journal]:
+    bench = Bench(disk, LIMITS, salvage=Salvage(given_up, stored))
     return bench, bench.open()
 
 
@@ -80,6 +80,22 @@ def test_a_missing_segment_is_given_up_too() -> None:
         Bench(files, LIMITS).open()
     _bench, journal = salvaged(files)
     check_sound(journal, sound)
+
+
+def test_what_no_database_has_is_not_given_up() -> None:
+    """Nobody knows whether it was committed."""
+    files, _states = small_journal(idle=True)
+    files.flip_bit(path_of(2), len(files.read_file(path_of(2))) - 10, 1)
+    first = salvaged(files.clone(random.Random(0)))[1].first_index
+    assert first > 2
+    before = [(path, files.read_file(path)) for path in files.paths()]
+    for stored in (0, first - 2):
+        for segment in (0, 2):
+            with pytest.raises(JournalCorruptError) as raised:
+                salvaged(files, segment, stored)
+            assert raised.value.detail["file"] == path_of(2)
+            assert [(path, files.read_file(path)) for path in files.paths()] == before
+    assert salvaged(files, 2, first - 1)[1].first_index == first
 
 
 def test_damage_at_the_end_is_not_given_up() -> None:

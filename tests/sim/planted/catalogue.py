@@ -13,6 +13,7 @@ from tests.sim.planted import (
     disasters,
     forgetting,
     full_disks,
+    given_up,
     invariants,
     journal,
     locations,
@@ -70,6 +71,7 @@ SCRIPTED = {
     **transacting.SCRIPTED,
     **verdicts.SCRIPTED,
     **full_disks.SCRIPTED,
+    **given_up.SCRIPTED,
 }
 """Bugs that ordinary seeds reach too seldom, and the script that reaches them."""
 
@@ -110,6 +112,7 @@ BUGS: tuple[Bug, ...] = tuple(
         *transacting.BUGS,
         *verdicts.BUGS,
         *full_disks.BUGS,
+        *given_up.BUGS,
     )
 )
 

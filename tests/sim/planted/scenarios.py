@@ -17,6 +17,7 @@ from tests.sim.planted import (
     disasters,
     forgetting,
     full_disks,
+    given_up,
     invariants,
     locations,
     members,
@@ -536,4 +537,5 @@ PLAYS: dict[str, tuple[Play, dict[str, Any]]] = {
     **transacting.PLAYS,
     **verdicts.PLAYS,
     **full_disks.PLAYS,
+    **given_up.PLAYS,
 }
