@@ -411,9 +411,11 @@ class _Recovery:
             sealed.append(SealedSegment(tail, tail.last_index))
             successor = header
         sealed.reverse()
-        while sealed and sealed[0].first > last.replay.index.first:
+        firsts = [*(one.first for one in sealed[1:]), last.replay.index.first]
+        while sealed and sealed[0].first > min(firsts):
             # Truncated by what came later: the log's first entries are not in there.
             sealed.pop(0)
+            firsts.pop(0)
         return sealed
 
     def _give_up_before(self, last: _Scanned, sealed: list[SealedSegment], stored: int) -> None:

@@ -132,3 +132,23 @@ def test_founded_behind_an_entry_of_which_only_the_number_is_known() -> None:
     bench.executor.settle()
     files.kill()
     assert bench.open().last_index == 44
+
+
+def test_what_was_cut_again_and_again_is_given_up() -> None:
+    """A segment that is sound, and of which later ones left nothing, does not say where the log
+    begins."""
+    bench = Bench(SimFiles(random.Random(7)), LIMITS).create()
+    journal = bench.open()
+    for first, last, term in ((2, 20, 1), (12, 30, 2), (6, 24, 3), (25, 44, 4)):
+        journal.truncate_from(first)
+        for index in range(first, last + 1):
+            journal.append([entry(index, term)])
+            bench.executor.settle()
+    for _ in range(2):
+        bench.executor.advance(1.0)
+        bench.executor.settle()
+    bench.files.kill()
+    sound = Bench(bench.files.clone(random.Random(0)), LIMITS).open()
+    for number in range(1, len(sound._segments.sealed) + 1):
+        _bench, again = salvaged(bench.files.clone(random.Random(0)), number)
+        check_sound(again, sound)
