@@ -350,6 +350,7 @@ class Connection(Transactions):
         try:
             results, self._last_index = link.local_query(statements, timeout_s)
             self._last_age_ms = -1
+            self._core.note_shown(link.history, self._last_index)
             return results
         except errors.Error as error:
             if error.code in NOT_READS:

@@ -290,6 +290,11 @@ class Core:
         answered = yield from self._ask_outcome(session_id, sequence, key, self.durability, call)
         if answered.error is None:
             self.note_seen(answered.peer, answered.index)
+            session = self.session
+            own = session is not None and session_id == session.session_id and not self._unsettled
+            if session is not None and own and sequence == session.settled + 1:
+                # Of a write that was refused before the log: its number is taken by the question.
+                session.settled = sequence
         return answered
 
     def _ask_outcome(
@@ -439,8 +444,12 @@ class Core:
 
     def note_seen(self, peer: Peer, index: int) -> None:
         """Something of that log index was shown to the user."""
+        self.note_shown(peer.history, index)
+
+    def note_shown(self, of_history: str, index: int) -> None:
+        """The same, of that history."""
         seen = self.seen
-        history = bytes.fromhex(peer.history)
+        history = bytes.fromhex(of_history)
         if seen is None or seen.history != history:
             # Another history: the node refuses a token that is not of its own, so this is a
             # client that was told to go on without one, or its first answer.

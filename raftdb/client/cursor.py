@@ -275,6 +275,9 @@ class Cursor:
                 return False
             raise
         connection._last_index = self._read_index = index
+        seen = connection._core.seen
+        if seen is None or index > seen.index:
+            connection._core.note_shown(link.history, index)
         self._age_ms = -1
         self._columns = columns
         self._rows = rows

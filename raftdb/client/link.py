@@ -42,6 +42,10 @@ IN_PROCESS = Address("(this process)", 0)
 class InProcessLink(Protocol):
     """A node in the same process. Its methods may be called from any thread."""
 
+    @property
+    def history(self) -> str:
+        """Of its data."""
+
     def call(self, message: Hello | Request) -> Sequence[Message]:
         """Hand over one message and wait for all of its reply. The Hello is answered by Welcome (or
         ErrorMessage 0); every request ends within its own `timeout_ms`, or soon where it has none.

@@ -40,6 +40,11 @@ class EmbeddedLink:
         self._waiting: dict[int, _Waiting] = {}
         self._dispatcher: Dispatcher | None = None
 
+    @property
+    def history(self) -> str:
+        """See the client's InProcessLink."""
+        return str(self._assembly.replica.history)
+
     def call(self, message: wire.Hello | wire.Request) -> Sequence[wire.Message]:
         """Hand a message to the node's loop, and wait for all of its reply."""
         self._require_running()

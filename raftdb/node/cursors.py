@@ -71,8 +71,10 @@ class Cursors:
     def __len__(self) -> int:
         return len(self._open)
 
-    def open(self, statement: Statement, rows: int, age_ms: int, ended: Ended) -> QueryStop | None:
-        """Begin a query, and read its first page."""
+    def open(
+        self, statement: Statement, rows: int, age_ms: Callable[[], int], ended: Ended
+    ) -> QueryStop | None:
+        """Begin a query, and read its first page. `age_ms`: of a snapshot that is taken now."""
         if len(self._open) + self._opening >= self._limits.cursors_max:
             ended(
                 None,
@@ -86,11 +88,12 @@ class Cursors:
             return None
         self._opening += 1
 
-        def work(stop: QueryStop) -> tuple[RowStream, bytes, bool]:
+        def work(stop: QueryStop) -> tuple[int, RowStream, bytes, bool]:
             stream = self._machine.open_stream()
             try:
+                age = age_ms()
                 stream.begin(statement.sql, statement.parameter_sets[0], UNBOUNDED_S, stop)
-                return stream, *self._page(stream, rows, stop)
+                return age, stream, *self._page(stream, rows, stop)
             except BaseException:
                 stream.close()
                 raise
@@ -100,10 +103,10 @@ class Cursors:
             if error is not None:
                 ended(None, error)
                 return
-            stream, body, last = result
+            age, stream, body, last = result
             self._numbers += 1
             number = self._numbers
-            self._open[number] = _Open(stream, stream.index, age_ms, self._clock.monotonic_s())
+            self._open[number] = _Open(stream, stream.index, age, self._clock.monotonic_s())
             self._sweep_later()
             self._answer(number, body, last, ended)
 

@@ -151,6 +151,14 @@ class Reading:
 
     # ---- waiting
 
+    def age_ms(self) -> int:
+        """All that was committed longer ago is in what this node shows from now on; -1: not known.
+        From any thread: whoever takes a snapshot asks right before, for it may have waited long."""
+        fresh_s = self._fresh_s
+        if fresh_s is None:
+            return -1
+        return int(max(0.0, self._clock.monotonic_s() - fresh_s) * 1000) + 1
+
     def _age_s(self) -> float:
         if self._fresh_s is None:
             return float("inf")
@@ -212,10 +220,10 @@ class Reading:
             if read.call.ended:
                 continue
             index = int(self._engine.applied_index)
-            age_ms = -1 if self._fresh_s is None else int(self._age_s() * 1000) + 1
             if read.page_rows:
-                self._open_cursor(read, age_ms)
+                self._open_cursor(read)
                 continue
+            age_ms = self.age_ms()
             try:
                 body = self._machine.query_briefly(read.statements, read.rows_max or None, index)
             except Exception as error:
@@ -225,7 +233,7 @@ class Reading:
                 self._ended(read.call, None, error)
                 return
             if body is None:
-                self._on_lane(read, age_ms)
+                self._on_lane(read)
             else:
                 read.call.end(Answer(body, index, age_ms), None)
             if ready and now_s() > end_s:
@@ -233,11 +241,11 @@ class Reading:
                 self._executor.call_soon(self._drain)
                 return
 
-    def _on_lane(self, read: _Read, age_ms: int) -> None:
+    def _on_lane(self, read: _Read) -> None:
         call = read.call
 
         def work(stop: QueryStop) -> Answer:
-            rows_max = read.rows_max or None
+            rows_max, age_ms = read.rows_max or None, self.age_ms()
             body, index = self._machine.query_reply(read.statements, rows_max, stop)
             return Answer(body, index, age_ms)
 
@@ -270,10 +278,10 @@ class Reading:
         self._executor.submit(f"read-{lane}", lambda: work(stop), ended)
         return stop
 
-    def _open_cursor(self, read: _Read, age_ms: int) -> None:
+    def _open_cursor(self, read: _Read) -> None:
         [statement] = read.statements
         done = self._paged(read.call)
-        read.call.stop = self.cursors.open(statement, read.page_rows, age_ms, done)
+        read.call.stop = self.cursors.open(statement, read.page_rows, self.age_ms, done)
 
     def fetch(self, cursor: int, rows: int, call: Call) -> None:
         """The next page of a cursor. Its call-back may come before this returns."""

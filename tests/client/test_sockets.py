@@ -31,7 +31,7 @@ from raftdb.runtime import RealClock
 from raftdb.runtime.tls import TlsPaths, server_context
 from raftdb.security import found_certificates, load_authority
 from raftdb.wire import AttachSession, CloseSession, Execute, Hello, Message, Ping, Query
-from tests.client.server import CLUSTER, LOCAL, FakeNode, listening_socket
+from tests.client.server import CLUSTER, HISTORY, LOCAL, FakeNode, listening_socket
 
 OTHER = "e" * 32
 
@@ -446,6 +446,7 @@ class LocalNode:
         self.talk = Conversation(node, socket.socket())
         self.local = 0
         self.closed = 0
+        self.history = HISTORY
 
     def call(self, message: Any) -> Any:
         with self.talk.node.database.lock:

@@ -129,6 +129,32 @@ def test_savepoints_of_one_name_nest(db: Connection) -> None:
     assert money(db) == 100
 
 
+def test_whoever_asks_what_became_of_a_refused_write_goes_on_writing(db: Connection) -> None:
+    """The question takes the number that the write had not taken."""
+    with pytest.raises(raftdb.InterfaceError, match="cannot be met"):
+        db.execute("UPDATE account SET money = 1", durability="locations=9")
+    assert db.last_write is not None
+    session, sequence = db.last_write
+    assert db.outcome(session=session, sequence=sequence).state == "not_applied"
+    db.execute("UPDATE account SET money = 2")
+    assert money(db) == 2
+
+
+def test_what_is_read_in_this_process_is_among_what_was_seen(
+    db: Connection, members: Members
+) -> None:
+    """The next session read may be another node's, or another connection's with the token."""
+    node = members.running()[0]
+    for read in (
+        lambda here: here.execute("SELECT 1", read="local").index,
+        lambda here: here.batch(["SELECT 1", "SELECT 2"]) and here.last_index,
+    ):
+        with node.connect(read="local") as here:
+            index = read(here)
+            assert ReadToken.from_text(here.token).index == index
+        db.see(ReadToken(bytes.fromhex(node.status()["history"]), 0, index).to_text())
+
+
 def test_a_failure_within_a_transaction_is_among_what_was_seen(
     db: Connection, members: Members
 ) -> None:

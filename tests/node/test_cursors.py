@@ -54,7 +54,7 @@ class Bench:
         self.pages.append(error if page is None else page.cursor)
 
     def open(self) -> None:
-        self.cursors.open(Statement("SELECT"), 1, -1, self.ended)
+        self.cursors.open(Statement("SELECT"), 1, lambda: -1, self.ended)
         self.loop.run()
 
     def fetch(self, number: int) -> None:

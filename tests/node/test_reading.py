@@ -102,6 +102,19 @@ def test_freshness_counts_from_the_sending_of_what_a_quorum_confirmed(bench: Ben
     assert bench.answers.pop().age_ms == 1
 
 
+def test_the_age_of_what_waits_for_a_lane_is_that_of_its_snapshot(bench: Bench) -> None:
+    bench.query("bounded", max_age_s=2.0)
+    confirm(bench, bench.loop.now_s)
+    bench.answers.clear()
+    statements = (Statement("SELECT 1"),)
+    bench.replica.query("bounded", statements, 0, 5.0, bench.done, max_age_s=2.0)
+    bench.loop.step()
+    assert bench.answers == [], "it waits for its lane"
+    bench.loop.now_s += 1.0
+    bench.loop.run()
+    assert bench.answers.pop().age_ms == 1001
+
+
 def test_a_confirmation_that_took_too_long_proves_too_little(bench: Bench) -> None:
     bench.query("bounded", max_age_s=0.3)
     begun_s = bench.loop.now_s
