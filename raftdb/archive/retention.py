@@ -75,7 +75,7 @@ def plan_pruning(timeline: Timeline, retention: Retention, now_ms: int) -> Prune
     # Of what an earlier pruning left alone, without the log behind it, no window begins.
     begin = {chain.claim.epoch: chain.first for chain in timeline.chains}
     whole = [one for one in bases if one.manifest.sequence >= begin[one.manifest.epoch]] or bases
-    before = [one for one in whole if one.manifest.created_ms <= cutoff_ms]
+    before = [one for one in whole if _made_ms(one) <= cutoff_ms]
     # A base that has the moment of the cut-off or an earlier one: all after it can be reached.
     first = before[-1] if before else whole[0]
     kept = _older_bases(bases, first, retention, now_ms)
@@ -123,14 +123,24 @@ def _older_bases(
     ):
         last: dict[str, Link] = {}
         for one in bases:
-            created_ms = one.manifest.created_ms
+            created_ms = _made_ms(one)
             if one is first:
                 break
             if created_ms >= now_ms - days * DAY_MS:
                 moment = datetime.fromtimestamp(created_ms / 1000, UTC)
                 last[moment.strftime(slot)] = one
-        kept |= {(one.manifest.epoch, one.manifest.sequence) for one in last.values()}
+        kept |= {_place(one) for one in last.values()}
     return kept
+
+
+def _place(base: Link) -> tuple[int, int]:
+    return base.manifest.epoch, base.manifest.sequence
+
+
+def _made_ms(base: Link) -> int:
+    """When it was made: by its node's clock, but not before what was logged up to it, whose time
+    never runs back. A clock that is years behind would make it seem older than all the others."""
+    return max(base.manifest.created_ms, base.manifest.time_ms)
 
 
 def _record(chain: Chain, first: Link, kept: set[tuple[int, int]], now_ms: int) -> Pruned | None:

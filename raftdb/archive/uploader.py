@@ -362,7 +362,7 @@ class Destination:
                 )
                 for one in entries
             ]
-            return self._writer.segment(tail, term, archived, recorded.time_ms)
+            return self._counted(self._writer.segment(tail, term, archived, recorded.time_ms))
 
         self._submit(work, self._added)
 
@@ -415,19 +415,25 @@ class Destination:
     def _add_base(self) -> Tail:
         assert self._writer is not None
         assert self._tail is not None
-        return self._base.add(self._writer, self._tail, self._view().term)
+        return self._counted(self._base.add(self._writer, self._tail, self._view().term))
 
     # ---- on the lane
 
     def _begin(self) -> Tail:
         if self._writer is None:
             self._writer = self._connect()
-        return self._writer.begin()
+        return self._counted(self._writer.begin())
 
     def _follow(self) -> Tail:
         assert self._writer is not None
         assert self._tail is not None
-        return self._writer.follow(self._tail)
+        return self._counted(self._writer.follow(self._tail))
+
+    def _counted(self, tail: Tail) -> Tail:
+        """What was added behind a claim is nobody's past, and must not be said to be archived: so
+        the claim is looked for after the chain was. Who claims looks at the chain again after."""
+        self._check_epoch()
+        return tail
 
     def _check_epoch(self) -> None:
         assert self._writer is not None

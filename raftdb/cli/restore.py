@@ -132,7 +132,7 @@ def restore(
         found,
         point,
         target,
-        _NewCluster(members, replace, insecure, archive, ca) if members else None,
+        _NewCluster(members, replace, insecure, archive, ca, explicit) if members else None,
         _shown(progress, as_json),
         as_json,
     )
@@ -157,13 +157,15 @@ class _NewCluster:
     insecure: bool
     archive: Any
     authority: Path | None
+    explicit: bool
+    """The moment was named."""
 
 
 def _carry_out(
     found: Any, point: Any, target: Path, cluster: _NewCluster | None, shown: bool, as_json: bool
 ) -> None:
     from raftdb.consensus.entry import decode_payloads
-    from raftdb.ops.recreate import claim_epoch, recreate_cluster
+    from raftdb.ops.recreate import claim_epoch, claim_newest, recreate_cluster
     from raftdb.ops.restore import make_file, remove_work, restore_copy
     from raftdb.runtime.clock import RealClock
     from raftdb.runtime.files import RealFiles
@@ -172,8 +174,10 @@ def _carry_out(
     clock, files = RealClock(), RealFiles()
     start_s = clock.monotonic_s()
     history = HistoryId(os.urandom(16).hex())
-    if cluster is not None and cluster.replace:
+    if cluster is not None and cluster.replace and cluster.explicit:
         claim_epoch(found, point, history, clock)
+    elif cluster is not None and cluster.replace:
+        found, point = claim_newest(found, point, history, clock)
     work = target.with_name(target.name + ".restoring")
     try:
         with progress_bar(shown) as show:

@@ -146,7 +146,8 @@ def open_destinations(
             archive = Archive.open(open_store(url), sealer)
             part = None if near is None else _part(near)
             every = load_points if summary else None
-            timelines.append(load_timeline(archive, newest=newest, part=part, every=every))
+            epoch = None if near is None else _epoch_with(archive, near)
+            timelines.append(load_timeline(archive, epoch, newest=newest, part=part, every=every))
             archives.append(archive)
         except ArchiveUnavailableError as error:
             failure = error
@@ -162,6 +163,7 @@ def open_destinations(
     if not archives and failure is not None:
         raise failure
     problems += _one_history(timelines)
+    problems += [note for line in timelines if (note := _given_up(line)) is not None]
     return Destinations(tuple(archives), Sources(timelines), tuple(problems))
 
 
@@ -190,6 +192,37 @@ def _one_history(timelines: Sequence[Timeline]) -> list[Problem]:
         text = f"{line[-1].epoch} is not claimed here: entries after {one.left_at} do not count"
         notes.append(Problem(layout.EPOCHS, text, one.archive.url, harmless=True))
     return notes
+
+
+def _given_up(line: Timeline) -> Problem | None:
+    """What to know of an epoch under which nothing was written, while the one before it has more
+    than that goes on from: a restore that was given up leaves one."""
+    if len(line.chains) < 2 or line.chains[-1].links:
+        return None
+    claim, former = line.chains[-1].claim, line.chains[-2].last
+    if former is None or former.manifest.archived <= claim.fork_index:
+        return None
+    last = former.manifest.archived
+    what = (
+        f"was made at {time_text(claim.claimed_ms)} by {claim.claimed_by}, to go on from entry "
+        f"{claim.fork_index}, and nothing was archived under it: what epoch {claim.parent} has up "
+        f"to entry {last} is left out; if that was given up, --index {last} restores it"
+    )
+    return Problem(layout.claim_name(claim.epoch), what, line.archive.url, harmless=True)
+
+
+def _epoch_with(archive: Archive, near: Near) -> int | None:
+    """The epoch that has an entry that is named: the newest one, or one before, where the newer
+    ones forked before it and nothing was written under them. None: the newest."""
+    if near.index is None:
+        return None
+    claims = archive.claims()
+    epoch = len(claims)
+    while epoch and claims[epoch - 1].parent and near.index > claims[epoch - 1].fork_index:
+        if archive.listing(layout.folder(epoch, "manifests")):
+            return None
+        epoch = claims[epoch - 1].parent
+    return epoch or None
 
 
 def _part(near: Near) -> Callable[[Archive, Claim], Chain | None]:

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from raftdb.archive import Archive, Claim, Point, Restored
+from raftdb.archive import Archive, Claim, Point, Restored, Sources, load_timeline
 from raftdb.base.config import ArchiveConfig, NodeConfig
 from raftdb.base.errors import ConfigError
 from raftdb.base.ids import ClusterId, HistoryId, Index
@@ -23,9 +23,11 @@ from raftdb.machine import Machine, begin_history
 from raftdb.ops.archive import Destinations
 from raftdb.ops.found import LocalCluster, Origin, found_cluster
 
-__all__ = ["claim_epoch", "lineage_of", "recreate_cluster"]
+__all__ = ["claim_epoch", "claim_newest", "lineage_of", "recreate_cluster"]
 
 CLAIM = "raftdb restore --replace"
+CLAIMS_MAX = 5
+"""An uploader stops at the first thing that it adds after a claim; there may be some."""
 
 
 def claim_epoch(found: Destinations, point: Point, history: HistoryId, clock: Clock) -> None:
@@ -39,7 +41,8 @@ def claim_epoch(found: Destinations, point: Point, history: HistoryId, clock: Cl
         claim = Claim(
             epoch=len(claims) + 1,
             history=history,
-            parent=len(claims),
+            # What was read, not what was claimed since.
+            parent=line.chains[-1].claim.epoch,
             fork_index=fork.index,
             fork_position=fork.position,
             mode="replace",
@@ -51,6 +54,30 @@ def claim_epoch(found: Destinations, point: Point, history: HistoryId, clock: Cl
                 f"epoch {claim.epoch} of {archive.url} was claimed by another restore just now",
                 hint="one of them is enough: see `raftdb archive status`",
             )
+
+
+def claim_newest(
+    found: Destinations, point: Point, history: HistoryId, clock: Clock
+) -> tuple[Destinations, Point]:
+    """Claim for the newest moment. A former uploader that lives may add to its chain until the
+    claim is there, and what it added was acknowledged: then that is claimed, and is what to go on
+    with. Raises ConfigError."""
+    for _attempt in range(CLAIMS_MAX):
+        claim_epoch(found, point, history, clock)
+        lines = []
+        for line in found.sources.timelines:
+            again = load_timeline(line.archive, line.chains[-1].claim.epoch, newest=True)
+            again.left_at = line.left_at
+            lines.append(again)
+        now = Sources(lines)
+        if now.last() <= point:
+            return found, point
+        found, point = Destinations(found.archives, now, found.unreachable), now.last()
+    raise ConfigError(
+        f"a node of the former cluster goes on archiving: it is at entry {point}",
+        code="archive_moved",
+        hint="stop that cluster's nodes, and run the same command again",
+    )
 
 
 def lineage_of(found: Destinations, point: Point) -> list[tuple[HistoryId, Index, int]]:

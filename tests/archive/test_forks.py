@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from raftdb.archive import Claim, Point, layout, open_store
+from raftdb.archive import Claim, Near, Point, SupersededError, layout, open_store
 from raftdb.archive.records import ArchiveEntry
 from raftdb.archive.verify import walk
 from raftdb.base.errors import ConfigError
 from raftdb.base.ids import HistoryId
 from raftdb.ops.archive import open_destinations
-from raftdb.ops.recreate import claim_epoch, lineage_of
+from raftdb.ops.recreate import claim_epoch, claim_newest, lineage_of
 from raftdb.runtime.clock import RealClock
 from tests.archive.faults import Uploader
 from tests.archive.support import KEYS, Live, filled, restored, sources
@@ -140,4 +140,70 @@ def test_a_base_that_was_begun_before_a_gap_is_not_added_behind_it(tmp_path: Pat
     node.loop.pass_time(3.0)
     assert dropped == [live.index - 2]
     assert node.destination.known.archived == 0
+    live.close()
+
+
+def test_what_is_added_behind_a_claim_is_not_said_to_be_archived(tmp_path: Path) -> None:
+    """Between two looks for a later epoch an uploader adds to its own: nobody would restore that,
+    so a write that waits for the archive must not be acknowledged by it."""
+    live = filled(tmp_path)
+    ended: list[Exception] = []
+    node = Uploader(live, tmp_path / "hashes", "n1", "follower")
+    node.destination._superseded = ended.append
+    node.loop.pass_time(10.0)
+    before = live.index
+    assert node.destination.known.archived == before
+    node.destination._active = True
+    node.destination._next_epoch_check_s = node.loop.now_s + 1000.0
+    claim(live, 2, SECOND, before)
+    live.run(("INSERT INTO t(x) VALUES (1)",))
+    node.loop.pass_time(2.0)
+    assert node.destination.known.archived == before
+    assert isinstance(ended[0], SupersededError)
+    live.close()
+
+
+def test_what_was_added_while_an_epoch_was_claimed_is_restored(tmp_path: Path) -> None:
+    """It was acknowledged as archived by an uploader that could not see the claim yet."""
+    live = filled(tmp_path)
+    live.segment() if live.tail.archived < live.index else None
+    found = open_destinations([live.store.url], KEYS, newest=True)
+    point = found.sources.last()
+    live.run(("INSERT INTO t(x) VALUES (1)",))
+    live.segment()
+    found, now = claim_newest(found, point, HistoryId(SECOND), RealClock())
+    assert now == Point(live.index) > point
+    claims = live.archive.claims()
+    assert [(one.parent, one.fork_index) for one in claims[1:]] == [
+        (1, point.index),
+        (1, live.index),
+    ]
+    assert [int(index) for _name, index, _position in lineage_of(found, now)] == [live.index]
+    assert open_destinations([live.store.url], KEYS).sources.last() == now
+    live.close()
+
+
+def test_a_restore_that_was_given_up_hides_nothing(tmp_path: Path) -> None:
+    """It had claimed an epoch at an earlier moment: what was left out is named, and can be had."""
+    live = filled(tmp_path)
+    last = live.tail.archived
+    claim(live, 2, SECOND, 9)
+    for options in ({}, {"newest": True}):
+        found = open_destinations([live.store.url], KEYS, **options)  # type: ignore[arg-type]
+        assert found.sources.last() == Point(9)
+        assert not found.damage
+        assert any(f"--index {last} restores it" in str(one) for one in found.problems)
+    named = open_destinations([live.store.url], KEYS, near=Near(index=last))
+    _plan, done = restored(named.sources, tmp_path / "work", Point(last))
+    assert done.content == live.hashes[max(key for key in live.hashes if key[0] == last)]
+    claim_epoch(named, Point(last), HistoryId(THIRD), RealClock())
+    assert live.archive.claims()[-1].parent == 1
+    found = open_destinations([live.store.url], KEYS)
+    assert found.sources.last() == Point(last)
+    assert not found.problems
+    # Once something was written under an epoch, nothing behind its fork is had by its number.
+    claim(live, 4, SECOND, 9)
+    write(live, SECOND, 9, entries(10, 2))
+    named = open_destinations([live.store.url], KEYS, near=Near(index=last))
+    assert named.sources.last() == Point(11)
     live.close()

@@ -177,3 +177,26 @@ def test_a_legal_hold_stops_everything(live: Live) -> None:
     with pytest.raises(ConfigError, match="case-7"):
         carry_out(timeline, plan, live.store)  # type: ignore[arg-type]
     assert sources(live.store).problems == []
+
+
+def test_a_base_of_a_clock_that_is_years_behind_begins_no_window(tmp_path: Path) -> None:
+    live = Live(tmp_path, open_store(f"file://{tmp_path}/archive"))
+    live.run(("CREATE TABLE t(id INTEGER PRIMARY KEY, x)",))
+    first = 0
+    for day, shown in ((0, 0), (1, 1), (2, -9_000), (3, 3)):
+        live.writer._wall_ms = lambda shown=shown: START_MS + shown * DAY_MS
+        live.database.tick(START_MS + day * DAY_MS)
+        live.base()
+        first = first or live.index
+        live.run((f"INSERT INTO t(x) VALUES ({day})",))
+        live.segment()
+    live.close()
+    timeline = load_timeline(Archive.open(live.store, sealer()))
+    now_ms = START_MS + 4 * DAY_MS
+    assert plan_pruning(timeline, Retention(10, 0, 0, 0), now_ms).oldest_index == first
+    window = plan_pruning(timeline, Retention(3, 0, 0, 0), now_ms)
+    carry_out(timeline, window, live.store)  # type: ignore[arg-type]
+    # Three days back is the second base, whatever the third one's clock said.
+    assert window.oldest_index == first + 2
+    _plan, done = restored(sources(live.store), tmp_path / "work", Point(first + 3))
+    assert done.proven
