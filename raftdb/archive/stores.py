@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from raftdb.archive.errors import ArchiveUnavailableError
+from raftdb.archive.layout import ROOT
 from raftdb.archive.store import Listed, PruneStore
 from raftdb.base.errors import ConfigError
 
@@ -65,6 +66,9 @@ class DirectoryStore:
         self._path = os.path.abspath(path)
         self._durable: set[str] = set()
         """Folders whose own names were synced: only those of their files are left to be."""
+        self._held_archive = False
+        """An archive was seen here. Where it is gone, so is what it is in: behind a mount point
+        that nothing is mounted on, objects would be made that no restore finds."""
 
     @property
     def url(self) -> str:
@@ -74,6 +78,9 @@ class DirectoryStore:
         path = os.path.join(self._path, name)
         folder = os.path.dirname(path)
         try:
+            gone = self._held_archive and not os.path.exists(os.path.join(self._path, ROOT))
+            if gone and name != ROOT:
+                raise FileNotFoundError(2, "the archive that was there is not there", path)
             temporary, descriptor = self._create(path, folder)
             try:
                 with open(descriptor, "wb") as file:
@@ -120,6 +127,7 @@ class DirectoryStore:
     def get(self, name: str) -> bytes | None:
         try:
             with open(os.path.join(self._path, name), "rb") as file:
+                self._held_archive = self._held_archive or name == ROOT
                 return file.read()
         except FileNotFoundError:
             return None

@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 
-from raftdb.archive import Claim, Near, Point, SupersededError, layout, open_store
+from raftdb.archive import (
+    ArchiveUnavailableError,
+    Claim,
+    Near,
+    Point,
+    SupersededError,
+    layout,
+    open_store,
+)
 from raftdb.archive.records import ArchiveEntry
 from raftdb.archive.verify import walk
 from raftdb.base.errors import ConfigError
@@ -206,4 +214,20 @@ def test_a_restore_that_was_given_up_hides_nothing(tmp_path: Path) -> None:
     write(live, SECOND, 9, entries(10, 2))
     named = open_destinations([live.store.url], KEYS, near=Near(index=last))
     assert named.sources.last() == Point(11)
+
+
+def test_a_directory_that_is_not_mounted_any_more_takes_nothing(tmp_path: Path) -> None:
+    """The mount point is a directory too: what is made there is in no archive."""
+    live = filled(tmp_path)
+    live.run(("INSERT INTO t(x) VALUES (1)",))
+    place, away = tmp_path / "archive", tmp_path / "away"
+    place.rename(away)
+    place.mkdir()
+    with pytest.raises(ArchiveUnavailableError, match="the archive that was there is not there"):
+        live.segment()
+    assert not any(place.iterdir())
+    place.rmdir()
+    away.rename(place)
+    live.segment()
+    assert sources(live.store).last() == Point(live.index)
     live.close()
