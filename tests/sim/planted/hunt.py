@@ -47,9 +47,11 @@ def hunt(bug: Bug, seeds: Iterable[int] | None = None) -> Found:
     found = Found(bug.name, bug.scenario or "seeds")
     planted = RunBug(bug.name, bug.wall, bug.planted)
     if bug.scenario:
-        _take(found, play(bug.scenario, planted))
+        for number in range(tries(bug.scenario)):
+            if _take(found, play(bug.scenario, planted, number)):
+                break
         if found.invariant:
-            broken = without(bug.scenario)
+            broken = without(bug.scenario, found.runs - 1)
             if broken:
                 found.invariant, found.what = "", f"fails without the bug too: {broken}"
     else:
@@ -79,15 +81,24 @@ def ordinary_seeds(*, changes: bool = False) -> list[int]:
 
 
 @functools.cache
-def without(name: str) -> str:
+def without(name: str, number: int = 0) -> str:
     """What a script breaks without any bug: nothing, if it is a good one."""
-    return play(name).broken
+    return play(name, number=number).broken
 
 
-def play(name: str, bug: RunBug = NO_BUG) -> Result:
-    """One script."""
+def tries(name: str) -> int:
+    """How many seeds a script may need: more than one where it waits for a moment that is drawn."""
+    count: int = PLAYS[name][1].get("tries", 1)
+    return count
+
+
+def play(name: str, bug: RunBug = NO_BUG, number: int = 0) -> Result:
+    """One script, by the first of its seeds or a later one."""
     scene, options = PLAYS[name]
-    return Script(scene, bug=bug, **options).run()
+    chosen = {key: value for key, value in options.items() if key != "tries"}
+    if number:
+        chosen["seed"] = chosen.get("seed", 1) + number
+    return Script(scene, bug=bug, **chosen).run()
 
 
 def play_all(jobs: int = 2, only: str = "") -> int:

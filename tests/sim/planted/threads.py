@@ -63,7 +63,7 @@ def killed_beside_checkpoints(s: Script) -> None:
 PLAYS: dict[str, tuple[Callable[[Script], None], dict[str, Any]]] = {
     "killed-beside-checkpoints": (
         killed_beside_checkpoints,
-        {"job_chance": 1.0, "stop_chance": 0.2, "wal_bytes": 40_000, "seed": 2},
+        {"job_chance": 1.0, "stop_chance": 0.2, "wal_bytes": 40_000, "tries": 12},
     ),
 }
 SCRIPTED = {"note-of-another-log": "killed-beside-checkpoints"}
