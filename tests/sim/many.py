@@ -46,7 +46,11 @@ def _work(task: tuple[int, Mapping[str, Any]]) -> Result:
     # Again and again: where nothing can be raised to (a finalizer), the first would be lost.
     signal.setitimer(signal.ITIMER_VIRTUAL, ENDLESS_CPU_S, AGAIN_CPU_S)
     try:
-        return _run(seed, choice)
+        result = _run(seed, choice)
+        if spent and not result.broken:
+            # Told where nothing is heard, and it ended before it was told again.
+            result.broken, result.invariant = str(spent[0]), spent[0].invariant
+        return result
     except Broken as broken:
         # Spent where no run catches it: while the cluster was founded, or between two runs.
         return Result(seed, "", broken=str(broken), invariant=broken.invariant)
