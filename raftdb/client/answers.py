@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from raftdb.base.errors import (
@@ -13,7 +14,7 @@ from raftdb.base.errors import (
     OperationalError,
     SessionError,
 )
-from raftdb.client.calls import Answered
+from raftdb.client.calls import Answered, Call
 from raftdb.command import CodecError, Failed, Reply, ResultDropped, Results, decode_reply
 from raftdb.wire import Info
 
@@ -23,6 +24,8 @@ GAP = "sequence_gap"
 TOO_OLD = "key_too_old"
 """The code of an idempotency key that is from before what is kept: an outcome of its request, which
 nobody can tell any more. The session goes on."""
+_ORDERS = {"members": "change", "settings": "changes", "release": "raise_to"}
+"""By name, the argument that makes an order of a question about the cluster."""
 
 
 def decode_answer(encoded: bytes) -> Reply:
@@ -66,6 +69,24 @@ def info_of(answered: Answered) -> dict[str, Any]:
     if not isinstance(answered.message, Info):
         raise InternalError(f"a question was answered by {type(answered.message).__name__}")
     return answered.message.info
+
+
+def is_order(what: str, arguments: Mapping[str, Any]) -> bool:
+    """Whether asking that changes the cluster, where the arguments are good."""
+    return arguments.get(_ORDERS.get(what, "")) not in (None, "", {})
+
+
+def in_doubt(answered: Answered, call: Call) -> Answered:
+    """The same answer to an order: a refusal says nothing of an earlier try, whose reply was lost
+    and which may be done, or be done yet."""
+    error = answered.error
+    if error is None or not call.writes:
+        return answered
+    if call.unsure and error.outcome == NOT_APPLIED:
+        error = answered.error = still_unknown(error, "an earlier try was sent")
+    if error.outcome == UNKNOWN:
+        error.hint = "ask again: what is done already is answered as done"
+    return answered
 
 
 def transaction_lost(why: str) -> OperationalError:

@@ -39,7 +39,9 @@ from raftdb.client.answers import (
     GAP,
     decode_answer,
     ends_session,
+    in_doubt,
     info_of,
+    is_order,
     not_applied,
     results_of,
     still_unknown,
@@ -514,12 +516,12 @@ class Core:
         self, what: str, arguments: dict[str, Any], *, timeout_s: float, anywhere: bool = False
     ) -> Steps[dict[str, Any]]:
         """A question or an order about the cluster, to the leader; or (`anywhere`) about a node, to
-        the preferred one."""
-        call = self.courier.call(timeout_s)
+        the preferred one. An order whose reply is lost ends with outcome `unknown`."""
+        call = self.courier.call(timeout_s, writes=is_order(what, arguments))
         answered = yield from (self.courier.ask_any if anywhere else self.courier.ask_leader)(
             lambda peer, timeout_ms: (Ask(peer.request_id(), what, arguments, timeout_ms),), call
         )
-        return info_of(answered)
+        return info_of(in_doubt(answered, call))
 
     def await_durable(
         self, error: Error | None, durability: str | None, *, timeout_s: float
@@ -542,13 +544,14 @@ class Core:
         return int(info["index"])
 
     def transfer_leadership(self, target: str | None, *, timeout_s: float) -> Steps[None]:
-        """Have the leader hand over."""
-        call = self.courier.call(timeout_s)
+        """Have the leader hand over. As with `ask`, the outcome may be `unknown`."""
+        call = self.courier.call(timeout_s, writes=True)
         answered = yield from self.courier.ask_leader(
             lambda peer, timeout_ms: (Transfer(peer.request_id(), target, timeout_ms),), call
         )
-        if answered.error is not None:
-            raise answered.error
+        error = in_doubt(answered, call).error
+        if error is not None:
+            raise error
 
     def close(self) -> Steps[None]:
         """Give the session back if that costs nothing, and drop all connections."""

@@ -226,6 +226,7 @@ class Work:
             self.lost = error if isinstance(error, Error) else InterfaceError("interrupted")
 
     def _many(self, statements: tuple[Statement, ...], timeout_s: float) -> Steps[Results]:
+        _check_savepoints(statements)
         results: list[StatementResult] = []
         yield from self._one(Statement(f"SAVEPOINT {_BATCH}"), timeout_s)
         try:
@@ -255,6 +256,27 @@ class Work:
             place = len(names) - 1 - names[::-1].index(name)
             del names[place + (verb == "ROLLBACK") :]
         return not names
+
+
+def _check_savepoints(statements: tuple[Statement, ...]) -> None:
+    """A batch that ends a savepoint of before it would take its own away, and what came before in
+    it could not be taken back any more. Raises ProgrammingError."""
+    names: list[str] = []
+    for position, statement in enumerate(statements):
+        verb = classify(statement.sql).verb
+        if verb not in ("SAVEPOINT", "RELEASE", "ROLLBACK"):
+            continue
+        name = savepoint_of(statement.sql)
+        if verb == "SAVEPOINT":
+            names.append(name)
+        elif name in names:
+            del names[len(names) - 1 - names[::-1].index(name) + (verb == "ROLLBACK") :]
+        elif not control_of(statement.sql, classify(statement.sql)):
+            raise ProgrammingError(
+                f"a batch can end no savepoint but its own, and it did not open {name}",
+                hint="end that savepoint by a call of its own, after the batch",
+                detail={"statement": position},
+            )
 
 
 def _in_the_way(lost: Error) -> Error:

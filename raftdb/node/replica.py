@@ -367,7 +367,7 @@ class Replica:
 
     def transfer_leadership(self, target: NodeId | None, timeout_s: float, done: Done) -> None:
         """Hand leadership over to `target`, or to the most advanced follower."""
-        call = self.call(timeout_s, done, read_deadline)
+        call = self.call(timeout_s, done, write_deadline)
         self._engine.transfer_leadership(target, lambda reason: self._transferred(reason, call))
 
     def _transferred(self, reason: str, call: UnderWay) -> None:

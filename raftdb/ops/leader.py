@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from raftdb.base.errors import ConfigError, OperationalError, UnavailableError
+from raftdb.base.errors import UNKNOWN, ConfigError, OperationalError, UnavailableError
 from raftdb.base.ids import NodeId
 from raftdb.base.locations import is_within
 from raftdb.base.ports import Clock
@@ -60,7 +60,8 @@ def move_leader(
         try:
             connection.transfer_leadership(wanted)
         except OperationalError as error:
-            if error.code != "transfer" and not error.retryable:
+            # Of an order whose reply was lost, the cluster's state tells what became of it.
+            if error.code != "transfer" and not error.retryable and error.outcome != UNKNOWN:
                 raise
             problem = error.message
         connection.execute("SELECT 1").fetchall()

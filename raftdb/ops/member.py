@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from raftdb.base.config import NodeConfig
-from raftdb.base.errors import ConfigError, DeadlineError, Error, OperationalError
+from raftdb.base.errors import UNKNOWN, ConfigError, DeadlineError, Error
 from raftdb.base.ids import ClusterId, HistoryId, parse_address, parse_location, parse_node_id
 from raftdb.base.layout import database_path
 from raftdb.base.ports import Clock, Files, Random
@@ -79,20 +79,22 @@ def change_member(
     """`promote`, `demote`, `remove` or `move`, asked again until `timeout_s` has passed while a
     learner has not caught up yet or the outcome is unknown: what is done already is answered so."""
     end_s = clock.monotonic_s() + timeout_s
+    doubt = False
     while True:
         left_s = end_s - clock.monotonic_s()
+        ask_s = max(0.1, min(ASK_S, left_s))
         try:
-            return connection.ask(
-                "members",
-                timeout=max(0.1, min(ASK_S, left_s)),
-                change=change,
-                node=node_id,
-                **more,
-            )
-        except (OperationalError, DeadlineError) as error:
-            if not _worth_another(error) or left_s <= ASK_S / 100:
-                raise
-            _wait(connection)
+            return connection.ask("members", timeout=ask_s, change=change, node=node_id, **more)
+        except Error as error:
+            doubt = doubt or error.outcome == UNKNOWN
+            if not _worth_another(error, doubt) or left_s <= ASK_S / 100:
+                raise _in_doubt(error, doubt) from None
+        try:
+            # One round to the leader, so that nobody is asked without a pause.
+            connection.ask("members", timeout=ask_s)
+        except Error as error:
+            if not (doubt and isinstance(error, DeadlineError)):
+                raise _in_doubt(error, doubt) from None
 
 
 def check_address(node_id: str, address: str, connect_to: Callable[[str], Any]) -> None:
@@ -119,28 +121,30 @@ def check_address(node_id: str, address: str, connect_to: Callable[[str], Any]) 
         )
 
 
-def _worth_another(error: Error) -> bool:
-    return error.code == "not_caught_up" or error.outcome == "unknown"
+def _worth_another(error: Error, doubt: bool) -> bool:
+    if error.code == "not_caught_up" or error.outcome == UNKNOWN:
+        return True
+    return doubt and isinstance(error, DeadlineError)
 
 
-def _wait(connection: Connection) -> None:
-    """One round to the leader, so that nobody is asked without a pause."""
-    connection.ask("members")
+def _in_doubt(error: Error, doubt: bool) -> Error:
+    """The error to end with. `doubt`: an earlier try may be done, whatever became of this one."""
+    if doubt:
+        error.outcome = UNKNOWN
+        error.hint = "ask again: what is done already is answered as done (raftdb member list)"
+    return error
 
 
 def replace_member(
     connection: Connection, old: str, new: MemberConfig, *, timeout_s: float, clock: Clock
 ) -> dict[str, Any]:
     """`new` in the place of `old`: added, promoted, and only then is `old` removed, so that the
-    cluster is never smaller. Where `new` takes over addresses of `old`, that has to go first."""
-    known = list_members(connection)["members"]
-    there = next((one for one in known if one["node_id"] == old), None)
+    cluster is never smaller. Where `new` takes over addresses of `old`, that has to go first. What
+    is done already is answered so. Raises ConfigError, OperationalError."""
+    told = list_members(connection)
+    there = next((one for one in told["members"] if one["node_id"] == old), None)
     if there is None:
-        raise ConfigError(
-            f"{old} is no member",
-            code="no_member",
-            hint="members are " + ", ".join(str(one["node_id"]) for one in known),
-        )
+        return _replaced(told, old, new)
     in_its_way = {there["peer_address"], there["client_address"]} & {
         str(new.peer_address),
         str(new.client_address),
@@ -154,6 +158,30 @@ def replace_member(
     if not in_its_way:
         told = change_member(connection, "remove", old, timeout_s=timeout_s, clock=clock)
     return told
+
+
+def _replaced(told: dict[str, Any], old: str, new: MemberConfig) -> dict[str, Any]:
+    """`told`, when `old` was replaced by `new` before. Raises ConfigError, with what is left."""
+    hint = "members are " + ", ".join(str(one["node_id"]) for one in told["members"])
+    if old not in told["removed"]:
+        raise ConfigError(f"{old} is no member", code="no_member", hint=hint)
+    there = next((one for one in told["members"] if one["node_id"] == new.node_id), None)
+    if there is not None and there["role"] == "voter" and member_config(there) == new:
+        return told
+    if there is None:
+        state = "no member"
+        left = f"raftdb member add {new.node_id}, and promote it where {old} was a voter; "
+    elif member_config(there) == new:
+        # Nobody knows any more whether `old` counted: a voter is not made by a guess.
+        state = f"a {there['role']}"
+        left = f"where {old} was a voter: raftdb member promote {new.node_id}; "
+    else:
+        state, left = f"a {there['role']} at {there['peer_address']}", ""
+    raise ConfigError(
+        f"{old} was removed before, and {new.node_id} is {state}",
+        code="no_member",
+        hint=left + hint,
+    )
 
 
 def prepare_member(

@@ -42,6 +42,7 @@ from raftdb.command import (
     encode_reply,
 )
 from raftdb.wire import (
+    Ask,
     AttachSession,
     CloseSession,
     ContentHash,
@@ -114,6 +115,12 @@ class Node:
         """Answers linearizable reads without leading."""
         self.mute = False
         """Takes requests and applies them, and never answers."""
+        self.mute_orders = False
+        """The same, of orders and questions about the cluster alone."""
+        self.lose_orders = 0
+        """So many of them are lost, with their connection."""
+        self.refuse_orders: list[Error] = []
+        """Errors to answer the next ones with that are not lost."""
 
     @property
     def leads(self) -> bool:
@@ -152,10 +159,20 @@ class Node:
             self.reply(link, Done(request_id))
         elif not self.leads:
             self.reply(link, ErrorMessage.of(request_id, self.not_leader()))
-        elif isinstance(message, Transfer):
-            self.reply(link, Done(request_id))
+        elif isinstance(message, Ask | Transfer):
+            self.order(link, message)
         else:
             self.propose(link, message)
+
+    def order(self, link: WorldLink, message: Ask | Transfer) -> None:
+        """About the cluster: no session, no sequence."""
+        if self.lose_orders:
+            self.lose_orders -= 1
+            self.world.break_link(link, "reset")
+        elif self.refuse_orders:
+            self.reply(link, ErrorMessage.of(message.request_id, self.refuse_orders.pop(0)))
+        elif not self.mute_orders:
+            self.reply(link, Done(message.request_id))
 
     def propose(self, link: WorldLink, message: Any) -> None:
         """Into the log; applied a little later, by whoever leads then; answered if it is still us

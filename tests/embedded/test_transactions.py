@@ -129,6 +129,23 @@ def test_savepoints_of_one_name_nest(db: Connection) -> None:
     assert money(db) == 100
 
 
+@pytest.mark.parametrize("begin", ["SAVEPOINT outer_one", "BEGIN"])
+def test_a_batch_ends_no_savepoint_but_its_own(db: Connection, begin: str) -> None:
+    """Its own would be gone with that: it failed, and what it had done stayed."""
+    update = "UPDATE account SET money = 7"
+    db.execute(begin)
+    db.execute("SAVEPOINT a")
+    for end in ("RELEASE a", "ROLLBACK TO SAVEPOINT A", "RELEASE raftdb_batch"):
+        with pytest.raises(raftdb.ProgrammingError, match="did not open") as caught:
+            db.batch([update, "SAVEPOINT b", "RELEASE b", end])
+        assert caught.value.detail["statement"] == 3
+        assert money(db) == 100
+    db.batch(["SAVEPOINT A", update, "ROLLBACK TO a", "RELEASE a"])
+    assert (db.in_transaction, money(db)) == (True, 100)
+    db.execute("RELEASE a")
+    db.commit()
+
+
 def test_whoever_asks_what_became_of_a_refused_write_goes_on_writing(db: Connection) -> None:
     """The question takes the number that the write had not taken."""
     with pytest.raises(raftdb.InterfaceError, match="cannot be met"):

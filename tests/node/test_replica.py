@@ -15,7 +15,7 @@ from raftdb.base.errors import (
     ProgrammingError,
     SessionError,
 )
-from raftdb.base.ids import Index
+from raftdb.base.ids import Index, NodeId
 from raftdb.base.limits import Limits
 from raftdb.command import Execute, Results, SessionId, Statement, decode_reply, decode_request
 from raftdb.consensus.port import Applied, NotApplied, OutcomeUnknown, ReadReady
@@ -50,6 +50,14 @@ def test_the_deadline_ends_the_wait_and_a_late_outcome_is_silent(bench: Bench) -
     assert error.outcome == "unknown"
     bench.engine.proposals[0][1](Applied(Index(51), 0, b"reply"))
     assert len(bench.answers) == 1
+
+
+def test_a_hand_over_past_its_deadline_may_come_yet(bench: Bench) -> None:
+    bench.replica.transfer_leadership(NodeId("n2"), 1.0, bench.done)
+    bench.loop.pass_time(1.1)
+    (error,) = bench.answers
+    assert isinstance(error, DeadlineError)
+    assert error.outcome == "unknown"
 
 
 @pytest.mark.parametrize(

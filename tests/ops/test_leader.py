@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from copy import copy
 from typing import Any
 
 import pytest
 
-from raftdb.base.errors import OperationalError
+from raftdb.base.errors import DeadlineError, OperationalError
 from raftdb.ops import leader
 from raftdb.ops.leader import move_leader
 from raftdb.ops.status import ClusterState, NodeState
@@ -59,3 +60,26 @@ def test_what_is_the_matter_with_the_node_is_said(
     assert re.search(said, caught.value.message), caught.value.message
     assert caught.value.code == "not_moved"
     assert "raftdb status" in caught.value.hint
+
+
+class Moved:
+    """A leader that hands over, and whose answer is lost."""
+
+    state = cluster(node("n1", "eu"), node("n2", "eu"))
+
+    def execute(self, sql: str, parameters: Any = (), /) -> Any:
+        return self
+
+    def fetchall(self) -> list[Any]:
+        return [(1,)]
+
+    def transfer_leadership(self, target: str | None = None) -> None:
+        self.state.leader = "n2"
+        raise DeadlineError("no reply", outcome="unknown")
+
+
+def test_a_hand_over_whose_answer_was_lost_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    moved = Moved()
+    monkeypatch.setattr(leader, "cluster_status", lambda _target: copy(moved.state))
+    found = move_leader(moved, Target("raftdb://n1:1/"), "n2", 2.5, Twice())  # type: ignore[arg-type]
+    assert found == ("n1", "n2")

@@ -1,4 +1,4 @@
-"""A member's new address is asked who is there before anybody is sent to it."""
+"""A member's new address is asked who is there; changes are asked for until they are known."""
 
 from __future__ import annotations
 
@@ -6,8 +6,15 @@ from typing import Any
 
 import pytest
 
-from raftdb.base.errors import ConfigError, UnavailableError
-from raftdb.ops.member import check_address
+from raftdb.base.errors import (
+    NOT_APPLIED,
+    UNKNOWN,
+    ConfigError,
+    DeadlineError,
+    Error,
+    UnavailableError,
+)
+from raftdb.ops.member import change_member, check_address, member_config, replace_member
 
 
 class Node:
@@ -38,3 +45,110 @@ def test_the_node_itself_has_to_answer_there() -> None:
     assert nobody.value.code == "address_unreachable"
     assert "--force" in nobody.value.hint
     assert Node.closed == 2
+
+
+class Steps:
+    """A clock by which each look costs a second."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def monotonic_s(self) -> float:
+        self.now_s += 1.0
+        return self.now_s
+
+
+class Leader:
+    """Answers orders and questions with what was put there for it, in order."""
+
+    def __init__(self, orders: list[Any], questions: list[Any] | None = None) -> None:
+        self.orders, self.questions = orders, questions or []
+        self.asked: list[str] = []
+
+    def ask(self, what: str, /, *, timeout: float | None = None, **more: Any) -> dict[str, Any]:
+        assert what == "members"
+        change = more.get("change", "")
+        self.asked.append(change)
+        answers = self.orders if change else self.questions
+        answer = answers.pop(0) if answers else {}
+        if isinstance(answer, Error):
+            raise answer
+        return dict(answer)
+
+
+def late(outcome: str) -> DeadlineError:
+    return DeadlineError("no reply", outcome=outcome)
+
+
+def change(leader: Leader, timeout_s: float = 60.0) -> dict[str, Any]:
+    return change_member(leader, "promote", "n4", timeout_s=timeout_s, clock=Steps())
+
+
+def test_an_order_that_may_be_done_is_given_again_until_that_is_known() -> None:
+    leader = Leader([late(UNKNOWN), late(NOT_APPLIED), {"index": 7}], [late(NOT_APPLIED)])
+    assert change(leader) == {"index": 7}
+    assert leader.asked == ["promote", "", "promote", "", "promote"]
+
+
+@pytest.mark.parametrize(
+    ("then", "question"),
+    [
+        (ConfigError("n4 is no member", code="no_member"), {}),
+        (late(NOT_APPLIED), {}),
+        ({}, UnavailableError("refused")),
+    ],
+)
+def test_what_may_be_done_is_never_told_as_not_done(then: Any, question: Any) -> None:
+    leader = Leader([late(UNKNOWN), *(3 * [then])], [question])
+    with pytest.raises(Error) as caught:
+        change(leader, timeout_s=3.0)
+    assert caught.value.outcome == UNKNOWN
+    assert "ask again" in caught.value.hint
+
+
+def test_an_order_that_was_not_sent_is_told_so_at_once() -> None:
+    leader = Leader([late(NOT_APPLIED)])
+    with pytest.raises(DeadlineError) as caught:
+        change(leader)
+    assert caught.value.outcome == NOT_APPLIED
+    assert leader.asked == ["promote"]
+
+
+def listed(node_id: str, role: str, port: int) -> dict[str, Any]:
+    return {
+        "node_id": node_id,
+        "role": role,
+        "location": "eu",
+        "peer_address": f"h:{port}",
+        "client_address": f"h:{port + 1}",
+    }
+
+
+def replace_again(told: list[dict[str, Any]]) -> dict[str, Any]:
+    leader = Leader([], [{"members": told, "removed": ("n3",)}])
+    new = member_config(listed("n4", "", 7))
+    found = replace_member(leader, "n3", new, timeout_s=9.0, clock=Steps())
+    assert leader.asked == [""]
+    return found
+
+
+def test_a_replacement_that_was_done_is_answered_as_done() -> None:
+    told = [listed("n1", "voter", 1), listed("n4", "voter", 7)]
+    assert replace_again(told)["members"] == told
+
+
+@pytest.mark.parametrize(
+    ("there", "said", "hint"),
+    [
+        ([], "n3 was removed before, and n4 is no member", "raftdb member add n4, and promote it"),
+        ([listed("n4", "learner", 7)], r"and n4 is a learner \(", "raftdb member promote n4;"),
+        ([listed("n4", "voter", 9)], "n4 is a voter at h:9", "members are n1, n4"),
+    ],
+)
+def test_half_a_replacement_says_what_is_left(
+    there: list[dict[str, Any]], said: str, hint: str
+) -> None:
+    """Where both have the same address the old one goes first, and a kill may come between."""
+    with pytest.raises(ConfigError, match=said) as caught:
+        replace_again([listed("n1", "voter", 1), *there])
+    assert hint in caught.value.hint
