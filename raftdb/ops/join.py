@@ -14,7 +14,7 @@ from typing import Any
 
 from raftdb._version import __version__
 from raftdb.base.config import NodeConfig, load_config
-from raftdb.base.errors import ConfigError, NotSupportedError
+from raftdb.base.errors import UNKNOWN, ConfigError, NotSupportedError
 from raftdb.base.ids import Address, NodeId, parse_address
 from raftdb.base.ports import Clock, Files, Random
 from raftdb.base.release import SETTING, check_level
@@ -221,9 +221,11 @@ def join_cluster(
         return told
     try:
         return add_member(connection, member, timeout_s=timeout_s)
-    except ConfigError:
-        # Refused. Whatever else went wrong, the outcome may come yet: then the directory is needed.
-        discard(joining)
+    except ConfigError as error:
+        # Refused. Whatever else went wrong, or where an earlier try was sent, the outcome may come
+        # yet: then the directory is needed.
+        if error.outcome != UNKNOWN:
+            discard(joining)
         raise
 
 

@@ -157,6 +157,21 @@ def test_a_token_is_for_one_node(
             new_token(founded, cluster, name)
 
 
+def test_a_refusal_behind_a_lost_answer_leaves_what_the_node_needs(
+    token: JoinToken, cluster: Cluster, tmp_path: Path
+) -> None:
+    """The first try may have added it: without its directory that member never comes."""
+    here = tmp_path / "here"
+    cluster.problem = ConfigError("n4 is a member", code="member_exists", outcome="unknown")
+    with pytest.raises(ConfigError):
+        join(prepare_directory(token, here), cluster)
+    cluster.problem = None
+    joining = prepare_directory(token, here)
+    assert joining.again
+    join(joining, cluster)
+    assert len(cluster.added) == 2
+
+
 def test_refused_leaves_nothing_and_unknown_goes_on(
     founded: LocalCluster, token: JoinToken, cluster: Cluster, tmp_path: Path
 ) -> None:
