@@ -285,17 +285,38 @@ class _Restore:
 
     def _open(self, plan: Plan) -> Machine:
         """The machine, at an index from which the target can be reached."""
-        target = plan.target
         machine = self._machine()
         index = int(machine.applied()[0])
-        if index <= target.index:
+        if index <= plan.target.index and self._is_on_the_way(index, plan):
             return machine
-        # An earlier try went further, or ended inside of this entry.
+        # An earlier try went further, or another way, or ended inside of an entry.
         machine.close()
         self._clear()
         self._save({})
         self.fetch_base(plan.base)
         return self._machine()
+
+    def _is_on_the_way(self, index: int, plan: Plan) -> bool:
+        """Whether what an earlier try applied, up to `index`, is what this plan would."""
+        if index == plan.base_index:
+            return True
+        state = self._state()
+        if state.get("inside") == index:
+            return False
+        told = state.get("way", [])
+        return _up_to(told, index) == _up_to(_histories(plan.segments), index)
+
+    def _note_way(self, way: Sequence[Source], at: int, plan: Plan) -> None:
+        """Say, before anything of it is applied, whose entries follow entry `at`."""
+        state = self._state()
+        pieces = _up_to(state.get("way", []), at) if at > plan.base_index else []
+        for history, last in _histories(way):
+            if pieces and pieces[-1][0] == history:
+                pieces.pop()
+            pieces.append([history, last])
+        inside = plan.target.index + 1 if plan.target.position else 0
+        if (state.get("way"), state.get("inside")) != (pieces, inside):
+            self._save({**state, "way": pieces, "inside": inside})
 
     def _machine(self) -> Machine:
         return Machine.open(
@@ -316,6 +337,7 @@ class _Restore:
             if way is None:
                 self._sources.plan(target)
                 raise ArchiveDamagedError(f"entry {at + 1}", "is in no readable object")
+            self._note_way(way, at, plan)
             waiting: list[_Entry] = []
             for source, found in each(read_segment, way):
                 if isinstance(found, ArchiveDamagedError | ArchiveUnavailableError):
@@ -368,6 +390,28 @@ class _Restore:
                 )
             payloads = payloads[: target.position]
         return _Entry(Index(entry.index), Term(entry.term), payloads)
+
+
+def _histories(way: Sequence[Source]) -> list[list[Any]]:
+    """[history, last index] of one piece after the other. What a history has at an index is one
+    entry, in whatever object and at whatever destination it stands."""
+    pieces: list[list[Any]] = []
+    for one in way:
+        manifest = one.link.manifest
+        if pieces and pieces[-1][0] == manifest.history:
+            pieces.pop()
+        pieces.append([manifest.history, min(manifest.last, one.limit)])
+    return pieces
+
+
+def _up_to(pieces: Sequence[Sequence[Any]], index: int) -> list[list[Any]]:
+    """What of the pieces is not after `index`."""
+    found: list[list[Any]] = []
+    for history, last in pieces:
+        if found and found[-1][1] >= index:
+            break
+        found.append([history, min(last, index)])
+    return found
 
 
 def _apply_all_of(machine: Machine, waiting: list[_Entry], fresh: Sequence[_Entry]) -> list[_Entry]:

@@ -17,14 +17,15 @@ from raftdb.archive import layout
 from raftdb.archive.chain import Chain, Link, Timeline
 from raftdb.archive.plan import Source, read_segment
 from raftdb.archive.records import BaseRecord, Pruned
-from raftdb.archive.store import PruneStore
+from raftdb.archive.store import Listed, PruneStore
 from raftdb.base.errors import ConfigError
 
 __all__ = ["PrunePlan", "Retention", "carry_out", "plan_pruning"]
 
 DAY_MS = 86_400_000
 GRACE_MS = DAY_MS
-"""An object that no manifest names may be an upload under way; after a day it is none."""
+"""An object that no manifest names may be an upload under way; after a day it is none. A base takes
+longer than that where the rate is bounded: its packs are then followed by others within a day."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,12 +188,16 @@ def _doomed(
                 record = archive.read(BaseRecord, link.manifest.object, link.manifest.digest)
                 names |= {pack.name for pack in record.packs}
     doomed: dict[str, int] = {}
+    since_ms = min(now_ms, _store_ms(timeline)) - GRACE_MS
     for chain in timeline.chains:
         epoch = chain.claim.epoch
         merged = _Merged(chain, now_ms)
         for kind in ("segments", "bases", "packs", "notes"):
-            for one in archive.listing(layout.folder(epoch, kind)):
-                old = one.modified_ms < now_ms - GRACE_MS
+            listed = archive.listing(layout.folder(epoch, kind))
+            loose = [one for one in listed if one.name not in needed and one.name not in named]
+            old_ms = _under_way_since(loose, since_ms) if kind == "packs" else since_ms
+            for one in listed:
+                old = one.modified_ms < old_ms
                 if kind == "segments" and merged.holds_for_now(one.name):
                     continue
                 if one.name not in needed and (one.name in named or old):
@@ -208,6 +213,25 @@ def _doomed(
             if (sequence < first and sequence not in kept) or merged.settled(sequence):
                 doomed[one.name] = one.size
     return doomed
+
+
+def _store_ms(timeline: Timeline) -> int:
+    """The store's time when the newest object was made, among those that a living archive makes
+    all the time. Ages are told from this: the clock here may be days ahead of the store's."""
+    archive, epoch = timeline.archive, timeline.chains[-1].claim.epoch
+    folders = [layout.folder(epoch, kind) for kind in ("segments", "packs", "notes")]
+    listings = (archive.listing(folder) for folder in (layout.EPOCHS, *folders))
+    return max((one.modified_ms for listed in listings for one in listed), default=0)
+
+
+def _under_way_since(packs: Sequence[Listed], since_ms: int) -> int:
+    """Since when packs that no manifest names may belong to a base under way: before `since_ms`
+    where one followed the other within `GRACE_MS` up to then."""
+    for modified_ms in sorted((one.modified_ms for one in packs), reverse=True):
+        if modified_ms < since_ms:
+            break
+        since_ms = min(since_ms, modified_ms - GRACE_MS)
+    return since_ms
 
 
 class _Merged:

@@ -87,16 +87,19 @@ class DirectoryStore:
                     file.write(data)
                     file.flush()
                     os.fsync(file.fileno())
+                made = True
                 try:
                     os.link(temporary, path)
                 except FileExistsError:
-                    return False
+                    made = False
             finally:
                 os.unlink(temporary)
+            # A name that is taken may be that of a put whose sync failed, or is yet to come; the
+            # caller who finds his own bytes there counts on them.
             self._sync(folder)
         except OSError as error:
             raise self._failed("write", error) from error
-        return True
+        return made
 
     def _create(self, path: str, folder: str) -> tuple[str, int]:
         temporary = f"{path}.{os.urandom(6).hex()}.partial"

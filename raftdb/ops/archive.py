@@ -238,8 +238,25 @@ def status(found: Destinations, clock: Clock) -> dict[str, Any]:
         "destinations": [_facts(line, clock) for line in found.sources.timelines],
         "problems": [str(one) for one in found.problems if not one.harmless],
         "notes": [str(one) for one in found.problems if one.harmless]
-        + [text for line in found.sources.timelines for text in _verified_notes(line, clock)],
+        + [text for line in found.sources.timelines for text in _verified_notes(line, clock)]
+        + [text for line in found.sources.timelines for text in _unreferenced_notes(line)],
     }
+
+
+def _unreferenced_notes(line: Timeline) -> list[str]:
+    """What that number of the facts means."""
+    count = _unreferenced(line)
+    if not count:
+        return []
+    return [
+        f"{line.archive.url}: {count} objects that no manifest names: uploads that lost a race to "
+        "another node's or were cut short, or one under way; they are no damage, and "
+        "`raftdb archive prune` takes those older than a day"
+    ]
+
+
+def _unreferenced(line: Timeline) -> int:
+    return sum(len(chain.unreferenced) for chain in line.chains)
 
 
 def _verified_notes(line: Timeline, clock: Clock) -> list[str]:
@@ -286,7 +303,7 @@ def _facts(line: Timeline, clock: Clock) -> dict[str, Any]:
         if not verified
         else round((clock.wall_ms() - verified[-1].manifest.created_ms) / 1000, 1),
         "verified_index": None if not verified else verified[-1].manifest.last,
-        "unreferenced": sum(len(chain.unreferenced) for chain in line.chains),
+        "unreferenced": _unreferenced(line),
     }
 
 

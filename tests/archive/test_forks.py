@@ -20,7 +20,7 @@ from raftdb.archive.records import ArchiveEntry
 from raftdb.archive.verify import walk
 from raftdb.base.errors import ConfigError
 from raftdb.base.ids import HistoryId
-from raftdb.ops.archive import open_destinations
+from raftdb.ops.archive import open_destinations, status
 from raftdb.ops.recreate import claim_epoch, claim_newest, lineage_of
 from raftdb.runtime.clock import RealClock
 from tests.archive.faults import Uploader
@@ -230,4 +230,20 @@ def test_a_directory_that_is_not_mounted_any_more_takes_nothing(tmp_path: Path) 
     away.rename(place)
     live.segment()
     assert sources(live.store).last() == Point(live.index)
+    live.close()
+
+
+def test_status_says_what_unreferenced_objects_are(tmp_path: Path) -> None:
+    live = filled(tmp_path)
+    shown = status(open_destinations([live.store.url], KEYS), RealClock())
+    assert shown["destinations"][0]["unreferenced"] == 0
+    assert not any("no manifest names" in one for one in shown["notes"])
+    for number in range(2):
+        live.writer.put_base(base_record(3 + number), live.tail.sequence)
+    shown = status(open_destinations([live.store.url], KEYS), RealClock())
+    assert shown["destinations"][0]["unreferenced"] == 2
+    assert any(
+        "2 objects that no manifest names: uploads that lost" in one for one in shown["notes"]
+    )
+    assert not shown["problems"]
     live.close()

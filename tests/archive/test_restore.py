@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,40 @@ def test_an_interrupted_restore_goes_on_where_it_was(tmp_path: Path) -> None:
     # And to an earlier moment in the same directory: from the base again.
     _plan, done = restored(found, tmp_path / "work", Point(5))
     assert done.point == Point(5)
+    live.close()
+
+
+def test_a_directory_of_another_way_is_begun_anew(tmp_path: Path) -> None:
+    """Its entries are not those of this plan: it ended inside of one, or on another fork."""
+    live = filled(tmp_path)
+    found = sources(live.store)
+    before = found.plan(Point(15)).base.link.manifest
+    point = next(
+        Point(index - 1, 1) for index, place in sorted(live.hashes) if place == 1 and index > 13
+    )
+    restored(found, tmp_path / "work", point)
+    _plan, done = restored(found, tmp_path / "work", Point(live.index))
+    assert done.content == live.machine.content_hash().total
+    # What follows entry 13 is another history's from now on, from the same base.
+    restored(found, tmp_path / "fork", Point(16))
+    live.archive.make_claim(Claim(2, "d" * 32, 1, 13, 0, "replace", 1, "test"))
+    writer = live.new_writer("n9", "d" * 32)
+    others = live.entries(15, 18)
+    moved = [replace(one, index=one.index - 1, hashes=b"") for one in others]
+    writer.segment(replace(writer.begin(), sequence=0), 1, moved, live.times[18])
+    found = sources(live.store)
+    plan, fresh = restored(found, tmp_path / "fresh", Point(17))
+    assert plan.base.link.manifest.object == before.object
+    assert {one.link.manifest.epoch for one in plan.segments} == {1, 2}
+    _plan, done = restored(found, tmp_path / "fork", Point(17))
+    assert done.content == fresh.content
+    # Stopped before the fork, or behind it on this way, it goes on.
+    for last, left in ((Point(13), 4), (Point(15), 2)):
+        restored(found, tmp_path / f"short-{last}", last)
+        _plan, done = restored(found, tmp_path / f"short-{last}", Point(17))
+        assert done.content == fresh.content
+        assert done.requests <= 3 * left
+        assert done.requests < fresh.requests
     live.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from raftdb.archive import Archive, NotRestorableError, Point, load_timeline
+from raftdb.archive import Archive, NotRestorableError, Point, layout, load_timeline
 from raftdb.archive.retention import DAY_MS, Retention, carry_out, plan_pruning
 from raftdb.archive.stores import open_store
 from raftdb.archive.verify import verify_objects
@@ -200,3 +201,34 @@ def test_a_base_of_a_clock_that_is_years_behind_begins_no_window(tmp_path: Path)
     assert window.oldest_index == first + 2
     _plan, done = restored(sources(live.store), tmp_path / "work", Point(first + 3))
     assert done.proven
+
+
+def test_what_is_being_uploaded_for_days_stays(tmp_path: Path) -> None:
+    """A large base at a bounded rate; and the clock of whoever prunes is days ahead."""
+    live = Live(tmp_path, open_store(f"file://{tmp_path}/archive"))
+    live.run(("CREATE TABLE t(id INTEGER PRIMARY KEY, x)",))
+    live.base()
+    live.close()
+    hour_ms = DAY_MS // 24
+    for path in (tmp_path / "archive").rglob("*"):
+        os.utime(path, (START_MS / 1000, START_MS / 1000))
+
+    def upload(kind: str, mark: str, hours: int) -> str:
+        name = f"{layout.folder(1, kind)}{mark}"
+        assert live.store.put(name, b"x")
+        os.utime(tmp_path / "archive" / name, ((START_MS + hours * hour_ms) / 1000,) * 2)
+        return name
+
+    stopped = [upload("packs", f"old{hours}", hours) for hours in (0, 6)]
+    coming = [upload("packs", f"new{hours}", hours) for hours in range(48, 100, 10)]
+    lost = upload("segments", "lost", 60)
+
+    def doomed(hours: int) -> set[str]:
+        timeline = load_timeline(Archive.open(live.store, sealer()))
+        return set(plan_pruning(timeline, Retention(), START_MS + hours * hour_ms).doomed)
+
+    assert doomed(99) == {*stopped, lost}
+    assert doomed(1000) == {*stopped, lost}
+    # Two days later nothing has followed: it was given up.
+    upload("segments", "another", 148)
+    assert doomed(149) == {*stopped, *coming, lost}

@@ -75,6 +75,32 @@ def test_the_names_of_new_folders_are_durable_too(
     assert [one for one in synced if not one.endswith(".partial")] == folders
 
 
+def test_a_name_whose_sync_failed_is_synced_before_it_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The put that failed has made the name; it is durable when the next one says it is there."""
+    place = tmp_path / "archive"
+    store = open_store(f"file://{place}")
+    assert store.put("e1/manifests/1", b"one")
+    broken, synced = [True], []
+
+    def fsync(descriptor: int) -> None:
+        path = os.readlink(f"/proc/self/fd/{descriptor}")
+        if not path.endswith(".partial"):
+            if broken:
+                raise OSError(5, "Input/output error")
+            synced.append(path)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(ArchiveUnavailableError):
+        store.put("e1/manifests/2", b"two")
+    with pytest.raises(ArchiveUnavailableError):
+        store.put("e1/manifests/2", b"two")
+    broken.clear()
+    assert not store.put("e1/manifests/2", b"two")
+    assert synced == [str(place / "e1/manifests")]
+
+
 def test_an_archive_in_it_is_restored(store: PruneStore, tmp_path: Path) -> None:
     live = filled(tmp_path, store)
     found = sources(store)
