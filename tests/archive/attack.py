@@ -133,7 +133,9 @@ def _merged(directory: Path, keyring: Keyring, seed: int) -> Live:
     merger.run(1, START_MS, START_MS, dry_run=False)
     assert merger.objects >= 2
     for path in (directory / "archive").rglob("*"):
-        os.utime(path, (START_MS / 1000, START_MS / 1000))
+        # The store's time is that of its newest object.
+        made_ms = START_MS + 3 * DAY_MS if path.parent.name == "epochs" else START_MS
+        os.utime(path, (made_ms / 1000, made_ms / 1000))
     timeline = load_timeline(archive)
     plan = plan_pruning(timeline, Retention(), START_MS + 3 * DAY_MS)
     assert plan.doomed
