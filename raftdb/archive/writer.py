@@ -298,7 +298,8 @@ def _superseded(claim: Claim, history: str, known: bool) -> SupersededError:
         return SupersededError(
             f"the archive follows history {claim.history}, and this cluster's is {history}",
             code="archive_of_another",
-            hint="a cluster that was cloned or founded anew needs a destination of its own",
+            hint="a cluster that was cloned or founded anew needs a destination of its own, and "
+            "one that was restored or recovered while this was out of reach a new prefix there",
         )
     return SupersededError(
         f"epoch {claim.epoch} of the archive was claimed by {claim.claimed_by} with history "

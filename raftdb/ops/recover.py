@@ -119,6 +119,15 @@ def _epoch_of(archive: Archive, claims: Sequence[Claim], history: str) -> int:
         last = claims[last.parent - 1]
     if last.history == history:
         return last.epoch
+    if all(one.history != history for one in claims):
+        raise ConfigError(
+            f"{archive.url} follows history {last.history} up to epoch {last.epoch}, and never "
+            f"heard of {history}, which these nodes have: it was out of reach when that began, or "
+            "is not theirs",
+            code="archive_of_another",
+            hint="name the other destinations by --from, or give --ignore-archive; the cluster "
+            "needs an empty prefix there (docs/archive.md)",
+        )
     raise ConfigError(
         f"epoch {last.epoch} of {archive.url} was claimed by {last.claimed_by} with history "
         f"{last.history}: the cluster goes on elsewhere, from entry {last.fork_index}",

@@ -21,10 +21,11 @@ from raftdb.archive.verify import walk
 from raftdb.base.errors import ConfigError
 from raftdb.base.ids import HistoryId
 from raftdb.ops.archive import open_destinations, status
+from raftdb.ops.recover import find_archives
 from raftdb.ops.recreate import claim_epoch, claim_newest, lineage_of
 from raftdb.runtime.clock import RealClock
 from tests.archive.faults import Uploader
-from tests.archive.support import KEYS, Live, filled, restored, sources
+from tests.archive.support import CLUSTER, KEYS, Live, filled, restored, sources
 from tests.archive.test_near import base_record, entries
 from tests.machine.support import HISTORY
 
@@ -246,4 +247,18 @@ def test_status_says_what_unreferenced_objects_are(tmp_path: Path) -> None:
         "2 objects that no manifest names: uploads that lost" in one for one in shown["notes"]
     )
     assert not shown["problems"]
+    live.close()
+
+
+def test_a_destination_that_missed_a_claim_is_not_said_to_be_ahead(tmp_path: Path) -> None:
+    """Nodes of the second history ask one that knows the first alone; and the other way round."""
+    live = filled(tmp_path)
+    with pytest.raises(ConfigError, match="never heard of") as missed:
+        find_archives([live.archive], CLUSTER, SECOND)
+    assert missed.value.code == "archive_of_another"
+    claim(live, 2, SECOND, 12)
+    assert find_archives([live.archive], CLUSTER, SECOND).parents == (2,)
+    with pytest.raises(ConfigError, match="goes on elsewhere, from entry 12") as left:
+        find_archives([live.archive], CLUSTER, HISTORY)
+    assert left.value.code == "superseded"
     live.close()
