@@ -57,7 +57,7 @@ from raftdb.consensus.timing import check_timing
 from raftdb.consensus.transfer import Transfer
 from raftdb.consensus.transport import Transport, check_members, own_member
 from raftdb.consensus.views import engine_status
-from raftdb.consensus.waits import AppliedWaits, DurableWait, DurableWaits
+from raftdb.consensus.waits import AppliedWaits, DurableWaits, Wait
 from raftdb.consensus.wall import LEADER, Wall
 
 FOLLOWER_BEHIND_ENTRIES = 32
@@ -226,7 +226,7 @@ class Engine:
         reads.add(done)
         self._pump_soon()
 
-    def when_applied(self, index: int, done: Callable[[str], None]) -> None:
+    def when_applied(self, index: int, done: Callable[[str], None]) -> Wait | None:
         """Call `done` with `` once the machine has applied `index`, or with the reason why this
         node will not. Not before this returns."""
         reason = "stopping" if self._stopped else ""
@@ -234,12 +234,12 @@ class Engine:
             reason = "overloaded"
         if reason or index <= self._applier.applied:
             self._ports.executor.call_soon(self._resolve, done, reason)
-            return
-        self._waits.add(index, lambda reason: self._resolve(done, reason))
+            return None
+        return self._waits.add(index, lambda reason: self._resolve(done, reason))
 
     def when_durable(
         self, index: int, level: DurabilityLevel, done: Callable[[str], None]
-    ) -> DurableWait | None:
+    ) -> Wait | None:
         """Call `done` with `` once `level` holds up to `index`. See EnginePort."""
         reason = self._why_not(0)
         if not reason and self._durable_waits.count >= self._limits.proposals_waiting_max:
@@ -432,7 +432,7 @@ class Engine:
             if self._durable_waits.count:
                 self._durable_waits.look(core.durable())
         elif self._followers_reads.count:
-            self._followers_reads.step(core.library.leader, self._transport.connected)
+            self._followers_reads.step(core.library.leader, self._transport)
         if self._members.busy:
             self._members.step()
         upto = self._wall.may_apply(core.library.commit_index, journal.durable_index)

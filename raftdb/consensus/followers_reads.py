@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from raftdb.base.ids import Index
+from raftdb.consensus.link import Links
 from raftdb.consensus.messages import ReadIndex, ReadIndexIs
 from raftdb.consensus.port import NotApplied, ReadOutcome, ReadReady
 from raftdb.consensus.reads import ReadDone
@@ -20,6 +21,8 @@ from raftdb.consensus.waits import AppliedWaits
 class _Question(NamedTuple):
     number: int
     leader: str
+    epoch: int
+    """Of the connection that it left by: when that was replaced it may be lost, or its answer."""
     asked_s: float
     dones: list[ReadDone]
 
@@ -49,20 +52,26 @@ class FollowersReads:
         self._waiting.append(done)
         self.count += 1
 
-    def step(self, leader: str | None, connected: Callable[[str], bool]) -> None:
-        """Ask, if reads wait and nothing is asked yet; give up what nobody will answer."""
+    def step(self, leader: str | None, links: Links) -> None:
+        """Ask, if reads wait and nothing is asked yet; ask again where the connection is a new
+        one; give up what nobody will answer."""
         question = self._question
-        if question is not None and (question.leader != leader or not connected(question.leader)):
-            self._question = None
-            self._refuse(question.dones)
-            question = None
+        if question is not None:
+            asked = question.leader
+            if asked != leader or not links.connected(asked):
+                self._refuse(question.dones)
+                self._question = question = None
+            elif links.epoch(asked) != question.epoch:
+                self._waiting = question.dones + self._waiting
+                self._question = question = None
         if self._waiting and question is None:
             dones, self._waiting = self._waiting, []
-            if leader is None or not connected(leader):
+            if leader is None or not links.connected(leader):
                 self._refuse(dones)
                 return
             self._numbers += 1
-            self._question = _Question(self._numbers, leader, self._now_s(), dones)
+            epoch = links.epoch(leader)
+            self._question = _Question(self._numbers, leader, epoch, self._now_s(), dones)
             self._send(leader, ReadIndex(self._numbers))
 
     def on_answer(self, peer: str, answer: ReadIndexIs) -> None:

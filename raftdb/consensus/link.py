@@ -258,6 +258,9 @@ class Link:
         self._frame_bytes_max = self._part_bytes + FRAME_OVERHEAD_BYTES
 
     def _on_part(self, part: Part) -> None:
+        if not part.data:
+            # Any number of them would stay below the bound.
+            raise ProtocolError("an empty piece of a message")
         self._parts_bytes += len(part.data)
         if self._parts_bytes > self._message_bytes_max:
             raise ProtocolError(f"a message of more than {self._message_bytes_max} bytes")

@@ -322,9 +322,10 @@ class EnginePort(Protocol):
         """Confirm leadership for a linearizable read (thesis 6.4); a follower has the leader do it.
         `done` is called once."""
 
-    def when_applied(self, index: int, done: Callable[[str], None]) -> None:
+    def when_applied(self, index: int, done: Callable[[str], None]) -> Waiting | None:
         """Call `done` with `` once the machine has applied `index`, or with the reason why this
-        node will not. There is no bound of time: the caller has one."""
+        node will not. There is no bound of time: the caller has one, and cancels then. Not before
+        this returns; None: `done` is called soon."""
 
     def when_durable(
         self, index: int, level: DurabilityLevel, done: Callable[[str], None]

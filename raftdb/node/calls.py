@@ -86,7 +86,7 @@ class UnderWay:
         self.stop: Stop | None = None
         """Of what runs on a lane: past its deadline nobody waits for it."""
         self.wait: Waiting | None = None
-        """Of a write that is applied, and waits to be in more places."""
+        """For an index to be applied here; or, of a write that is applied, to be in more places."""
         self.slot: Slot = {}
         """Where its deadline is kept."""
 

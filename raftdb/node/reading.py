@@ -21,7 +21,7 @@ from raftdb.base.limits import Limits
 from raftdb.base.ports import Ports
 from raftdb.command import ReadToken, Statement
 from raftdb.command.requests import last_entry
-from raftdb.consensus.port import EnginePort, NotApplied, ReadOutcome
+from raftdb.consensus.port import EnginePort, NotApplied, ReadOutcome, Waiting
 from raftdb.machine import Machine, QueryStop
 from raftdb.node.calls import Answer, Stop
 from raftdb.node.congestion import Congestion
@@ -48,6 +48,7 @@ class Call(Protocol):
 
     ended: bool
     stop: Stop | None
+    wait: Waiting | None
 
     def end(self, answer: Any, error: Error | None) -> None: ...
 
@@ -141,7 +142,9 @@ class Reading:
                 self._soon(read)
             else:
                 self._be_patient(read, f"has not applied index {index} yet", "behind")
-                self._engine.when_applied(index, lambda reason: self._reached(reason, read))
+                call.wait = self._engine.when_applied(
+                    index, lambda reason: self._reached(reason, read)
+                )
         elif level == BOUNDED and self._age_s() <= max_age_s:
             self._soon(read)
         else:

@@ -284,7 +284,7 @@ class Replica:
                 else:
                     self.durable.wait(wanted, answer, call)
 
-        self._engine.when_applied(index, applied)
+        call.wait = self._engine.when_applied(index, applied) or call.wait
 
     def tick(self) -> None:
         """Move logged time (leader only), so that idle sessions end everywhere alike."""
@@ -336,12 +336,12 @@ class Replica:
     ) -> None:
         """The content hash, once `index` is applied here. The answer's body is a dict. `exact`: of
         the first index from that one on at which every replica can tell it."""
-        call = self.call(timeout_s, done, read_deadline)
+        call, engine = self.call(timeout_s, done, read_deadline), self._engine
         if exact:
             mark = self._machine.want_sample(index or 0)
-            self._engine.when_applied(mark, lambda reason: self._sample_at(reason, call, mark))
+            call.wait = engine.when_applied(mark, lambda why: self._sample_at(why, call, mark))
             return
-        self._engine.when_applied(index or 0, lambda reason: self._content_hash_at(reason, call))
+        call.wait = engine.when_applied(index or 0, lambda why: self._content_hash_at(why, call))
 
     def _content_hash_at(self, reason: str, call: UnderWay) -> None:
         if reason:

@@ -16,10 +16,20 @@ class Asker:
         self.now_s = 5.0
         self.applied = 10
         self.sent: list[tuple[str, int]] = []
-        self.connected = {"n1", "n2"}
+        self.peers = {"n1", "n2"}
+        self.epochs = {"n1": 1, "n2": 1}
         self.waits = AppliedWaits(lambda: self.applied)
         self.outcomes: list[object] = []
         self.reads = FollowersReads(self.send, lambda: self.now_s, self.waits, self.resolve)
+
+    def connected(self, peer: str) -> bool:
+        return peer in self.peers
+
+    def epoch(self, peer: str) -> int:
+        return self.epochs[peer]
+
+    def hang_up(self, peer: str) -> None:
+        raise AssertionError("not asked for")
 
     def send(self, peer: str, message: ReadIndex) -> None:
         self.sent.append((peer, message.number))
@@ -29,7 +39,7 @@ class Asker:
 
     def ask(self, name: str, leader: str | None = "n1") -> None:
         self.reads.add(name)  # type: ignore[arg-type]
-        self.reads.step(leader, self.connected.__contains__)
+        self.reads.step(leader, self)
 
 
 def test_one_question_for_all_that_wait_and_never_one_that_left_before_them() -> None:
@@ -42,7 +52,7 @@ def test_one_question_for_all_that_wait_and_never_one_that_left_before_them() ->
     asker.reads.on_answer("n1", ReadIndexIs(1, 10, True))
     assert asker.outcomes == [("a", ReadReady(10, 5.0))]
     asker.now_s = 7.0
-    asker.reads.step("n1", asker.connected.__contains__)
+    asker.reads.step("n1", asker)
     assert asker.sent == [("n1", 1), ("n1", 2)]
     asker.reads.on_answer("n1", ReadIndexIs(1, 99, True))
     asker.reads.on_answer("n2", ReadIndexIs(2, 99, True))
@@ -59,8 +69,8 @@ def test_a_question_ends_with_its_leader() -> None:
     for leader, connected in (("n2", {"n1", "n2"}), (None, {"n1"}), ("n1", {"n2"})):
         asker = Asker()
         asker.ask("a")
-        asker.connected = connected
-        asker.reads.step(leader, asker.connected.__contains__)
+        asker.peers = connected
+        asker.reads.step(leader, asker)
         assert asker.outcomes == [("a", NotApplied("not_leader"))]
         asker.reads.on_answer("n1", ReadIndexIs(1, 10, True))
         assert len(asker.outcomes) == 1
@@ -72,6 +82,21 @@ def test_a_question_ends_with_its_leader() -> None:
     asker.ask("c")
     asker.reads.fail("stopping")
     assert asker.outcomes[2] == ("c", NotApplied("stopping"))
+    assert asker.reads.count == 0
+
+
+def test_a_question_that_a_replaced_connection_may_have_lost_is_asked_again() -> None:
+    """The other end noticed the loss and dialled anew: this one never was without a connection."""
+    asker = Asker()
+    asker.ask("a")
+    asker.ask("b")
+    asker.epochs["n1"], asker.now_s = 2, 6.0
+    asker.reads.step("n1", asker)
+    assert (asker.sent, asker.outcomes) == ([("n1", 1), ("n1", 2)], [])
+    asker.reads.on_answer("n1", ReadIndexIs(1, 9, True))
+    assert asker.outcomes == [], "the answer to the one before, which says less"
+    asker.reads.on_answer("n1", ReadIndexIs(2, 10, True))
+    assert asker.outcomes == [("a", ReadReady(10, 6.0)), ("b", ReadReady(10, 6.0))]
     assert asker.reads.count == 0
 
 
@@ -122,3 +147,23 @@ def test_waiting_for_an_index() -> None:
     trio.cluster.call(follower.name, follower.engine.stop, lambda: stopped.append(True))
     trio.run(0.1)
     assert reached == ["", "", "stopping"]
+
+
+def test_who_waits_no_more_for_an_index_takes_no_place() -> None:
+    """An index that is never reached: a client's word, or a member that is far behind."""
+    applied, reached = 10, []
+    waits = AppliedWaits(lambda: applied)
+    for number in range(1_000):
+        wait = waits.add(1 << 62, reached.append)
+        assert wait is not None
+        wait.cancel()
+        wait.cancel()
+        assert (len(waits), len(waits._heap) <= 66) == (0, True), number
+    kept = waits.add(12, reached.append)
+    assert (kept is None, len(waits)) == (False, 1)
+    applied = 12
+    waits.on_applied(12)
+    assert (reached, len(waits)) == ([""], 0)
+    waits.add(1 << 62, reached.append)
+    waits.fail("stopping")
+    assert (reached, len(waits)) == (["", "stopping"], 0)

@@ -291,6 +291,9 @@ def test_pieces_are_bounded() -> None:
     for _ in range(60):
         connection.receive(Part(False, b"x" * 1000))
     assert not connection.open
+    connection = station.join()
+    connection.receive(Part(False, b""))
+    assert not connection.open, "any number of empty ones would fit"
 
 
 def test_only_appends_come_in_pieces() -> None:

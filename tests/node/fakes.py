@@ -89,6 +89,19 @@ class HandLoop:
         self.now_s = end_s
 
 
+class _Waiting:
+    """One that waits for an index to be applied."""
+
+    def __init__(self, engine: FakeEngine, item: tuple[int, Callable[[str], None]]) -> None:
+        self._engine = engine
+        self._item = item
+
+    def cancel(self) -> None:
+        """Harmless when it has ended."""
+        if self._item in self._engine.waits:
+            self._engine.waits.remove(self._item)
+
+
 @dataclass
 class FakeEngine:
     """Remembers what it was asked; the test answers."""
@@ -114,9 +127,12 @@ class FakeEngine:
     def applied_index(self) -> Index:
         return Index(self.applied)
 
-    def when_applied(self, index: int, done: Callable[[str], None]) -> None:
+    def when_applied(self, index: int, done: Callable[[str], None]) -> Any:
+        if index <= self.applied:
+            done("")
+            return None
         self.waits.append((index, done))
-        self.apply(self.applied)
+        return _Waiting(self, (index, done))
 
     def apply(self, index: int) -> None:
         """The machine has applied that much."""
@@ -168,6 +184,9 @@ class FakeMachine:
 
     def was_applied(self, session: int, sequence: int) -> bool:
         return sequence in self.seen
+
+    def want_sample(self, index: int) -> int:
+        return index
 
     def session_token(self, number: int) -> bytes | None:
         return SESSION.token if number == SESSION.number else None

@@ -49,6 +49,22 @@ def test_a_session_read_waits_for_what_its_client_has_seen(bench: Bench) -> None
     assert bench.engine.reads == [], "nobody else is asked"
 
 
+def test_reads_that_wait_for_what_never_comes_leave_nothing_behind(bench: Bench) -> None:
+    """They kept their places, and their statements: after enough of them nobody could read."""
+    for _ in range(3):
+        bench.query("session", token=token(1 << 62))
+    assert len(bench.engine.waits) == 3
+    bench.loop.pass_time(reading.PATIENCE_S + 0.1)
+    assert len(bench.answers) == 3
+    assert bench.engine.waits == []
+    for exact in (False, True):
+        bench.replica.content_hash(1 << 62, 0.5, bench.done, exact=exact)
+    bench.replica.await_durable(token(1 << 62), "", 0.5, bench.done)
+    assert len(bench.engine.waits) == 3
+    bench.loop.pass_time(0.6)
+    assert (len(bench.answers), bench.engine.waits) == (6, [])
+
+
 def test_a_session_read_without_a_token_is_answered_at_once(bench: Bench) -> None:
     bench.query("session")
     assert bench.answers[0].index == 50
