@@ -60,7 +60,10 @@ DATABASE_FENCE = "database_fence"
 DEMANDED_GREETING = "demanded_greeting"
 """Who does not say which release it runs, or runs one below the level, is no peer."""
 
-FEATURES: Mapping[str, int] = {DATABASE_FENCE: 2, DEMANDED_GREETING: 2}
+HIDDEN_LAST_ROWID = "hidden_last_rowid"
+"""The last rowid is refused where no name reads it, too, and in sqlite_sequence."""
+
+FEATURES: Mapping[str, int] = {DATABASE_FENCE: 2, DEMANDED_GREETING: 2, HIDDEN_LAST_ROWID: 2}
 """By name: the level that turns it on."""
 
 _GREETING_BYTES_MAX = 200

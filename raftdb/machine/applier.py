@@ -116,7 +116,7 @@ class Applier:
         self.sessions = Sessions(run, self._control)
         self.keys = Keys(run)
         self.settings = Settings(run)
-        self._content = ContentHasher(connection, run, hash_key)
+        self._content = ContentHasher(connection, run, hash_key, self.settings)
         self.recursive_triggers = RecursiveTriggers(run)
         self._replay = Replay(
             connection, self._control, clock, self._statements, self._content, self
@@ -390,8 +390,7 @@ class Applier:
         self._take_sample()
 
     def _take_sample(self) -> None:
-        progress = self.progress
-        if progress.position == 0:
+        if (progress := self.progress).position == 0:
             self.samples.add(progress.index, self._content.digest, progress.results)
 
     def _revert(self) -> None:
@@ -560,7 +559,6 @@ class Applier:
 
     def check_foreign_keys(self) -> None:
         """Deferred keys are due at the end of the request, not of the transaction it shares."""
-        connection = self._connection
         if self._content.has_virtual_tables:
             # Here, so that what a virtual table has against its content is this request's failure.
             try:
@@ -572,7 +570,9 @@ class Applier:
                 raise self._content.error
             if self._content.unknown_table:
                 self.schema_touched()
-        if connection.status(apsw.SQLITE_DBSTATUS_DEFERRED_FKS)[0]:
+        if self._content.touched_now:
+            self._steps.uncounted(self._content.check_touched)
+        if self._connection.status(apsw.SQLITE_DBSTATUS_DEFERRED_FKS)[0]:
             raise failures.foreign_key()
 
     def _fail(self, request: Execute, number: int, error: Exception) -> bytes:

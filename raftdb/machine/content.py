@@ -13,14 +13,24 @@ from typing import Any
 
 import apsw
 
-from raftdb.base.errors import DataError, Error, FatalError
+from raftdb.base.errors import Error, FatalError
 from raftdb.machine import failures
-from raftdb.machine.determinism import as_integer
 from raftdb.machine.format import HASH_MASK, MARK, PREFIX, ROWID_MAX
 from raftdb.machine.fts5 import Fts5Options
-from raftdb.machine.layout import Layout, Run, read_chunk, read_images, read_layout, with_reals
+from raftdb.machine.lastrowid import check_last, check_sequence
+from raftdb.machine.layout import (
+    Layout,
+    Run,
+    TouchedNow,
+    read_all,
+    read_chunk,
+    read_images,
+    read_layout,
+    with_reals,
+)
 from raftdb.machine.rowhash import RowHasher, from_bytes, to_bytes
 from raftdb.machine.schemasum import schema_sum, users_objects
+from raftdb.machine.settings import Settings
 from raftdb.machine.totals import RequestTotals
 
 _TOUCHED_MAX = 100_000
@@ -84,8 +94,11 @@ def _kind(layout: Layout) -> int:
 class ContentHasher:
     """Follows one connection. All methods on the apply lane."""
 
-    def __init__(self, connection: apsw.Connection, run: Run, key: bytes) -> None:
+    def __init__(
+        self, connection: apsw.Connection, run: Run, key: bytes, settings: Settings
+    ) -> None:
         self._run = run
+        self._settings = settings
         self._write = connection.cursor().execute
         self._hasher = RowHasher(key)
         self._hash = self._hasher.hash
@@ -112,8 +125,8 @@ class ContentHasher:
         continuously. Made anew only when the schema changed."""
         self._weights = (self._hasher.weight("s"), self._hasher.weight("q"))
         self._digest_stale = False
-        self._touched_now = False
-        """A table that is read afterwards was touched by the running request."""
+        self.touched_now: TouchedNow = {}
+        """What the running request touched of tables that are read afterwards."""
         self.mentions_fail = False
         """Some object's SQL has the word FAIL: a failed statement may keep rows."""
         self.has_virtual_tables = False
@@ -135,7 +148,7 @@ class ContentHasher:
         table = self._tables.get(name)
         if table is None:
             if name == "sqlite_sequence":
-                self._check_sequence(update)
+                self.error = check_sequence(self._settings, update) or self.error
             elif not name.startswith(PREFIX):
                 self.unknown_table = True
             return
@@ -143,8 +156,8 @@ class ContentHasher:
             if table.kind == _PLAIN and update.opcode == _INSERT and not self.careful:
                 # `_change` of the commonest kind, without its calls: each is a tenth of the price.
                 rowid = update.rowid_new if table.has_rowid else None
-                if rowid == ROWID_MAX:
-                    raise failures.last_rowid(table.name)
+                if update.rowid_new == ROWID_MAX:
+                    check_last(self._settings, table.name, table.has_rowid)
                 new: Any = update.new
                 state = self._fresh()
                 state.update(self._hasher.pack((rowid, *new)))
@@ -157,11 +170,7 @@ class ContentHasher:
             delta = self._delta
             delta[name] = delta.get(name, 0) + change
         except UnicodeError:
-            self.error = DataError(
-                f"a text value for table {name} is not valid UTF-8",
-                code="utf8",
-                hint="keep such bytes as a BLOB",
-            )
+            self.error = failures.no_utf8(name)
         except Error as error:
             self.error = error
 
@@ -171,8 +180,8 @@ class ContentHasher:
         change = 0
         if operation != _DELETE:
             rowid = update.rowid_new if table.has_rowid else None
-            if rowid == ROWID_MAX:
-                raise failures.last_rowid(table.name)
+            if update.rowid_new == ROWID_MAX:
+                check_last(self._settings, table.name, table.has_rowid)
             values: Any = update.new
             if table.kind == _REAL:
                 values = with_reals(values, table.layout.reals)
@@ -215,31 +224,31 @@ class ContentHasher:
         self._blobs.clear()
 
     def _touch(self, table: _Table, update: apsw.PreUpdate) -> None:
-        self._touched_now = True
+        rows = self.touched_now.setdefault(table.id, set())
         self._changed[table.id] = table
-        if table.kind == _WHOLE:
-            table.touched = None
-            return
         if update.opcode != _DELETE and update.rowid_new == ROWID_MAX:
-            raise failures.last_rowid(table.name)
+            check_last(self._settings, table.name, table.has_rowid)
+        if table.kind == _WHOLE:
+            self.touched_now[table.id] = table.touched = None
+            return
+        if rows is not None:
+            rows.update((update.rowid, update.rowid_new))
+            if len(rows) > _TOUCHED_MAX:
+                self.touched_now[table.id] = None
         if table.touched is not None:
-            table.touched.add(update.rowid)
-            table.touched.add(update.rowid_new)
+            table.touched.update((update.rowid, update.rowid_new))
             if len(table.touched) > _TOUCHED_MAX:
                 table.touched = None
 
-    def _check_sequence(self, update: apsw.PreUpdate) -> None:
-        """A user writes sqlite_sequence. One that is used up makes SQLite say SQLITE_FULL, which
-        must go on meaning that the disk is full."""
-        if update.opcode == _DELETE:
-            return
-        try:
-            new: Any = update.new
-            used_up = as_integer(new[1]) >= ROWID_MAX
-        except UnicodeError:
-            used_up = True
-        if used_up:
-            self.error = DataError(f"a sequence in sqlite_sequence must stay below {ROWID_MAX}")
+    def check_touched(self) -> None:
+        """Raises DataError when what the request leaves in tables that are read afterwards cannot
+        be: those would find it when all is about to be committed, on every replica."""
+        for id, rows in self.touched_now.items():
+            if (table := self._changed.get(id)) is not None:
+                try:
+                    read_all(self._run, table.name, table.layout, rows)
+                except UnicodeError:
+                    raise failures.no_utf8(table.name) from None
 
     # A request's course
 
@@ -250,7 +259,8 @@ class ContentHasher:
         if self.has_virtual_tables:
             self._fts5.read()
         self.error = None
-        self._touched_now = False
+        if self.touched_now:
+            self.touched_now = {}
 
     def keep_request(self) -> None:
         """The request's rows stay."""
@@ -317,7 +327,7 @@ class ContentHasher:
 
     def changed_rows(self) -> bool:
         """Whether the running request changed any row, undone or not."""
-        return bool(self._delta) or self._touched_now
+        return bool(self._delta or self.touched_now)
 
     def rows_remain(self) -> bool:
         """Whether what the failed request changed is still there. Reads whole tables: only for the

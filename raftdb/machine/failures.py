@@ -242,6 +242,10 @@ def keeps_rows(
         return False
     if not content.mentions_fail and "FAIL" not in request.statements[0].sql.upper():
         return False
+    try:
+        content.check_touched()
+    except DataError:
+        return False
     # SQLite counts no change when it took the statement back. It also counts none when only
     # triggers changed rows before one of them failed.
     return connection.changes() > 0 or content.rows_remain()
@@ -253,6 +257,15 @@ def last_rowid(table: str) -> NotSupportedError:
         f"rowid {ROWID_MAX} of table {table} is refused",
         code="rowid_max",
         hint="SQLite would pick the rowid after it at random; start from smaller ones",
+    )
+
+
+def no_utf8(table: str) -> DataError:
+    """Of text that may not be stored."""
+    return DataError(
+        f"a text value for table {table} is not valid UTF-8",
+        code="utf8",
+        hint="keep such bytes as a BLOB",
     )
 
 

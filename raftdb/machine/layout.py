@@ -11,6 +11,11 @@ from raftdb.machine.format import MARK
 Run = Callable[..., Any]
 """Executes SQL of raftdb's own: (sql, parameters=()) -> iterable of rows."""
 
+TouchedRows = set[int] | None
+"""Rowids of changed rows; None: any of the table."""
+TouchedNow = dict[int, TouchedRows]
+"""By raftdb's number of the table."""
+
 _VIRTUAL, _HIDDEN = 2, 1
 _ROWID_NAMES = ("rowid", "_rowid_", "oid")
 
@@ -73,6 +78,13 @@ def read_images(run: Run, table: str, layout: Layout, rowid: int | None = None) 
     if rowid is None:
         return iter(run(f"{sql} {MARK}"))
     return iter(run(f"{sql} WHERE {layout.rowid} = ? {MARK}", (rowid,)))
+
+
+def read_all(run: Run, table: str, layout: Layout, rowids: TouchedRows) -> None:
+    """Read rows (None: all of the table) to see that they can be. Raises UnicodeError."""
+    for rowid in rowids if rowids is not None and layout.rowid else (None,):
+        for _image in read_images(run, table, layout, rowid):
+            pass
 
 
 def read_chunk(run: Run, table: str, layout: Layout, after: int | None, limit: int) -> list[Any]:

@@ -77,6 +77,15 @@ class Steps:
         self.begin(free=True)
         self._expired = expired
 
+    def uncounted(self, work: Callable[[], None]) -> None:
+        """Do raftdb's own work in the midst of a request: it is no step of it."""
+        before = self._looks, self._limit, self._expired
+        self._limit, self._expired = float("inf"), None
+        try:
+            work()
+        finally:
+            self._looks, self._limit, self._expired = before
+
     def end(self) -> bool:
         """The request has come to its end: whether it must be held all the same."""
         if self._looks + self.executions >= self._limit:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import apsw
 
-from raftdb.base.errors import Error, FatalError, OperationalError
+from raftdb.base.errors import DataError, Error, FatalError, OperationalError
 from raftdb.command import Commit, Execute, Failed, Results, encode_reply
 from raftdb.command.requests import DIGEST_BYTES
 from raftdb.machine import failures
@@ -143,6 +143,9 @@ class Replay:
         except FatalError:
             raise
         except (StatementFailed, Error) as error:
+            if isinstance(error, DataError) and self._hasher.error is None:
+                # Text that cannot be stored: known here only, as above.
+                return error
             failures.translate(error)
             return self._content.refused or _conflict(-1)
         return None

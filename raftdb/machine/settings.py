@@ -12,7 +12,15 @@ from types import MappingProxyType
 from typing import Any
 
 from raftdb.base.errors import FatalError
-from raftdb.base.release import DATABASE_FENCE, LEVEL_MAX, SETTING, allows, level_of, version_for
+from raftdb.base.release import (
+    DATABASE_FENCE,
+    HIDDEN_LAST_ROWID,
+    LEVEL_MAX,
+    SETTING,
+    allows,
+    level_of,
+    version_for,
+)
 from raftdb.command import Configure, Results, StatementResult, encode_reply
 from raftdb.machine.format import FORMAT_FENCED, MARK, PREFIX
 from raftdb.machine.layout import Run
@@ -70,6 +78,10 @@ class Settings:
         self._next[SETTING] = level
         if allows(DATABASE_FENCE, level):
             self._run(_FENCE, (str(FORMAT_FENCED),))
+
+    def refuses_hidden(self) -> bool:
+        """Whether the last rowid is refused where no name reads it, too; as of this request."""
+        return allows(HIDDEN_LAST_ROWID, level_of(self._next))
 
     def committed(self) -> None:
         """What was changed is to be seen now."""

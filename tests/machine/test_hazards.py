@@ -8,10 +8,11 @@ import apsw
 import pytest
 
 from raftdb.base.errors import FatalError
-from raftdb.command import Failed, Reply, Results, Statement, decode_reply
+from raftdb.command import Configure, Failed, Reply, Results, Statement, decode_reply
 from raftdb.machine.content import ContentHasher
 from raftdb.machine.format import MARK
-from tests.machine.support import Database, replay
+from tests.machine.support import Database, replay, stamp
+from tests.machine.transactions import Transaction
 
 ROLLBACKS = [
     "INSERT OR ROLLBACK INTO t VALUES (1)",
@@ -176,6 +177,81 @@ def test_the_last_rowid_is_refused(database: Database) -> None:
     database.run(
         ("INSERT INTO w VALUES (?)", (last,)), ("INSERT INTO t(rowid, a) VALUES (5, ?)", (last,))
     )
+    database.check_hash()
+
+
+HIDDEN = [
+    ("CREATE TABLE t(rowid INTEGER PRIMARY KEY, _rowid_, oid)", "INSERT INTO t(rowid) VALUES (?)"),
+    (
+        "CREATE TABLE t(rowid INTEGER PRIMARY KEY, _rowid_, oid, v AS (oid))",
+        "INSERT INTO t(rowid) VALUES (?)",
+    ),
+    (
+        "CREATE TABLE t(id INTEGER PRIMARY KEY AUTOINCREMENT)",
+        "INSERT INTO sqlite_sequence(rowid, name, seq) VALUES (?, 'x', 1)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("table", "insert"), HIDDEN)
+def test_the_last_rowid_is_refused_where_no_name_reads_it(
+    database: Database, table: str, insert: str
+) -> None:
+    """The next row gets a rowid at random: another one on each replica. Release 0.1.0 let it pass,
+    and a request does the same on all nodes."""
+    last = (1 << 63) - 1
+    database.run(table)
+    database.run((insert, (last,)), "DELETE FROM t WHERE true")
+    database.run("DELETE FROM sqlite_sequence WHERE rowid > 1" if "AUTO" in table else "SELECT 1")
+    database.apply(Configure(stamp(5), {"feature_level": 2}))
+    for _life in range(2):
+        assert database.fail((insert, (last,))).code == "rowid_max"
+        database.restart()
+    database.run((insert, (last - 1,)))
+    name = insert.split("INTO ")[1].split("(")[0]
+    assert database.fail((f"UPDATE {name} SET rowid = ?", (last,))).code == "rowid_max"
+    database.check_hash()
+
+
+GENERATED = [
+    "CREATE TABLE g(k UNIQUE, a, v AS (k) VIRTUAL)",
+    "CREATE TABLE g(k PRIMARY KEY, a, v AS (k) VIRTUAL) WITHOUT ROWID",
+]
+
+
+@pytest.mark.parametrize("table", GENERATED)
+@pytest.mark.parametrize("bad", ["CAST(x'ff' AS TEXT)", "char(55296)"])
+def test_text_that_the_hook_does_not_see_stops_no_node(
+    database: Database, table: str, bad: str
+) -> None:
+    """Rows of tables with VIRTUAL columns are read when all is about to be committed: what cannot
+    be read then stopped every node, at each start again."""
+    database.run(table, "INSERT INTO g VALUES (1, 'a')")
+    replies = replies_of(
+        database,
+        "INSERT INTO g VALUES (2, 'b')",
+        f"INSERT INTO g VALUES (3, {bad})",
+        f"INSERT OR FAIL INTO g VALUES (4, {bad}), (1, 'again')",
+        "INSERT OR FAIL INTO g VALUES (5, 'c'), (1, 'again')",
+    )
+    assert isinstance(replies[0], Results)
+    failures = [reply.error for reply in replies[1:] if isinstance(reply, Failed)]
+    assert [(error.code, error.outcome) for error in failures[::2]] == [
+        ("utf8", "not_applied"),
+        (failures[1].code, "applied"),
+    ]
+    assert failures[1].outcome == "not_applied"
+    assert database.fail(f"UPDATE g SET a = {bad}", "ALTER TABLE g RENAME TO h").code == "utf8"
+    database.run(f"INSERT INTO g VALUES (6, {bad})", "DELETE FROM g WHERE k = 6")
+    assert database.rows("SELECT k FROM g ORDER BY k") == [(1,), (2,), (5,)]
+    database.check_hash()
+    transaction = Transaction(database)
+    transaction.run(f"INSERT INTO g VALUES (7, {bad})")
+    reply = transaction.commit()
+    assert isinstance(reply, Failed)
+    assert (reply.error.code, reply.error.outcome) == ("utf8", "not_applied")
+    database.restart()
+    assert database.rows("SELECT count(*) FROM g") == [(3,)]
     database.check_hash()
 
 

@@ -23,7 +23,16 @@ PLACE = Path(__file__).parent
 
 LOGGED = frozenset(
     (
-        *("applier", "content", "determinism", "failures", "keys", "patience", "policy"),
+        *(
+            "applier",
+            "content",
+            "determinism",
+            "failures",
+            "keys",
+            "lastrowid",
+            "patience",
+            "policy",
+        ),
         *("replay", "schemasum", "sessions", "settings", "sqltext", "statements", "switches"),
         *("totals", "transaction", "units"),
     )
