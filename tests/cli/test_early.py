@@ -35,11 +35,20 @@ main()
 """
 
 
-def run(module: str, *arguments: str, callback: bool = False) -> subprocess.CompletedProcess[str]:
-    """A command that is interrupted when it begins to import `module`."""
+def run(
+    module: str, *arguments: str, callback: bool = False, ignores: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """A command that is interrupted when it begins to import `module`. Whoever runs the tests may
+    ignore interrupts himself, as a job in a shell's background does."""
+    handler = signal.SIG_IGN if ignores else signal.SIG_DFL
     code = INTERRUPTED_AT.format(module=module, arguments=list(arguments), callback=callback)
     return subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, handler),
     )
 
 
@@ -67,10 +76,6 @@ def test_so_does_a_node_that_has_not_begun() -> None:
 
 
 def test_whoever_ignores_interrupts_is_not_interrupted() -> None:
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        done = run("click", "--version")
-    finally:
-        signal.signal(signal.SIGINT, before)
+    done = run("click", "--version", ignores=True)
     assert done.returncode == 0
     assert done.stdout.startswith("raftdb, version")
