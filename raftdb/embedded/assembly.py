@@ -116,8 +116,8 @@ class Assembly:
         self._facts = facts or dict
         self._started_s = ports.clock.monotonic_s()
         self._stopping = self._closing = self._again = False
-        self.serves = True
-        """False from the moment on when nothing may be answered any more. From any thread."""
+        self.serves = False
+        """Whether it may answer: not before it is known, nor after it ends. From any thread."""
         self._failure: BaseException | None = None
         check_identity(ports.files, config, ports.log)
         room = Room(
@@ -149,7 +149,6 @@ class Assembly:
         )
         self._healing, self._forgetful = self._make_healing(), self._make_forgetful()
         self._reliever = Reliever(self.engine, ports)
-        self.serves = self.damage is None
         self._make_disks(room, identity)
         self.scrub = FileScrub(self.machine, journal_path(config.data_dir), ports, config.scrub)
         self._housekeeping = Housekeeping(
@@ -363,6 +362,8 @@ class Assembly:
         if self._archive is not None:
             self._archive.start()
         self.comparison.start()
+        if not self.comparison.quarantined:
+            self._on_serving(True)
         for part in (self.goals, self.proximity, self.releases, self.preference, self._scrub):
             part.start()
         self.listener.open(self.config.client_listen, opened)
