@@ -133,6 +133,30 @@ def _field(path: str, name: str) -> str:
     return "unknown"
 
 
+class _Probe:
+    def __init__(self, value: int) -> None:
+        self.value = value
+
+    def add(self, other: int) -> int:
+        return self.value + other
+
+
+def interpreter_ns(turns: int = 50_000) -> int:
+    """What a fixed loop of Python costs, per turn: two calls, an object, a dictionary. Builds of
+    one version differ by 1.7 (with and without profile-guided optimisation), and nothing that is
+    built in says reliably which one it is."""
+    best = float("inf")
+    for _ in range(5):
+        found: dict[int, int] = {}
+        total = 0
+        started = time.perf_counter_ns()
+        for number in range(turns):
+            total += _Probe(number).add(3)
+            found[number & 255] = total
+        best = min(best, time.perf_counter_ns() - started)
+    return round(best / turns)
+
+
 def describe() -> dict[str, Any]:
     """The machine, for the record."""
     return {
@@ -142,6 +166,7 @@ def describe() -> dict[str, Any]:
         "kernel": platform.release(),
         "system": platform.freedesktop_os_release().get("PRETTY_NAME", "unknown"),
         "python": platform.python_version(),
+        "interpreter_ns": interpreter_ns(),
         "load_average": list(os.getloadavg()),
     }
 
