@@ -25,6 +25,7 @@ from bench import loadkit
 from raftdb import wire
 from raftdb.base.errors import Error
 from raftdb.command import Failed, Results, Statement, decode_reply
+from raftdb.runtime.secure import SecureTransport
 
 SCHEMA = (
     "CREATE TABLE IF NOT EXISTS bench (id INTEGER PRIMARY KEY, k TEXT NOT NULL, v BLOB NOT NULL)"
@@ -304,10 +305,16 @@ class EventLoad:
 
     async def _dial(self, address: str, number: int) -> tuple[EventConnection, wire.Welcome]:
         host, _, port = address.rpartition(":")
-        options: dict[str, Any] = {"ssl": self.tls, "server_hostname": ""} if self.tls else {}
-        _, connection = await asyncio.get_running_loop().create_connection(
-            lambda: self.connection_class(self, number), host, int(port), **options
-        )
+        loop = asyncio.get_running_loop()
+        connection = self.connection_class(self, number)
+        if self.tls is None:
+            await loop.create_connection(lambda: connection, host, int(port))
+        else:
+            secure = SecureTransport(
+                loop, self.tls, connection, server_side=False, handshake_timeout_s=SETUP_S
+            )
+            await loop.create_connection(lambda: secure, host, int(port))
+            await secure.shaken()
         welcome = await connection.ask(wire.Hello(wire.VERSIONS, "bench"))
         assert isinstance(welcome, wire.Welcome)
         return connection, welcome
