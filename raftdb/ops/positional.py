@@ -25,7 +25,7 @@ from raftdb.ops.load import (
     insert_statement,
     table_columns,
 )
-from raftdb.ops.rows import RowError, check_names, open_text
+from raftdb.ops.rows import RowError, check_names, not_utf8, open_text
 
 STYLES = ("csv", "ascii")
 _UNIT, _RECORD = "\x1f", "\x1e"
@@ -82,6 +82,16 @@ def _make_table(
 
 
 def _read(file: TextIO, style: str) -> Iterator[Fields]:
+    line = 1
+    try:
+        for row in _read_style(file, style):
+            line = row[0] + 1
+            yield row
+    except UnicodeDecodeError as error:
+        raise not_utf8(line, error) from error
+
+
+def _read_style(file: TextIO, style: str) -> Iterator[Fields]:
     if style == "ascii":
         for number, row in enumerate(_records(file), start=1):
             yield number, row.split(_UNIT)

@@ -84,18 +84,26 @@ def open_text(path: Path) -> Iterator[TextIO]:
 
 def read_rows(file: TextIO, format_name: str, delimiter: str | None = None) -> Iterator[SourceRow]:
     """Rows of a CSV, TSV, JSON or JSON-lines file. Raises RowError."""
+    if format_name in ("csv", "tsv"):
+        rows = _read_csv(file, delimiter or ("\t" if format_name == "tsv" else ","))
+    else:
+        rows = _read_json_lines(file) if format_name == "jsonl" else _read_json(file)
+    line = 1
     try:
-        if format_name in ("csv", "tsv"):
-            yield from _read_csv(file, delimiter or ("\t" if format_name == "tsv" else ","))
-        elif format_name == "jsonl":
-            yield from _read_json_lines(file)
-        else:
-            yield from _read_json(file)
+        for row in rows:
+            line = row.line + 1
+            yield row
     except UnicodeDecodeError as error:
-        raise ConfigError(
-            f"the file is not UTF-8: {error.reason} at byte {error.start} of a block",
-            hint="convert it first: iconv -f WINDOWS-1252 -t UTF-8",
-        ) from error
+        raise not_utf8(line, error) from error
+
+
+def not_utf8(line: int, error: UnicodeDecodeError) -> RowError:
+    """A file is read some kilobytes ahead: the byte is in that line, or a little behind it."""
+    return RowError(
+        line,
+        f"the file is not UTF-8 ({error.reason}) here or a little further on: convert it first, "
+        "iconv -f WINDOWS-1252 -t UTF-8",
+    )
 
 
 def _read_csv(file: TextIO, delimiter: str) -> Iterator[SourceRow]:

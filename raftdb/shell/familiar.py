@@ -27,7 +27,7 @@ WIDTH_MAX = 10_000
 ABSENT |= {
     ".archive": "it works on a file: run sqlite3 on one that `raftdb restore` made",
     ".auth": "who may do what is in the certificates: docs/security.md",
-    ".backup": "the cluster archives continuously: `raftdb archive`, `raftdb restore --out FILE`",
+    ".backup": "the cluster archives continuously: `raftdb archive`, `raftdb restore --to FILE`",
     ".clone": "`.dump` makes SQL, and `raftdb restore` a file",
     ".cd": "give `.read`, `.import` and `.output` a whole path",
     ".connection": "start another shell",

@@ -87,14 +87,16 @@ def _escape(match: re.Match[str]) -> str:
 
 def unique_names(columns: Sequence[str]) -> list[str]:
     """Column names that an object can have: a repeated `id` becomes `id_2`."""
-    names: list[str] = []
+    names: dict[str, None] = {}
+    counts: dict[str, int] = {}
     for column in columns:
-        name, count = column, 1
+        name, count = column, counts.get(column, 1)
         while name in names:
             count += 1
             name = f"{column}_{count}"
-        names.append(name)
-    return names
+        counts[column] = count
+        names[name] = None
+    return list(names)
 
 
 class _ExactEncoder(json.JSONEncoder):

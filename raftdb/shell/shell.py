@@ -104,9 +104,12 @@ class Shell:
                     break
                 if self.quitting:
                     break
-            self._end_of_script()
         except UnicodeDecodeError as error:
             self._fail(InterfaceError(f"not UTF-8: {error}"), None, source)
+        except Error as error:
+            self._fail(error, None, source)
+        try:
+            self._end_of_script()
         except Error as error:
             self._fail(error, None, source)
         return self.exit
@@ -114,23 +117,29 @@ class Shell:
     def run_piece(self, piece: Piece, source: str) -> bool:
         """Run one piece. False when it failed (what failed is written to `messages`)."""
         failures = self.failures
-        ends = self._once
-        if self.settings.echo:
-            self.output.write(piece.text + "\n")
+        ends, opened = self._once, self._opened
         try:
-            if piece.is_command:
-                run_command(self, piece.text)
-            else:
-                self.run_statement(piece)
+            if self.settings.echo:
+                self.output.write(piece.text + "\n")
+            try:
+                if piece.is_command:
+                    run_command(self, piece.text)
+                else:
+                    self.run_statement(piece)
+            finally:
+                if ends:
+                    self.redirect(None)
         except CommandError as error:
             self._fail(InterfaceError(str(error), hint=error.hint), piece, source)
         except Error as error:
             self._fail(error, piece, source)
         except OSError as error:
-            self._fail(InterfaceError(f"{error.strerror}: {error.filename}"), piece, source)
-        finally:
-            if ends:
-                self.redirect(None)
+            name = error.filename or (opened.name if opened is not None else None)
+            if name is None:
+                # The standard output: nothing that follows could be shown, and whoever reads a
+                # pipe may just have enough.
+                raise
+            self._fail(InterfaceError(f"{error.strerror}: {name}"), piece, source)
         return self.failures == failures
 
     def query(self, sql: str, parameters: Any = ()) -> tuple[list[str], list[Any]]:
@@ -237,18 +246,27 @@ class Shell:
 
     def say(self, text: str) -> None:
         """A message: never mixed with data."""
-        self.output.flush()
+        try:
+            self.output.flush()
+        except OSError:
+            # A file that takes no more has failed its statement already.
+            if self._opened is None:
+                raise
         self.messages.write(text + "\n")
         self.messages.flush()
 
     def redirect(self, path: str | None, once: bool = False) -> None:
         """Send data to a file (`once`: that of one more piece), or back to where it went at
         first."""
-        if self._opened is not None:
-            self._opened.close()
-            self._opened = None
+        opened, self._opened = self._opened, None
         self.output = self._standard_output
         self._once = once
+        if opened is not None:
+            try:
+                opened.close()
+            except OSError as error:
+                error.filename = opened.name
+                raise
         if path is not None:
             self._opened = Path(path).open("w", encoding="utf-8", newline="")  # noqa: SIM115
             self.output = self._opened

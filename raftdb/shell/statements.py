@@ -187,7 +187,7 @@ class StatementReader:
         self._parts.append(";")
         self._size += 1
         text = "".join(self._parts)
-        if not sqlite3.complete_statement(text):
+        if not _is_whole(text):
             return match.end(), None
         piece = Piece(text.strip(), self._start)
         self._reset()
@@ -205,6 +205,16 @@ class StatementReader:
             "see `raftdb load`",
             code="sql_too_long",
         )
+
+
+def _is_whole(text: str) -> bool:
+    """Whether a statement ends there, and no body of a trigger goes on. What no statement can hold
+    (a NUL, half a character) is for whoever runs it to refuse."""
+    try:
+        return sqlite3.complete_statement(text)
+    except ValueError:
+        plain = text.encode("utf-8", "replace").decode().replace("\0", "?")
+        return sqlite3.complete_statement(plain)
 
 
 def read_pieces(

@@ -133,6 +133,30 @@ def test_rows_before_an_unreadable_line_are_in(connection: FakeConnection, tmp_p
     assert len(all_rows(connection)) == 2
 
 
+@pytest.mark.parametrize("format_name", ["csv", "jsonl", "json"])
+def test_rows_before_a_byte_that_is_not_utf8_are_in_and_counted(
+    connection: FakeConnection, tmp_path: Path, format_name: str
+) -> None:
+    connection.execute("CREATE TABLE t (a, b)")
+    rows = [{"a": str(n), "b": "é" * 20} for n in range(6_000)]
+    if format_name == "csv":
+        text = "a,b\n" + "".join(f"{one['a']},{one['b']}\n" for one in rows)
+    elif format_name == "jsonl":
+        text = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in rows)
+    else:
+        text = json.dumps(rows, ensure_ascii=False, indent=0)
+    path = tmp_path / "latin"
+    path.write_bytes(text.replace("5500", "\0").encode().replace(b"\0", b"\xe9"))
+    with pytest.raises(LoadError, match="not UTF-8") as caught:
+        load(connection, path, format_name)
+    done = caught.value.detail["resume_skip"]
+    assert 2_000 <= done <= 5_500
+    assert f"--skip {done}" in caught.value.hint
+    path.write_text(text, "utf-8")
+    load(connection, path, format_name, skip=done)
+    assert [row[0] for row in all_rows(connection, "rowid")] == [one["a"] for one in rows]
+
+
 def test_a_bad_first_pass_loads_nothing(connection: FakeConnection, tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", "a,b\n1,2\n3,4\n5\n")
     with pytest.raises(ConfigError, match="line 4"):

@@ -152,5 +152,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path: Path) -> None:
 def test_other_encodings_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "latin.csv"
     path.write_bytes(b"a\n\xe9\n")
-    with open_text(path) as file, pytest.raises(ConfigError, match="not UTF-8"):
+    with open_text(path) as file, pytest.raises(RowError) as caught:
         list(read_rows(file, "csv"))
+    assert "not UTF-8" in caught.value.message
+    assert caught.value.line == 1

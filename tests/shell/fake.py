@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from raftdb.base.errors import Error, IntegrityError, ProgrammingError
+from raftdb.base.errors import DataError, Error, IntegrityError, ProgrammingError
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,8 @@ class FakeConnection:
         except sqlite3.Error as error:
             detail = {"offset": 7} if "syntax" in str(error) else {}
             raise ProgrammingError(str(error), hint="read it again", detail=detail) from error
+        except UnicodeEncodeError as error:
+            raise DataError(str(error)) from error
 
     def executemany(self, sql: str, parameter_sets: Sequence[Any], /) -> sqlite3.Cursor:
         self.requests.append((sql, len(parameter_sets)))
