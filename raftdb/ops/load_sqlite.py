@@ -218,6 +218,7 @@ def load_sqlite(
         _check_references(connection, tables, reports)
         made = [table.name for table in tables if reports[table.name].created]
         _finish(connection, source, made, reports, every_table=not wanted)
+        _note_missing(connection, source, reports)
     return list(reports.values())
 
 
@@ -319,6 +320,22 @@ def _finish(
         last = next(reversed(reports.values()))
         for name, _table, sql in source.objects("view"):
             _try(connection, sql, f"view {name}", last)
+
+
+def _note_missing(
+    connection: Connection, source: SourceDatabase, reports: dict[str, TableReport]
+) -> None:
+    """What the file has beside the rows of a table that was there already, and the cluster has not:
+    a load that was interrupted leaves it so."""
+    cursor = connection.execute("SELECT name FROM sqlite_schema WHERE type IN ('index', 'trigger')")
+    there = {str(name).casefold() for (name,) in cursor.fetchall()}
+    for kind in ("index", "trigger"):
+        for name, owner, sql in source.objects(kind):
+            report = reports.get(owner)
+            if report is not None and not report.created and name.casefold() not in there:
+                report.notes.append(
+                    f"{kind} {name} is not made, since the table was there: {' '.join(sql.split())}"
+                )
 
 
 def _try(connection: Connection, sql: str, what: str, report: TableReport) -> None:

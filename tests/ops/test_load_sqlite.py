@@ -136,6 +136,21 @@ def test_skip_goes_on_where_it_stopped(connection: FakeConnection, source: Path)
         load(connection, source, skip=1)
 
 
+def test_what_an_interrupted_load_did_not_make_is_said(
+    connection: FakeConnection, source: Path
+) -> None:
+    connection.raw.execute(
+        "CREATE TABLE parent (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT UNIQUE, "
+        "up AS (upper(name)))"
+    )
+    connection.raw.execute('CREATE TABLE plain (a, "b c" BLOB, rowid TEXT)')
+    connection.raw.execute("CREATE INDEX by_a ON plain (a)")
+    reports = load(connection, source, "parent", "plain")
+    assert reports["plain"].notes == []
+    [note] = reports["parent"].notes
+    assert note.startswith("trigger grow is not made, since the table was there: CREATE TRIGGER")
+
+
 def test_unknown_tables_and_files_that_are_no_database(
     connection: FakeConnection, source: Path, tmp_path: Path
 ) -> None:
