@@ -82,7 +82,8 @@ def prepare(
 
     if directory is None:
         raise ConfigError("which cluster's directory?", hint="give --dir, where its ca/ is")
-    with open_connection(target_of(url, directory), timeout) as connection:
+    target = target_of(url, directory)
+    with open_connection(target, timeout) as connection:
         status, known = connection.status(), list_members(connection)["members"]
     made = prepare_member(
         directory,
@@ -93,6 +94,7 @@ def prepare(
         RealRandom(),
         RealClock(),
         with_learner,
+        insecure=bool(target.options.get("insecure")),
     )
     if as_json:
         print_json({"config": str(made)})

@@ -20,10 +20,16 @@ from raftdb.base.ports import Clock, Files, Random
 from raftdb.base.settings import MemberConfig
 from raftdb.base.startup import time_text
 from raftdb.machine import Machine
-from raftdb.ops.certificates import AUTHORITY, TLS, authority_directory
-from raftdb.ops.found import CONFIG_FILE, LocalCluster, found_node, node_config
+from raftdb.ops.certificates import TLS, authority_directory
+from raftdb.ops.found import (
+    CONFIG_FILE,
+    LocalCluster,
+    found_data,
+    node_config,
+    write_config,
+)
 from raftdb.runtime.log import StreamLog
-from raftdb.security import issue_node
+from raftdb.security import issue_node, load_authority
 
 __all__ = [
     "add_member",
@@ -193,9 +199,12 @@ def prepare_member(
     random: Random,
     clock: Clock,
     encode: Callable[[Sequence[MemberConfig], MemberConfig], bytes],
+    *,
+    insecure: bool,
 ) -> Path:
     """A directory for a node that is to be added, below that of its cluster: configuration, an
-    empty log and database, and a certificate by the cluster's authority, which has to lie there.
+    empty log and database, and (unless the cluster is `insecure`) a certificate by its authority,
+    which has to lie there.
     `status`: what a member says of itself; `members`: as listed now; `encode`: these members and
     the new one, as a learner, as a configuration's bytes. Returns the path of its raftdb.toml.
     Raises ConfigError.
@@ -203,10 +212,10 @@ def prepare_member(
     known = [member_config(one) for one in members]
     if any(one.node_id == member.node_id for one in known):
         raise ConfigError(f"{member.node_id} is a member already", code="member_exists")
+    ca = "" if insecure else _authority_of(directory, str(status["cluster_id"]))
     # Whose address it takes over is on its way out.
     taken = {member.peer_address, member.client_address}
     known = [one for one in known if not taken & {one.peer_address, one.client_address}]
-    insecure = not (directory / AUTHORITY).is_dir()
     founded = LocalCluster(
         directory.absolute(),
         ClusterId(str(status["cluster_id"])),
@@ -218,18 +227,37 @@ def prepare_member(
     target = directory / member.node_id
     if target.exists():
         raise ConfigError(
-            f"{target} exists", hint="a new node begins in a directory of its own", code="not_empty"
+            f"{target} exists",
+            hint="a new node begins in a directory of its own. What an interrupted `raftdb member "
+            "prepare` left without a raftdb.toml was added nowhere, and may be deleted",
+            code="not_empty",
         )
-    found_node(founded, member, files, random)
     config = node_config(founded, member)
     try:
-        if not insecure:
-            issue_node(authority_directory(directory), member.node_id, str(target / TLS))
+        found_data(config, founded.created, files, random)
         note_members(config, encode(known, member), files)
+        if ca:
+            issue_node(ca, member.node_id, str(target / TLS))
+        # Last: where it is, the node takes itself for a learner (rule J5).
+        write_config(config, str(target.absolute()), files)
     except BaseException:
         shutil.rmtree(target, ignore_errors=True)
         raise
     return target / CONFIG_FILE
+
+
+def _authority_of(directory: Path, cluster_id: str) -> str:
+    """The directory of the cluster's authority. Raises ConfigError for another cluster's."""
+    ca = authority_directory(directory)
+    found = load_authority(ca).cluster_id
+    if found != cluster_id:
+        raise ConfigError(
+            f"{directory} has the authority of cluster {found}, and the members that answer are of "
+            f"{cluster_id}",
+            code="wrong_authority",
+            hint="give the directory of that cluster",
+        )
+    return ca
 
 
 def note_members(config: NodeConfig, body: bytes, files: Files) -> None:

@@ -70,7 +70,8 @@ def new_node(cluster: Cluster, name: str, location: str) -> MemberConfig:
     with cluster.connect() as connection:
         status, known = connection.status(), list_members(connection)["members"]
     made = prepare_member(
-        cluster.directory, member, status, known, RealFiles(), RealRandom(), CLOCK, with_learner
+        *(cluster.directory, member, status, known, RealFiles(), RealRandom(), CLOCK, with_learner),
+        insecure=False,
     )
     assert made == cluster.directory / name / "raftdb.toml"
     cluster.processes.nodes[name] = NodeProcess(name, cluster.directory / name)

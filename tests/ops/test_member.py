@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from raftdb.base.config import load_config
 from raftdb.base.errors import (
     NOT_APPLIED,
     UNKNOWN,
@@ -14,7 +17,20 @@ from raftdb.base.errors import (
     Error,
     UnavailableError,
 )
-from raftdb.ops.member import change_member, check_address, member_config, replace_member
+from raftdb.base.ids import Address, NodeId
+from raftdb.base.settings import MemberConfig
+from raftdb.cli.member import with_learner
+from raftdb.ops.found import LocalCluster, found_local
+from raftdb.ops.member import (
+    change_member,
+    check_address,
+    member_config,
+    prepare_member,
+    replace_member,
+)
+from raftdb.runtime import RealClock
+from raftdb.runtime.files import RealFiles
+from raftdb.runtime.random import RealRandom
 
 
 class Node:
@@ -152,3 +168,70 @@ def test_half_a_replacement_says_what_is_left(
     with pytest.raises(ConfigError, match=said) as caught:
         replace_again([listed("n1", "voter", 1), *there])
     assert hint in caught.value.hint
+
+
+# ---- a directory for a new node
+
+
+@pytest.fixture(scope="module")
+def founded(tmp_path_factory: pytest.TempPathFactory) -> LocalCluster:
+    return found_local(tmp_path_factory.mktemp("prepare") / "c")
+
+
+def prepared(founded: LocalCluster, name: str, cluster_id: str = "", **more: Any) -> Path:
+    member = MemberConfig(NodeId(name), "eu/rome", Address("127.0.0.1", 9), Address("127.0.0.1", 8))
+    return prepare_member(
+        founded.directory,
+        member,
+        {"cluster_id": cluster_id or founded.cluster_id, "history": founded.history},
+        [
+            {
+                "node_id": one.node_id,
+                "location": one.location,
+                "peer_address": str(one.peer_address),
+                "client_address": str(one.client_address),
+            }
+            for one in founded.members
+        ],
+        RealFiles(),
+        RealRandom(),
+        RealClock(),
+        with_learner,
+        **{"insecure": False, **more},
+    )
+
+
+def test_a_directory_is_prepared_by_the_cluster_s_own_authority(founded: LocalCluster) -> None:
+    made = prepared(founded, "n4")
+    config = load_config(str(made))
+    assert not config.insecure
+    assert config.tls is not None
+    assert Path(config.tls.certificate).is_file()
+    with pytest.raises(ConfigError, match="has the authority of cluster") as caught:
+        prepared(founded, "n5", "f" * 32)
+    assert caught.value.code == "wrong_authority"
+    assert not (founded.directory / "n5").exists()
+
+
+def test_without_the_authority_no_open_node_is_made(founded: LocalCluster, tmp_path: Path) -> None:
+    """A copy of the client directory names the cluster, too."""
+    apart = replace(founded, directory=tmp_path)
+    with pytest.raises(ConfigError, match="no certificate authority"):
+        prepared(apart, "n4")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("step", ["found_data", "note_members", "issue_node", "write_config"])
+def test_a_node_that_is_half_prepared_does_not_start(
+    founded: LocalCluster, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed before any step: what would make it a member comes last; interrupted: nothing stays."""
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        assert not (founded.directory / "n6" / "raftdb.toml").exists()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"raftdb.ops.member.{step}", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        prepared(founded, "n6")
+    assert not (founded.directory / "n6").exists()
