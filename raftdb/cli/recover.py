@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -129,23 +130,38 @@ def _carry_out(plan: Any, here: Sequence[Any], bundle: Path | None) -> dict[str,
     place = bundle or here[0].directory.parent / f"recovered-{history[:8]}"
     if place.exists():
         raise click.UsageError(f"{place} is there already: give a new directory.")
-    made = make_bundle(
-        plan,
-        history,
-        place,
-        files=files,
-        log=StreamLog(level="error"),
-        payloads=decode_payloads,
-        clock=clock,
-    )
-    if plan.archives is not None:
-        claim_fork(plan.archives, history, made["index"], clock)
-        source = plan.source.config
-        check_unmoved(plan.archives, source.history, source.cluster_id)
+    try:
+        made = make_bundle(
+            plan,
+            history,
+            place,
+            files=files,
+            log=StreamLog(level="error"),
+            payloads=decode_payloads,
+            clock=clock,
+        )
+        if plan.archives is not None:
+            claim_fork(plan.archives, history, made["index"], clock)
+            source = plan.source.config
+            check_unmoved(plan.archives, source.history, source.cluster_id)
+    except BaseException:
+        # Nobody has joined from it: the same command begins again.
+        shutil.rmtree(place, ignore_errors=True)
+        raise
     found = read_bundle(place, files)
-    aside = {
-        one.account.node_id: join_from(found, one.directory, files, RealRandom()) for one in here
-    }
+    aside: dict[str, str] = {}
+    try:
+        for one in here:
+            joined = join_from(found, one.directory, files, RealRandom())
+            aside[one.account.node_id] = joined
+    except BaseException:
+        left = [one.directory for one in here if one.account.node_id not in aside]
+        click.echo(
+            f"the bundle {place} is whole, and the new history has begun. Finish by:", err=True
+        )
+        for directory in left:
+            click.echo(f"  raftdb rejoin {place} {directory}", err=True)
+        raise
     return {
         "history": history,
         "fork_index": made["index"],

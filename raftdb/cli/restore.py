@@ -140,11 +140,20 @@ def restore(
 
 def _check_target(target: Path | None, *, whole_cluster: bool) -> None:
     """Before anything is read, which may take a while."""
+    from raftdb.ops.restore import work_of
+
     if target is None:
         raise click.UsageError("Where to? Give --to FILE (with --plan there is no need).")
     if not target.exists():
         return
     if not whole_cluster or not target.is_dir() or any(target.iterdir()):
+        work = work_of(target)
+        if whole_cluster and work.is_dir():
+            raise click.UsageError(
+                f"{target} is there already, and so is {work}: a restore was cut short while it "
+                f"made the cluster's directories. Unless its nodes were started since, delete "
+                f"{target} and run the same command again: it goes on from {work}."
+            )
         raise click.UsageError(
             f"{target} is there already: a restore overwrites nothing. Name another --to."
         )
@@ -166,7 +175,7 @@ def _carry_out(
 ) -> None:
     from raftdb.consensus.entry import decode_payloads
     from raftdb.ops.recreate import claim_epoch, claim_newest, recreate_cluster
-    from raftdb.ops.restore import make_file, remove_work, restore_copy
+    from raftdb.ops.restore import make_file, remove_work, restore_copy, work_of
     from raftdb.runtime.clock import RealClock
     from raftdb.runtime.files import RealFiles
     from raftdb.runtime.random import RealRandom
@@ -178,7 +187,7 @@ def _carry_out(
         claim_epoch(found, point, history, clock)
     elif cluster is not None and cluster.replace:
         found, point = claim_newest(found, point, history, clock)
-    work = target.with_name(target.name + ".restoring")
+    work = work_of(target)
     try:
         with progress_bar(shown) as show:
             done = restore_copy(

@@ -23,6 +23,7 @@ __all__ = [
     "plan_facts",
     "remove_work",
     "restore_copy",
+    "work_of",
 ]
 
 Decode = Callable[[bytes], tuple[bytes, ...]]
@@ -68,6 +69,11 @@ def check_time(found: Destinations, at: str | None, clock: Clock) -> None:
     )
 
 
+def work_of(target: Path) -> Path:
+    """Where a restore to `target` works, and goes on after an interruption."""
+    return target.with_name(target.name + WORK_SUFFIX)
+
+
 def check_target_room(facts: Mapping[str, Any], target: Path, nodes: int = 0) -> None:
     """Before gigabytes are fetched: is there room for them, and for a new cluster's `nodes`? What
     an earlier try left counts. Raises ConfigError."""
@@ -75,7 +81,7 @@ def check_target_room(facts: Mapping[str, Any], target: Path, nodes: int = 0) ->
     while not directory.exists():
         directory = directory.parent
     needed = (COPIES + nodes) * int(facts["base_bytes"])
-    work = target.with_name(target.name + WORK_SUFFIX)
+    work = work_of(target)
     have = sum(one.stat().st_size for one in work.rglob("*") if one.is_file())
     free = shutil.disk_usage(directory).free
     if free + have < needed:

@@ -17,6 +17,7 @@ from raftdb.base.errors import ConfigError
 from raftdb.base.ids import NodeId
 from raftdb.consensus.membership import Remove
 from raftdb.consensus.port import Changed
+from raftdb.ops.found import found_local
 from raftdb.ops.survivors import (
     Account,
     Kept,
@@ -281,3 +282,30 @@ def _ends_superseded(directory: Path, history: str) -> None:
         node.stop()
     assert node.failure is not None
     assert (node.failure.code, history in str(node.failure)) == ("superseded", True)
+
+
+def test_a_recovery_that_fails_leaves_nothing_or_says_how_to_go_on(
+    tmp_path: Path,
+    command: Command,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    home, bundle = tmp_path / "c", tmp_path / "b"
+    found_local(home, insecure=True)
+    recover = ("recover", home / "n1", home / "n2", "--bundle", bundle, "--yes")
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device", str(bundle))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("raftdb.ops.recover.Machine.capture", full)
+        assert command(*recover).code == 2
+    assert not bundle.exists()
+    with monkeypatch.context() as patch:
+        patch.setattr("raftdb.ops.rejoin._write_config", full)
+        done = command(*recover)
+    assert done.code == 2
+    for name in ("n1", "n2"):
+        assert f"raftdb rejoin {bundle} {home / name}" in done.err
+        assert command("rejoin", bundle, home / name).code == 0
+    with _started(home / "n1", home / "n2") as nodes:
+        assert len(nodes[0].status()["members"]) == 2
