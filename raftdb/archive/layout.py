@@ -10,6 +10,7 @@ e00000001/notes/<manifest>-<random>           a second copy of a manifest that n
 e00000001/merged/<first>-<last>               what stands for these manifests, of segments made one
 e00000001/pruned/<manifest>                   what retention took away, and what it kept
 holds/<name>                                  a legal hold: nothing is pruned while it is there
+probe/<random>                                made by who prunes, to see the store's time
 """
 
 from __future__ import annotations

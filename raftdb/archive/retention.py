@@ -20,7 +20,7 @@ from raftdb.archive.records import BaseRecord, Pruned
 from raftdb.archive.store import Listed, PruneStore
 from raftdb.base.errors import ConfigError
 
-__all__ = ["PrunePlan", "Retention", "carry_out", "plan_pruning"]
+__all__ = ["PrunePlan", "Retention", "carry_out", "newest_ms", "plan_pruning"]
 
 DAY_MS = 86_400_000
 GRACE_MS = DAY_MS
@@ -188,7 +188,7 @@ def _doomed(
                 record = archive.read(BaseRecord, link.manifest.object, link.manifest.digest)
                 names |= {pack.name for pack in record.packs}
     doomed: dict[str, int] = {}
-    since_ms = min(now_ms, _store_ms(timeline)) - GRACE_MS
+    since_ms = min(now_ms, newest_ms(timeline)) - GRACE_MS
     for chain in timeline.chains:
         epoch = chain.claim.epoch
         merged = _Merged(chain, now_ms)
@@ -215,7 +215,7 @@ def _doomed(
     return doomed
 
 
-def _store_ms(timeline: Timeline) -> int:
+def newest_ms(timeline: Timeline) -> int:
     """The store's time when the newest object was made, among those that a living archive makes
     all the time. Ages are told from this: the clock here may be days ahead of the store's."""
     archive, epoch = timeline.archive, timeline.chains[-1].claim.epoch

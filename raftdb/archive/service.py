@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from raftdb.archive.archive import Archive
 from raftdb.archive.baseupload import BaseJob
 from raftdb.archive.envelope import Sealer
 from raftdb.archive.errors import SupersededError
 from raftdb.archive.hashlog import HashLog
 from raftdb.archive.keys import KEYS_VARIABLE, Keyring, parse_keys
+from raftdb.archive.known import known_path, open_known
 from raftdb.archive.progress import Known, Progress, destination_id
 from raftdb.archive.rehearsal import Rehearsal, Verifier
 from raftdb.archive.store import Store
@@ -116,11 +116,11 @@ class ArchiveService:
         superseded: Callable[[SupersededError], None],
     ) -> Destination:
         ports = self._ports
+        known = known_path(config.data_dir, destination_id(url))
 
         def connect() -> ChainWriter:
-            archive = Archive.open_or_create(
-                stores(url), sealer, config.cluster_id, ports.clock.wall_ms()
-            )
+            now_ms = ports.clock.wall_ms()
+            archive = open_known(stores(url), sealer, config.cluster_id, now_ms, ports.files, known)
             return ChainWriter(
                 archive,
                 history=config.history,

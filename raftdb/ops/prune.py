@@ -7,11 +7,12 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from raftdb.archive import Archive, Chain, Keyring, open_store
+from raftdb.archive import Archive, Chain, Keyring, Timeline, open_store
 from raftdb.archive.chain import load_pruned
 from raftdb.archive.layout import HOLDS
 from raftdb.archive.merged import Merger
-from raftdb.archive.retention import Retention, carry_out, plan_pruning
+from raftdb.archive.retention import Retention, carry_out, newest_ms, plan_pruning
+from raftdb.archive.store import PruneStore
 from raftdb.base.errors import ConfigError
 from raftdb.base.ports import Clock
 from raftdb.base.startup import time_text
@@ -19,6 +20,9 @@ from raftdb.ops.archive import open_archives, open_destinations
 
 __all__ = ["hold", "merge", "prune", "release"]
 
+CLOCK_AHEAD_MS = 3_600_000
+PROBE = "probe/"
+"""Objects that are made to see the store's time, and deleted at once."""
 _HOLD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -42,6 +46,8 @@ def prune(
             merged = merge(archive, merge_hours, clock, dry_run=dry_run)
         found = open_destinations([url], keyring)
         [timeline] = found.sources.timelines
+        if not dry_run:
+            _check_clock(timeline, open_store(url), clock)
         plan = plan_pruning(timeline, retention, clock.wall_ms())
         if not dry_run:
             carry_out(timeline, plan, open_store(url))
@@ -60,6 +66,29 @@ def prune(
             }
         )
     return results
+
+
+def _check_clock(timeline: Timeline, store: PruneStore, clock: Clock) -> None:
+    """A clock that is ahead makes the window shorter by as much. The store's time is that of the
+    newest object; where nothing was archived of late, that of one made for this. Raises
+    ConfigError."""
+    ahead_ms = clock.wall_ms() - newest_ms(timeline)
+    if ahead_ms > CLOCK_AHEAD_MS:
+        name = f"{PROBE}{os.urandom(8).hex()}"
+        store.put(name, b"raftdb archive prune: what time is it there?\n")
+        try:
+            made = [one.modified_ms for one in store.listing(PROBE) if one.name == name]
+        finally:
+            store.delete(name)
+        ahead_ms = clock.wall_ms() - max(made, default=0)
+    if ahead_ms > CLOCK_AHEAD_MS:
+        raise ConfigError(
+            f"this machine's clock says {time_text(clock.wall_ms())}, which is "
+            f"{ahead_ms / 3_600_000:.1f} hours ahead of {timeline.archive.url}: moments that are to "
+            "be kept would be deleted, so nothing was",
+            code="clock_ahead",
+            hint="set the clock (timedatectl, chrony), then prune again",
+        )
 
 
 def merge(archive: Archive, hours: float, clock: Clock, *, dry_run: bool) -> tuple[int, int]:

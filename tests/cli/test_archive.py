@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -11,8 +13,11 @@ from pathlib import Path
 import pytest
 
 from raftdb.archive import Keyring, Point, open_store
+from raftdb.archive.retention import DAY_MS, Retention
 from raftdb.base.errors import ConfigError, IntegrityError
 from raftdb.cli.restore import _not_undeleted
+from raftdb.ops.prune import prune
+from raftdb.runtime import RealClock
 from tests.archive.support import KEYS, Live, filled
 from tests.cli.conftest import Command
 
@@ -76,8 +81,6 @@ def test_restore_to_a_file(raftdb: Command, live: tuple[Live, Path, Path], tmp_p
 def test_damage_is_an_error_and_not_an_early_end(
     raftdb: Command, live: tuple[Live, Path, Path], tmp_path: Path
 ) -> None:
-    import shutil
-
     _found, archive, keys = live
     copy = tmp_path / "copy"
     shutil.copytree(archive, copy)
@@ -131,8 +134,6 @@ def test_keygen(raftdb: Command, tmp_path: Path) -> None:
 
 
 def test_prune_and_hold(raftdb: Command, live: tuple[Live, Path, Path], tmp_path: Path) -> None:
-    import shutil
-
     _found, archive, keys = live
     copy = tmp_path / "copy"
     shutil.copytree(archive, copy)
@@ -151,6 +152,49 @@ def test_prune_and_hold(raftdb: Command, live: tuple[Live, Path, Path], tmp_path
     assert raftdb("archive", "verify", *options).code == 0
     done = raftdb("restore", *options, "--to", str(tmp_path / "x.db"), "--json")
     assert done.json()["proven"]
+
+
+class Ahead(RealClock):
+    """Of a machine whose clock is forty days ahead."""
+
+    def wall_ms(self) -> int:
+        return super().wall_ms() + 40 * DAY_MS
+
+
+def test_a_pruner_whose_clock_is_ahead_deletes_nothing(
+    live: tuple[Live, Path, Path], tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(live[1], copy)
+    before = sorted(path for path in copy.rglob("*") if path.is_file())
+
+    def pruned(clock: RealClock) -> int:
+        [done] = prune([f"file://{copy}"], KEYS, Retention(0, 0, 0, 0), clock, dry_run=False)
+        return int(done["deleted"])
+
+    with pytest.raises(ConfigError, match="hours ahead of") as caught:
+        pruned(Ahead())
+    assert caught.value.code == "clock_ahead"
+    assert sorted(path for path in copy.rglob("*") if path.is_file()) == before
+    # Where nothing was archived of late, the store's time is asked for.
+    for path in before:
+        os.utime(path, (1_700_000_000, 1_700_000_000))
+    with pytest.raises(ConfigError, match="hours ahead of"):
+        pruned(Ahead())
+    assert sorted(path for path in copy.rglob("*") if path.is_file()) == before
+    assert pruned(RealClock()) > 0
+
+
+def test_a_cluster_that_was_half_restored_says_how_to_go_on(
+    raftdb: Command, live: tuple[Live, Path, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "new" / "n1").mkdir(parents=True)
+    (tmp_path / "new.restoring").mkdir()
+    options = ("--from", live[1], "--key-file", live[2], "--local", 3, "--clone")
+    done = raftdb("restore", *options, "--to", tmp_path / "new")
+    assert done.code == 2
+    said = " ".join(done.err.split())
+    assert f"delete {tmp_path / 'new'} and run the same command again" in said
 
 
 def test_what_stops_an_undelete_is_said_in_its_own_words() -> None:
