@@ -289,7 +289,9 @@ def schedule(every: str, at: str, drills: tuple[str, ...], as_json: bool) -> Non
     from raftdb.drill.history import default_path
     from raftdb.drill.schedule import schedule as texts
 
-    program = sys.argv[0] if sys.argv[0].endswith("raftdb") else "raftdb"
+    # A unit takes a name that is in the path, or a whole path.
+    named = sys.argv[0].endswith("raftdb")
+    program = os.path.abspath(sys.argv[0]) if named and "/" in sys.argv[0] else "raftdb"
     environ = [("RAFTDB_DRILLS", str(default_path(os.environ)))]
     names = drills or ("all",)
     found = [texts((program, "drill", name), every, at, environ) for name in names]

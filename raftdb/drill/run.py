@@ -74,7 +74,16 @@ def run(
                 nothing.rpo_writes = nothing.rpo_s = None
                 results.append(nothing)
             else:
-                results.append(_run_one(name, label, options, objectives[name], say, previous))
+                try:
+                    done = _run_one(name, label, options, objectives[name], say, previous)
+                except ConfigError as error:
+                    if not results:
+                        raise
+                    # What the drills before it found is not lost for that.
+                    done = Result(name, time_text(RealClock().wall_ms()), options.nodes)
+                    done.error = f"the drill did not begin: {error}"
+                    done.rpo_writes = done.rpo_s = None
+                results.append(done)
             say(f"{name}: {results[-1].verdict}")
     return results
 

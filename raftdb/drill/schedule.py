@@ -19,14 +19,14 @@ def schedule(
     if not (colon and hour.isdigit() and minute.isdigit() and int(hour) < 24 and int(minute) < 60):
         raise ConfigError(f"{at!r} is no time of day", hint="such as 03:30")
     line = shlex.join(command)
-    variables = "".join(f"Environment={name}={value}\n" for name, value in environ)
+    variables = "".join(f"Environment={_unit(f'{name}={value}')}\n" for name, value in environ)
     service = (
         "[Unit]\n"
         "Description=Recovery drills of raftdb\n"
         "[Service]\n"
         "Type=oneshot\n"
         f"{variables}"
-        f"ExecStart={line}\n"
+        f"ExecStart={' '.join(_unit(word).replace('$', '$$') for word in command)}\n"
     )
     timer = (
         "[Unit]\n"
@@ -40,5 +40,16 @@ def schedule(
     )
     day, month, weekday = _CRON[every].split()
     before = "".join(f"{name}={shlex.quote(value)} " for name, value in environ)
-    cron = f"{int(minute)} {int(hour)} {day} {month} {weekday} {before}{line}\n"
+    # A percent sign ends a command of cron, unless it is escaped.
+    what = f"{before}{line}".replace("%", "\\%")
+    cron = f"{int(minute)} {int(hour)} {day} {month} {weekday} {what}\n"
     return {"service": service, "timer": timer, "cron": cron}
+
+
+def _unit(word: str) -> str:
+    """A word as a unit of systemd has it: quoted where a blank or a quote stands in it, and without
+    specifiers (https://www.freedesktop.org/software/systemd/man/latest/systemd.syntax.html)."""
+    plain = word.replace("\\", "\\\\").replace("%", "%%")
+    if any(one in word for one in " \t'\""):
+        return '"' + plain.replace('"', '\\"') + '"'
+    return plain

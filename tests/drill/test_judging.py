@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from raftdb.drill.load import Load, Write, longest_silence_s
 from raftdb.drill.page import WIDTH, picture, render
 from raftdb.drill.report import distribution, summary
 from raftdb.drill.result import Phase, Result, timeline
+from raftdb.drill.run import Options, run
 from raftdb.drill.schedule import schedule
 from raftdb.runtime.clock import RealClock
 
@@ -209,8 +212,30 @@ def test_schedules() -> None:
     assert "OnCalendar=Mon *-*-* 04:05:00" in found["timer"]
     assert found["cron"] == "5 4 * * 1 RAFTDB_DRILLS='/a b' raftdb drill all\n"
     assert "ExecStart=raftdb drill all" in found["service"]
+    assert 'Environment="RAFTDB_DRILLS=/a b"\n' in found["service"]
+    odd = schedule(["/a b/raftdb", "x%20$y"], "daily", "4:05", [("A", 'c"d')])
+    assert 'ExecStart="/a b/raftdb" x%%20$$y\n' in odd["service"]
+    assert 'Environment="A=c\\"d"\n' in odd["service"]
+    assert odd["cron"] == "5 4 * * * A='c\"d' '/a b/raftdb' 'x\\%20$y'\n"
     with pytest.raises(ConfigError):
         schedule(["raftdb"], "daily", "25:00")
+
+
+def test_a_drill_that_cannot_begin_does_not_lose_what_those_before_it_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fine = SimpleNamespace(summary="", needs_previous=False, run=lambda _stage: None)
+    module = sys.modules[run.__module__]
+    monkeypatch.setattr(module, "SCENARIOS", {"a": fine, "b": fine})
+    objectives = {"a": Objective(), "b": Objective()}
+    options = Options(directory=tmp_path)
+    (tmp_path / "b-1").mkdir()
+    first, second = run(["a", "b"], options, objectives)
+    assert first.error == ""
+    assert "did not begin" in second.error
+    assert second.verdict == "broken"
+    with pytest.raises(ConfigError, match="there already"):
+        run(["b"], options, objectives)
 
 
 class Pending:
