@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -49,6 +50,22 @@ COMMANDS = {
 that a node does not carry the shell's libraries in memory."""
 
 
+_HINTS = {
+    errno.EACCES: "check owner and mode of it and of the directories above it; a node's files "
+    "belong to the user that runs the node",
+    errno.EPERM: "check owner and mode of it, and whether it is marked as immutable",
+    errno.ENOSPC: "make room on that disk, and run the same command again",
+    errno.EDQUOT: "make room within that quota, and run the same command again",
+    errno.EROFS: "that file system is mounted read-only: see the system's log for why, and mount "
+    "it for writing",
+    errno.ENAMETOOLONG: "give a shorter path",
+    errno.ELOOP: "symbolic links lead in a circle there",
+    errno.EIO: "the disk does not read or write: see the system's log, and replace it",
+    errno.EMFILE: "allow more open files: ulimit -n, LimitNOFILE= of the service",
+}
+"""What to do about errors of the system."""
+
+
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are used."""
 
@@ -86,7 +103,8 @@ def run(arguments: list[str] | None = None) -> int:
     """Run a command; returns its exit code and never raises."""
     try:
         result: Any = cli.main(args=arguments, prog_name="raftdb", standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return int(result) if isinstance(result, int) else int(ExitCode.OK)
     except click.exceptions.Exit as error:
         return error.exit_code
@@ -103,12 +121,14 @@ def run(arguments: list[str] | None = None) -> int:
         show_error(error.message, error.code, int(code), error.hint, error.outcome, error.retryable)
         return int(code)
     except BrokenPipeError:
-        # Whoever read has enough (`| head`). Nothing more can be written, not even at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read has enough (`| head`).
+        _close_output()
         return int(ExitCode.OK)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        show_error(f"{where}{error.strerror or error}", "system", int(ExitCode.USAGE))
+        hint = _HINTS.get(error.errno or 0, "")
+        show_error(f"{where}{error.strerror or error}", "system", int(ExitCode.USAGE), hint)
+        _drop_output(error)
         return int(ExitCode.USAGE)
     except Exception as error:
         traceback.print_exc()
@@ -119,6 +139,17 @@ def run(arguments: list[str] | None = None) -> int:
             "please report it with the lines above",
         )
         return int(ExitCode.BROKEN)
+
+
+def _drop_output(error: OSError) -> None:
+    """What is still to be written at exit would fail again, and be told a second time."""
+    if error.filename is None:
+        _close_output()
+
+
+def _close_output() -> None:
+    with suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def main() -> None:

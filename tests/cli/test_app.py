@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -129,6 +130,47 @@ def test_a_reader_that_has_enough_is_no_error() -> None:
     )
     assert done.stdout.splitlines()[-1] == "0"
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("where", "code", "said"),
+    [
+        (">&-", 0, ""),
+        (
+            "> /dev/full",
+            2,
+            "error [system]: No space left on device\n"
+            "  hint: make room on that disk, and run the same command again\n",
+        ),
+    ],
+)
+def test_an_output_that_takes_nothing(where: str, code: int, said: str) -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m raftdb.cli --help {where}",
+        shell=True,
+        executable="/bin/bash",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (code, said)
+
+
+def test_errors_of_the_system_say_what_to_do(
+    raftdb: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in (1, 13, 28, 30, 36, 40):
+
+        def fail(*_: object, number: int = number) -> None:
+            raise OSError(number, os.strerror(number), "/x")
+
+        monkeypatch.setattr("raftdb.cli.status.target_of", fail)
+        done = raftdb("status", "--json")
+        assert done.code == 2
+        error = json.loads(done.err)["error"]
+        assert error["message"] == f"/x: {os.strerror(number)}"
+        assert error["hint"]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
