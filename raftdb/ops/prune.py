@@ -84,8 +84,8 @@ def _check_clock(timeline: Timeline, store: PruneStore, clock: Clock) -> None:
     if ahead_ms > CLOCK_AHEAD_MS:
         raise ConfigError(
             f"this machine's clock says {time_text(clock.wall_ms())}, which is "
-            f"{ahead_ms / 3_600_000:.1f} hours ahead of {timeline.archive.url}: moments that are to "
-            "be kept would be deleted, so nothing was",
+            f"{ahead_ms / 3_600_000:.1f} hours ahead of {timeline.archive.url}: moments that "
+            "are to be kept would be deleted, so nothing was",
             code="clock_ahead",
             hint="set the clock (timedatectl, chrony), then prune again",
         )

@@ -225,7 +225,7 @@ def test_without_the_authority_no_open_node_is_made(founded: LocalCluster, tmp_p
 def test_a_node_that_is_half_prepared_does_not_start(
     founded: LocalCluster, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Killed before any step: what would make it a member comes last; interrupted: nothing stays."""
+    """What makes it a member comes last; interrupted before any step, nothing stays."""
 
     def interrupted(*_: Any, **__: Any) -> None:
         assert not (founded.directory / "n6" / "raftdb.toml").exists()

@@ -1,4 +1,4 @@
-"""Odd input and odd outputs: nothing ends the shell but what ends it, and nothing is done unsaid."""
+"""Odd input and odd outputs: nothing but what should ends the shell, and nothing is done unsaid."""
 
 from __future__ import annotations
 
