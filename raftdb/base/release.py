@@ -34,6 +34,9 @@ class Release:
     """Formats that the release reads, by the names of what a node tells who joins."""
 
 
+SAMPLE = "arithmetic_sample"
+"""The name of what 0.1.0 does not tell of how it computes: compared with those that do."""
+
 RELEASES = (
     Release(
         1,
@@ -63,7 +66,18 @@ DEMANDED_GREETING = "demanded_greeting"
 HIDDEN_LAST_ROWID = "hidden_last_rowid"
 """The last rowid is refused where no name reads it, too, and in sqlite_sequence."""
 
-FEATURES: Mapping[str, int] = {DATABASE_FENCE: 2, DEMANDED_GREETING: 2, HIDDEN_LAST_ROWID: 2}
+UNSAFE_OPTIONS = "unsafe_options"
+"""Options of full-text indexes that stop every node are refused."""
+LOCAL_ANSWERS = "local_answers"
+"""EXPLAIN in a batch or a transaction, whose answer differs from node to node, is refused."""
+
+FEATURES: Mapping[str, int] = {
+    DATABASE_FENCE: 2,
+    DEMANDED_GREETING: 2,
+    HIDDEN_LAST_ROWID: 2,
+    UNSAFE_OPTIONS: 2,
+    LOCAL_ANSWERS: 2,
+}
 """By name: the level that turns it on."""
 
 _GREETING_BYTES_MAX = 200

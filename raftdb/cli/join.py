@@ -69,7 +69,7 @@ def join(
     from raftdb.base.config import load_config
     from raftdb.base.ids import parse_address, parse_location
     from raftdb.cli.member import with_learner
-    from raftdb.embedded import compatibility, run_node
+    from raftdb.embedded import computes, run_node
     from raftdb.ops.join import join_cluster, prepare_directory, token_target
     from raftdb.ops.member import change_member
     from raftdb.runtime.clock import RealClock
@@ -86,7 +86,7 @@ def join(
         told = join_cluster(
             joining,
             connection,
-            compatibility(),
+            computes(),
             place,
             RealFiles(),
             RealRandom(),

@@ -199,13 +199,13 @@ def check(to: str, url: str | None, directory: Path | None, timeout: float, as_j
 
     Exit code 0 if all is fine, 1 if something is in the way.
     """
-    from raftdb.embedded import compatibility
+    from raftdb.embedded import computes
     from raftdb.ops.status import connect_to_node
     from raftdb.ops.upgrade_check import check_upgrade
 
     target = target_of(url, directory)
     state = _state(target, timeout)
-    found = check_upgrade(state, connect_to_node(target, timeout), compatibility(), to, timeout)
+    found = check_upgrade(state, connect_to_node(target, timeout), computes(), to, timeout)
     ready = all(one.ok for one in found)
     if as_json:
         checks = [{"name": one.name, "ok": one.ok, "detail": one.detail} for one in found]

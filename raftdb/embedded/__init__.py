@@ -14,8 +14,8 @@ if not __debug__:
     )
 
 from raftdb.embedded.assembly import Assembly
-from raftdb.embedded.compatibility import compatibility
+from raftdb.embedded.compatibility import compatibility, computes
 from raftdb.embedded.foreground import run_node
 from raftdb.embedded.node import Node
 
-__all__ = ["Assembly", "Node", "compatibility", "run_node"]
+__all__ = ["Assembly", "Node", "compatibility", "computes", "run_node"]

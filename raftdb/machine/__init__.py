@@ -10,7 +10,7 @@ Never: the network, consensus, a clock or a random number that is not the reques
 
 from raftdb.machine.absent import AbsentMachine
 from raftdb.machine.captures import Capture, CaptureJob, write_description
-from raftdb.machine.fingerprint import Fingerprint, fingerprint
+from raftdb.machine.fingerprint import Fingerprint, arithmetic_sample, fingerprint
 from raftdb.machine.fork import begin_history, make_plain
 from raftdb.machine.format import CAPTURE_FILE, DATABASE_FILE, PAGE_BYTES
 from raftdb.machine.inspect import DatabaseReport, SessionReport, TableReport, inspect_database
@@ -43,6 +43,7 @@ __all__ = [
     "SessionReport",
     "TableReport",
     "Workspace",
+    "arithmetic_sample",
     "begin_history",
     "cursor_gone",
     "fingerprint",

@@ -40,8 +40,8 @@ from raftdb.machine import failures, stored
 from raftdb.machine.content import ContentHasher
 from raftdb.machine.determinism import RequestClock, RequestFunctions
 from raftdb.machine.failures import StatementFailed, keeps_rows
-from raftdb.machine.format import MARK, PREFIX, RESULT_BYTES_MAX, SESSION_STEP_MS_MAX, TIME_MS_MAX
-from raftdb.machine.keys import Keys, too_old
+from raftdb.machine.format import MARK, RESULT_BYTES_MAX, SESSION_STEP_MS_MAX, TIME_MS_MAX
+from raftdb.machine.keys import Keys
 from raftdb.machine.layout import Run
 from raftdb.machine.patience import ABORTED, Held
 from raftdb.machine.policy import WriteAuthorizer
@@ -49,11 +49,11 @@ from raftdb.machine.reader import SchemaEpoch
 from raftdb.machine.replay import Replay, TransactionLostError, sql_digest
 from raftdb.machine.rowhash import chain
 from raftdb.machine.samples import Samples
-from raftdb.machine.sessions import BURNED, Sessions
+from raftdb.machine.sessions import Sessions
 from raftdb.machine.settings import Settings
 from raftdb.machine.sqltext import DML, leading_verb
 from raftdb.machine.statements import StatementRunner
-from raftdb.machine.stored import Progress, read_progress, shown_index
+from raftdb.machine.stored import PROGRESS, Progress, read_progress, shown_index
 from raftdb.machine.switches import RecursiveTriggers
 from raftdb.machine.units import Entry, Unit, check_alone
 
@@ -69,11 +69,6 @@ _RELEASE = f"RELEASE r {MARK}"
 _ROLLBACK_TO = f"ROLLBACK TO r {MARK}"
 _FLUSH_OPEN = f"SAVEPOINT f {MARK}"
 _FLUSH_CLOSE = f"RELEASE f {MARK}"
-_PROGRESS = (
-    f"UPDATE {PREFIX}applied SET idx = ?, term = ?, position = ?, time_ms = ?,"
-    " session_ms = ?, results = ?"
-    f" WHERE id = 1 {MARK}"
-)
 Recorder = Callable[[int, Sequence[tuple[int, int, bytes]]], None]
 """Takes (logged time, hashes): content hashes as (index, position, 16 bytes), one per request of a
 transaction, right before that is committed. What it raises stops the node."""
@@ -116,7 +111,9 @@ class Applier:
         self.sessions = Sessions(run, self._control)
         self.keys = Keys(run)
         self.settings = Settings(run)
+        self._statements.refuses_local = self.settings.refuses_local
         self._content = ContentHasher(connection, run, hash_key, self.settings)
+        self.virtual = self._content.virtual
         self.recursive_triggers = RecursiveTriggers(run)
         self._replay = Replay(
             connection, self._control, clock, self._statements, self._content, self
@@ -160,7 +157,7 @@ class Applier:
         transactions is not begun: only what was not committed can be given up (rule M4)."""
         units, skipped = self._units(entries)
         ends = any(unit.alone for unit in units) or any(unit.is_mark for unit in units[:-1])
-        if skipped or ends or self._content.has_virtual_tables:
+        if skipped or ends or self.virtual.exist:
             return None
         before = self.progress
         self._connection.set_progress_handler(overrun, _BRIEF_STEPS, id=_BRIEF)
@@ -288,31 +285,29 @@ class Applier:
         ends the transaction, those before it are applied again without it, and it goes alone the
         next time."""
         try:
-            self._transaction(units)
-            return len(units)
+            return self._transaction(units)
         except TransactionLostError as lost:
             # Several transactions now: there is no giving up between them.
             self._connection.set_progress_handler(None, id=_BRIEF)
             self._statements.brief = False
             self._revert()
             if lost.place == 0:
-                self._transaction(units[:1], lost.reply)
-                return 1
-            self._apply_again(units[: lost.place])
-            return lost.place
+                return self._transaction(units[:1], lost.reply)
+            return self._apply_again(units[: lost.place])
         except Held as held:
             self._connection.set_progress_handler(None, id=_BRIEF)
             self._statements.brief = False
             self._held = units[held.place]
             self._undo_long(units[held.place])
-            if held.place:
-                self._apply_again(units[: held.place])
-            return held.place
+            done = 0
+            while done < held.place:
+                done += self._apply_again(units[done : held.place])
+            return done
 
-    def _apply_again(self, units: list[Unit]) -> None:
+    def _apply_again(self, units: list[Unit]) -> int:
         self._again = True
         try:
-            self._transaction(units)
+            return self._transaction(units)
         finally:
             self._again = False
 
@@ -321,8 +316,9 @@ class Applier:
             self._control(f"PRAGMA foreign_keys = OFF {MARK}")
         self._control(_BEGIN)
 
-    def _transaction(self, units: list[Unit], failed: bytes | None = None) -> None:
-        """BEGIN to COMMIT. `failed`: the known reply of a unit that ended a transaction before."""
+    def _transaction(self, units: list[Unit], failed: bytes | None = None) -> int:
+        """BEGIN to COMMIT; how many of them are committed. `failed`: the known reply of a unit that
+        ended a transaction before."""
         foreign_keys = units[0].foreign_keys
         self._begin(units[0])
         for place, unit in enumerate(units):
@@ -340,6 +336,9 @@ class Applier:
                     raise Held(place)
                 if self.recorder is not None:
                     self._content.note_request(unit.index, unit.position)
+                if self.virtual.stale:
+                    units = units[: place + 1]
+                    break
             elif unit.configuration:
                 stored.write_configuration(self._run, unit.index, unit.configuration)
         self._commit(units[-1])
@@ -349,8 +348,9 @@ class Applier:
                 self._verdicts.pop((unit.request.index, unit.request.position), None)
         if not foreign_keys:
             self._control(f"PRAGMA foreign_keys = ON {MARK}")
-        if self._schema_changed or units[0].alone:
+        if self._schema_changed or units[0].alone or self.virtual.stale:
             self._renew_schema()
+        return len(units)
 
     def _commit(self, last: Unit) -> None:
         # Nothing may stop it from here on: SQLite asks once more when a COMMIT ends, and calls one
@@ -358,7 +358,7 @@ class Applier:
         self._steps.begin(free=True)
         if self._statements.brief:
             self._connection.set_progress_handler(None, id=_BRIEF)
-        if self._content.has_virtual_tables:
+        if self.virtual.exist:
             # Virtual tables write what they kept in memory, before the sums are written.
             self._control(_FLUSH_OPEN)
             self._control(_FLUSH_CLOSE)
@@ -371,7 +371,7 @@ class Applier:
             position = last.position + 1
         values = (index, term, position, self._time_ms, self._session_ms, self._results)
         progress = Progress(*values)
-        self._control(_PROGRESS, values)
+        self._control(PROGRESS, values)
         if self.recorder is not None and (recorded := self._content.totals.take()):
             self.recorder(self._time_ms, recorded)
         self.shown_index = int(last.index)
@@ -408,11 +408,14 @@ class Applier:
         else:
             self._content.revert()
         self._control(f"PRAGMA foreign_keys = ON {MARK}")
+        if self.virtual.exist:
+            self._renew_schema()
 
     def _renew_schema(self) -> None:
         """Read schema and statistics from the file again: the planner's state is a function of what
-        is stored (rule M5). Outside of transactions: virtual tables keep things in memory there."""
-        self._schema_changed = False
+        is stored (rule M5), and so is what virtual tables remember. Outside of transactions: there
+        they keep rows in memory."""
+        self._schema_changed = self.virtual.stale = False
         self._control(f"PRAGMA writable_schema = RESET {MARK}")
         self.recursive_triggers.take()
         self._statements.forget_infos()
@@ -502,16 +505,11 @@ class Applier:
 
     def _outcome(self, request: Outcome) -> bytes:
         """What became of a request; one that was not seen never takes effect (rule S3)."""
-        key, now_ms = request.key, self._session_ms
-        if key is None:
+        now_ms = self._session_ms
+        if request.key is None:
             known = self.sessions.burn(request.session, request.sequence, now_ms)
         else:
-            found = self.keys.find(key, b"", now_ms)
-            if found is None and not key.horizon and self.keys.may_have_forgotten(now_ms):
-                found = too_old()
-            if found is None:
-                self.keys.record(key, b"", BURNED, now_ms)
-            known = BURNED if found is None else found
+            known = self.keys.burn(request.key, now_ms)
         return known if isinstance(known, bytes) else encode_reply(Failed(known, -1))
 
     def _execute(self, request: Execute, alone: bool) -> bytes:
@@ -559,7 +557,7 @@ class Applier:
 
     def check_foreign_keys(self) -> None:
         """Deferred keys are due at the end of the request, not of the transaction it shares."""
-        if self._content.has_virtual_tables:
+        if self.virtual.exist:
             # Here, so that what a virtual table has against its content is this request's failure.
             try:
                 self._control(_FLUSH_OPEN)

@@ -16,7 +16,6 @@ import apsw
 from raftdb.base.errors import Error, FatalError
 from raftdb.machine import failures
 from raftdb.machine.format import HASH_MASK, MARK, PREFIX, ROWID_MAX
-from raftdb.machine.fts5 import Fts5Options
 from raftdb.machine.lastrowid import check_last, check_sequence
 from raftdb.machine.layout import (
     Layout,
@@ -32,6 +31,7 @@ from raftdb.machine.rowhash import RowHasher, from_bytes, to_bytes
 from raftdb.machine.schemasum import schema_sum, users_objects
 from raftdb.machine.settings import Settings
 from raftdb.machine.totals import RequestTotals
+from raftdb.machine.virtual import VirtualTables
 
 _TOUCHED_MAX = 100_000
 """More changed rows than this in a table that is followed by rowid: read all of it again."""
@@ -116,7 +116,7 @@ class ContentHasher:
         """None: not read yet."""
         self._has_sequences = False
         self._saved: tuple[Any, ...] | None = None
-        self._fts5 = Fts5Options(run)
+        self.virtual = VirtualTables(run)
         self.totals = RequestTotals(self._hasher)
         """Hashes after each request, of those that `note_request` was called for."""
         self._next_id = 1
@@ -129,8 +129,6 @@ class ContentHasher:
         """What the running request touched of tables that are read afterwards."""
         self.mentions_fail = False
         """Some object's SQL has the word FAIL: a failed statement may keep rows."""
-        self.has_virtual_tables = False
-        """FTS and the like exist: they keep changes in memory until a savepoint opens."""
         self.unknown_table = False
         """The hook met a table that `schema_changed` has not seen yet."""
         self._blobs: dict[tuple[str, int | None], None] = {}
@@ -151,9 +149,11 @@ class ContentHasher:
                 self.error = check_sequence(self._settings, update) or self.error
             elif not name.startswith(PREFIX):
                 self.unknown_table = True
+                self.error = self.virtual.refusal(self._settings, name, update) or self.error
             return
         try:
-            if table.kind == _PLAIN and update.opcode == _INSERT and not self.careful:
+            plain = table.kind == _PLAIN and update.opcode == _INSERT and not self.careful
+            if plain and not self.virtual.exist:
                 # `_change` of the commonest kind, without its calls: each is a tenth of the price.
                 rowid = update.rowid_new if table.has_rowid else None
                 if update.rowid_new == ROWID_MAX:
@@ -169,14 +169,15 @@ class ContentHasher:
                 return
             delta = self._delta
             delta[name] = delta.get(name, 0) + change
-        except UnicodeError:
-            self.error = failures.no_utf8(name)
-        except Error as error:
-            self.error = error
+        except (Error, UnicodeError) as error:
+            self.error = error if isinstance(error, Error) else failures.no_utf8(name)
+            self.virtual.undone((name,))
 
     def _change(self, table: _Table, update: apsw.PreUpdate) -> int:
         """By how much the row's change moves the table's sum."""
         operation = update.opcode
+        if self.virtual.exist and (no := self.virtual.refusal(self._settings, table.name, update)):
+            raise no
         change = 0
         if operation != _DELETE:
             rowid = update.rowid_new if table.has_rowid else None
@@ -256,8 +257,8 @@ class ContentHasher:
         """After the savepoint is open: what a virtual table wrote because of it belongs before."""
         if self._delta:
             self._fold()
-        if self.has_virtual_tables:
-            self._fts5.read()
+        if self.virtual.exist:
+            self.virtual.read()
         self.error = None
         if self.touched_now:
             self.touched_now = {}
@@ -270,6 +271,7 @@ class ContentHasher:
 
     def drop_request(self) -> None:
         """The request's savepoint was rolled back."""
+        self.virtual.undone(self._delta if self._saved is None else self._tables)
         self._delta.clear()
         self._blobs.clear()
         self.unknown_table = False
@@ -316,6 +318,7 @@ class ContentHasher:
     def reset(self, mark: tuple[dict[str, int], tuple[Any, ...] | None]) -> None:
         """The savepoint was rolled back to."""
         delta, state = mark
+        self.virtual.undone(self._delta if self._saved is None else self._tables)
         self.unknown_table = False
         self._blobs.clear()
         if state is not None:
@@ -372,8 +375,7 @@ class ContentHasher:
         query = f"SELECT type, name, tbl_name, rootpage, sql FROM sqlite_schema {MARK}"
         rows = users_objects(self._run(query))
         self._schema = schema_sum(self._hasher, self._run, rows)
-        self.has_virtual_tables = any(r[0] == "table" and not r[3] for r in rows)
-        self._fts5.take(rows if self.has_virtual_tables else ())
+        self.virtual.take(rows)
         self.mentions_fail = any("FAIL" in (row[4] or "").upper() for row in rows)
         self._has_sequences = any(row[1] == "sqlite_sequence" for row in rows)
         return rows

@@ -37,6 +37,7 @@ class RequestClock:
 
     def begin(self) -> None:
         """This thread applies for this machine."""
+        keep_utc()
         self._on_thread.clock = self
 
     def end(self) -> None:
@@ -150,9 +151,20 @@ def use_utc(log: Log) -> None:
     raftdb's own processes start with TZ=UTC; inside another program the machine has to set it, and
     says so, since that program's own local times change too.
     """
-    if time.tzname == ("UTC", "UTC") and time.timezone == 0:
+    if _is_utc():
         return
     before = time.tzname[0]
-    os.environ["TZ"] = "UTC"
-    time.tzset()
+    keep_utc()
     log.warning("time_zone_set", before=before, now="UTC", why="replicas must agree on localtime")
+
+
+def keep_utc() -> None:
+    """The same, whenever statements begin to run: the program around an embedded node may set its
+    own zone at any time (Django does, once it reads its settings)."""
+    if not _is_utc():
+        os.environ["TZ"] = "UTC"
+        time.tzset()
+
+
+def _is_utc() -> bool:
+    return time.tzname == ("UTC", "UTC") and time.timezone == 0

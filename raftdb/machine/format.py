@@ -52,6 +52,10 @@ REPLY_KEPT_BYTES_MAX = 64 * 1024
 LABEL_CHARACTERS_MAX = 200
 TOKEN_BYTES = 16
 
+CRISISMERGE_MAX = 250
+"""Segments of an FTS5 index on one level. With 2,000 in all it says that the disk is full, and it
+takes 250^7 writes to get there."""
+
 SAVEPOINTS_MAX = 100
 """Open at the same time in one interactive transaction."""
 

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator
 
 from raftdb.machine.format import MARK
-from raftdb.machine.layout import Run, quote, read_layout
+from raftdb.machine.layout import Run, quote, read_layout, run_pragma
 from raftdb.machine.sqltext import tokens
 
 _OUTER = "_raftdb_o"
@@ -25,7 +25,7 @@ _TAIL = re.compile(r"ASC|DESC", re.IGNORECASE)
 def index_names(run: Run, table: str) -> list[str]:
     """Indexes of a table, those of its constraints included. The primary key of a table WITHOUT
     ROWID is the table."""
-    names = {name for (name,) in run(f"SELECT name FROM pragma_index_list(?) {MARK}", (table,))}
+    names = {row[1] for row in run_pragma(run, "index_list", table)}
     roots = f"SELECT name FROM sqlite_schema WHERE type = 'index' AND tbl_name = ? {MARK}"
     return sorted(names & {name for (name,) in run(roots, (table,))})
 
@@ -43,8 +43,8 @@ def lookups(run: Run, table: str, index: str) -> str:
     outer: list[str] = []
     terms: list[str] = []
     keys = 0
-    query = f"SELECT seqno, cid, name, coll, key FROM pragma_index_xinfo(?) {MARK}"
-    for position, column, name, collation, is_key in list(run(query, (index,))):
+    for row in run_pragma(run, "index_xinfo", index):
+        position, column, name, _descending, collation, is_key = row
         keys += is_key
         if column == _ROWID:
             if not layout.rowid:
@@ -82,7 +82,7 @@ def lookups(run: Run, table: str, index: str) -> str:
 
 def entries(run: Run, index: str) -> Iterator[tuple[int]]:
     """How many entries each page of an index has."""
-    query = f"SELECT ncell FROM dbstat WHERE schema = 'main' AND name = ? {MARK}"
+    query = f"SELECT ncell FROM temp.dbstat WHERE schema = 'main' AND name = ? {MARK}"
     return iter(run(query, (index,)))
 
 
@@ -95,8 +95,7 @@ def _terms(run: Run, seek: str, index: str) -> int:
 
 
 def _is_unique(run: Run, table: str, index: str) -> bool:
-    query = f'SELECT "unique" FROM pragma_index_list(?) WHERE name = ? {MARK}'
-    return any(unique for (unique,) in run(query, (table, index)))
+    return any(row[2] for row in run_pragma(run, "index_list", table) if row[1] == index)
 
 
 def definition(sql: str) -> tuple[list[str], str]:

@@ -14,6 +14,7 @@ from raftdb.command import Key, ResultDropped, encode_reply
 from raftdb.machine import format
 from raftdb.machine.format import MARK, PREFIX
 from raftdb.machine.layout import Run
+from raftdb.machine.sessions import BURNED
 
 TOO_OLD = "key_too_old"
 
@@ -57,6 +58,16 @@ class Keys:
         if key.horizon and key.horizon < horizon_ms:
             return too_old()
         return None
+
+    def burn(self, key: Key, now_ms: int) -> bytes | Error:
+        """What became of the request under this key; one that was not seen never takes effect."""
+        known = self.find(key, b"", now_ms)
+        if known is None and not key.horizon and self.may_have_forgotten(now_ms):
+            known = too_old()
+        if known is None:
+            self.record(key, b"", BURNED, now_ms)
+            known = BURNED
+        return known
 
     def may_have_forgotten(self, now_ms: int) -> bool:
         """Whether any key can have been forgotten at all."""

@@ -47,8 +47,7 @@ def read_layout(run: Run, table: str) -> Layout:
     reals: list[int] = []
     has_virtual = False
     names: set[str] = set()
-    query = f"SELECT name, type, hidden FROM pragma_table_xinfo(?) {MARK}"
-    for name, declared, hidden in run(query, (table,)):
+    for _cid, name, declared, *_rest, hidden in run_pragma(run, "table_xinfo", table):
         names.add(name.lower())
         if hidden == _VIRTUAL:
             has_virtual = True
@@ -56,9 +55,7 @@ def read_layout(run: Run, table: str) -> Layout:
             if _is_real(declared):
                 reals.append(len(columns))
             columns.append(name)
-    [(without_rowid,)] = run(
-        f"SELECT wr FROM pragma_table_list(?) WHERE schema = 'main' {MARK}", (table,)
-    )
+    [without_rowid] = [row[4] for row in run_pragma(run, "table_list", table) if row[0] == "main"]
     free = [name for name in _ROWID_NAMES if name not in names]
     rowid = "" if without_rowid or not free else free[0]
     by_table = _by_primary_key(run, table) if without_rowid else "NOT INDEXED"
@@ -67,9 +64,14 @@ def read_layout(run: Run, table: str) -> Layout:
 
 def _by_primary_key(run: Run, table: str) -> str:
     """NOT INDEXED does not keep SQLite from other indexes where the table is one itself."""
-    query = f"SELECT name FROM pragma_index_list(?) WHERE origin = 'pk' {MARK}"
-    [(name,)] = run(query, (table,))
+    [name] = [row[1] for row in run_pragma(run, "index_list", table) if row[3] == "pk"]
     return f"INDEXED BY {quote(name)}"
+
+
+def run_pragma(run: Run, pragma: str, name: str) -> list[tuple[Any, ...]]:
+    """What PRAGMA tells of a table or an index of the main database. Not by the table-valued
+    functions (pragma_table_xinfo ...): a user's table may have such a name, and is found first."""
+    return list(run(f"PRAGMA main.{pragma}({quote(name)}) {MARK}"))
 
 
 def read_images(run: Run, table: str, layout: Layout, rowid: int | None = None) -> Iterator[Any]:
@@ -106,7 +108,8 @@ def quote(name: str) -> str:
 
 def _is_real(declared: str) -> bool:
     """REAL affinity by the rules of https://www.sqlite.org/datatype3.html#determination_of_column_affinity"""
-    upper = declared.upper()
+    # A to Z alone, as SQLite does: to Python, a dotless i is an I in upper case too.
+    upper = declared.encode().upper().decode()
     if any(word in upper for word in ("INT", "CHAR", "CLOB", "TEXT", "BLOB")):
         return False
     return any(word in upper for word in ("REAL", "FLOA", "DOUB"))

@@ -30,7 +30,6 @@ from raftdb.machine.format import DATABASE_FILE, PAGE_BYTES
 from raftdb.machine.founding import found
 from raftdb.machine.layout import Run
 from raftdb.machine.logguard import LogGuard, check_header
-from raftdb.machine.overlay import log_salt
 from raftdb.machine.pages import MachineVfs, open_vfs
 from raftdb.machine.policy import READ_PRAGMAS
 from raftdb.machine.reader import UNTIMED_S, QueryStop
@@ -44,7 +43,7 @@ from raftdb.machine.streams import RowStream
 from raftdb.machine.units import Entry, are_brief
 from raftdb.machine.vacuum import Vacuumed, vacuum
 from raftdb.machine.workspace import SnapshotState, Workspace
-from raftdb.machine.workspaces import Source, Workspaces
+from raftdb.machine.workspaces import Source, Workspaces, state_of
 
 _MANY = 1 << 62
 
@@ -480,10 +479,7 @@ class Machine:
     def _snapshot_state(self) -> SnapshotState:
         if self._fatal is not None:
             raise self._fatal
-        frames, _moved = self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
-        salt = log_salt(self._writer) if frames > 0 else b""
-        applier = self._applier
-        return SnapshotState(salt, frames, applier.progress, applier.recursive_triggers.on)
+        return state_of(self._writer, self._applier)
 
     def end_transaction(self, workspace: Workspace) -> None:
         """The transaction is over: whatever it did in its workspace is forgotten."""

@@ -22,6 +22,7 @@ from raftdb.machine import failures
 from raftdb.machine.failures import STATEMENT_ERRORS
 from raftdb.machine.format import MARK
 from raftdb.machine.policy import ReadAuthorizer
+from raftdb.machine.sqltext import leading_verb
 from raftdb.machine.statements import (
     check_parameters,
     check_single,
@@ -38,6 +39,7 @@ _BEGIN = f"BEGIN {MARK}"
 _ROLLBACK = f"ROLLBACK {MARK}"
 _LOOK = f"SELECT 1 FROM sqlite_schema LIMIT 1 {MARK}"
 """Has a connection read the schema, if it is not the one that it remembers."""
+_RENEW = f"PRAGMA writable_schema = RESET {MARK}"
 _STEPS = 5_000
 """Steps of SQLite's virtual machine between two looks whether a query must stop: some 0.1 ms."""
 _ROWS_AT_ONCE = 500
@@ -103,6 +105,8 @@ class Reader:
         self._infos: dict[str, _Info] = {}
         self._schema_epoch = -1
         """When a statement that failed last made this connection look at the schema."""
+        self._plans_epoch = epoch.value
+        """As of when it knows the statistics."""
 
     def _must_stop(self) -> bool:
         """Called by SQLite each _STEPS steps."""
@@ -152,9 +156,16 @@ class Reader:
         finally:
             self._release()
 
+    def _renew_plans(self, epoch: int) -> None:
+        """ANALYZE tells only the connection that runs it of its statistics: read them again."""
+        self._plans_epoch = epoch
+        self.connection.execute(_RENEW)
+
     def _hold(self) -> int:
         execute = self.connection.execute
         try:
+            if self._epoch.value != self._plans_epoch:
+                self._renew_plans(self._epoch.value)
             execute(_BEGIN)
             return shown_index(read_progress(lambda sql: execute(sql).fetchall()))
         except STATEMENT_ERRORS as error:
@@ -224,6 +235,8 @@ class Reader:
         # The path of every local read: few calls, nothing made that is not returned.
         if epoch is None:
             epoch = self._epoch.value
+            if epoch != self._plans_epoch:
+                self._renew_plans(epoch)
         authorizer = self._authorizer
         authorizer.user = True
         try:
@@ -318,7 +331,7 @@ class Reader:
         inspected = inspect_statement(self.connection.cursor(), sql)
         length, _columns, names, is_readonly, has_vdbe = inspected
         check_single(sql, length, has_vdbe)
-        if not is_readonly:
+        if not is_readonly and leading_verb(sql) != "EXPLAIN":
             raise _use_execute()
         if len(self._infos) >= _INFOS_MAX:
             self._infos.clear()

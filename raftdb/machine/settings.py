@@ -16,7 +16,9 @@ from raftdb.base.release import (
     DATABASE_FENCE,
     HIDDEN_LAST_ROWID,
     LEVEL_MAX,
+    LOCAL_ANSWERS,
     SETTING,
+    UNSAFE_OPTIONS,
     allows,
     level_of,
     version_for,
@@ -82,6 +84,14 @@ class Settings:
     def refuses_hidden(self) -> bool:
         """Whether the last rowid is refused where no name reads it, too; as of this request."""
         return allows(HIDDEN_LAST_ROWID, level_of(self._next))
+
+    def refuses_options(self) -> bool:
+        """Whether options of FTS are refused that no replica can follow; as of this request."""
+        return allows(UNSAFE_OPTIONS, level_of(self._next))
+
+    def refuses_local(self) -> bool:
+        """Whether EXPLAIN is refused in a logged request; as of this request."""
+        return allows(LOCAL_ANSWERS, level_of(self._next))
 
     def committed(self) -> None:
         """What was changed is to be seen now."""

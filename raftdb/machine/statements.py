@@ -7,6 +7,7 @@ statement is kept by its text until the schema changes.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -20,7 +21,7 @@ from raftdb.machine.failures import STATEMENT_ERRORS, StatementFailed, is_fatal
 from raftdb.machine.format import MARK, PREFIX, RESULT_BYTES_MAX, SQL_BYTES_MAX
 from raftdb.machine.patience import Steps
 from raftdb.machine.policy import WriteAuthorizer
-from raftdb.machine.sqltext import DML, is_blank, leading_verb
+from raftdb.machine.sqltext import DML, is_blank, leading_verb, words
 
 _INFOS_MAX = 1_024
 _INFO_BYTES_MAX = 16_384
@@ -157,6 +158,8 @@ class StatementRunner:
         self.steps = Steps(connection)
         self.brief = False
         """What may be busy for long where nothing can stop it is given up: InterruptError."""
+        self.refuses_local: Callable[[], bool] = lambda: True
+        """Whether EXPLAIN is refused: its answer has addresses and counters of the connection."""
 
     def begin_request(self, seed: bytes) -> None:
         """A request begins: nothing of the one before shows."""
@@ -302,6 +305,11 @@ class StatementRunner:
             raise NotSupportedError(
                 "refused: VACUUM rewrites the whole database, and changes row ids",
                 hint="free pages are used again; `raftdb vacuum` gives them back to the disk",
+            )
+        if verb == "EXPLAIN" and words(sql, 2)[1:] != ["QUERY"] and self.refuses_local():
+            raise NotSupportedError(
+                "refused: EXPLAIN in a batch or a transaction lists what differs from node to node",
+                hint="execute it by itself, or use EXPLAIN QUERY PLAN",
             )
         cursor = self._connection.cursor()
         try:

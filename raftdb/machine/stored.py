@@ -15,6 +15,12 @@ from raftdb.machine.layout import Run, read_images, read_layout
 from raftdb.machine.rowhash import ContentHash, RowHasher, to_bytes
 from raftdb.machine.schemasum import schema_sum, users_objects
 
+PROGRESS = (
+    f"UPDATE {PREFIX}applied SET idx = ?, term = ?, position = ?, time_ms = ?,"
+    " session_ms = ?, results = ?"
+    f" WHERE id = 1 {MARK}"
+)
+
 
 @frozen
 class Meta:

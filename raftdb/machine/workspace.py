@@ -21,7 +21,7 @@ from raftdb.base.errors import (
 )
 from raftdb.command import Recorded, Statement
 from raftdb.machine.connections import open_overlay, open_reader
-from raftdb.machine.determinism import RequestFunctions
+from raftdb.machine.determinism import RequestFunctions, keep_utc
 from raftdb.machine.format import MARK, PAGE_BYTES, TIME_MS_MAX
 from raftdb.machine.overlay import LogIndex, OverlayVfs, PageBudget
 from raftdb.machine.policy import WriteAuthorizer
@@ -70,6 +70,12 @@ class SnapshotState:
     frames: int
     progress: Progress
     recursive_triggers: bool
+    epoch: int = 0
+    """Counts commits that changed the schema or the planner's statistics."""
+    has_virtual: bool = False
+    """There are virtual tables."""
+    refuses_local: bool = False
+    """See StatementRunner."""
 
 
 class _Content(NoContent):
@@ -131,6 +137,10 @@ class Workspace:
         self._schema_version = -1
         self._seed = b""
         self._recursive_triggers = False
+        self._epoch = -1
+        self._has_virtual = self._refuses_local = False
+        self._wrote = False
+        """Something that may have to be forgotten."""
         self._begun_ms = self._time_ms = 0
         self.index = 0
         """The log index that the snapshot shows."""
@@ -160,11 +170,21 @@ class Workspace:
             self._foreign_keys = foreign_keys
             self._control(f"PRAGMA foreign_keys = {int(foreign_keys)} {MARK}")
         self._seed, self._recursive_triggers = seed, state.recursive_triggers
+        self._has_virtual, self._refuses_local = state.has_virtual, state.refuses_local
+        self._wrote, wrote = False, self._wrote
+        if state.epoch != self._epoch or (wrote and state.has_virtual):
+            self._epoch = state.epoch
+            self._forget_memory()
         progress = state.progress
         self._begun_ms = progress.time_ms
         self.index, self.applied = shown_index(progress), int(progress.index)
         self._stopping = False
         self._start()
+
+    def _forget_memory(self) -> None:
+        """ANALYZE tells only the connection that runs it of its statistics, and what FTS remembers
+        of a transaction outlives its rollback: read all that again, outside of transactions."""
+        self._control(f"PRAGMA writable_schema = RESET {MARK}")
 
     def _start(self) -> None:
         self._triggers.set(self._recursive_triggers)
@@ -181,6 +201,8 @@ class Workspace:
         if self._connection.in_transaction:
             self._control(f"ROLLBACK {MARK}")
         self._vfs.restart()
+        if self._has_virtual:
+            self._forget_memory()
         self._start()
         for one in recorded:
             if self._run(one.statement, one.time_ms).step.digest != one.digest:
@@ -197,6 +219,7 @@ class Workspace:
         self._statements = StatementRunner(
             connection, self._authorizer, RequestFunctions(connection)
         )
+        self._statements.refuses_local = lambda: self._refuses_local
         self._content.forget = self._statements.forget_infos
         self._runner = TransactionRunner(connection, self._control, self._statements, self._content)
         return connection
@@ -258,8 +281,11 @@ class Workspace:
     def _run(self, statement: Statement, time_ms: int) -> Executed:
         self._time_ms = min(max(time_ms, self._time_ms), TIME_MS_MAX)
         self._vfs.set_time(self._time_ms)
+        keep_utc()
         number, self._count = self._count, self._count + 1
-        return Executed(self._runner.run(statement, number), self._time_ms)
+        step = self._runner.run(statement, number)
+        self._wrote = self._wrote or not step.is_read
+        return Executed(step, self._time_ms)
 
     def _over(self, error: Exception) -> Error:
         """Why the transaction cannot go on. What is damaged is found, and stops the node, where

@@ -15,8 +15,9 @@ import apsw
 from raftdb.base.errors import OperationalError, OverloadedError
 from raftdb.base.limits import Limits
 from raftdb.machine import failures
+from raftdb.machine.applier import Applier
 from raftdb.machine.format import PAGE_BYTES
-from raftdb.machine.overlay import LogIndex, PageBudget
+from raftdb.machine.overlay import LogIndex, PageBudget, log_salt
 from raftdb.machine.workspace import LongOnes, SnapshotState, Workspace
 
 WARM_MAX = 4
@@ -32,6 +33,20 @@ class Source:
     """Holds the writer back."""
     state: Callable[[], SnapshotState]
     """As of the last commit; with `lock` held. Raises FatalError when the node is at its end."""
+
+
+def state_of(writer: apsw.Connection, applier: Applier) -> SnapshotState:
+    """As of the last commit; with the writer held back."""
+    frames, _moved = writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+    return SnapshotState(
+        log_salt(writer) if frames > 0 else b"",
+        frames,
+        applier.progress,
+        applier.recursive_triggers.on,
+        applier.epoch.value,
+        applier.virtual.exist,
+        applier.settings.refuses_local(),
+    )
 
 
 class Workspaces:

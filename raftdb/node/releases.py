@@ -22,6 +22,7 @@ from raftdb.base.release import (
     DEMANDED_GREETING,
     LEVEL_MAX,
     LEVEL_MIN,
+    SAMPLE,
     SETTING,
     SILENT,
     Announced,
@@ -33,6 +34,7 @@ from raftdb.base.release import (
 )
 from raftdb.command import ENTRY_FORMAT, Configure, Results, decode_reply, encode_request
 from raftdb.consensus.port import EnginePort, Greeting
+from raftdb.machine import arithmetic_sample
 from raftdb.node.calls import Answer, Done
 from raftdb.node.proximity import greeting_note, read_greeting
 from raftdb.node.replica import Replica
@@ -303,6 +305,7 @@ class Releases:
             return {
                 "release": self._own.version,
                 "entry_format": ENTRY_FORMAT,
+                SAMPLE: arithmetic_sample(),
                 **self.facts(),
             }
         return {}

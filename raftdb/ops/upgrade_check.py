@@ -9,7 +9,7 @@ from typing import Any
 
 from raftdb._version import __version__
 from raftdb.base.errors import Error
-from raftdb.base.release import LEVEL_MAX, LEVEL_MIN, range_text
+from raftdb.base.release import LEVEL_MAX, LEVEL_MIN, SAMPLE, range_text
 from raftdb.ops.check import check_nodes
 from raftdb.ops.status import (
     AT_ONCE_MAX,
@@ -27,7 +27,10 @@ __all__ = ["FREE_BYTES_MIN", "Check", "check_rollback", "check_upgrade"]
 FREE_BYTES_MIN = 256 * 1024 * 1024
 """Beyond the node's own reserve: what a node may write while it catches up after its restart."""
 LAG_ENTRIES_MAX = 1_024
-COMPUTES = ("sqlite_version", "sqlite_source_id", "compile_options", "arithmetic", "pysyncobj")
+COMPUTES = (
+    *("sqlite_version", "sqlite_source_id", "compile_options", "arithmetic", SAMPLE),
+    "pysyncobj",
+)
 """What replicas of every release must have in common."""
 
 
@@ -179,7 +182,8 @@ def _same_build(
     if here:
         told["this machine"] = here
     for name in COMPUTES:
-        values = {who: str(one.get(name)) for who, one in told.items()}
+        asked = [who for who, one in told.items() if name in one or name != SAMPLE]
+        values = {who: str(told[who].get(name)) for who in asked}
         if len(set(values.values())) > 1:
             shown = ", ".join(f"{value[:40]} on {who}" for who, value in values.items())
             wrong.append(f"{name} differs: {shown}")

@@ -153,6 +153,14 @@ class LoopExecutor:
             self._guarded(done, (result, error))
 
 
+STACK_BYTES = 16 << 20
+"""Of a lane's thread. SQLite recurses by what it is given: LIKE with the longest pattern takes 2 to
+3 MB, and threads have but 2 where `ulimit -s` is unlimited. Only what is used is memory."""
+
+_stack_size = threading.Lock()
+"""It is the process's: two that change it for a moment would leave it changed."""
+
+
 class _Lane:
     """One thread and what it is given."""
 
@@ -163,7 +171,12 @@ class _Lane:
         self._finish = finish
         # A daemon: a lane stuck in a system call of a dying disk must not keep the process alive.
         self.thread = threading.Thread(target=self._run, name=f"raftdb-{name}", daemon=True)
-        self.thread.start()
+        with _stack_size:
+            before = threading.stack_size(STACK_BYTES)
+            try:
+                self.thread.start()
+            finally:
+                threading.stack_size(before)
 
     def _run(self) -> None:
         take, finish = self.work.get, self._finish

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,8 +10,8 @@ import apsw
 import pytest
 
 from raftdb.base.errors import ConfigError, ProtocolError
-from raftdb.machine import Fingerprint, fingerprint, inspect_database
-from raftdb.machine.fingerprint import _ARITHMETIC
+from raftdb.machine import Fingerprint, arithmetic_sample, fingerprint, inspect_database
+from raftdb.machine.fingerprint import _ARITHMETIC, _SAMPLE
 from tests.machine.support import FILES, HISTORY, START_MS, Database, raw_connection
 
 
@@ -80,6 +81,25 @@ def test_fingerprints() -> None:
     assert "arithmetic" in difference
     with pytest.raises(ProtocolError):
         Fingerprint.from_wire({"format_version": "x"})
+
+
+def test_a_sample_sees_what_differs_in_one_result_of_many() -> None:
+    """The sine of one processor in a thousand arguments: with and without fused multiplication."""
+    connection = apsw.Connection(":memory:")
+    rows = list(connection.execute(_SAMPLE))
+    assert len(rows) == 2_000
+    assert all(isinstance(value, float | str) for row in rows for value in row)
+    assert len({row[0] for row in rows}) > 1_990
+    assert len(arithmetic_sample()) == 32
+    seen: list[float] = []
+
+    def other(x: float) -> float:
+        seen.append(x)
+        return math.nextafter(math.sin(x), 2) if len(seen) == 1_234 else math.sin(x)
+
+    connection.create_scalar_function("sin", other, 1, deterministic=True)
+    changed = list(connection.execute(_SAMPLE))
+    assert [n for n, row in enumerate(changed) if row != rows[n]] == [1_233]
 
 
 def test_the_arithmetic_of_this_build_on_this_kind_of_machine() -> None:

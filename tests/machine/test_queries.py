@@ -414,9 +414,10 @@ def test_half_an_entry_counts_as_that_entry(tmp_path: Path) -> None:
     shown: list[int] = []
     transaction = machine._applier._transaction
 
-    def watched(units: Any, failed: bytes | None = None) -> None:
-        transaction(units, failed)
+    def watched(units: Any, failed: bytes | None = None) -> int:
+        count = transaction(units, failed)
         shown.append(machine.query_at((Statement("SELECT count(*) FROM t"),))[1])
+        return count
 
     machine._applier._transaction = watched  # type: ignore[method-assign]
     index = database.next_index

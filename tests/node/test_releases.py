@@ -9,9 +9,10 @@ import pytest
 
 from raftdb.base.errors import ConfigError, Error, InterfaceError, OperationalError
 from raftdb.base.ids import NodeId
-from raftdb.base.release import DEMANDED_GREETING, Announced
+from raftdb.base.release import DEMANDED_GREETING, SAMPLE, Announced
 from raftdb.command import Configure, Results, StatementResult, decode_request, encode_reply
 from raftdb.consensus.port import Applied, EngineStatus, ReadReady
+from raftdb.machine import arithmetic_sample
 from raftdb.node import Proximity, Releases
 from raftdb.node.proximity import greeting_note, read_greeting
 from raftdb.node.releases import CHECK_EVERY_S, OWN
@@ -248,4 +249,5 @@ def test_who_joins_is_told_of_it_if_it_can_understand_that() -> None:
     assert Table().releases.joining({}) == {}
     told = Table().releases.joining({"release": "0.2.0"})
     assert (told["release"], told["feature_level"], told["entry_format"]) == (OWN.version, 1, 1)
+    assert told[SAMPLE] == arithmetic_sample()
     assert Table(feature_level=2).releases.joining({})["feature_level"] == 2

@@ -16,12 +16,20 @@ from raftdb.base.errors import (
     UnavailableError,
 )
 from raftdb.base.ids import Address, HistoryId, NodeId
+from raftdb.base.release import SAMPLE
 from raftdb.cli.join import open_joining
 from raftdb.cli.member import with_learner
-from raftdb.embedded import compatibility
+from raftdb.embedded import compatibility, computes
 from raftdb.ops.certificates import renew_certificates
 from raftdb.ops.found import LocalCluster, found_local
-from raftdb.ops.join import Joining, join_cluster, make_token, prepare_directory, token_target
+from raftdb.ops.join import (
+    Joining,
+    check_compatible,
+    join_cluster,
+    make_token,
+    prepare_directory,
+    token_target,
+)
 from raftdb.runtime import RealClock
 from raftdb.runtime.files import RealFiles
 from raftdb.runtime.random import RealRandom
@@ -127,6 +135,19 @@ def test_what_computes_differently_is_refused(
     assert "one release" in caught.value.hint
     assert cluster.added == []
     assert not (tmp_path / "here").exists()
+
+
+def test_a_sample_of_arithmetic_is_compared_with_who_tells_one(
+    token: JoinToken, cluster: Cluster, tmp_path: Path
+) -> None:
+    """0.1.0 tells none, and what it computes it computes alike or not."""
+    here, there = computes(), dict(cluster.computes)
+    check_compatible(here, there)
+    check_compatible(there, here)
+    check_compatible(here, {**there, SAMPLE: here[SAMPLE]})
+    for sample in ("other", None):
+        with pytest.raises(ConfigError, match=f"{SAMPLE} is {sample} there"):
+            check_compatible(here, {**there, SAMPLE: sample})
 
 
 def test_an_older_release_is_refused(token: JoinToken, cluster: Cluster, tmp_path: Path) -> None:

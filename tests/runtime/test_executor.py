@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from raftdb.base.errors import InterfaceError
-from raftdb.runtime.executor import LANES_MAX
+from raftdb.runtime.executor import LANES_MAX, STACK_BYTES, _stack_size
 from raftdb.runtime.lateness import Lateness
 from tests.runtime.harness import Bench, bench
 
@@ -250,3 +250,30 @@ def test_lateness_is_of_the_last_minute_or_two() -> None:
     assert lateness.facts(140.0)["late_ms"] == 50.0
     found = lateness.facts(500.0)
     assert (found["late_ms"], found["late_ms_max"]) == (0.0, 300.0)
+
+
+def test_lanes_have_stacks_that_sqlite_cannot_fill(
+    one: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LIKE with a pattern of 50,000 bytes ends the process where threads have 2 MB, as they do when
+    `ulimit -s` is unlimited. Other threads of the program keep what they had."""
+    sizes: list[int] = []
+    start = threading.Thread.start
+
+    def watched(thread: threading.Thread) -> None:
+        if thread.name == "raftdb-deep":
+            sizes.append(threading.stack_size())
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", watched)
+    ran: list[Any] = []
+
+    def finished(result: Any, _error: BaseException | None) -> None:
+        ran.append(result)
+        one.changed()
+
+    one.executor.submit("deep", lambda: 1, finished)
+    one.wait(lambda: len(ran) == 1)
+    assert sizes == [STACK_BYTES]
+    with _stack_size:
+        assert threading.stack_size() == 0

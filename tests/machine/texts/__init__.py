@@ -34,7 +34,7 @@ LOGGED = frozenset(
             "policy",
         ),
         *("replay", "schemasum", "sessions", "settings", "sqltext", "statements", "switches"),
-        *("totals", "transaction", "units"),
+        *("totals", "transaction", "units", "virtual"),
     )
 )
 """Modules of raftdb.machine that make, or may make, what a logged request is answered."""
@@ -43,7 +43,6 @@ FREE = frozenset(
         *("__init__", "absent", "captures", "checkpoints", "connections", "fingerprint", "fork"),
         *(
             "format",
-            "fts5",
             "founding",
             "generations",
             "indexscan",

@@ -94,8 +94,7 @@ def _held_takes_neighbours() -> list[Patch]:
 
     def group(self: Applier, units: list[Any]) -> int:
         try:
-            self._transaction(units)
-            return len(units)
+            return self._transaction(units)
         except Held as held:
             self._connection.set_progress_handler(None, id="raftdb-brief")
             self._held = units[held.place]

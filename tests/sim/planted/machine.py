@@ -170,8 +170,7 @@ def _rollback_drops_neighbours() -> list[Patch]:
 
     def apply_group(self: Applier, units: list[Any]) -> int:
         try:
-            self._transaction(units)
-            return len(units)
+            return self._transaction(units)
         except TransactionLostError as lost:
             self._connection.set_progress_handler(None, id=applier_module._BRIEF)
             self._revert()

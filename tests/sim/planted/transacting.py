@@ -268,7 +268,7 @@ def _keys_stay_off() -> list[Patch]:
     """Whoever wants foreign keys switches them on."""
     transaction = Applier._transaction
 
-    def leaving(self: Applier, *rest: Any) -> None:
+    def leaving(self: Applier, *rest: Any) -> int:
         control = self._control
 
         def unless_on(sql: str, *values: Any) -> Any:
@@ -276,7 +276,7 @@ def _keys_stay_off() -> list[Patch]:
 
         self._control = unless_on
         try:
-            transaction(self, *rest)
+            return transaction(self, *rest)
         finally:
             self._control = control
 
