@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -141,11 +142,11 @@ def _numbers(text: str) -> tuple[int, ...]:
     return found
 
 
-def _names(text: str) -> list[str]:
+def _names(text: str, known: Iterable[str] = ALL) -> list[str]:
     found = [part.strip() for part in text.split(",") if part.strip()]
-    unknown = [name for name in found if name not in ALL]
+    unknown = [name for name in found if name not in known]
     if unknown or not found:
-        raise click.BadParameter(f"{text!r}: choose from {', '.join(ALL)}")
+        raise click.BadParameter(f"{text!r}: choose from {', '.join(known)}")
     return found
 
 
@@ -421,7 +422,11 @@ def hostile(
 @main.command("reads")
 @click.option("--rounds", default=3, type=click.IntRange(1, 100), help="Interleaved rounds.")
 @click.option("--seconds", default=2.0, type=click.FloatRange(0.2, 600), help="Of one phase.")
-@click.option("--targets", "names", help="raftdb, rqlite.  [default: rqlite if RQLITED is set]")
+@click.option(
+    "--targets",
+    "names",
+    help="raftdb, rqlite, echo.  [default: all; rqlite only when RQLITED names its binary]",
+)
 @click.option("--directory", help="As in commits.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON, no table.")
 @click.option(
@@ -438,12 +443,14 @@ def reads(
     output: Path | None,
 ) -> None:
     """Reads at each level over the network, and batches of 1,000 rows."""
-    default = "raftdb,rqlite" if os.environ.get("RQLITED") else "raftdb"
-    chosen = [name for name in _names(names or default) if name in ("raftdb", "rqlite")]
+    known = reads_module.SYSTEMS
+    chosen = [name for name in known if name != "rqlite" or os.environ.get("RQLITED")]
+    if names:
+        chosen = _names(names, known)
     console = Console(stderr=True) if as_json else _console()
 
     def run() -> None:
-        commits_module.require([ALL[name](Options()) for name in chosen])
+        commits_module.require([known[name](Options()) for name in chosen])
         place, disk = host.work_directory(directory)
         try:
             found = reads_module.run(

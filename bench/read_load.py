@@ -1,7 +1,7 @@
-"""Closed loops of reads (and of batches) on raftdb or rqlite: `python -m bench.read_load`.
+"""Closed loops of reads (and of batches) on raftdb, rqlite or echo: `python -m bench.read_load`.
 
-Both systems are driven from one event loop in Python, each request made of ready bytes as far as
-its protocol allows, so that what the generator costs is about the same for both.
+All systems are driven from one event loop in Python, each request made of ready bytes as far as
+its protocol allows, so that what the generator costs is about the same for all.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from typing import Any, cast
 
 import uvloop
 
-from bench import loadkit
+from bench import echo, loadkit
 from bench.figures import latency
 from bench.raftdb_load import SETUP_S, EventConnection, EventLoad, LoadFailed
 from raftdb import wire
 from raftdb.base.errors import Error
 from raftdb.command import Failed, Statement, decode_reply
+from raftdb.runtime.secure import SecureTransport
 
 ROWS = 1_000
 SCHEMA = "CREATE TABLE bench (id INTEGER PRIMARY KEY, k TEXT NOT NULL, v TEXT NOT NULL)"
@@ -220,6 +221,51 @@ class RaftdbReads(EventLoad):
         return connection
 
 
+class EchoReader(asyncio.Protocol):
+    """One connection to bench.echo."""
+
+    def __init__(self) -> None:
+        self.transport: asyncio.Transport | None = None
+        self.phase: Phase | None = None
+        self.started_s = 0.0
+        self.missing = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+
+    def begin(self, now_s: float) -> None:
+        """The next request."""
+        assert self.transport is not None
+        self.started_s, self.missing = now_s, len(echo.REPLY)
+        self.transport.write(echo.REQUEST)
+
+    def data_received(self, data: bytes) -> None:
+        self.missing -= len(data)
+        phase = self.phase
+        if self.missing <= 0 and phase is not None and (now_s := phase.ended(self.started_s)) > 0:
+            self.begin(now_s)
+
+
+async def floor(specification: dict[str, Any]) -> None:
+    """What the generator, TLS and two processes on this machine take by themselves."""
+    loop = asyncio.get_running_loop()
+    host, _, port = specification["addresses"][0].rpartition(":")
+    tls = echo.context(specification, server_side=False)
+    readers: list[EchoReader] = []
+    for _ in range(64):
+        reader = EchoReader()
+        secure = SecureTransport(
+            loop, tls, reader, server_side=False, handshake_timeout_s=echo.HANDSHAKE_S
+        )
+        await loop.create_connection(lambda secure=secure: secure, host, int(port))  # type: ignore[misc]
+        await secure.shaken()
+        readers.append(reader)
+    seconds: float = specification["seconds"]
+    await measure("TLS echo, 1 client", readers[:1], seconds)
+    await measure("TLS echo, 64 clients", readers, seconds)
+    loadkit.emit("done")
+
+
 async def rqlite(specification: dict[str, Any]) -> None:
     """All phases of rqlite, at its leader."""
     host, _, port = specification["leader"].rpartition(":")
@@ -259,6 +305,8 @@ def main() -> None:
     try:
         if specification["system"] == "rqlite":
             loop.run_until_complete(rqlite(specification))
+        elif specification["system"] == "echo":
+            loop.run_until_complete(floor(specification))
         else:
             loop.run_until_complete(RaftdbReads(specification).run())
     except (LoadFailed, Error, OSError, TimeoutError) as error:

@@ -1,6 +1,7 @@
 """Reads by primary key over the network, at each level, and batches: `python -m bench reads`.
 
-Interleaved rounds of raftdb and, where RQLITED names its binary, rqlite, on three nodes each.
+Interleaved rounds of raftdb and, where RQLITED names its binary, rqlite, on three nodes each, and
+of an echo over TLS: the floor that this machine gives.
 """
 
 from __future__ import annotations
@@ -16,13 +17,19 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from bench.echo import Echo
 from bench.errors import BenchError
 from bench.figures import spread
 from bench.processes import Supervisor, die_with_parent
-from bench.targets import ALL, Options
+from bench.targets import ALL, Options, Target
 from bench.targets.base import Cluster
 from bench.targets.raftdb import REPOSITORY
 
+SYSTEMS: dict[str, type[Target]] = {
+    "raftdb": ALL["raftdb"],
+    "rqlite": ALL["rqlite"],
+    Echo.name: Echo,
+}
 GOALS = {
     "linearizable, 1 client": ("p50_ms", 0.6, "<="),
     "session, 1 client": ("p50_ms", 0.2, "<="),
@@ -62,7 +69,7 @@ def run(
         for system in systems if number % 2 == 0 else systems[::-1]:
             place = directory / f"{number}-{system}"
             place.mkdir()
-            target = ALL[system](Options())
+            target = SYSTEMS[system](Options())
             target.prepare()
             with Supervisor(place) as supervisor:
                 cluster = target.start(place, supervisor)
