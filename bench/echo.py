@@ -2,7 +2,7 @@
 
 Its loop and its TLS are raftdb's, its messages are as long as those of a read by primary key, and
 the same generator drives it: what a read takes beyond this is raftdb's own work, the rest is two
-processes of Python that wake each other on this machine. `python -m bench.echo '{…}'` is the server.
+processes of Python that wake each other on this machine. `python -m bench.echo` is the server.
 """
 
 from __future__ import annotations
@@ -63,12 +63,21 @@ class Echo(Target):
         """See Target."""
         made = make_certificates(directory / "tls")
         [port] = free_ports(1)
-        files = {"ca": str(made.ca), "certificate": str(made.certificate), "key": str(made.key)}
+        cluster = Cluster(
+            [], [f"127.0.0.1:{port}"], [], str(made.ca), str(made.certificate), str(made.key)
+        )
+        specification = {
+            "ca": cluster.ca,
+            "certificate": cluster.certificate,
+            "key": cluster.key,
+            "port": port,
+        }
         service = supervisor.start(
-            "echo", [sys.executable, "-m", "bench.echo", json.dumps({**files, "port": port})]
+            "echo", [sys.executable, "-m", "bench.echo", json.dumps(specification)]
         )
         wait_until("echo listens", lambda: READY in service.log_tail(), supervisor)
-        return Cluster([service], [f"127.0.0.1:{port}"], [], **files)
+        cluster.nodes.append(service)
+        return cluster
 
 
 def context(specification: dict[str, str], *, server_side: bool) -> ssl.SSLContext:

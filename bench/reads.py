@@ -149,6 +149,7 @@ def _load(
     finally:
         process.kill()
         process.wait()
+        process.stdout.close()
 
 
 def show(found: list[Reads], console: Console) -> None:
