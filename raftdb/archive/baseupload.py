@@ -29,8 +29,16 @@ class BaseJob:
     """At most one copy at a time, of one destination. On the loop."""
 
     def __init__(
-        self, machine: Machine, directory: str, lane: str, rate_bytes_per_s: int, ports: Ports
+        self,
+        machine: Machine,
+        directory: str,
+        lane: str,
+        rate_bytes_per_s: int,
+        ports: Ports,
+        spare_bytes: int = 0,
     ) -> None:
+        """`spare_bytes`: room that the copy has to leave on this node's disk."""
+        self._spare_bytes = spare_bytes
         self._machine = machine
         self._directory = directory
         self._lane = lane
@@ -73,7 +81,12 @@ class BaseJob:
 
         def take() -> Capture:
             _empty(self._ports, self._directory)
-            return self._machine.capture(self._directory, _no_pace, files=self._ports.files)
+            return self._machine.capture(
+                self._directory,
+                _no_pace,
+                files=self._ports.files,
+                spare_bytes=self._spare_bytes,
+            )
 
         def taken(capture: Any, error: BaseException | None) -> None:
             if error is not None or self._stopped:

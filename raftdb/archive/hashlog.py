@@ -76,6 +76,10 @@ class HashLog:
             last = int(os.path.basename(self._parts[-1].path).partition(".")[0])
         self._next = last + 1
         self._file: File | None = None
+        self._full: list[File] = []
+        """Files that are full, and not synced yet."""
+        self._named = True
+        """The names of all files are durable."""
         self._failed = False
 
     @property
@@ -105,11 +109,12 @@ class HashLog:
         if self._file is not None and self._parts[-1].size + size <= FILE_BYTES:
             return self._parts[-1]
         if self._file is not None:
-            self._file.close()
+            self._full.append(self._file)
             self._file = None
         part = _Part(os.path.join(self._directory, f"{self._next:08d}.hashes"))
         self._next += 1
         self._file = self._files.open(part.path, create=True)
+        self._named = False
         self._parts.append(part)
         while sum(one.size for one in self._parts) > self._bytes_max and len(self._parts) > 1:
             self._remove(self._parts.pop(0))
@@ -117,10 +122,19 @@ class HashLog:
 
     def sync(self) -> None:
         """Make durable what is recorded: before a checkpoint, which ends the replay of what is
-        below it. Raises OSError."""
-        file = self._file
-        if file is not None:
-            file.sync()
+        below it. Where that fails, there are no hashes from here on: checkpoints must go on."""
+        try:
+            while self._full:
+                self._full[0].sync()
+                self._full.pop(0).close()
+            file = self._file
+            if file is not None:
+                file.sync()
+            if not self._named:
+                self._named = True
+                self._files.sync_directory(self._directory)
+        except OSError:
+            self._failed = True
 
     def parts(self) -> list[tuple[str, int, int, int]]:
         """(path, bytes, first index, last index) of each file, oldest first. From any thread."""
@@ -132,7 +146,9 @@ class HashLog:
             self._remove(self._parts.pop(0))
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the files."""
+        while self._full:
+            self._full.pop(0).close()
         if self._file is not None:
             self._file.close()
             self._file = None

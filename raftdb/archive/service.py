@@ -132,7 +132,12 @@ class ArchiveService:
 
         directory = os.path.join(config.data_dir, "archive", f"base-{number}")
         base = BaseJob(
-            machine, directory, f"archive-base-{number}", config.archive.rate_bytes_per_s, ports
+            machine,
+            directory,
+            f"archive-base-{number}",
+            config.archive.rate_bytes_per_s,
+            ports,
+            2 * config.disk.reserve_bytes,
         )
         return Destination(
             url=url.partition("?")[0],

@@ -96,7 +96,7 @@ class Copies:
         elif isinstance(message, CopyLater):
             self.fetcher.on_later(link, message)
         elif isinstance(message, CopyGone):
-            self.fetcher.on_gone(link)
+            self.fetcher.on_gone(link, message)
         else:
             raise _unexpected(message)
 

@@ -8,6 +8,7 @@ from there, and one that finds another copy at the source starts over.
 
 from __future__ import annotations
 
+import errno
 import posixpath
 import zlib
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ from raftdb.consensus.link import Link
 from raftdb.consensus.messages import (
     CopyAsk,
     CopyFetch,
+    CopyGone,
     CopyLater,
     CopyOffer,
     CopyPart,
@@ -86,6 +88,8 @@ class CopyFetcher:
         """Written, not necessarily synced."""
         self._synced_bytes = 0
         self._asked_bytes = 0
+        self._arrived_bytes = 0
+        """Received, not necessarily written: where the next piece begins."""
         self._file: File | None = None
         self._link: Link | None = None
         self._pin: Held | None = None
@@ -137,7 +141,10 @@ class CopyFetcher:
         self._connect()
 
     def _connect(self) -> None:
-        self._timer = None
+        if self._timer is not None:
+            # Another question, or another connection, that was to come later.
+            self._timer.cancel()
+            self._timer = None
         self.state = "connecting"
         self.source = self._sources[self._attempt % len(self._sources)]
         self._attempt += 1
@@ -184,9 +191,12 @@ class CopyFetcher:
         else:
             self._later(ASK_AGAIN_S, self._ask)
 
-    def on_gone(self, link: Link) -> None:
+    def on_gone(self, link: Link, message: CopyGone) -> None:
         """It is not kept any more: another one may be."""
-        if link is self._link and self.state == "fetching":
+        offer = self.offer
+        if link is not self._link or self.state != "fetching" or offer is None:
+            return
+        if message.copy == offer.copy:
             self._ask()
 
     def on_offer(self, link: Link, offer: CopyOffer) -> None:
@@ -210,17 +220,19 @@ class CopyFetcher:
             self._pin.release()
         self._pin = self._settings.pin(offer.log_index + 1)
         self.offer = offer
-        self.received_bytes = self._asked_bytes = keep
+        self.received_bytes = self._asked_bytes = self._arrived_bytes = keep
         self._synced_bytes = min(self._synced_bytes, keep)
         old, self._file = self._file, None
         self._ports.log.info(
             "copy_fetching", source=self.source, index=offer.log_index, bytes=offer.size, have=keep
         )
 
+        spare = self._settings.spare_bytes
+
         def work() -> File:
             if old is not None:
                 old.close()
-            return _prepare(files, directory, offer, keep, fresh=not same)
+            return _prepare(files, directory, offer, keep, spare, fresh=not same)
 
         self._submit(work, self._prepared)
 
@@ -235,7 +247,9 @@ class CopyFetcher:
 
     def _fetch_more(self) -> None:
         """Ask for pieces, as many as fit into the window and the pace."""
-        self._pace_timer = None
+        if self._pace_timer is not None:
+            self._pace_timer.cancel()
+            self._pace_timer = None
         offer, link = self.offer, self._link
         if self.state != "fetching" or offer is None or link is None or self._file is None:
             return
@@ -269,6 +283,10 @@ class CopyFetcher:
             raise ProtocolError("a piece of a copy that was not asked for")
         if zlib.crc32(part.data) != part.check:
             raise ProtocolError("a piece of a copy does not match its checksum")
+        if part.offset != self._arrived_bytes:
+            # It was asked for before the source said that it has none: it is asked for again.
+            return
+        self._arrived_bytes += len(part.data)
 
         def written(_none: Any, error: BaseException | None) -> None:
             if error is not None:
@@ -397,11 +415,16 @@ def _load(files: Files, directory: str) -> tuple[CopyOffer | None, int]:
         file.close()
 
 
-def _prepare(files: Files, directory: str, offer: CopyOffer, keep: int, *, fresh: bool) -> File:
-    """The file to write on: emptied, or cut to what is kept."""
+def _prepare(
+    files: Files, directory: str, offer: CopyOffer, keep: int, spare: int, *, fresh: bool
+) -> File:
+    """The file to write on: emptied, or cut to what is kept. OSError where the rest of the copy
+    would leave less than `spare` bytes of room."""
     files.make_directory(directory)
     if fresh:
         clear(files, directory)
+    _check_room(files, directory, offer.size - keep + spare)
+    if fresh:
         # The offer last: without it the rest counts for nothing.
         replace_file(files, posixpath.join(directory, PROGRESS), bytes(8))
     file = files.open(posixpath.join(directory, DATA), create=True)
@@ -414,6 +437,14 @@ def _prepare(files: Files, directory: str, offer: CopyOffer, keep: int, *, fresh
         file.close()
         raise
     return file
+
+
+def _check_room(files: Files, directory: str, wanted: int) -> None:
+    """Whoever has no room for a copy goes on without it: to fill up the disk would stop it."""
+    free = files.free_bytes(directory)
+    if free < wanted:
+        text = f"no room for a copy: it takes {wanted} bytes with the reserve, {free} are free"
+        raise OSError(errno.ENOSPC, text, directory)
 
 
 def _sync(files: Files, directory: str, file: File, size: int) -> None:

@@ -32,6 +32,9 @@ IDLE_S = 60.0
 PIECES_WAITING_MAX = 16
 """Of one connection."""
 ID_BYTES = 16
+AGAIN_S = 2.0
+"""After one that could not be made none is begun for so long: each try holds up the writer."""
+REASON_MAX = 200
 STEP_BYTES = 1 << 20
 """What one step copies, for the pace."""
 
@@ -58,6 +61,9 @@ class CopySource:
         self._id = b""
         self._pin: Held | None = None
         self._used_at_s = 0.0
+        self._not_before_s = float("-inf")
+        self._why_not = ""
+        """Why the last one could not be made."""
         self._waiting: dict[Link, int] = {}
         self._timer: Timer | None = None
         self._stopped = False
@@ -101,6 +107,9 @@ class CopySource:
             link.send(CopyLater("this node has not applied that much"))
             return
         if self._job is None:
+            if self._ports.clock.monotonic_s() < self._not_before_s:
+                link.send(CopyLater(self._why_not))
+                return
             self._begin()
         link.send(CopyLater("a copy is being made"))
 
@@ -186,8 +195,16 @@ class CopySource:
     def _failed(self, error: BaseException | None) -> None:
         job, self._job = self._job, None
         if job is not None:
-            self._submit(job.abort, self._done_quietly)
+            files, directory = self._ports.files, self._directory
+
+            def undo() -> None:
+                job.abort()
+                clear(files, directory)
+
+            self._submit(undo, self._done_quietly)
         self._unpin()
+        self._not_before_s = self._ports.clock.monotonic_s() + AGAIN_S
+        self._why_not = f"no copy can be made: {error}"[:REASON_MAX]
         if isinstance(error, FatalError) or not isinstance(error, Error | OSError):
             raise error or AssertionError("a copy was lost")
         self._ports.log.warning("copy_not_made", reason=str(error))

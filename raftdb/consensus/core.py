@@ -34,6 +34,7 @@ from raftdb.consensus.messages import (
     TermHint,
     TimeoutNow,
     Vote,
+    check_jump,
     check_terms,
 )
 from raftdb.consensus.port import DAMAGE, Timing
@@ -236,6 +237,7 @@ class Core:
         if handler is None:
             raise ProtocolError(f"{type(message).__name__} is not for the engine")
         if not self.forgotten or self.wall.heeds_forgotten(message):
+            check_jump(peer, message, self.library.term)
             handler(peer, message)
 
     def handle(self, kind: type[Any], handler: Callable[[str, Any], None]) -> None:
@@ -274,9 +276,7 @@ class Core:
         """Answered at once: it says nothing that a disk would have to hold."""
         if not self._accept_leader(peer, message.term):
             return
-        verified_term, verified = self._verified
-        if verified_term != message.term:
-            verified = 0
+        verified = self._verified[1] if self._verified[0] == message.term else 0
         commit = self.wall.follower_commit(message.commit_index, verified)
         self.library.deliver_heartbeat(peer, message.term, commit)
         self.links.send(peer, HeartbeatAck(message.term, message.round))

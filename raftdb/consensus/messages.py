@@ -9,7 +9,7 @@ messages field by field.
 from __future__ import annotations
 
 import struct
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import msgpack
 
@@ -18,6 +18,8 @@ from raftdb.base.packing import LONG_BYTES, array_header, pack
 
 PROTOCOL_VERSION = 1
 NUMBER_MAX = (1 << 63) - 1
+TERM_JUMP_MAX = 1 << 32
+"""An election each millisecond for seven weeks."""
 APPEND_ENTRIES_MAX = 1024
 """Entries in one Append."""
 NOTE_BYTES_MAX = 65_536
@@ -290,6 +292,9 @@ Message = (
 )
 
 
+_WITH_TERM = frozenset(one for one in get_args(Message) if one._fields[:1] == ("term",))
+
+
 def _entries(value: tuple[Any, ...]) -> bool:
     for item in value:
         if type(item) is not tuple or len(item) != 2:
@@ -381,6 +386,14 @@ def decode(data: bytes) -> Message:
             raise ProtocolError(f"{cls.__name__}.{cls._fields[place]} has a wrong type or range")
     message: Message = cls._make(fields)
     return message
+
+
+def check_jump(peer: str, message: Message, term: int) -> None:
+    """A term so far beyond all that was heard of comes of no elections: whoever adopted it would
+    leave the cluster without terms to elect a leader in. Raises ProtocolError."""
+    fields: tuple[Any, ...] = message
+    if type(message) in _WITH_TERM and fields[0] > term + TERM_JUMP_MAX:
+        raise ProtocolError(f"{peer} is in term {fields[0]}, and this node in {term}")
 
 
 def check_terms(peer: str, message: Append) -> None:

@@ -303,6 +303,8 @@ class CopySettings:
     """Keeps the log from an index on (rule D2)."""
     rate_bytes_per_s: int = 64 << 20
     """Of making one, and of fetching one."""
+    spare_bytes: int = 0
+    """None is fetched that leaves less room than that."""
 
 
 class EnginePort(Protocol):

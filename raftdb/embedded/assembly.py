@@ -20,8 +20,6 @@ from raftdb.base.damage import DATABASE, LOG_END, damage_of, write_note
 from raftdb.base.errors import ConfigError, Error
 from raftdb.base.ids import Index, NodeId
 from raftdb.base.layout import (
-    copies_path,
-    database_path,
     journal_path,
     quarantine_path,
     removed_path,
@@ -29,7 +27,7 @@ from raftdb.base.layout import (
 )
 from raftdb.base.ports import Ports
 from raftdb.base.startup import check_clock, check_identity, note_superseded, removed_error
-from raftdb.consensus import CopySettings, Engine
+from raftdb.consensus import Engine
 from raftdb.consensus.membership import (
     Configuration,
     configuration_of,
@@ -39,7 +37,7 @@ from raftdb.consensus.membership import (
 from raftdb.consensus.port import EngineEvents, EngineStatus, Member
 from raftdb.embedded.compatibility import compatibility
 from raftdb.embedded.describing import describe
-from raftdb.embedded.given import listening, members_of, timing_of
+from raftdb.embedded.given import copy_settings, listening, members_of, timing_of
 from raftdb.embedded.opening import open_data
 from raftdb.embedded.verifier import VerifyProcess
 from raftdb.journal import Journal
@@ -58,7 +56,6 @@ from raftdb.node import (
     Healing,
     Housekeeping,
     Identity,
-    MachineCopies,
     Membership,
     Pace,
     Preference,
@@ -251,7 +248,9 @@ class Assembly:
             fingerprint=json.dumps(fingerprint().to_wire(), sort_keys=True).encode(),
             history_id=self.config.history,
             former=[name for name, _last in self.machine.lineage],
-            copies=self._copy_settings(vfs_base),
+            copies=copy_settings(
+                self.config, self.machine, self.journal.pin, self._ports.files, vfs_base
+            ),
             greeting=self.releases.greeting(),
             forgotten=self.forgotten,
         )
@@ -317,18 +316,6 @@ class Assembly:
         every_s = 0.0 if self.machine.absent else self.config.scrub.content_hours * 3600.0
         share = self.config.scrub.content_share_percent / 100
         return ContentScrub(self.machine, self.comparison.quarantine, self._ports, every_s, share)
-
-    def _copy_settings(self, vfs_base: str) -> CopySettings:
-        config, files = self.config, self._ports.files
-        store = MachineCopies(
-            self.machine, database_path(config.data_dir), config.history, files, vfs_base
-        )
-        return CopySettings(
-            store,
-            copies_path(config.data_dir),
-            self.journal.pin,
-            config.copy.rate_bytes_per_s,
-        )
 
     # ---- life
 

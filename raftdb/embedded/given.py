@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from raftdb.base.config import NodeConfig
-from raftdb.consensus.port import Member, Timing
+from raftdb.base.layout import copies_path, database_path
+from raftdb.base.ports import Files
+from raftdb.consensus.port import CopySettings, Held, Member, Timing
+from raftdb.machine import Machine
+from raftdb.node import MachineCopies
 
-__all__ = ["listening", "members_of", "timing_of"]
+__all__ = ["copy_settings", "listening", "members_of", "timing_of"]
 
 
 def members_of(config: NodeConfig) -> tuple[Member, ...]:
@@ -27,6 +32,22 @@ def listening(members: tuple[Member, ...], config: NodeConfig) -> tuple[Member, 
         else member
         for member in members
     )
+
+
+def copy_settings(
+    config: NodeConfig,
+    machine: Machine,
+    pin: Callable[[int], Held],
+    files: Files,
+    vfs_base: str,
+) -> CopySettings:
+    """A copy leaves room for the reserve and as much again: with less this node would take no
+    writes, and whoever heals must not stop the others."""
+    spare_bytes = 2 * config.disk.reserve_bytes
+    database = database_path(config.data_dir)
+    store = MachineCopies(machine, database, config.history, files, vfs_base, spare_bytes)
+    rate = config.copy.rate_bytes_per_s
+    return CopySettings(store, copies_path(config.data_dir), pin, rate, spare_bytes)
 
 
 def timing_of(config: NodeConfig) -> Timing:

@@ -3,9 +3,10 @@
 A node with a damaged database takes part in the log, which is sound: it votes and acknowledges;
 and it fetches a copy from another member. A log that is damaged before its last segment begins
 behind the damage, where the database has all the entries that are gone: where it ends, and what
-was voted, is known, so it goes on voting. A log whose end is damaged, or that ends before the
-database does, or that would begin behind entries that the database lacks, says no more what was
-promised: `raftdb.embedded.forgetting`. A node that has nobody to fetch from stops instead.
+was voted, is known, so it goes on voting. A log whose end is damaged, or that is gone but for its
+mark, or that ends before the database does, or that would begin behind entries that the database
+lacks, says no more what was promised: `raftdb.embedded.forgetting`. A node that has nobody to fetch
+from stops instead.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from raftdb.base.ports import Ports
 from raftdb.embedded.forgetting import begin_anew, ends_too_early, forget, whole
 from raftdb.journal import Journal, RetentionBounds, Salvage
 from raftdb.journal.format import segment_number
+from raftdb.journal.recovery import FIRST_INDEX, MARK_NAME
 from raftdb.machine import AbsentMachine, Machine
 from raftdb.machine.generations import named
 
@@ -64,7 +66,9 @@ def open_data(
     try:
         journal, damage = _open_log(journal_class, config, ports, note, database)
     except (JournalCorruptError, ConfigError) as error:
-        missing = error.code == "journal_missing" and memory is not None
+        missing = error.code == "journal_missing" and (
+            memory is not None or _had_log(config, ports, database)
+        )
         if len(config.members) == 1 or not (missing or isinstance(error, JournalCorruptError)):
             raise
         return _without_memory(journal_class, config, ports, note, memory, error, database)
@@ -80,6 +84,14 @@ def open_data(
         raise
     journal.close(_ignore)
     return _without_memory(journal_class, config, ports, note, memory, lost, database)
+
+
+def _had_log(config: NodeConfig, ports: Ports, database: Callable[[], Machine]) -> bool:
+    """Whether this is a member that has lost its log, as opposed to a directory that never had one
+    (a member of that name has to be admitted), or one whose device is not there (it may come back).
+    """
+    mark = posixpath.join(journal_path(config.data_dir), MARK_NAME)
+    return ports.files.exists(mark) and _stored(database, ports) > FIRST_INDEX
 
 
 def _without_memory(

@@ -200,11 +200,14 @@ class Segments:
         seed = seed_of(self._journal_id, segment.number)
         try:
             file = self._files.open(path)
-            data = file.read_at(segment.tail.index_offset, index_bytes(segment.tail))
         except OSError as error:
             raise io_problem(f"reading {path}", error) from error
         try:
+            data = file.read_at(segment.tail.index_offset, index_bytes(segment.tail))
             offsets, lengths, starts = decode_index(data, segment.tail, seed)
+        except OSError as error:
+            file.close()
+            raise io_problem(f"reading {path}", error) from error
         except FormatError as problem:
             file.close()
             raise corrupt(path, problem.offset, problem.text) from None

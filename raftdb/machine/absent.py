@@ -205,5 +205,7 @@ class AbsentMachine(Machine):
     def checkpoint(self) -> Index:
         return Index(0)
 
-    def begin_capture(self, target_directory: str, *, files: Files) -> CaptureJob:
+    def begin_capture(
+        self, target_directory: str, *, files: Files, spare_bytes: int = 0
+    ) -> CaptureJob:
         self._refuse()

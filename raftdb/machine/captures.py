@@ -70,7 +70,10 @@ class CaptureJob:
         files: Files,
         freeze: Callable[[], Frozen | None],
         checkpointer: Checkpointer,
+        spare_bytes: int = 0,
     ) -> None:
+        """`spare_bytes`: room that has to be left beside the copy, or none is made."""
+        self._spare_bytes = spare_bytes
         self._target = target
         self._files = files
         self._freeze = freeze
@@ -84,7 +87,8 @@ class CaptureJob:
         """Make the file the whole database, at the index that is returned, and hold it so.
 
         Raises ConfigError when there is a copy already, OperationalError with code `capture_busy`
-        when an old reader, or another copy, is in the way.
+        when an old reader, or another copy, is in the way, with `capture_no_room` when the copy
+        would take the room that this node needs to go on.
         """
         files, target = self._files, self._target
         if files.exists(os.path.join(target, CAPTURE_FILE)):
@@ -99,6 +103,7 @@ class CaptureJob:
             self._checkpointer.held = True
             self._checkpointer.confirm()
         try:
+            _check_room(files, target, self._frozen.size_bytes, self._spare_bytes)
             self._writing = files.open(os.path.join(target, DATABASE_FILE), create=True)
             self._writing.truncate(0)
         except BaseException:
@@ -121,7 +126,8 @@ class CaptureJob:
                 if self.copied_bytes % SYNC_BYTES == 0:
                     writing.sync()
                 return None
-            self._checkpointer.held = False
+            # From here on another copy may begin, and hold checkpoints for itself.
+            self._let_go()
             writing.sync()
         except BaseException:
             self.abort()
@@ -131,12 +137,16 @@ class CaptureJob:
 
     def abort(self) -> None:
         """Let go of the database and of the files; harmless at any time."""
-        if self._frozen is not None:
-            self._frozen = None
-            self._checkpointer.held = False
+        self._let_go()
         if self._writing is not None:
             writing, self._writing = self._writing, None
             writing.close()
+
+    def _let_go(self) -> None:
+        """Checkpoints go on."""
+        if self._frozen is not None:
+            self._frozen = None
+            self._checkpointer.held = False
 
     def _finish(self, frozen: Frozen) -> Capture:
         result = Capture(
@@ -151,6 +161,20 @@ class CaptureJob:
         )
         write_description(self._target, result, self._files)
         return result
+
+
+def run(job: CaptureJob, pace: Callable[[int], None]) -> Capture:
+    """All of it; see Machine.capture."""
+    made = None
+    try:
+        job.begin()
+        while made is None:
+            made = job.step()
+            if made is None:
+                pace(job.copied_bytes)
+    finally:
+        job.abort()
+    return made
 
 
 def write_description(target: str, capture: Capture, files: Files) -> None:
@@ -171,6 +195,18 @@ def _frozen(freeze: Callable[[], Frozen | None]) -> Frozen:
         if frozen is not None:
             return frozen
     raise _busy("a long query reads an older state")
+
+
+def _check_room(files: Files, directory: str, size: int, spare: int) -> None:
+    free = files.free_bytes(directory)
+    if free < size + spare:
+        raise OperationalError(
+            f"a copy of {size} bytes and {spare} bytes of reserve beside it need more room than "
+            f"the {free} bytes that are free in {directory}",
+            code="capture_no_room",
+            retryable=True,
+            hint="make room on this node's disk",
+        )
 
 
 def _busy(why: str) -> OperationalError:

@@ -533,7 +533,12 @@ class Machine:
     # Copies
 
     def capture(
-        self, target_directory: str, pace: Callable[[int], None], *, files: Files
+        self,
+        target_directory: str,
+        pace: Callable[[int], None],
+        *,
+        files: Files,
+        spare_bytes: int = 0,
     ) -> Capture:
         """Copy the database, as of one known index, into a new directory. On the checkpoint lane.
 
@@ -542,21 +547,15 @@ class Machine:
         may raise to give up. Raises OperationalError with code `capture_busy` when an old reader
         keeps a checkpoint from completing.
         """
-        job = self.begin_capture(target_directory, files=files)
-        made = None
-        try:
-            job.begin()
-            while made is None:
-                made = job.step()
-                if made is None:
-                    pace(job.copied_bytes)
-        finally:
-            job.abort()
-        return made
+        job = self.begin_capture(target_directory, files=files, spare_bytes=spare_bytes)
+        return captures.run(job, pace)
 
-    def begin_capture(self, target_directory: str, *, files: Files) -> CaptureJob:
-        """The same, step by step, for whoever paces by timers."""
-        return CaptureJob(target_directory, files, self._freeze, self._checkpointer)
+    def begin_capture(
+        self, target_directory: str, *, files: Files, spare_bytes: int = 0
+    ) -> CaptureJob:
+        """The same, step by step, for whoever paces by timers. None is made that would leave less
+        than `spare_bytes` of room beside it (OperationalError, code `capture_no_room`)."""
+        return CaptureJob(target_directory, files, self._freeze, self._checkpointer, spare_bytes)
 
     def _freeze(self) -> captures.Frozen | None:
         """Make the file the whole database, with the writer held back; None when a reader of an

@@ -149,6 +149,8 @@ class OverlayVfs(apsw.VFS):
         """`pages_max` was reached: the statement that did it failed."""
         self.starved = False
         """All overlays together have reached theirs."""
+        self.failed: apsw.Error | None = None
+        """The snapshot could not be read: a page is damaged, perhaps."""
 
     def begin(self, salt: bytes, frames: int, pages: int, pages_max: int) -> None:
         """A transaction begins: the snapshot has `pages` pages and consists of the first `frames`
@@ -193,7 +195,11 @@ class OverlayVfs(apsw.VFS):
         if data is None:
             if number > self._base_pages:
                 return b""
-            data = self._snapshot_page(number)
+            try:
+                data = self._snapshot_page(number)
+            except apsw.Error as error:
+                self.failed = error
+                raise
         if number == 1:
             whole = bytearray(data)
             whole[_FORMAT_VERSIONS] = _ROLLBACK_JOURNAL

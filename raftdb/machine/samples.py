@@ -8,7 +8,7 @@ there. Between marks the last commit of an idle cluster is the same on all.
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
@@ -20,6 +20,10 @@ MARK_EVERY = 64
 """All replicas commit at the indexes that this divides."""
 WANTED_MAX = 64
 """Marks whose tables' sums somebody has asked for in advance; the lowest are forgotten first."""
+DETAILED_MAX = 64
+"""Samples of each kind (marks, other commits) that have the tables' sums at a time, the newest."""
+SUMS_MAX = 100_000
+"""Of all of them of one kind together (some 15 MB): with many tables fewer samples have them."""
 RECENT_MAX = 256
 MARKS_MAX = 1_024
 
@@ -45,6 +49,8 @@ class Samples:
         self._lock = threading.Lock()
         self._recent: OrderedDict[int, Sample] = OrderedDict()
         self._marks: OrderedDict[int, Sample] = OrderedDict()
+        self._with_sums: tuple[deque[int], deque[int]] = (deque(), deque())
+        """Indexes of samples that have the tables' sums: marks, and others."""
         self._wanted: set[int] = set()
         self.detailed = False
         """Keep the tables' sums too, at each commit."""
@@ -63,13 +69,30 @@ class Samples:
                 self._marks[index] = sample
                 if len(self._marks) > MARKS_MAX:
                     self._marks.popitem(last=False)
+            if tables is not None:
+                self._bound(index, len(tables))
+
+    def _bound(self, index: int, count: int) -> None:
+        """Sample `index` has `count` sums: older ones give theirs up. With the lock held."""
+        kept = self._with_sums[index % MARK_EVERY != 0]
+        if not kept or kept[-1] != index:
+            kept.append(index)
+        while len(kept) > 1 and (len(kept) > DETAILED_MAX or len(kept) * count > SUMS_MAX):
+            old = kept.popleft()
+            for samples in (self._recent, self._marks):
+                if old in samples:
+                    samples[old] = replace(samples[old], tables=None)
 
     def detail_last(self) -> None:
         """Give the last sample its tables' sums. While nothing is applied."""
         with self._lock:
             if self._recent:
-                index, sample = self._recent.popitem()
-                self._recent[index] = replace(sample, tables=self._tables())
+                index, sample = next(reversed(self._recent.items()))
+                tables = self._tables()
+                for samples in (self._recent, self._marks):
+                    if index in samples:
+                        samples[index] = replace(sample, tables=tables)
+                self._bound(index, len(tables))
 
     def want(self, index: int) -> int:
         """Keep the tables' sums too at the first mark from this index on, if that is still to

@@ -20,6 +20,7 @@ from raftdb.base.errors import (
     OverloadedError,
 )
 from raftdb.command import Recorded, Statement
+from raftdb.machine import failures
 from raftdb.machine.connections import open_overlay, open_reader
 from raftdb.machine.determinism import RequestFunctions, keep_utc
 from raftdb.machine.format import MARK, PAGE_BYTES, TIME_MS_MAX
@@ -288,8 +289,12 @@ class Workspace:
         return Executed(step, self._time_ms)
 
     def _over(self, error: Exception) -> Error:
-        """Why the transaction cannot go on. What is damaged is found, and stops the node, where
-        reads and commits meet it."""
+        """Why the transaction cannot go on. FatalError: a page below it is damaged, and this node's
+        database is no good, though no query and no commit has met that page yet (rule M8)."""
+        if self._vfs.failed is not None:
+            found = failures.of_query(self._vfs.failed)
+            if isinstance(found, FatalError):
+                return found
         if self._vfs.full:
             return DataError(
                 f"the transaction wrote more than {self._pages_max * PAGE_BYTES} bytes of pages",

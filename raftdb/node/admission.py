@@ -16,6 +16,8 @@ from raftdb.command.requests import KEY_CHARACTERS_MAX, Parameters
 
 MANY = 16
 """Parameter sets, from which on they are looked at together first."""
+_BYTES_PER_VALUE = 9
+_BYTES_PER_STATEMENT = 64
 _PLAIN = frozenset((type(None), bool, int, float, str, bytes))
 
 
@@ -155,3 +157,17 @@ class Admission:
                     f"a value of statement {position} is of type {type(value).__name__}",
                     hint="SQLite stores None, int, float, str and bytes",
                 )
+
+
+def statement_bytes(statement: Statement) -> int:
+    """About the bytes that the statement takes in the log."""
+    size = _BYTES_PER_STATEMENT + len(statement.sql.encode("utf-8", "replace"))
+    for parameters in statement.parameter_sets:
+        values = parameters.values() if isinstance(parameters, dict) else parameters
+        for value in values:
+            size += _BYTES_PER_VALUE
+            if isinstance(value, str):
+                size += len(value.encode("utf-8", "replace"))
+            elif isinstance(value, bytes):
+                size += len(value)
+    return size

@@ -21,7 +21,16 @@ from raftdb.base.ids import NodeId
 from raftdb.base.ports import Ports
 from raftdb.consensus.port import EnginePort
 from raftdb.machine import Sample
-from raftdb.node.notes import HEARD_MAX, Note, decode_note, encode_note
+from raftdb.node.notes import (
+    HEARD_MAX,
+    NAMED_MAX,
+    Note,
+    decode_note,
+    differing,
+    encode_note,
+    told_tables,
+    with_tables,
+)
 
 EVERY_S = 0.2
 """A node tells its news this often."""
@@ -35,6 +44,9 @@ DOUBT_S = 1.0
 DETAIL_S = 30.0
 """How long tables' sums are kept and told after the last difference."""
 HEARD_TABLES_MAX = 8
+WRITE_AGAIN_S = 5.0
+REASON_MAX = 2_000
+"""Characters of a reason that are kept: names of tables are as long as users like."""
 
 AGREES, DOUBT, QUARANTINED = "agrees", "doubt", "quarantined"
 
@@ -95,12 +107,20 @@ class Comparison:
         self._told_index = -1
         self._told_s = float("-inf")
         self._detail_until_s = float("-inf")
+        self._found_until_s = float("-inf")
+        """For so long others are asked for tables' sums: since what this node found itself, not
+        since what others said, or two would keep each other at it for ever."""
+        self._first_table = 0
+        """Where the next note's tables begin, if there are more than fit."""
         self._detailed = False
         self._doubt_since_s: float | None = None
         self._doubt_index = 0
         self._handing_over = False
         self._timer: Any = None
         self._from_file = False
+        self._write_at_s = float("inf")
+        """That this node is quarantined is not on its disk (which is full, perhaps): when that is
+        tried again."""
         self._rotten = False
         """Quarantined by `quarantine`: digests say nothing of it, only another database does."""
         self.state = AGREES
@@ -142,6 +162,10 @@ class Comparison:
             for name, tables in self.diverged.items()
             if name in self._heard or name == self._node_id
         }
+        if self._voters == {self._node_id}:
+            # Nobody else's opinion counts any more, and nobody would tell one.
+            self._doubt_since_s = None
+            self._end_doubt()
 
     def quarantine(self, reason: str) -> None:
         """This node's database is damaged in a way that its digests do not show: a scrub found
@@ -182,6 +206,9 @@ class Comparison:
             self._detail(False)
         if self.state == QUARANTINED:
             self._hand_over()
+            if now_s >= self._write_at_s:
+                self._write_at_s = float("inf")
+                self._ports.executor.submit("checkpoint", self._write, self._written)
         self._arm()
 
     def hasten(self) -> None:
@@ -200,7 +227,11 @@ class Comparison:
             news = [last] if last is not None else []
         if news:
             self._told_index, self._told_s = news[-1].index, now_s
-            self._engine.tell(encode_note(news, differs=self._detailed))
+            first, differs = self._first_table, now_s <= self._found_until_s
+            self._engine.tell(encode_note(news, differs=differs, first=first))
+            detailed = with_tables(news)
+            if detailed is not None and detailed.tables is not None:
+                self._first_table = told_tables(detailed.tables, first)[1]
 
     def on_note(self, peer: NodeId, data: bytes) -> None:
         """Another member told its digests. What does not read is dropped, and logged."""
@@ -279,12 +310,10 @@ class Comparison:
                 self.release()
         if index >= self._doubt_index:
             self._doubt_since_s = None
-            if self.state == DOUBT:
-                self.state, self.reason = AGREES, ""
-                self._ports.log.info("doubt_ended", index=index)
+            self._end_doubt()
         if not wrong:
             return
-        self._detail(True)
+        self._differ()
         for name in wrong:
             self._found(name, index, self._tables_of(name, index, values, right))
 
@@ -292,6 +321,8 @@ class Comparison:
         self, name: str, index: int, values: dict[str, _Value], right: _Value
     ) -> tuple[str, ...]:
         """In which tables `name` differs from those with the right value; empty if not known."""
+        if values[name][0] == right[0]:
+            return ("(results)",)
         own = self._machine.sample_at(index)
         tables = {peer: heard.tables.get(index) for peer, heard in self._heard.items()}
         tables[self._node_id] = own.tables if own is not None else None
@@ -299,17 +330,19 @@ class Comparison:
         for member in sorted(values):
             good = tables[member]
             if values[member] == right and good is not None and theirs is not None:
-                names = sorted(good.keys() | theirs.keys())
-                differing = tuple(n for n in names if good.get(n) != theirs.get(n))
-                return differing or ("(results)",)
+                found = differing(good, theirs)
+                if found:
+                    return found
         return ()
 
     def _found(self, name: str, index: int, tables: tuple[str, ...]) -> None:
         """`name` differs from the majority, in these tables as far as they are known."""
         before = self.diverged.get(name)
-        if before is None or (tables and tables != before):
-            self.diverged[name] = tables or before or ()
-            where = ", ".join(tables) or "not known yet"
+        # Of very many tables each note tells some.
+        tables = tuple(sorted({*tables, *(before or ())})[:NAMED_MAX])
+        if before is None or tables != before:
+            self.diverged[name] = tables
+            where = _named(tables) or "not known yet"
             self._ports.log.error("diverged", node_id=name, index=index, tables=where)
             if name == self._node_id:
                 self._from_file = False
@@ -324,9 +357,14 @@ class Comparison:
         self._doubt_index = max(self._doubt_index, index)
         if self._doubt_since_s is None:
             self._doubt_since_s = self._ports.clock.monotonic_s()
-        self._detail(True)
+        self._differ()
         if complete and self.state == AGREES:
             self._enter_doubt()
+
+    def _differ(self) -> None:
+        """This node sees a difference: tables' sums are wanted, its own and the others'."""
+        self._found_until_s = self._ports.clock.monotonic_s() + DETAIL_S
+        self._detail(True)
 
     def _detail(self, wanted: bool) -> None:
         """Keep tables' sums, and tell them, for a while."""
@@ -354,7 +392,13 @@ class Comparison:
         )
         self._ports.log.error("doubt", reason=self.reason)
 
+    def _end_doubt(self) -> None:
+        if self.state == DOUBT:
+            self.state, self.reason = AGREES, ""
+            self._ports.log.info("doubt_ended", index=self._doubt_index)
+
     def _enter_quarantine(self, reason: str) -> None:
+        reason = reason[:REASON_MAX]
         first = self.state != QUARANTINED
         self.state, self.reason = QUARANTINED, reason
         self._ports.log.error("quarantined", reason=reason)
@@ -392,6 +436,7 @@ class Comparison:
 
     def _written(self, _result: Any, error: BaseException | None) -> None:
         if error is not None:
+            self._write_at_s = self._ports.clock.monotonic_s() + WRITE_AGAIN_S
             self._ports.log.warning("quarantine_not_written", error=str(error))
 
     # What others ask
@@ -433,6 +478,12 @@ class Comparison:
             "agreed_index": self.agreed_index,
             "diverged": {name: list(tables) for name, tables in sorted(self.diverged.items())},
         }
+
+
+def _named(tables: tuple[str, ...]) -> str:
+    """For people."""
+    more = ", and others" if len(tables) == NAMED_MAX else ""
+    return ", ".join(tables) + more
 
 
 def _nothing() -> None:

@@ -21,7 +21,10 @@ class MachineCopies:
         history: HistoryId,
         files: Files,
         vfs_base: str = "",
+        spare_bytes: int = 0,
     ) -> None:
+        """`spare_bytes`: no copy is made that leaves less room than that."""
+        self._spare_bytes = spare_bytes
         self._machine = machine
         self._directory = directory
         self._history = history
@@ -30,7 +33,9 @@ class MachineCopies:
 
     def begin(self, directory: str) -> MachineCopyJob:
         """See CopyStore."""
-        job = self._machine.begin_capture(directory, files=self._files)
+        job = self._machine.begin_capture(
+            directory, files=self._files, spare_bytes=self._spare_bytes
+        )
         return MachineCopyJob(job, directory, self._files)
 
     def install(self, path: str, description: bytes) -> None:

@@ -9,6 +9,7 @@ is one of the others. A write that finds no room in spite of it stops the node.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -27,6 +28,7 @@ CAUSE = "space"
 FULL = "its disk is full"
 """Why a node should not lead, as it says to the others."""
 LANE = "space"
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Room:
@@ -41,14 +43,22 @@ class Room:
 
     def look(self, *, full: bool) -> int:
         """Bytes that are free beyond the reserve; the reserve is given up when they are too few,
-        and taken again when they are enough. Raises OSError."""
+        and taken again when they are enough. Raises OSError.
+
+        A user's quota does not show in what a file system says is free: it does when the reserve
+        cannot be taken, and then there is nothing beyond it."""
         free = self._files.free_bytes(self._directory)
         spare = free if self.kept else free - self.size
         if self.kept and spare < self.size:
             self._files.keep_room(self._path, 0)
             self.kept = False
         elif not self.kept and spare >= self.size * (MORE if full else 1.0):
-            self._files.keep_room(self._path, self.size)
+            try:
+                self._files.keep_room(self._path, self.size)
+            except OSError as error:
+                if error.errno not in _NO_ROOM:
+                    raise
+                return 0
             self.kept = True
         return spare
 

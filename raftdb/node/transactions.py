@@ -29,7 +29,7 @@ from raftdb.base.ports import Clock, Executor, Random, Timer
 from raftdb.command import Commit, Key, Recorded, SessionId, Statement
 from raftdb.command.requests import Stamp
 from raftdb.machine import Executed, Machine, Workspace
-from raftdb.node.admission import Admission
+from raftdb.node.admission import Admission, statement_bytes
 from raftdb.node.calls import Answer, Call, Done
 
 LANES = 4
@@ -39,8 +39,6 @@ STATE = "transaction"
 """Key of an error's detail: whether the transaction is `open` still. Without it, it is over, but
 for a failure that is a statement's own result (there `ended` says that it is over)."""
 OPEN = "open"
-_BYTES_PER_VALUE = 9
-_BYTES_PER_STATEMENT = 64
 
 
 class Host(Protocol):
@@ -359,6 +357,9 @@ class Transaction:
             return workspace.execute_briefly(
                 statement, owner.clock.wall_ms(), owner.clock.monotonic_s
             )
+        except FatalError as error:
+            owner.executor.call_soon(_stop_node, error)
+            raise _as_error(error) from error
         finally:
             self._work_s += owner.clock.monotonic_s() - start_s
 
@@ -410,7 +411,7 @@ class Transaction:
         except Error as error:
             error.detail[STATE] = OPEN
             return error
-        size = _size(statement)
+        size = statement_bytes(statement)
         self._bytes += size
         owner.bytes += size
         if owner.bytes > limits.transactions_bytes_max:
@@ -532,21 +533,10 @@ class Transaction:
             self._timer = owner.executor.call_later(max(wait_s, 0.01), self._watch)
 
 
-def _size(statement: Statement) -> int:
-    """About the bytes that the statement takes in the log."""
-    size = _BYTES_PER_STATEMENT + len(statement.sql.encode("utf-8", "replace"))
-    for parameters in statement.parameter_sets:
-        values = parameters.values() if isinstance(parameters, dict) else parameters
-        for value in values:
-            size += _BYTES_PER_VALUE
-            if isinstance(value, str):
-                size += len(value.encode("utf-8", "replace"))
-            elif isinstance(value, bytes):
-                size += len(value)
-    return size
-
-
 def _as_error(error: BaseException) -> Error:
+    if isinstance(error, FatalError):
+        # The node ends, before anything of it was proposed.
+        return _lost(error.message)
     if isinstance(error, Error):
         return error
     return InternalError(f"{type(error).__name__}: {error}", outcome="not_applied")

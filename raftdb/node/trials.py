@@ -132,8 +132,17 @@ class Trials:
         behind = self._behind.get(session)
         if behind is None:
             start()
-        else:
-            behind.append(start)
+            return
+
+        def turn(_answer: Answer | None, error: Error | None) -> None:
+            if error is None:
+                start()
+            else:
+                done(None, error)
+
+        # What it waits for may take longer than its caller has.
+        waiting = self._call(timeout_s, turn, _late)
+        behind.append(lambda: waiting.end(None, None))
 
     def _try(
         self,

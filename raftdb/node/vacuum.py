@@ -16,6 +16,9 @@ from raftdb.node.calls import Answer, Done
 
 STEP_PAGES = 64
 """Some milliseconds of the lane that applies; what is committed meanwhile waits so long."""
+WAL_PAGES_MAX = 4_096
+"""From this length of the write-ahead log on (16 MiB) it has to be moved first: what is wanted is
+room on the disk, and a reader may keep the log from beginning again."""
 CALL_S = 1.0
 """After this long the caller is told how far it is, and asks again."""
 
@@ -60,7 +63,8 @@ class Vacuum:
                 )
                 return
             given_back += result.given_back
-            if result.given_back and result.free and clock.monotonic_s() < end_s:
+            more = result.given_back and result.free and clock.monotonic_s() < end_s
+            if more and self._machine.wal_pages < WAL_PAGES_MAX:
                 # Behind what came meanwhile.
                 executor.call_soon(step)
                 return

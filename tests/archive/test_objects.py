@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
-from raftdb.archive import ArchiveDamagedError, Keyring, Sealer, new_key_line, parse_keys
+from raftdb.archive import ArchiveDamagedError, Keyring, Sealer, hashlog, new_key_line, parse_keys
 from raftdb.archive.hashlog import HashLog, HashReader
 from raftdb.base.errors import ConfigError
-from raftdb.runtime.files import RealFiles
+from raftdb.runtime.files import RealFile, RealFiles
 
 FILES = RealFiles()
 KEY = Keyring({"k": b"k" * 32})
@@ -93,4 +94,40 @@ def test_an_entry_of_which_some_hashes_are_unknown_has_none(tmp_path: Path) -> N
     log = HashLog(FILES, str(tmp_path), 1 << 20)
     log.record(1, [(5, 1, _hash(5, 1)), (6, 0, _hash(6))])
     assert HashReader(FILES, log).take(5, 6).hashes == {6: _hash(6)}
+    log.close()
+
+
+def test_before_a_checkpoint_every_file_of_hashes_is_durable_or_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is below the checkpoint is not applied, and not told, again. But a disk that does not
+    sync hashes must not keep checkpoints from being made, or the write-ahead log grows for ever."""
+    monkeypatch.setattr(hashlog, "FILE_BYTES", 200)
+    synced: list[str] = []
+    refuses = False
+
+    def sync(file: RealFile) -> None:
+        if refuses:
+            raise OSError(errno.EIO, "no")
+        synced.append(os.path.basename(file._path))
+
+    def sync_directory(_files: RealFiles, path: str) -> None:
+        synced.append(os.path.basename(path))
+
+    monkeypatch.setattr(RealFile, "sync", sync)
+    monkeypatch.setattr(RealFiles, "sync_directory", sync_directory)
+    log = HashLog(FILES, str(tmp_path), 1 << 20)
+    for index in range(1, 13):
+        log.record(index, [(index, 0, _hash(index))])
+    names = sorted(path.name for path in (tmp_path / "archive" / "hashes").iterdir())
+    assert len(names) == 3
+    log.sync()
+    assert synced == [*names, "hashes"]
+    synced.clear()
+    log.sync()
+    assert synced == names[-1:]
+    refuses = True
+    assert not log.failed
+    log.sync()
+    assert log.failed
     log.close()

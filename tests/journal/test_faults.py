@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import random
+from types import SimpleNamespace
 
 import pytest
 
@@ -189,3 +190,34 @@ def test_states_are_compared_by_value() -> None:
     assert state != State(1, (entry(1, 0, b"x"),), state.hard_state)
     assert "sync" in MUTATIONS
     assert DIRECTORY in bench.files._directories
+
+
+def test_a_sealed_segment_whose_index_does_not_read_is_closed_again() -> None:
+    bench = Bench(SimFiles(random.Random(1)), LIMITS).create()
+    journal = bench.open()
+    for first in range(2, 62, 5):
+        journal.append(run_of(first, first + 4, size=100))
+        bench.executor.settle()
+    segments = journal._segments
+    assert len(segments.sealed) > 2
+    while segments._loaded:
+        segments._loaded.popitem()[1].file.close()
+    opened: list[Unreadable] = []
+
+    class Unreadable:
+        closed = False
+
+        def __init__(self) -> None:
+            opened.append(self)
+
+        def read_at(self, offset: int, count: int) -> bytes:
+            raise OSError(errno.EIO, "no")
+
+        def close(self) -> None:
+            self.closed = True
+
+    segments._files = SimpleNamespace(open=lambda _path: Unreadable())  # type: ignore[assignment]
+    with pytest.raises(FatalError):
+        segments.read(segments.first_index, segments.first_index, 1000)
+    [file] = opened
+    assert file.closed

@@ -15,7 +15,7 @@ from raftdb.base.errors import ConfigError, OperationalError
 from raftdb.base.ids import HistoryId
 from raftdb.base.ports import File
 from raftdb.machine import Machine
-from raftdb.runtime.files import RealFiles
+from raftdb.runtime.files import RealFile, RealFiles
 from tests.machine.support import FILES, HISTORY, Database, raw_connection, stamp
 
 
@@ -317,3 +317,53 @@ def test_a_fresh_member_begins_with_a_copy(filled: Database, tmp_path: Path) -> 
     filled.machine = filled.open()
     assert filled.machine.content_hash() == expected
     assert filled.machine.copied() == filled.machine.applied()
+
+
+def test_a_copy_that_ends_does_not_let_go_of_what_another_one_holds(
+    filled: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two lanes make copies: one for members, one for the archive. While the first one is synced
+    at its end, the second begins."""
+    second = filled.machine.begin_capture(str(tmp_path / "second"), files=FILES)
+
+    begun: list[int] = []
+
+    def sync(file: RealFile) -> None:
+        if file._path == str(tmp_path / "first" / "database.sqlite") and not begun:
+            begun.append(second.begin())
+
+    first = filled.machine.begin_capture(str(tmp_path / "first"), files=FILES)
+    first.begin()
+    monkeypatch.setattr(RealFile, "sync", sync)
+    while first.step() is None:
+        pass
+    [index] = begun
+    # Of the second, nothing is copied yet.
+    filled.run("UPDATE t SET b = 'changed'")
+    filled.machine.checkpoint()
+    made = None
+    while made is None:
+        made = second.step()
+    assert made.index == index
+    install(filled, tmp_path / "second")
+    assert filled.machine.applied()[0] == index
+    filled.check_hash()
+
+
+def test_no_copy_takes_the_room_that_the_node_itself_needs(
+    filled: Database, tmp_path: Path
+) -> None:
+    class Files(RealFiles):
+        def free_bytes(self, path: str) -> int:
+            return 1 << 20
+
+    options = {"files": Files(), "spare_bytes": 1 << 20}
+    job = filled.machine.begin_capture(str(tmp_path / "copy"), **options)  # type: ignore[arg-type]
+    with pytest.raises(OperationalError, match="more room") as raised:
+        job.begin()
+    job.abort()
+    assert (raised.value.code, raised.value.retryable) == ("capture_no_room", True)
+    assert not list((tmp_path / "copy").iterdir())
+    # And nothing is held for it.
+    filled.run("UPDATE t SET b = 'changed'")
+    assert filled.machine.checkpoint() == filled.machine.applied()[0]

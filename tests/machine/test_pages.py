@@ -178,3 +178,28 @@ def test_machines_of_one_process_have_times_of_their_own(tmp_path: Path) -> None
     assert reading > START_MS + 50_000_000_000, "a query goes by the node's clock"
     first.close()
     second.close()
+
+
+@pytest.mark.parametrize("brief", [False, True])
+def test_a_transaction_that_meets_a_damaged_page_stops_the_node(
+    filled: Database, brief: bool
+) -> None:
+    """It would be told to retry, and meet the page again: what nobody else reads stays unseen."""
+    filled.run("CREATE TABLE other(a)")
+    page = root_of(filled, "t")
+    # The write-ahead log begins again: the page is in the file alone.
+    filled.run("INSERT INTO other VALUES (1)")
+    flip(file_of(filled), (page - 1) * PAGE + 100)
+    machine = filled.machine
+    workspace = machine.begin_transaction(b"s" * 8, True)
+    statement = Statement("SELECT sum(length(b)) FROM t NOT INDEXED")
+
+    def use() -> object:
+        if brief:
+            return workspace.execute_briefly(statement, START_MS, lambda: 0.0)
+        return workspace.execute(statement, START_MS)
+
+    with pytest.raises(FatalError) as raised:
+        use()
+    assert raised.value.code == "page_damaged"
+    machine.end_transaction(workspace)

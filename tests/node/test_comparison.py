@@ -11,8 +11,15 @@ import pytest
 
 from raftdb.base.ids import Index, NodeId
 from raftdb.machine import MARK_EVERY, Sample
-from raftdb.node.comparison import AGREES, DOUBT, QUARANTINED, Comparison
-from raftdb.node.notes import NOTE_BYTES_MAX, decode_note, encode_note
+from raftdb.node.comparison import (
+    AGREES,
+    DETAIL_S,
+    DOUBT,
+    QUARANTINED,
+    WRITE_AGAIN_S,
+    Comparison,
+)
+from raftdb.node.notes import NOTE_BYTES_MAX, decode_note, encode_note, told_tables
 from raftdb.runtime.files import RealFiles
 from tests.machine.support import Database, Entry
 from tests.node.fakes import HandLoop
@@ -334,3 +341,101 @@ def test_a_note_with_very_many_tables_is_cut() -> None:
     read = decode_note(data)
     assert read.values == {5: (b"c" * 16, b"r" * 16)}
     assert 100 < len(read.tables[5]) < 5_000
+
+
+def test_told_tables_come_in_turns_where_not_all_fit() -> None:
+    tables = {f"table number {number}": b"t" * 16 for number in range(1_000)}
+    tables["(schema)"] = tables["(sequences)"] = b"s" * 16
+    seen: set[str] = set()
+    place, turns = 0, 0
+    while place or not turns:
+        told, place = told_tables(tables, place)
+        assert {"(schema)", "(sequences)"} <= told.keys()
+        seen |= told.keys()
+        turns += 1
+    assert seen == tables.keys()
+    assert 2 < turns < 10
+    # As many tables went away meanwhile.
+    assert told_tables({"a": b"x" * 16}, 900) == ({"a": "78" * 16}, 0)
+
+
+def test_of_very_many_tables_the_one_that_differs_is_named(trio: Trio) -> None:
+    """Notes have room for some hundred tables: those that were not told do not differ by that."""
+    tables = [f"CREATE TABLE table_number_{number}(a)" for number in range(700)]
+    trio.write(*tables)
+    trio.members["n2"].diverge("INSERT INTO table_number_650 VALUES (1)")
+    trio.write("INSERT INTO other VALUES (1)")
+    for _ in range(12):
+        trio.loop.pass_time(1)
+    wrong = trio.members["n2"].comparison
+    assert wrong.state == QUARANTINED
+    assert wrong.diverged == {"n2": ("table_number_650",)}
+    assert "table_number_650" in wrong.reason
+    for name in ("n1", "n3"):
+        assert trio.members[name].comparison.diverged == {"n2": ("table_number_650",)}
+
+
+def test_a_reason_stays_short_and_its_note_reads_however_long_names_are(tmp_path: Path) -> None:
+    made = Trio(tmp_path)
+    member = made.members["n1"]
+    member.comparison.quarantine("the rows of table " + "long" * 50_000 + " are not")
+    made.loop.pass_time(1)
+    again = member.make()
+    again.start()
+    assert again.quarantined
+    assert "does not read" not in again.reason
+    # Digests that agree do not end it.
+    made.loop.pass_time(5)
+    assert again.quarantined
+    again.stop()
+    for one in made.members.values():
+        one.comparison.stop()
+        one.database.close()
+
+
+def test_tables_sums_are_kept_for_a_while_after_a_difference_and_not_for_ever(trio: Trio) -> None:
+    """Each of two that are at it says so to the other."""
+    trio.members["n2"].diverge("UPDATE accounts SET balance = 101 WHERE id = 1")
+    trio.write("INSERT INTO other VALUES (1)")
+    trio.loop.pass_time(1)
+    samples = [member.database.machine._applier.samples for member in trio.members.values()]
+    assert [one.detailed for one in samples] == [True, True, True]
+    # It is whole again: nobody sees a difference any more.
+    trio.members["n2"].diverge("UPDATE accounts SET balance = 100 WHERE id = 1")
+    trio.write("INSERT INTO other VALUES (2)")
+    trio.loop.pass_time(2)
+    assert trio.members["n1"].comparison.diverged == {}
+    trio.loop.pass_time(3 * DETAIL_S)
+    assert [one.detailed for one in samples] == [False, False, False]
+
+
+def test_doubt_ends_where_nobody_elses_opinion_counts_any_more(trio: Trio) -> None:
+    """Of two that differ, one was removed."""
+    one = trio.members["n1"].comparison
+    for member in trio.members.values():
+        names = [NodeId("n1"), NodeId("n2")]
+        member.comparison.set_members(names, names)
+    trio.members["n2"].diverge("UPDATE accounts SET balance = 0")
+    trio.write("INSERT INTO other VALUES (1)")
+    trio.loop.pass_time(2)
+    assert one.state == DOUBT
+    one.set_members([NodeId("n1")], [NodeId("n1")])
+    trio.loop.pass_time(2)
+    assert one.state == AGREES
+    assert one.refusal(local=False) is None
+
+
+def test_a_quarantine_that_finds_no_room_on_the_disk_is_written_when_there_is_some(
+    trio: Trio,
+) -> None:
+    """A start would not know of it, and answer with what is rotten."""
+    member = trio.members["n2"]
+    path = member.path / "quarantine.json.new"
+    path.mkdir()
+    member.comparison.quarantine("its rows are not what was written")
+    trio.loop.pass_time(1)
+    assert len(member.log.named("quarantine_not_written")) == 1
+    path.rmdir()
+    trio.loop.pass_time(2 * WRITE_AGAIN_S)
+    assert (member.path / "quarantine.json").exists()
+    assert len(member.log.named("quarantine_not_written")) == 1

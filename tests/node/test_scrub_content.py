@@ -112,6 +112,7 @@ def test_rows_add_up_and_take_their_share_of_the_time(node: Node) -> None:
     [
         ("a", "UPDATE a SET t = 'rom 7' WHERE id = 7"),
         ("a", "DELETE FROM a WHERE id = 2299"),
+        ("a", "UPDATE a SET t = CAST(x'ff' AS TEXT) WHERE id = 7"),
         ("b", "UPDATE b SET v = 5.25 WHERE k = 'x'"),
         ("c", "INSERT INTO c VALUES (9)"),
         ("f_content", "UPDATE f_content SET c0 = 'hi me'"),

@@ -275,3 +275,19 @@ def test_what_would_wait_long_to_be_tried_is_refused(
     assert len(bench.logged()) == 1 + FLOOR
     bench.execute(1, OTHER, ENDLESS)
     assert len(running) == FLOOR + 1
+
+
+def test_who_waits_behind_one_that_is_tried_is_answered_at_its_own_deadline(bench: Tried) -> None:
+    bench.takes_s = 1.9
+    told: list[tuple[float, Any]] = []
+    start_s = bench.loop.now_s
+    for sequence, sql, timeout_s in ((1, ENDLESS, 5.0), (2, "INSERT INTO t VALUES (2)", 0.5)):
+        bench.replica.execute(
+            SESSION, sequence, 0, (Statement(sql),), foreign_keys=True, timeout_s=timeout_s,
+            done=lambda _answer, error: told.append((bench.loop.now_s - start_s, error)),
+        )  # fmt: skip
+    bench.loop.run()
+    [(after_s, error)] = told
+    assert after_s < 1.0
+    assert (error.outcome, error.retryable) == ("not_applied", True)
+    assert bench.logged() == [ENDLESS]
