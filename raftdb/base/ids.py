@@ -23,6 +23,10 @@ ClusterId = NewType("ClusterId", str)
 HistoryId = NewType("HistoryId", str)
 """32 hexadecimal digits naming one history of a cluster; a restore forks a new one (rule S4)."""
 
+_PORT_DIGITS_MAX = 9
+"""Of a port as text: Python refuses to read a number of thousands of digits, by another error."""
+_HOST_CHARACTERS_MAX = 253
+"""Of a name in the DNS (RFC 1035). Clients refuse a welcome with longer ones."""
 EVERYWHERE = ("0.0.0.0", "::")
 """Hosts to listen at, and at which nobody is found."""
 _NODE_ID = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
@@ -79,8 +83,11 @@ def parse_address(text: str) -> Address:
         host = host[1:-1]
     elif ":" in host:
         host = ""
-    if not colon or not host or not port_text.isascii() or not port_text.isdigit():
-        raise ConfigError(f"{text!r} is not an address", hint="write host:port, or [ipv6]:port")
+    is_number = port_text.isascii() and port_text.isdigit() and len(port_text) <= _PORT_DIGITS_MAX
+    if not colon or not 0 < len(host) <= _HOST_CHARACTERS_MAX or not is_number:
+        raise ConfigError(
+            f"{text[:80]!r} is not an address", hint="write host:port, or [ipv6]:port"
+        )
     port = int(port_text)
     if not 1 <= port <= 65535:
         raise ConfigError(f"port {port} of {text!r} is not between 1 and 65535")

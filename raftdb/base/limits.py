@@ -7,6 +7,8 @@ from dataclasses import dataclass, fields
 from raftdb.base.errors import ConfigError
 
 MIB = 1 << 20
+CLIENT_FRAME_BYTES_MIN = 512 * 1024
+"""Results travel in pieces of half of it; what is around them has room too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,11 @@ class Limits:
                 raise ConfigError(
                     f"limits.{field.name} is {value!r}", hint="give a whole number of at least 1"
                 )
+        if self.client_frame_bytes_max < CLIENT_FRAME_BYTES_MIN:
+            raise ConfigError(
+                f"limits.client_frame_bytes_max is {self.client_frame_bytes_max}",
+                hint=f"give at least {CLIENT_FRAME_BYTES_MIN}: pieces of results have to fit",
+            )
 
 
 DEFAULT_LIMITS = Limits()

@@ -10,7 +10,7 @@ LIMIT_DOCS = {
     "statements_per_request_max": "Statements in one request.",
     "request_values_max": "Parameters and statements in one request, all counted.",
     "result_bytes_max": "Bytes of one result.",
-    "client_frame_bytes_max": "Bytes of one message of the client protocol.",
+    "client_frame_bytes_max": "Bytes of one message of the client protocol; at least 524288.",
     "hello_frame_bytes_max": "Bytes of a connection's first message.",
     "peer_frame_bytes_max": "Bytes of one message between nodes.",
     "peer_part_bytes": "A longer message between nodes travels in pieces of this size.",

@@ -235,16 +235,22 @@ async def _connect(
     link: AsyncLink, address: Address, context: ssl.SSLContext | None, left_s: float
 ) -> None:
     """TCP, and TLS above it. Raises OSError."""
-    loop = asyncio.get_running_loop()
-    if context is None:
-        await loop.create_connection(lambda: link, address.host, address.port)
-        return
     # Late, as in link.py: who only asks for help loads no event loop.
+    from raftdb.runtime.dialling import open_socket
     from raftdb.runtime.secure import SecureTransport
 
-    # asyncio's own layer costs some 35 us more for each message there and back.
-    secure = SecureTransport(
-        loop, context, link, server_side=False, handshake_timeout_s=max(left_s, 0.001)
-    )
-    await loop.create_connection(lambda: secure, address.host, address.port)
+    loop = asyncio.get_running_loop()
+    raw = await open_socket(loop, address)
+    try:
+        if context is None:
+            await loop.create_connection(lambda: link, sock=raw)
+            return
+        # asyncio's own layer costs some 35 us more for each message there and back.
+        secure = SecureTransport(
+            loop, context, link, server_side=False, handshake_timeout_s=max(left_s, 0.001)
+        )
+        await loop.create_connection(lambda: secure, sock=raw)
+    except BaseException:
+        raw.close()
+        raise
     await secure.shaken()

@@ -203,13 +203,17 @@ class Courier:
 
     def not_leader(self, peer: Peer, error: NotLeaderError) -> None:
         """Note who leads, as the refusal tells."""
-        peer.leads = False
+        led, peer.leads = peer.leads, False
         term = error.detail.get("term", 0)
         term = term if isinstance(term, int) else 0
         self.routes.does_not_lead(peer.address, term)
         leader, address = error.detail.get("leader"), error.detail.get("address")
         if isinstance(leader, str) and isinstance(address, str) and leader != peer.node_id:
             self.routes.leads(self.routes.heard_of(leader, address), term)
+        elif led:
+            # It hands over: by its status it leads still, and would be asked again and again.
+            until_s = self._clock.monotonic_s() + self._backoff_s()
+            self.routes.rest(peer.address, until_s, error.message)
 
     def _attempt(
         self, peer: Peer, messages: Sequence[Request], call: Call, leading: bool
@@ -294,12 +298,14 @@ class Courier:
 
     def leader(self, call: Call) -> Steps[Peer]:
         """A connection to a node that says it leads."""
+        asked: set[Address] = set()
         while True:
             now_s = self._clock.monotonic_s()
             if now_s >= call.deadline_s:
                 raise self.nobody(call)
             address = self.routes.next(now_s)
             if address is None:
+                asked.clear()
                 yield from self._pause_until_awake(call, now_s)
                 continue
             peer = self._open_peer(address)
@@ -312,9 +318,11 @@ class Courier:
             if peer.leads:
                 return peer
             leader = self.routes.leader
-            if leader is None or leader == address or not self.routes.is_awake(leader, now_s):
+            # Nodes may name each other: who was asked already has a rest too.
+            if leader in (None, address, *asked) or not self.routes.is_awake(leader, now_s):
                 until_s = self._clock.monotonic_s() + self._backoff_s()
                 self.routes.rest(address, until_s, "knows no leader that can be reached")
+            asked.add(address)
 
     def _any(self, call: Call) -> Steps[Peer]:
         """A connection to the preferred node, or to the first that answers."""
@@ -539,8 +547,7 @@ class Courier:
         return True
 
     def _pause_until_awake(self, call: Call, now_s: float) -> Steps[None]:
-        awake_s = max(self.routes.awake_at_s(), now_s + 0.001)
-        yield Pause(min(awake_s, call.deadline_s))
+        yield Pause(min(max(self.routes.awake_at_s(), now_s + 0.001), call.deadline_s))
 
     def nobody(self, call: Call) -> Error:
         """The error when the deadline came before a node was found."""

@@ -19,6 +19,7 @@ from raftdb.base.ids import Address
 from raftdb.base.limits import DEFAULT_LIMITS, Limits
 from raftdb.base.ports import Clock
 from raftdb.client.actions import Link, LinkError
+from raftdb.client.dialling import Lookups, LookupTimeoutError, connected
 from raftdb.client.options import Options
 from raftdb.command import Results, Statement
 from raftdb.command.requests import Parameters
@@ -222,6 +223,7 @@ class Dialler:
         self._node = node
         self._limits = limits
         self._context = tls_context(options)
+        self._lookups = Lookups()
 
     def dial(self, address: Address, until_s: float) -> SocketLink | CallLink:
         """Connect, TLS included. Raises LinkError."""
@@ -229,9 +231,11 @@ class Dialler:
             if self._node is None:
                 raise LinkError("there is no node in this process")
             return CallLink(self._node)
-        left_s = max(until_s - self._clock.monotonic_s(), 0.001)
+        now_s = self._clock.monotonic_s
+        left_s = max(until_s - now_s(), 0.001)
         try:
-            sock = socket.create_connection((address.host, address.port), left_s)
+            found = self._lookups.find(address.host, address.port, left_s)
+            sock = connected(found, now_s, max(until_s, now_s() + 0.001))
         except (OSError, UnicodeError) as error:
             silent = isinstance(error, TimeoutError)
             raise LinkError(*reason_of(error), silent=silent, refused=not silent) from error
@@ -355,6 +359,8 @@ def reason_of(error: Exception) -> tuple[str, Error | None]:
         if "record layer" in text or "wrong version number" in text:
             return "does not speak TLS", None
         return f"TLS: {text}", None
+    if isinstance(error, LookupTimeoutError):
+        return "its name is not known in time: the system looks it up", None
     if isinstance(error, TimeoutError):
         return "no answer in time", None
     if isinstance(error, ConnectionRefusedError):

@@ -216,9 +216,9 @@ class Routes:
             self._by_node.get(prefer) or self._told.get(prefer)
         )
 
-    def is_awake(self, address: Address, now_s: float) -> bool:
+    def is_awake(self, address: Address | None, now_s: float) -> bool:
         """Whether that address may be tried now."""
-        route = self._routes.get(address)
+        route = self._routes.get(address) if address is not None else None
         return route is not None and route.rest_until_s <= now_s
 
     def awake_at_s(self) -> float:

@@ -106,6 +106,11 @@ class Admission:
                         f" {reference.statement}, which does not stand before it",
                         hint="statements count from 0",
                     )
+                if type(reference.column) is int and reference.column < 0:
+                    raise InterfaceError(
+                        f"a parameter of statement {position} refers to column {reference.column}",
+                        hint="columns count from 0",
+                    )
 
     def _plainly_fits(self, sets: Sequence[Parameters]) -> bool:
         """Whether many parameter sets are within bounds for sure, a tenth of the time that looking

@@ -288,6 +288,11 @@ class Reading:
 
     def fetch(self, cursor: int, rows: int, call: Call) -> None:
         """The next page of a cursor. Its call-back may come before this returns."""
+        if call.ended:
+            # Cancelled since: nobody would ever stop what it began. Nor is there anybody left who
+            # knows which rows came.
+            self.cursors.close(cursor)
+            return
         call.stop = self.cursors.fetch(cursor, rows, self._paged(call))
 
     def _paged(self, call: Call) -> Callable[[Page | None, BaseException | None], None]:

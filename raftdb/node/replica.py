@@ -47,14 +47,13 @@ from raftdb.node.calls import (
     Answer,
     Done,
     UnderWay,
-    answer_of,
     read_deadline,
     write_deadline,
 )
 from raftdb.node.congestion import Congestion
 from raftdb.node.deadlines import Deadlines
 from raftdb.node.durable import Durable, earlier
-from raftdb.node.hashes import hash_facts, sample_facts
+from raftdb.node.hashes import ASKED_MAX, Hashes
 from raftdb.node.identity import Identity
 from raftdb.node.reading import LOCAL, RETRY_AFTER_MS, SESSION, Reading, busy_error
 from raftdb.node.transactions import Transactions
@@ -119,7 +118,12 @@ class Replica:
             limits=limits,
             not_applied=self._not_applied,
         )
+        self._hashes = Hashes(
+            machine, engine, ports.executor, identity.node_id, self.call, self._not_applied
+        )
         self._reads_waiting = 0
+        self._awaiting = 0
+        """Questions for durability, whose index is not applied here yet."""
         self.successor: Callable[[], NodeId | None] = lambda: None
         """To whom leadership goes when this node is asked to stop."""
         self.settings_asked: Callable[[Mapping[str, Any], float, Done], None] | None = None
@@ -267,11 +271,20 @@ class Replica:
             refused = self.refuse()
             if refused is not None:
                 raise refused
+            index = seen.index if seen is not None else 0
+            waits = index > self._engine.applied_index
+            if waits and self._awaiting >= ASKED_MAX:
+                raise busy_error(RETRY_AFTER_MS, "questions")
         except Error as error:
             self._executor.call_soon(done, None, error)
             return
-        index = seen.index if seen is not None else 0
-        call = self.call(earlier(timeout_s), done, read_deadline)
+        self._awaiting += waits
+
+        def over(answer: Answer | None, error: Error | None) -> None:
+            self._awaiting -= waits
+            done(answer, error)
+
+        call = self.call(earlier(timeout_s), over, read_deadline)
 
         def applied(reason: str) -> None:
             # Applied here and committed: so what stands at that index is what the token means.
@@ -336,34 +349,7 @@ class Replica:
     ) -> None:
         """The content hash, once `index` is applied here. The answer's body is a dict. `exact`: of
         the first index from that one on at which every replica can tell it."""
-        call, engine = self.call(timeout_s, done, read_deadline), self._engine
-        if exact:
-            mark = self._machine.want_sample(index or 0)
-            call.wait = engine.when_applied(mark, lambda why: self._sample_at(why, call, mark))
-            return
-        call.wait = engine.when_applied(index or 0, lambda why: self._content_hash_at(why, call))
-
-    def _content_hash_at(self, reason: str, call: UnderWay) -> None:
-        if reason:
-            call.end(None, self._not_applied(NotApplied(reason)))
-        if call.ended:
-            return
-        # On the lane of the writer, so that index and hash belong together.
-        self._executor.submit(
-            "apply",
-            lambda: hash_facts(self._machine.content_hash()),
-            lambda result, error: call.end(*answer_of(result, error, 0)),
-        )
-
-    def _sample_at(self, reason: str, call: UnderWay, index: int) -> None:
-        sample = self._machine.sample_at(index)
-        if reason:
-            call.end(None, self._not_applied(NotApplied(reason)))
-        elif sample is None:
-            gone = f"{self._identity.node_id} has forgotten what it held at index {index}"
-            call.end(None, OperationalError(gone, code="sample_gone", retryable=True))
-        else:
-            call.end(Answer(sample_facts(sample), index), None)
+        self._hashes.ask(index, timeout_s, done, exact)
 
     def transfer_leadership(self, target: NodeId | None, timeout_s: float, done: Done) -> None:
         """Hand leadership over to `target`, or to the most advanced follower."""

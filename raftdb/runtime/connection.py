@@ -205,6 +205,14 @@ class RealConnection(asyncio.Protocol):
         except BaseException as error:
             self._owner.crash(error)
 
+    def eof_received(self) -> None:
+        """By asyncio: the other end sends no more, and the transport closes as soon as it is rid of
+        what it has. Nothing else is sent; who does not read either is not waited for."""
+        self._closing = True
+        self._forget_waiting()
+        if self._abort_timer is None:
+            self._abort_timer = self._owner.loop.call_later(CLOSE_TIMEOUT_S, self._cut)
+
     def connection_lost(self, exc: Exception | None) -> None:
         """By asyncio, once."""
         self._closing = True

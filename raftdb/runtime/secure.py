@@ -26,6 +26,8 @@ class Inner(Protocol):
 
     def resume_writing(self) -> None: ...
 
+    def eof_received(self) -> bool | None: ...
+
     def connection_lost(self, exc: Exception | None) -> None: ...
 
 
@@ -42,6 +44,9 @@ class _Nobody:
         pass
 
     def resume_writing(self) -> None:
+        pass
+
+    def eof_received(self) -> None:
         pass
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -118,6 +123,8 @@ class SecureTransport(asyncio.Transport, asyncio.Protocol):
 
     def eof_received(self) -> None:
         """The other end sends no more; the plain transport closes when this returns None."""
+        if self._state == _OPEN:
+            self._inner.eof_received()
 
     def pause_writing(self) -> None:
         """The plain transport has enough."""
@@ -244,6 +251,7 @@ class SecureTransport(asyncio.Transport, asyncio.Protocol):
                 self._farewell()
                 assert self._plain is not None
                 self._plain.close()
+                inner.eof_received()
                 return
             inner.data_received(data)
             # Asking once more would cost an exception each time.

@@ -241,11 +241,16 @@ class Dispatcher:
         if message.cursor not in self._cursors:
             self._refuse(message.request_id, cursor_gone())
             return
+        done = self._answer(message.request_id, self._send_page)
+
+        def fetched(answer: Answer | None, error: Error | None) -> None:
+            if answer is None or not answer.cursor:
+                # It is closed: by its last row, or by what went wrong.
+                self._cursors.discard(message.cursor)
+            done(answer, error)
+
         self._reads[message.request_id] = self._replica.fetch(
-            message.cursor,
-            message.rows,
-            message.timeout_ms / 1000,
-            self._answer(message.request_id, self._send_page),
+            message.cursor, message.rows, message.timeout_ms / 1000, fetched
         )
 
     def _on_close_cursor(self, message: wire.CloseCursor) -> None:

@@ -21,6 +21,9 @@ DRAIN_CHECK_S = 0.01
 PRESSED_S = 1.0
 """So long after a request was refused because too much waits, others are asked at the door."""
 LANE = "decode"
+SLOW_FRAME_S = 1.0
+"""When all requests together have too many bytes, a long one that has been coming for longer than
+this and is not complete gives up its place."""
 HOLD_S_MAX = 0.5
 """So long, at most, a client is not read from that asks again and again while the node is busy."""
 
@@ -78,6 +81,26 @@ class ClientListener:
         """Something was not refused."""
         self.pressed = self.ports.clock.monotonic_s() < self._pressed_until_s
 
+    @property
+    def has_room(self) -> bool:
+        """Whether requests may have more bytes."""
+        return self.requests_bytes <= self.limits.client_requests_bytes_max
+
+    def make_room(self) -> None:
+        """Requests have too many bytes together. Who began one and does not go on with it would
+        keep all others out: those that take longest end."""
+        last_s = self.ports.clock.monotonic_s() - SLOW_FRAME_S
+        slow = [one for one in self._connections.values() if 0 < one.frame_begun_s < last_s]
+        for one in sorted(slow, key=lambda one: one.frame_begun_s):
+            if self.has_room:
+                return
+            one.give_up_frame()
+
+    def cut_slowest(self) -> None:
+        """Answers that nobody reads have too many bytes together: whoever has most of them goes.
+        Else a few that never read would have everybody cut who is sent a large answer."""
+        max(self._connections.values(), key=lambda one: one.unsent_bytes).cut()
+
     def opened(self, connection: ClientConnection) -> None:
         """A connection's handshake is done."""
         self._connections[connection.number] = connection
@@ -124,8 +147,10 @@ class ClientConnection:
         self._decoding = False
         """A long request of it is read on a lane."""
         self._requests_bytes = 0
-        self._unsent_bytes = 0
+        self.unsent_bytes = 0
         """Its part of what its owner counts."""
+        self.frame_begun_s = 0.0
+        """When the first bytes came of a long request that is not complete; 0: there is none."""
 
     # ---- Handler
 
@@ -161,14 +186,15 @@ class ClientConnection:
         self, messages: Sequence[wire.Message], fault: wire.RemoteProtocolError | None
     ) -> None:
         core = self._core
-        if self._turned_away:
+        turned_away = self._turned_away
+        if turned_away:
             self._turned_away = False
             self._flush()
         held = core.held_bytes
         if held or self._requests_bytes:
             self._count_requests(held)
-            too_much = self._owner.requests_bytes > self._owner.limits.client_requests_bytes_max
-            if too_much and not core.deferred:
+            self._note_frame(another=turned_away or bool(messages))
+            if not self._owner.has_room and not core.deferred:
                 messages = self._refuse_long(messages)
         for message in messages:
             if isinstance(message, wire.Hello):
@@ -193,6 +219,8 @@ class ClientConnection:
         def decoded(message: wire.Message | None, error: BaseException | None) -> None:
             self._decoding = False
             if self._connection is None or core.state is wire.State.CLOSED:
+                core.deferred = b""
+                self._count_requests(0)
                 return
             fault: wire.RemoteProtocolError | None = None
             messages: Sequence[wire.Message] = ()
@@ -210,8 +238,9 @@ class ClientConnection:
 
         replica = self._owner.replica
 
-        def read() -> wire.Message:
-            return read_long(replica, body, values_max)
+        def read() -> wire.Message | None:
+            gone = self._connection is None
+            return None if gone else read_long(replica, body, values_max)
 
         self._owner.ports.executor.submit(LANE, read, decoded)
 
@@ -221,7 +250,8 @@ class ClientConnection:
             self._connection.resume_reading()
 
     def connection_lost(self, reason: str) -> None:
-        self._count_requests(0)
+        # What waits for its turn to be read is there until then, whoever has gone.
+        self._count_requests(len(self._core.deferred) if self._decoding else 0)
         self._count_unsent(0)
         self._cancel_timer()
         if self._dispatcher is not None:
@@ -236,19 +266,24 @@ class ClientConnection:
         self._owner.requests_bytes += held - self._requests_bytes
         self._requests_bytes = held
 
+    def _note_frame(self, another: bool) -> None:
+        """Since when a long frame comes. `another`: one has ended."""
+        if not self._core.is_arriving:
+            self.frame_begun_s = 0.0
+        elif another or not self.frame_begun_s:
+            self.frame_begun_s = self._owner.ports.clock.monotonic_s()
+
     def _count_unsent(self, unsent: int) -> None:
-        self._owner.unsent_bytes += unsent - self._unsent_bytes
-        self._unsent_bytes = unsent
+        self._owner.unsent_bytes += unsent - self.unsent_bytes
+        self.unsent_bytes = unsent
 
     def _refuse_long(self, messages: Sequence[wire.Message]) -> Sequence[wire.Message]:
         """Too much is under way: answer the long ones of these. One that has not come wholly has
         no number yet to be answered by, so its connection ends."""
-        error = OverloadedError(
-            f"busy, retry after {RETRY_AFTER_MS} ms",
-            hint="the requests of all clients have too many bytes together;"
-            " limits.client_requests_bytes_max",
-            detail={"retry_after_ms": RETRY_AFTER_MS},
-        )
+        self._owner.make_room()
+        if self._owner.has_room or self._core.state is wire.State.CLOSED:
+            return messages
+        error = _too_many_bytes()
         kept: list[wire.Message] = []
         for message in messages:
             request_id = getattr(message, "request_id", 0)
@@ -257,9 +292,14 @@ class ClientConnection:
             else:
                 kept.append(message)
         self._count_requests(self._core.held_bytes)
-        if self._owner.requests_bytes > self._owner.limits.client_requests_bytes_max:
+        # What is short is no part of it: of such there are no more than connections.
+        if self._core.is_arriving and not self._owner.has_room:
             self._end_with(error)
         return kept
+
+    def give_up_frame(self) -> None:
+        """The request that is on its way does not come in time."""
+        self._end_with(_too_many_bytes())
 
     # ---- conversation
 
@@ -313,15 +353,21 @@ class ClientConnection:
             self._bound_unsent(connection)
 
     def _bound_unsent(self, connection: Connection) -> None:
-        """It reads slowly: what waits for all who do is bounded, and who goes beyond it is cut."""
+        """It reads slowly: what waits for all who do is bounded."""
         owner = self._owner
         self._count_unsent(connection.unsent_bytes())
         if owner.unsent_bytes > owner.limits.client_unsent_bytes_max:
-            owner.ports.log.warning(
-                "client_too_slow", remote=connection.peer.remote, unsent_bytes=self._unsent_bytes
-            )
-            self._count_unsent(0)
-            connection.abort()
+            owner.cut_slowest()
+
+    def cut(self) -> None:
+        """Too much waits for it to read."""
+        connection = self._connection
+        assert connection is not None, "who is gone has nothing unsent"
+        self._owner.ports.log.warning(
+            "client_too_slow", remote=connection.peer.remote, unsent_bytes=self.unsent_bytes
+        )
+        self._count_unsent(0)
+        connection.abort()
 
     def _maybe_resume(self) -> None:
         connection = self._connection
@@ -370,10 +416,13 @@ class ClientConnection:
             name=connection.peer.name,
             reason=str(error),
         )
+        self._cancel_timer()
         if self._dispatcher is not None:
             self._dispatcher.close()
             self._dispatcher = None
         self._out.append(self._core.send(wire.ErrorMessage.of(0, error)))
+        self.frame_begun_s = 0.0
+        self._count_requests(len(self._core.deferred))
         self.close()
 
     def _no_hello(self) -> None:
@@ -389,3 +438,12 @@ class ClientConnection:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _too_many_bytes() -> Error:
+    return OverloadedError(
+        f"busy, retry after {RETRY_AFTER_MS} ms",
+        hint="the requests of all clients have too many bytes together;"
+        " limits.client_requests_bytes_max",
+        detail={"retry_after_ms": RETRY_AFTER_MS},
+    )

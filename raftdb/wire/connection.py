@@ -123,6 +123,13 @@ class _Side:
         long = sum(self._long.values()) if self._long else 0
         return len(self._buffer) + len(self.deferred) + long
 
+    @property
+    def is_arriving(self) -> bool:
+        """Whether the beginning of a long frame has come, and not all of it."""
+        if len(self._buffer) < HEADER_BYTES or self.deferred:
+            return False
+        return bool(_HEADER.unpack_from(self._buffer)[0] > LONG_REQUEST_BYTES)
+
     def is_long(self, request_id: int) -> bool:
         """Whether that request counts in `held_bytes`."""
         return request_id in self._long
@@ -199,7 +206,6 @@ class _Side:
         error.messages = tuple(received)
         self._fault = (error.code, error.message, error.hint)
         self._become(State.CLOSED)
-        self._buffer = bytearray()
 
     def _frames(self, view: memoryview, received: list[m.Message]) -> int:
         """Decode all complete frames; give the number of bytes used."""
@@ -289,6 +295,9 @@ class _Side:
     def _become(self, state: State) -> None:
         self.state = state
         self._allowed = TRANSITIONS[state]
+        if state is State.CLOSED:
+            # What has come of the next frame is of no use: nothing more is taken.
+            self._buffer = bytearray()
 
     def _welcomed(self, welcome: m.Welcome) -> None:
         raise NotImplementedError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 from typing import Any
 
@@ -92,6 +93,21 @@ def test_close_does_not_wait_for_ever(
     dialled.link.write(b"x" * 20_000_000)
     dialled.link.close()
     both.wait(lambda: bool(dialled.lost), deadline_s=3.0)
+
+
+def test_who_sends_no_more_and_does_not_read_is_not_waited_for(
+    both: Bench, made_pki: Pki, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing can be sent to it any more: what waits for it would have been held, uncounted."""
+    dialled, served = pair(both, made_pki)
+    monkeypatch.setattr("raftdb.runtime.connection.CLOSE_TIMEOUT_S", 0.1)
+    dialled.link.pause_reading()
+    served.link.write(b"x" * 20_000_000)
+    transport: Any = dialled.link._transport  # type: ignore[attr-defined]
+    raw = transport.get_extra_info("socket")
+    with socket.socket(fileno=os.dup(raw.fileno())) as half:
+        half.shutdown(socket.SHUT_WR)
+    both.wait(lambda: bool(served.lost))
 
 
 def test_abort_drops_what_was_not_sent(both: Bench, made_pki: Pki) -> None:

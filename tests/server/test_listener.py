@@ -426,16 +426,16 @@ def test_the_answers_that_slow_clients_do_not_read_are_bounded() -> None:
     client = Client(Limits(client_unsent_bytes_max=5_000_000))
     client.hello()
     handler, slow, side = second(client)
-    client.connection.unsent = 4_000_000
+    client.connection.unsent = 2_000_000
     client.say(wire.Ping(1))
     assert client.connection.paused
-    slow.unsent = 2_000_000
+    slow.unsent = 4_000_000
     handler.data_received(side.send(wire.Ping(1)))
     client.bench.loop.run()
     assert slow.closed
     assert not client.connection.closed
     handler.connection_lost("cut")
-    assert client.listener.unsent_bytes == 4_000_000
+    assert client.listener.unsent_bytes == 2_000_000
     client.connection.unsent = 0
     client.bench.loop.pass_time(0.1)
     assert client.listener.unsent_bytes == 0

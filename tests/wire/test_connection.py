@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from raftdb import wire
 from raftdb.base.errors import DataError, NotSupportedError, OperationalError
-from raftdb.base.limits import Limits
+from raftdb.base.limits import CLIENT_FRAME_BYTES_MIN, Limits
 from raftdb.command import Statement
 from raftdb.wire.connection import TRANSITIONS, WELCOME_FRAME_BYTES_MAX
 from tests.wire.messages import (
@@ -25,6 +25,7 @@ from tests.wire.messages import (
     requests,
 )
 
+FRAME_BYTES = CLIENT_FRAME_BYTES_MIN
 GOODBYE = wire.Goodbye("drains")
 REFUSAL = wire.ErrorMessage.of(0, OperationalError("no"))
 
@@ -114,21 +115,21 @@ def test_a_stranger_costs_no_memory() -> None:
 
 
 def test_frames_larger_than_announced_are_not_sent() -> None:
-    client, server = wire.ClientSide(), wire.ServerSide(Limits(client_frame_bytes_max=1000))
+    client, server = wire.ClientSide(), wire.ServerSide(Limits(client_frame_bytes_max=FRAME_BYTES))
     server.receive(client.send(HELLO))
     small = wire.Welcome(
-        **{f: getattr(WELCOME, f) for f in WELCOME.__slots__} | {"frame_bytes_max": 1000}
+        **{f: getattr(WELCOME, f) for f in WELCOME.__slots__} | {"frame_bytes_max": FRAME_BYTES}
     )
     client.receive(server.send(small))
     with pytest.raises(DataError) as caught:
-        client.send(wire.Execute(1, 1, 0, 5, (Statement("x" * 1000),)))
+        client.send(wire.Execute(1, 1, 0, 5, (Statement("x" * FRAME_BYTES),)))
     assert caught.value.code == "too_large"
     assert client.open_requests == 0, "nothing was sent, so nothing is open"
     assert server.receive(client.send(wire.Ping(1))) == [wire.Ping(1)]
 
 
 def test_a_welcome_promises_no_more_than_the_limits() -> None:
-    server = wire.ServerSide(Limits(client_frame_bytes_max=1000))
+    server = wire.ServerSide(Limits(client_frame_bytes_max=FRAME_BYTES))
     server.receive(wire.ClientSide().send(HELLO))
     with pytest.raises(wire.LocalProtocolError):
         server.send(WELCOME)
