@@ -184,8 +184,7 @@ class AsyncConnection(AsyncTransactions):
     @property
     def token(self) -> str:
         """As Connection.token."""
-        seen = self._core.seen
-        return seen.to_text() if seen is not None else ""
+        return self._core.token()
 
     def see(self, token: str) -> None:
         """As Connection.see."""

@@ -73,6 +73,8 @@ class Call:
     """The node that was asked last has not answered, but it is heard of."""
     refused: Error | None = None
     """Why the leader would not take it the last time, when it says more than a time-out."""
+    beside: dict[int, Message] | None = None
+    """By request id, the replies to all messages of an attempt but its last, for who wants them."""
 
     def unanswered(self, address: object) -> Error:
         """The error at the deadline, when the node at that address was asked and said nothing."""

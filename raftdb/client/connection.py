@@ -172,9 +172,9 @@ class Connection(Transactions):
     @property
     def token(self) -> str:
         """What this connection has seen, for reads of level `session` by others: letters, digits,
-        `.`, `-` and `_`, fit for a cookie or a URL. `` before the first answer."""
-        seen = self._core.seen
-        return seen.to_text() if seen is not None else ""
+        `.`, `-` and `_`, fit for a cookie or a URL. `` before the first answer. Raises
+        InterfaceError once when the cluster was restored meanwhile."""
+        return self._core.token()
 
     def see(self, token: str) -> None:
         """Have reads of level `session` reflect what another connection's `token` stands for, too.
@@ -367,14 +367,16 @@ class Connection(Transactions):
                 hint="give each thread a connection of its own",
             )
         self._busy = True
+        self._core.courier.latest = None
         try:
             return self._driver.run(steps)
         except Cancelled:
             raise errors.OperationalError(
                 "cancelled",
                 code="cancelled",
-                outcome=errors.UNKNOWN if self._core.unsettled else errors.NOT_APPLIED,
-                hint="a write that was sent may be applied: see resume()",
+                outcome=errors.UNKNOWN if self._core.in_doubt else errors.NOT_APPLIED,
+                hint="what was sent may take effect: see resume() for a write; an order about the"
+                " cluster may be given again",
             ) from None
         finally:
             self._busy = False

@@ -81,6 +81,8 @@ NEW_SESSIONS_MAX = 3
 FAREWELL_MS = 1_000
 NOT_READS = ("not_a_query", "not_a_read")
 """Codes by which a node says that a Query would write."""
+OTHER_HISTORY, OTHER_FORK = "token_other_history", "token_other_fork"
+"""Codes of a read token that is of another state of the cluster than this one."""
 BURNED = "burned"
 """The code of an outcome that was asked for before the request was seen: it never takes effect."""
 PENDING = "durability_pending"
@@ -143,6 +145,8 @@ class Core:
         """What writes wait for that say nothing of their own."""
         self.seen: ReadToken | None = None
         """What this client has seen: reads of level `session` reflect that at least."""
+        self._left: ReadToken | None = None
+        """What it had seen before a restore of the cluster, and was not told yet that it may be gone."""
         self.session: Session | None = None
         """What writes belong to; None: the next one opens it."""
         self._unsettled: tuple[Write, ...] = ()
@@ -153,6 +157,13 @@ class Core:
     def unsettled(self) -> bool:
         """Whether the last write's outcome is unknown and not settled yet."""
         return bool(self._unsettled)
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether the call that was stopped may take effect, or have taken it: a write's, or an
+        order's about the cluster."""
+        call = self.courier.latest
+        return self.unsettled or (call is not None and call.writes and call.unsure)
 
     @property
     def unsettled_writes(self) -> tuple[Write, ...]:
@@ -287,8 +298,9 @@ class Core:
     def outcome(
         self, session_id: bytes, sequence: int, key: Key | None, *, timeout_s: float
     ) -> Steps[Answered]:
-        """What became of a request: the answer of a log entry, so it is final."""
-        call = self.courier.call(timeout_s)
+        """What became of a request: the answer of a log entry, so it is final. An error says of
+        the question whether it took effect: it burns what was not seen."""
+        call = self.courier.call(timeout_s, writes=True)
         answered = yield from self._ask_outcome(session_id, sequence, key, self.durability, call)
         if answered.error is None:
             self.note_seen(answered.peer, answered.index)
@@ -425,7 +437,7 @@ class Core:
             yield from self.settle(call)
 
         def make(peer: Peer, timeout_ms: int) -> Sequence[Request]:
-            token = self.seen.to_text() if level == SESSION and self.seen is not None else ""
+            token = self.token() if level == SESSION else ""
             request_id = peer.request_id()
             return (Query(request_id, level, timeout_ms, statements, max_rows, token, max_age_ms),)
 
@@ -439,7 +451,7 @@ class Core:
                 return (
                     yield from self.execute(statements, foreign_keys=foreign_keys, timeout_s=left_s)
                 )
-            raise not_applied(answered.error)
+            raise self.note_refused(not_applied(answered.error))
         results = results_of(decode_answer(answered.encoded))
         self.note_seen(answered.peer, answered.index)
         return Outcome(results, answered.index, answered.age_ms)
@@ -453,11 +465,30 @@ class Core:
         seen = self.seen
         history = bytes.fromhex(of_history)
         if seen is None or seen.history != history:
-            # Another history: the node refuses a token that is not of its own, so this is a
-            # client that was told to go on without one, or its first answer.
+            # Another history: the cluster was restored. What was seen may be in it no more.
+            self._left = self._left or seen
             self.seen = ReadToken(history, 0, index)
         elif index > seen.index:
             self.seen = ReadToken(history, seen.fork, index)
+
+    def token(self) -> str:
+        """What stands for all that was seen; `` before the first answer. Raises InterfaceError once
+        when the cluster was restored meanwhile: what was seen before may be gone."""
+        if self._left is not None:
+            self._left = None
+            raise InterfaceError(
+                "the cluster was restored: what this connection had seen before may be gone",
+                code=OTHER_HISTORY,
+                hint="look again at what matters; from now on it goes by what it has seen since",
+            )
+        return self.seen.to_text() if self.seen is not None else ""
+
+    def note_refused(self, error: Error) -> Error:
+        """The same error. A node that refuses the token has told of the restore: it goes without
+        from now on."""
+        if error.code in (OTHER_HISTORY, OTHER_FORK):
+            self.seen = self._left = None
+        return error
 
     def note_applied(self, peer: Peer, error: Error) -> None:
         """An error said that a write is applied; where, if it tells."""
@@ -475,7 +506,7 @@ class Core:
         elif (token.history, token.fork) != (seen.history, seen.fork):
             raise InterfaceError(
                 "the read token is of other data than this connection has seen",
-                code="token_other_history",
+                code=OTHER_HISTORY,
                 hint="the cluster was restored, or the token is another cluster's: drop it",
             )
         elif token.index > seen.index:
@@ -529,7 +560,7 @@ class Core:
         """Wait until a write is as durable as it was to be, by the error that said it is not; None:
         until all that this client has seen is. Gives the log index."""
         if error is None:
-            token = self.seen.to_text() if self.seen is not None else ""
+            token = self.token()
             level = self.durability if durability is None else durability
         elif error.code == PENDING:
             token = str(error.detail.get("token", ""))

@@ -79,6 +79,8 @@ class Courier:
         self._random = random
         self._limits = limits
         self._peers: dict[Address, Peer] = {}
+        self.latest: Call | None = None
+        """The call that was begun last."""
         self._choose_leader = self.leader
         self._uses = 0
 
@@ -88,7 +90,8 @@ class Courier:
 
     def call(self, timeout_s: float, *, writes: bool = False) -> Call:
         """Start a call's deadline."""
-        return Call(self._clock.monotonic_s() + timeout_s, timeout_s, writes)
+        self.latest = Call(self._clock.monotonic_s() + timeout_s, timeout_s, writes)
+        return self.latest
 
     # ---- one request
 
@@ -255,7 +258,9 @@ class Courier:
                             continue
                     self._after(peer, arrived, message)
                     return answer_of(peer, message, refused, chunks)
-                if request_id in companions and type(message) is ErrorMessage:
+                if request_id in companions and call.beside is not None:
+                    call.beside[request_id] = message
+                elif request_id in companions and type(message) is ErrorMessage:
                     refused = message.exception()
                 else:
                     self.notice(peer, message)

@@ -208,12 +208,16 @@ class Cursor:
 
     def _script(self, script: str) -> tuple[Statement, ...]:
         """Its statements: PRAGMA foreign_keys at its beginning, as dumps have it, is done; BEGIN
-        and COMMIT around the rest are taken off."""
+        and COMMIT around the rest are taken off, unless a transaction is open: its end would not
+        be the COMMIT of the script."""
         texts = split(script)
         while texts and self._keys_pragma(texts[0]):
             del texts[0]
         self._forget()
-        return tuple(Statement(text) for text in without_begin(texts))
+        connection = self._connection
+        if connection.autocommit and not connection.in_transaction:
+            texts = without_begin(texts)
+        return tuple(Statement(text) for text in texts)
 
     def _begin_stream(
         self, kind: Kind, statement: Statement, read: str | None, timeout: float | None

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
 
 from raftdb.base.errors import (
     APPLIED,
@@ -31,6 +30,7 @@ from raftdb.client.answers import GAP, decode_answer, ends_session, results_of, 
 from raftdb.client.calls import Call, Peer
 from raftdb.client.core import NEW_SESSIONS_MAX, Core, Outcome, Write
 from raftdb.client.courier import STALL_S
+from raftdb.client.values import statement_bytes
 from raftdb.command import Failed, Key, Results, Statement, StatementResult
 from raftdb.wire import ErrorMessage, Execute, Message, Request, Result
 
@@ -82,7 +82,7 @@ class Item:
         self.key = key
         self.deadline_s = deadline_s
         self.timeout_s = timeout_s
-        self.size = 64 + sum(_size(statement) for statement in statements)
+        self.size = 64 + sum(statement_bytes(statement) for statement in statements)
         self.sequence = 0
         self.session_id = b""
         """Whose number it carries, once it has one."""
@@ -466,12 +466,3 @@ def _never_sent(error: Error) -> Error:
         hint=error.hint,
         detail=error.detail,
     )
-
-
-def _size(statement: Statement) -> int:
-    size = len(statement.sql)
-    for parameters in statement.parameter_sets:
-        values: Any = parameters.values() if type(parameters) is dict else parameters
-        for value in values:
-            size += 9 + (len(value) if type(value) is str or type(value) is bytes else 0)
-    return size

@@ -179,10 +179,33 @@ def control_of(sql: str, kind: Kind) -> str:
     return ROLLBACK if kind.verb == "ROLLBACK" else COMMIT
 
 
-def savepoint_of(sql: str) -> str:
-    """The name in SAVEPOINT, RELEASE or ROLLBACK TO, as names are compared; `` for none."""
-    texts = [text for _kind, text in _tokens(sql) if text != ";"]
-    return texts[-1].strip("\"'`[]").lower() if len(texts) > 1 else ""
+_SAVEPOINTS = {
+    "SAVEPOINT": ("SAVEPOINT",),
+    "RELEASE": ("RELEASE", "?SAVEPOINT"),
+    "ROLLBACK": ("ROLLBACK", "?TRANSACTION", "TO", "?SAVEPOINT"),
+}
+"""By verb, the words before the name; `?`: it may be left out."""
+_NAME = re.compile(
+    r"""(?P<quote>['"`])(?P<quoted>.*)(?P=quote)|\[(?P<bracketed>.*)\]|(?P<plain>.+)""", re.S
+)
+
+
+def savepoint_of(sql: str) -> str | None:
+    """The name in SAVEPOINT, RELEASE or ROLLBACK TO, as the nodes compare names (what is in the log
+    keeps them from changing how); None for what they call a syntax error."""
+    found = [text.upper() if kind == "word" else text for kind, text in _tokens(sql) if text != ";"]
+    for word in _SAVEPOINTS.get(found[0] if found else "", ("",)):
+        optional, word = word.startswith("?"), word.removeprefix("?")
+        # An optional word that is the last one is the name itself.
+        if found and found[0] == word and not (optional and len(found) == 1):
+            del found[0]
+        elif not optional:
+            return None
+    match = _NAME.fullmatch(found[0]) if len(found) == 1 else None
+    if match is None:
+        return None
+    name, quote = match["plain"] or match["bracketed"] or match["quoted"] or "", match["quote"]
+    return (name.replace(2 * quote, quote) if quote else name).lower()
 
 
 def split(script: str) -> list[str]:

@@ -102,7 +102,7 @@ def open_stream(
         yield from core.settle(call)
 
     def make(peer: Peer, timeout_ms: int) -> Sequence[Request]:
-        token = core.seen.to_text() if level == SESSION and core.seen is not None else ""
+        token = core.token() if level == SESSION else ""
         request_id = peer.request_id()
         return (OpenCursor(request_id, level, timeout_ms, PAGE_ROWS, statement, token, max_age_ms),)
 
@@ -113,7 +113,7 @@ def open_stream(
         if answered.error.code in NOT_READS:
             raise not_a_query()
         answered.error.outcome = NOT_APPLIED
-        raise answered.error
+        raise core.note_refused(answered.error)
     core.note_seen(answered.peer, answered.index)
     return Stream(answered)
 

@@ -21,14 +21,27 @@ from raftdb.base.errors import (
     SessionError,
 )
 from raftdb.client.actions import LinkError, Steps
-from raftdb.client.answers import LOST, decode_answer, results_of, transaction_lost
-from raftdb.client.calls import Answered, Call, Make, Peer
-from raftdb.client.core import Core, Outcome, Session, Write
-from raftdb.command import Failed, Key, Statement
-from raftdb.wire import Begin, Commit, Request, Rollback, Transact
+from raftdb.client.answers import LOST, decode_answer, not_applied, results_of, transaction_lost
+from raftdb.client.calls import Answered, Call, Make, Peer, answer_of
+from raftdb.client.core import NEW_SESSIONS_MAX, Core, Session, Write
+from raftdb.client.sqltext import classify
+from raftdb.client.values import statement_bytes
+from raftdb.command import Failed, Key, Statement, StatementResult, resolved
+from raftdb.wire import AttachSession, Begin, Commit, Request, Rollback, Transact
 
 _STATE = "transaction"
 """Key of an error's detail: whether the transaction is `open` still, or `ended`."""
+PIECE_MAX = 60
+"""Statements of a batch that are sent in one piece. The node takes 64 messages and more."""
+PIECE_BYTES_MAX = 128 * 1024
+"""About; a longer statement goes alone."""
+_SAVEPOINTS_SURE = 50
+"""As long as fewer were opened, there is room for one more: the nodes take twice as many."""
+_BATCH = "raftdb_batch"
+_OPEN = Statement(f"SAVEPOINT {_BATCH}")
+_UNDO = Statement(f"ROLLBACK TO {_BATCH}")
+_RELEASE = Statement(f"RELEASE {_BATCH}")
+_NOTHING = StatementResult((), (), 0, 0)
 
 
 class OpenTransaction:
@@ -39,38 +52,51 @@ class OpenTransaction:
         self._foreign_keys = foreign_keys
         self._peer: Peer | None = None
         self._session: Session | None = None
+        self._savepoints = 0
+        """Savepoints that were opened; how many are open still is not counted."""
+        self._batch_is_open = False
+        """The savepoint of a batch that is done: it is released together with what comes next."""
         self.over = False
         """It is committed, rolled back, or lost."""
 
     def begin(self, timeout_s: float) -> Steps[None]:
         """Take its snapshot now. Otherwise the first statement does."""
         call = self._core.courier.call(timeout_s)
-        yield from self._first(call, None)
+        yield from self._first(call, ())
 
-    def execute(self, statement: Statement, *, timeout_s: float) -> Steps[Outcome]:
+    def execute(self, statement: Statement, *, timeout_s: float) -> Steps[StatementResult]:
         """Execute one statement. Raises what it fails with; `over` then says whether the
         transaction goes on."""
         call = self._core.courier.call(timeout_s)
-        peer = self._peer
-        if peer is None:
-            answered = yield from self._first(call, statement)
-        else:
-            answered = yield from self._ask(
-                peer,
-                call,
-                lambda peer, timeout_ms: (Transact(peer.request_id(), timeout_ms, statement),),
-            )
-        if answered.error is not None:
-            raise self._refused(answered.error)
-        reply = decode_answer(answered.encoded)
-        # A failure tells of rows too: that one is there already.
-        self._core.note_seen(answered.peer, answered.index)
-        if isinstance(reply, Failed):
-            if reply.error.detail.get(_STATE) == "ended":
-                self.over = True
-            reply.error.detail.setdefault("statement", 0)
-            raise reply.error
-        return Outcome(results_of(reply), answered.index)
+        *_released, answered = yield from self._send(self._behind(statement), call)
+        return self._result(answered)
+
+    def execute_all(
+        self, statements: Sequence[Statement], *, timeout_s: float
+    ) -> Steps[list[StatementResult]]:
+        """Execute several, all or none of them: what one fails with is raised, and says which.
+
+        They are sent in one piece, within a savepoint, where none has to know what another one
+        before it brought. What stands behind one that fails is executed too, then; it is undone
+        with all the others, by a second piece. (Should it end the transaction, that is lost.)"""
+        call = self._core.courier.call(timeout_s)
+        results: list[StatementResult] = []
+        is_open = False
+        try:
+            if self._savepoints >= _SAVEPOINTS_SURE:
+                yield from self._piece((), results, True, call)
+                is_open = True
+            while len(results) < len(statements):
+                piece = _next_piece(statements, results)
+                opens, is_open = not is_open, True
+                yield from self._piece(piece, results, opens, call)
+        except Error as error:
+            error.detail["statement"] = len(results)
+            if is_open and not self.over:
+                yield from self._undo(call)
+            raise
+        self._batch_is_open = True
+        return results
 
     def commit(
         self, key: Key | None, *, timeout_s: float, durability: str | None = None
@@ -134,34 +160,138 @@ class OpenTransaction:
 
     # ---- inside
 
-    def _first(self, call: Call, statement: Statement | None) -> Steps[Answered]:
-        """Find the leader and begin there, with the first statement if there is one. It may be
-        tried again: whatever was begun before ends with its connection, and changed nothing."""
-        core = self._core
-        yield from core.settle(call)
-        session = core.session
-        if session is None:
-            session = yield from core.open(call)
-        self._session = session
+    def _behind(self, statement: Statement) -> tuple[Statement, ...]:
+        """What is to be sent: the end of the batch before, if that is due, and the statement."""
+        if not self._batch_is_open:
+            return (statement,)
+        self._batch_is_open = False
+        return (_RELEASE, statement)
+
+    def _send(self, statements: Sequence[Statement], call: Call) -> Steps[list[Answered]]:
+        """Have them executed, one after the other; the answer of each."""
+        peer = self._peer
+        for one in statements:
+            if one is not _OPEN and classify(one.sql).verb == "SAVEPOINT":
+                self._savepoints += 1
+        if peer is None:
+            return (yield from self._first(call, statements))
+        messages: list[Request] = []
 
         def make(peer: Peer, timeout_ms: int) -> Sequence[Request]:
-            begin = Begin(peer.request_id(), timeout_ms, self._foreign_keys)
-            messages = [*core.attached(peer, session, begin)]
-            if statement is not None:
-                messages.append(Transact(peer.request_id(), timeout_ms, statement))
+            messages[:] = [Transact(peer.request_id(), timeout_ms, one) for one in statements]
             return messages
 
+        call.beside = {}
+        last = yield from self._ask(peer, call, make)
+        return self._answers(messages, last, call)
+
+    def _answers(self, messages: Sequence[Request], last: Answered, call: Call) -> list[Answered]:
+        """Those of all messages of a piece. Raises what ends the transaction."""
+        found = call.beside or {}
         try:
-            answered = yield from core.courier.ask_leader(make, call)
+            return [
+                *(answer_of(last.peer, found[one.request_id], None, []) for one in messages[:-1]),
+                last,
+            ]
+        except (KeyError, LinkError):
+            self.over = True
+            raise transaction_lost("the leader did not answer one after the other") from None
+
+    def _result(self, answered: Answered) -> StatementResult:
+        """What one statement brought. Raises what it failed with."""
+        if answered.error is not None:
+            raise self._refused(answered.error)
+        reply = decode_answer(answered.encoded)
+        # A failure tells of rows too: that one is there already.
+        self._core.note_seen(answered.peer, answered.index)
+        if isinstance(reply, Failed):
+            if reply.error.detail.get(_STATE) == "ended":
+                self.over = True
+            reply.error.detail.setdefault("statement", 0)
+            raise reply.error
+        found = results_of(reply).statements
+        return found[0] if found else _NOTHING
+
+    def _piece(
+        self, piece: Sequence[Statement], results: list[StatementResult], opens: bool, call: Call
+    ) -> Steps[None]:
+        """Have a piece of a batch executed and add its results; `opens`: behind its savepoint.
+        Raises the first failure, when all answers were looked at."""
+        before = self._behind(_OPEN) if opens else ()
+        failure: Error | None = None
+        answers = yield from self._send((*before, *piece), call)
+        for place, answered in enumerate(answers):
+            try:
+                result = self._result(answered)
+            except Error as error:
+                failure = failure or error
+                # Without its savepoint what was executed behind it cannot be undone alone.
+                self.over = self.over or (place < len(before) < len(answers))
+            else:
+                if failure is None and place >= len(before):
+                    results.append(result)
+        if failure is not None:
+            raise failure
+
+    def _undo(self, call: Call) -> Steps[None]:
+        """A batch failed: take it back, and go on without it. Never fails; the transaction is over
+        when that could not be done."""
+        try:
+            for answered in (yield from self._send((_UNDO, _RELEASE), call)):
+                self._result(answered)
+        except Error:
+            self.over = True
+
+    def _first(self, call: Call, statements: Sequence[Statement]) -> Steps[list[Answered]]:
+        """Find the leader and begin there, with the first statements if there are any; their
+        answers. It may be tried again: what was begun before is replaced, or ends with its
+        connection, and changed nothing."""
+        core = self._core
+        try:
+            yield from core.settle(call)
+            for _ in range(NEW_SESSIONS_MAX):
+                session = core.session
+                if session is None:
+                    session = yield from core.open(call)
+                answers, refused = yield from self._begun(session, statements, call)
+                if refused is None:
+                    return answers
+                core.session = None
         except BaseException:
             self.over = True
             raise
-        if isinstance(answered.error, SessionError):
-            answered.peer.attached, core.session = b"", None
-        if answered.error is not None:
-            raise self._refused(answered.error)
-        self._peer = answered.peer
-        return answered
+        self.over = True
+        assert refused is not None, "the sessions were refused"
+        raise not_applied(refused)
+
+    def _begun(
+        self, session: Session, statements: Sequence[Statement], call: Call
+    ) -> Steps[tuple[list[Answered], Error | None]]:
+        """Begin in that session; the statements' answers, and why the session is of no use."""
+        core, messages = self._core, list[Request]()
+
+        def make(peer: Peer, timeout_ms: int) -> Sequence[Request]:
+            begin = Begin(peer.request_id(), timeout_ms, self._foreign_keys)
+            messages[:] = [
+                *core.attached(peer, session, begin),
+                *(Transact(peer.request_id(), timeout_ms, one) for one in statements),
+            ]
+            call.beside = {}
+            return messages
+
+        last = yield from core.courier.ask_leader(make, call)
+        answers = self._answers(messages, last, call)
+        call.beside = None
+        begun = len(messages) - len(statements) - 1
+        for message, answered in zip(messages[: begun + 1], answers, strict=False):
+            error = answered.error
+            if isinstance(message, AttachSession) and isinstance(error, SessionError):
+                last.peer.attached = b""
+                return [], error
+            if error is not None:
+                raise self._refused(error)
+        self._peer, self._session = last.peer, session
+        return answers[begun + 1 :], None
 
     def _ask(self, peer: Peer, call: Call, make: Make) -> Steps[Answered]:
         try:
@@ -180,3 +310,23 @@ class OpenTransaction:
         if isinstance(error, DeadlineError):
             error.outcome = "not_applied"
         return error
+
+
+def _next_piece(
+    statements: Sequence[Statement], results: Sequence[StatementResult]
+) -> list[Statement]:
+    """The next statements of a batch that can be sent: references to what is not known yet wait.
+    Raises ProgrammingError for one that refers to nothing."""
+    piece: list[Statement] = []
+    known, room = len(results), PIECE_BYTES_MAX
+    for statement in statements[known : known + PIECE_MAX]:
+        if statement.references:
+            latest = max(reference.statement for reference in statement.references)
+            if piece and latest >= known:
+                break
+            statement = resolved(statement, results)
+        room -= statement_bytes(statement)
+        if piece and room < 0:
+            break
+        piece.append(statement)
+    return piece

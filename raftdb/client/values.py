@@ -296,3 +296,13 @@ def _batch_item(number: int, item: Any) -> Statement:
         f"item {number} of the batch is {type(item).__name__}",
         hint="give SQL, (SQL, parameters) or a raftdb.Statement",
     )
+
+
+def statement_bytes(statement: Statement) -> int:
+    """About as many bytes as the statement takes on its way."""
+    size = len(statement.sql)
+    for parameters in statement.parameter_sets:
+        values: Any = parameters.values() if type(parameters) is dict else parameters
+        for value in values:
+            size += 9 + (len(value) if type(value) is str or type(value) is bytes else 0)
+    return size

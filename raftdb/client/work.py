@@ -46,7 +46,6 @@ from raftdb.command import (
     SessionId,
     Statement,
     StatementResult,
-    resolved,
 )
 
 if TYPE_CHECKING:
@@ -56,7 +55,6 @@ MODES = ("deferred", "immediate", "exclusive")
 ATTEMPTS = 30
 BACKOFF_MIN_S = 0.001
 BACKOFF_MAX_S = 0.2
-_BATCH = "raftdb_batch"
 _NOTHING = Results((StatementResult((), (), 0, 0),))
 _Value = TypeVar("_Value")
 
@@ -168,16 +166,24 @@ class Work:
         """Execute within the transaction that is open, or that begins now. Several statements are
         all or nothing there too."""
         if len(statements) == 1:
-            step = control_of(statements[0].sql, classify(statements[0].sql))
+            sql = statements[0].sql
+            step = control_of(sql, classify(sql))
             if step and not (step == SAVEPOINT and self.open is not None):
                 yield from self._step(step, statements[0], foreign_keys, timeout_s)
                 return _NOTHING
+            if self._savepoints and self._ends_by(sql):
+                # Not released first: should deferred keys stand in the way, it is open still.
+                yield from self.commit(None, timeout_s)
+                return _NOTHING
+            _check_alone(sql)
+        else:
+            _check_batch(statements)
         if self.open is None:
             yield from self.begin(MODES[0], foreign_keys, timeout_s)
         if len(statements) == 1:
             result = yield from self._one(statements[0], timeout_s)
-            if self._savepoints and self._is_released(statements[0].sql):
-                yield from self.commit(None, timeout_s)
+            if self._savepoints:
+                self._follow(statements[0].sql)
             return Results((result,))
         return (yield from self._many(statements, timeout_s))
 
@@ -194,7 +200,7 @@ class Work:
             except BaseException:
                 yield from self.rollback(timeout_s)
                 raise
-            self._savepoints = [savepoint_of(statement.sql)]
+            self._savepoints = [savepoint_of(statement.sql) or ""]
         elif self.open is None:
             what = "commit" if step == COMMIT else "rollback"
             raise ProgrammingError(f"cannot {what} - no transaction is active")
@@ -204,17 +210,28 @@ class Work:
             yield from self.commit(None, timeout_s)
 
     def _one(self, statement: Statement, timeout_s: float) -> Steps[StatementResult]:
-        transaction = self.open
-        assert transaction is not None, "it was begun"
-        if self.lost is not None:
-            raise _in_the_way(self.lost)
+        transaction = self._usable()
         try:
-            outcome = yield from transaction.execute(statement, timeout_s=timeout_s)
+            return (yield from transaction.execute(statement, timeout_s=timeout_s))
         except BaseException as error:
             self._failed(transaction, error)
             raise
-        found = outcome.results.statements
-        return found[0] if found else _NOTHING.statements[0]
+
+    def _many(self, statements: tuple[Statement, ...], timeout_s: float) -> Steps[Results]:
+        transaction = self._usable()
+        try:
+            results = yield from transaction.execute_all(statements, timeout_s=timeout_s)
+        except BaseException as error:
+            self._failed(transaction, error)
+            raise
+        return Results(tuple(results))
+
+    def _usable(self) -> OpenTransaction:
+        """The transaction that was begun. Raises ProgrammingError when it is lost."""
+        assert self.open is not None, "it was begun"
+        if self.lost is not None:
+            raise _in_the_way(self.lost)
+        return self.open
 
     def _failed(self, transaction: OpenTransaction, error: BaseException) -> None:
         if not transaction.over:
@@ -225,58 +242,76 @@ class Work:
         else:
             self.lost = error if isinstance(error, Error) else InterfaceError("interrupted")
 
-    def _many(self, statements: tuple[Statement, ...], timeout_s: float) -> Steps[Results]:
-        _check_savepoints(statements)
-        results: list[StatementResult] = []
-        yield from self._one(Statement(f"SAVEPOINT {_BATCH}"), timeout_s)
-        try:
-            for statement in statements:
-                if statement.references:
-                    statement = resolved(statement, results)
-                results.append((yield from self._one(statement, timeout_s)))
-        except Error as error:
-            error.detail["statement"] = len(results)
-            if self.open is not None and self.lost is None:
-                yield from self._one(Statement(f"ROLLBACK TO {_BATCH}"), timeout_s)
-                yield from self._one(Statement(f"RELEASE {_BATCH}"), timeout_s)
-            raise
-        yield from self._one(Statement(f"RELEASE {_BATCH}"), timeout_s)
-        return Results(tuple(results))
-
-    def _is_released(self, sql: str) -> bool:
-        """Follow the savepoints of a transaction that SAVEPOINT began, by name the innermost one
-        each. True: the outermost was released."""
-        names, verb = self._savepoints, classify(sql).verb
-        if verb not in ("SAVEPOINT", "RELEASE", "ROLLBACK"):
+    def _ends_by(self, sql: str) -> bool:
+        """Whether it releases the outermost savepoint of a transaction that SAVEPOINT began, which
+        is a COMMIT."""
+        if classify(sql).verb != "RELEASE":
             return False
-        name = savepoint_of(sql)
-        if verb == "SAVEPOINT":
-            names.append(name)
-        elif name in names:
-            place = len(names) - 1 - names[::-1].index(name)
-            del names[place + (verb == "ROLLBACK") :]
-        return not names
+        name, names = savepoint_of(sql), self._savepoints
+        return name == names[0] and name not in names[1:]
+
+    def _follow(self, sql: str) -> None:
+        """Note what a statement did to the savepoints of such a transaction."""
+        verb = classify(sql).verb
+        if verb in _OF_SAVEPOINTS:
+            _step_savepoints(self._savepoints, verb, savepoint_of(sql))
 
 
-def _check_savepoints(statements: tuple[Statement, ...]) -> None:
-    """A batch that ends a savepoint of before it would take its own away, and what came before in
-    it could not be taken back any more. Raises ProgrammingError."""
+_OF_SAVEPOINTS = ("SAVEPOINT", "RELEASE", "ROLLBACK")
+
+
+def _step_savepoints(names: list[str], verb: str, name: str | None) -> bool:
+    """What the statement does to savepoints of those names, from the outermost; each goes by name
+    to the innermost one. False: there is none of that name."""
+    if name is None:
+        return True
+    if verb == "SAVEPOINT":
+        names.append(name)
+        return True
+    if name not in names:
+        return False
+    del names[len(names) - 1 - names[::-1].index(name) + (verb == "ROLLBACK") :]
+    return True
+
+
+def _check_batch(statements: tuple[Statement, ...]) -> None:
+    """A batch in a transaction stands in a savepoint, so that it can be taken back alone: who ends
+    the transaction in it, or a savepoint of before, would end that too. Raises ProgrammingError."""
     names: list[str] = []
     for position, statement in enumerate(statements):
-        verb = classify(statement.sql).verb
-        if verb not in ("SAVEPOINT", "RELEASE", "ROLLBACK"):
-            continue
-        name = savepoint_of(statement.sql)
-        if verb == "SAVEPOINT":
-            names.append(name)
-        elif name in names:
-            del names[len(names) - 1 - names[::-1].index(name) + (verb == "ROLLBACK") :]
-        elif not control_of(statement.sql, classify(statement.sql)):
+        sql = statement.sql
+        kind = classify(sql)
+        step = control_of(sql, kind)
+        if step in (BEGIN, BEGIN_NOW):
+            raise ProgrammingError(
+                "cannot start a transaction within a transaction",
+                hint="end the one that is open first, or leave BEGIN out of the batch",
+                detail={"statement": position},
+            )
+        if step in (COMMIT, ROLLBACK):
+            raise ProgrammingError(
+                f"a batch cannot end the transaction that it stands in, and this one says"
+                f" {kind.verb}",
+                hint="end the transaction by a call of its own, after the batch",
+                detail={"statement": position},
+            )
+        name = savepoint_of(sql) if kind.verb in _OF_SAVEPOINTS else None
+        if not _step_savepoints(names, kind.verb, name):
             raise ProgrammingError(
                 f"a batch can end no savepoint but its own, and it did not open {name}",
                 hint="end that savepoint by a call of its own, after the batch",
                 detail={"statement": position},
             )
+
+
+def _check_alone(sql: str) -> None:
+    """Raises ProgrammingError for a COMMIT, or an END, that is none."""
+    verb = classify(sql).verb
+    if verb in ("COMMIT", "END"):
+        raise ProgrammingError(
+            f"syntax error: {verb} [TRANSACTION] stands alone",
+            hint="give each statement by itself; nothing was committed",
+        )
 
 
 def _in_the_way(lost: Error) -> Error:

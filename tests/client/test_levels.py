@@ -128,6 +128,51 @@ def test_tokens_are_handed_from_connection_to_connection(
         two.see("nonsense")
 
 
+def restored(world: World, history: str) -> None:
+    """Another history, with other indexes; all connections are lost."""
+    world.history, world.index = history, 3
+    for name in world.nodes:
+        world.kill(name)
+        world.start(name)
+    world.elect("n2")
+
+
+def test_a_client_that_lives_through_a_restore_is_told_once() -> None:
+    """What it had seen may be gone: a session read is not answered as if nothing had been."""
+    world = World(leader=2)
+    core = world.core(prefer="n3")
+    write(world, core, "a")
+    before = core.token()
+    restored(world, "e" * 32)
+    world.run(core.query(READ, level="linearizable", timeout_s=2.0))
+    with pytest.raises(InterfaceError) as told:
+        ask(world, core, "session")
+    assert (told.value.code, told.value.outcome) == ("token_other_history", "not_applied")
+    ask(world, core, "session")
+    seen = ReadToken.from_text(core.token())
+    assert (seen.history.hex(), seen.index) == (world.history, world.index)
+    # By its token, too: others may go by that.
+    restored(world, "f" * 32)
+    world.run(core.query(READ, level="linearizable", timeout_s=2.0))
+    with pytest.raises(InterfaceError, match="restored"):
+        core.token()
+    assert ReadToken.from_text(core.token()).history.hex() == world.history
+    assert ReadToken.from_text(before).history.hex() != world.history
+
+
+def test_a_token_that_a_node_refuses_is_forgotten() -> None:
+    """The client was told so: it goes on with what it sees from now on."""
+    world = World(leader=2)
+    core = world.core(prefer="n3")
+    write(world, core, "a")
+    refusal = InterfaceError("of another history", code="token_other_history")
+    world.nodes["n3"].refuse = [refusal]
+    with pytest.raises(InterfaceError, match="another history"):
+        ask(world, core, "session")
+    ask(world, core, "session")
+    assert queries(world)[-1][1].token == ""
+
+
 def test_a_long_read_at_any_node_is_waited_for_while_the_node_lives() -> None:
     world = World(leader=2)
     core = world.core("n1", prefer="n1")

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raftdb.client.sqltext import BLANK, READ, WRITE, classify, split
+from raftdb.base.errors import ProgrammingError
+from raftdb.client.sqltext import BLANK, READ, WRITE, classify, savepoint_of, split
+from raftdb.machine import transaction as nodes
 
 READS = [
     "SELECT 1",
@@ -143,3 +145,33 @@ def test_split_finds_each_statement(parts: list[str]) -> None:
     assert split(";".join(parts)) == [f"{part};" for part in parts[:-1]] + [
         part.strip() for part in parts[-1:]
     ]
+
+
+NAMES = st.one_of(
+    st.sampled_from(["a", "A", "savepoint", "to", "transaction", "'a'", '"A"', "[a]", "`a`", '""']),
+    st.sampled_from(
+        ['"a""b"', '[a"b]', "'`a`'", "É", '"é"', "ß", "\u212a", "a b", "1", "--x\n", ""]
+    ),
+    st.text("a\"'`[]", max_size=5),
+)
+SAVEPOINTS = (
+    ("SAVEPOINT", ("SAVEPOINT",)),
+    ("RELEASE", ("RELEASE", "?SAVEPOINT")),
+    ("release SAVEPOINT", ("RELEASE", "?SAVEPOINT")),
+    ("ROLLBACK TO", ("ROLLBACK", "?TRANSACTION", "TO", "?SAVEPOINT")),
+    ("rollback /**/ transaction to savepoint", ("ROLLBACK", "?TRANSACTION", "TO", "?SAVEPOINT")),
+    ("ROLLBACK", ("ROLLBACK", "?TRANSACTION", "TO", "?SAVEPOINT")),
+)
+
+
+@given(st.sampled_from(SAVEPOINTS), NAMES)
+def test_names_of_savepoints_are_those_of_the_nodes(
+    verb: tuple[str, tuple[str, ...]], name: str
+) -> None:
+    """Else a client takes a transaction for open that a RELEASE of its was to commit."""
+    sql = f"{verb[0]} {name};"
+    try:
+        expected = nodes._name(sql, verb[1])
+    except ProgrammingError:
+        expected = None
+    assert savepoint_of(sql) == expected

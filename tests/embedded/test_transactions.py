@@ -406,3 +406,225 @@ def test_a_commit_whose_reply_is_lost_is_asked_for(members: Members, arrives: bo
         assert money(db) == (99 if arrives else 100)
         db.execute("UPDATE account SET money = 5")
         assert money(db) == 5
+
+
+class Trips:
+    """Counts how often a connection waits for an answer."""
+
+    def __init__(self, db: Connection) -> None:
+        self._do = db._driver._do
+        self._transmit = self._do[Transmit]
+        self.count = 0
+
+    def __enter__(self) -> Trips:
+        self._do[Transmit] = self._counted
+        return self
+
+    def _counted(self, action: Any) -> Any:
+        self.count += 1
+        return self._transmit(action)
+
+    def __exit__(self, *_: object) -> None:
+        self._do[Transmit] = self._transmit
+
+
+INSERT_LINE = "INSERT INTO line VALUES (1, ?)"
+
+
+def test_a_batch_in_a_transaction_is_one_round_trip(db: Connection) -> None:
+    with Trips(db) as trips:
+        db.begin()
+        results = db.batch([(INSERT_LINE, (n,)) for n in range(50)])
+        assert trips.count == 1, "BEGIN and the batch"
+        assert [result.rowcount for result in results] == [1] * 50
+        db.batch(["SELECT count(*) FROM line", "DELETE FROM line WHERE what < 10"])
+        assert trips.count == 2
+        assert db.execute("SELECT count(*) FROM line").fetchone() == (40,)
+        assert trips.count == 3, "its savepoint is released together with the next statement"
+        with pytest.raises(raftdb.ProgrammingError, match="no such savepoint: raftdb_batch"):
+            db.execute("RELEASE raftdb_batch")
+        db.batch([(INSERT_LINE, (n,)) for n in range(100, 170)])
+        assert trips.count == 6, "in two pieces"
+        db.commit()
+        assert trips.count == 7
+    assert db.execute("SELECT count(*) FROM line").fetchone() == (110,)
+
+
+def test_a_batch_that_fails_is_taken_back_by_a_second_trip(db: Connection) -> None:
+    bad: list[Any] = [
+        "DELETE FROM line",
+        "INSERT INTO account VALUES (1, 'eve', 0)",
+        (INSERT_LINE, ("y",)),
+    ]
+    db.begin()
+    db.execute(INSERT_LINE, ("x",))
+    for _ in range(2):
+        with Trips(db) as trips, pytest.raises(raftdb.IntegrityError) as failed:
+            db.batch(bad)
+        assert (trips.count, failed.value.detail["statement"]) == (2, 1)
+        assert db.execute("SELECT what FROM line").fetchall() == [("x",)]
+    db.commit()
+    assert db.execute("SELECT what FROM line").fetchall() == [("x",)]
+    # As the first thing of a transaction, too.
+    db.begin()
+    with pytest.raises(raftdb.IntegrityError):
+        db.batch(bad)
+    db.execute(INSERT_LINE, ("z",))
+    db.commit()
+    assert db.execute("SELECT what FROM line").fetchall() == [("x",), ("z",)]
+
+
+def test_references_of_a_batch_wait_for_what_they_refer_to(db: Connection) -> None:
+    owner = "INSERT INTO account (owner) VALUES (?) RETURNING id"
+    with db.transaction(), Trips(db) as trips:
+        db.batch(
+            [
+                (owner, ("x",)),
+                (owner, ("y",)),
+                ("INSERT INTO line VALUES (?, 'x')", (raftdb.returned(0, "id"),)),
+                ("INSERT INTO line VALUES (?, 'y')", (raftdb.lastrowid(1),)),
+            ]
+        )
+        assert trips.count == 2
+        with pytest.raises(raftdb.ProgrammingError, match="refers to"):
+            db.batch([(owner, ("z",)), (INSERT_LINE, (raftdb.returned(0, "nothing"),))])
+    found = "SELECT owner, what FROM line JOIN account ON account = id ORDER BY owner"
+    assert db.execute(found).fetchall() == [("x", "x"), ("y", "y")]
+    assert db.execute("SELECT count(*) FROM account").fetchone() == (4,)
+
+
+def test_a_batch_whose_end_it_is_leaves_nothing_committed(db: Connection) -> None:
+    """OR ROLLBACK ends the transaction, also where it stands behind what failed already."""
+    end = "INSERT OR ROLLBACK INTO account VALUES (1, 'eve', 0)"
+    batches: list[tuple[list[Any], int, bool]] = [
+        ([(INSERT_LINE, ("x",)), end], 1, False),
+        ([(INSERT_LINE, ("x",)), "nonsense", end], 1, True),
+    ]
+    for batch, place, is_open in batches:
+        db.begin()
+        db.execute(INSERT_LINE, ("before",))
+        with pytest.raises(raftdb.Error) as failed:
+            db.batch(batch)
+        assert (failed.value.detail["statement"], failed.value.outcome) == (place, "not_applied")
+        assert db.in_transaction == is_open
+        if is_open:
+            with pytest.raises(raftdb.ProgrammingError, match="the transaction is over"):
+                db.execute(INSERT_LINE, ("not by itself",))
+        db.rollback()
+        assert db.execute("SELECT count(*) FROM line").fetchone() == (0,)
+
+
+def test_a_batch_behind_many_savepoints(db: Connection) -> None:
+    with db.transaction():
+        for number in range(100):
+            db.execute(f"SAVEPOINT s{number}")
+        with pytest.raises(raftdb.DataError, match="savepoints are open"):
+            db.batch([(INSERT_LINE, ("x",)), (INSERT_LINE, ("y",))])
+        assert db.execute("SELECT count(*) FROM line").fetchone() == (0,)
+        db.execute("RELEASE s50")
+        db.batch([(INSERT_LINE, ("x",)), (INSERT_LINE, ("y",))])
+    assert db.execute("SELECT count(*) FROM line").fetchone() == (2,)
+
+
+@pytest.mark.parametrize("begin", ["BEGIN", "SAVEPOINT a"])
+def test_a_batch_cannot_end_its_transaction(db: Connection, begin: str) -> None:
+    db.execute(begin)
+    for end in ("COMMIT", "end transaction;", "ROLLBACK", "/* */ Rollback Transaction"):
+        with pytest.raises(raftdb.ProgrammingError, match="cannot end the transaction") as wrong:
+            db.batch([(INSERT_LINE, ("x",)), end])
+        assert wrong.value.detail["statement"] == 1
+    for script in ("BEGIN; DELETE FROM account; COMMIT;", "BEGIN IMMEDIATE; DELETE FROM account"):
+        with pytest.raises(raftdb.ProgrammingError, match="within a transaction"):
+            db.executescript(script)
+    with pytest.raises(raftdb.ProgrammingError, match=r"COMMIT \[TRANSACTION\] stands"):
+        db.execute("COMMIT; SELECT 1")
+    db.executescript("DELETE FROM line; INSERT INTO line VALUES (1, 'kept');")
+    assert db.in_transaction
+    db.commit()
+    assert db.execute("SELECT what FROM line").fetchall() == [("kept",)]
+    db.autocommit = False
+    try:
+        with pytest.raises(raftdb.ProgrammingError, match="within a transaction"):
+            db.executescript("BEGIN; DELETE FROM line; COMMIT;")
+        db.rollback()
+    finally:
+        db.autocommit = True
+    db.executescript("BEGIN; DELETE FROM line; COMMIT;")
+    assert db.execute("SELECT count(*) FROM line").fetchone() == (0,)
+
+
+def test_the_outermost_savepoint_stays_where_its_release_cannot_commit(db: Connection) -> None:
+    """As in SQLite: RELEASE of it is a COMMIT, and deferred keys stand in its way."""
+    db.execute("SAVEPOINT a")
+    db.execute("PRAGMA defer_foreign_keys = ON")
+    db.execute("INSERT INTO line VALUES (9, 'x')")
+    db.execute("SAVEPOINT b")
+    with pytest.raises(raftdb.IntegrityError, match="FOREIGN KEY"):
+        db.execute("RELEASE a")
+    assert db.in_transaction
+    db.execute("ROLLBACK TO b")
+    db.execute("INSERT INTO account VALUES (9, 'ida', 0)")
+    db.execute("RELEASE b")
+    assert db.in_transaction
+    db.execute("RELEASE a")
+    assert not db.in_transaction
+    assert money(db, 9) == 0
+
+
+def test_names_of_savepoints_are_quoted_in_four_ways(db: Connection) -> None:
+    for begin, others, end in (
+        ("SAVEPOINT a", ["SAVEPOINT '`a`'", 'SAVEPOINT ["a"]'], "RELEASE A"),
+        ('SAVEPOINT "x""y"', ["SAVEPOINT x"], 'RELEASE [X"Y]'),
+        ("SAVEPOINT savepoint", ['SAVEPOINT "release"'], "RELEASE 'savepoint'"),
+    ):
+        db.execute(begin)
+        for sql in others:
+            db.execute(sql)
+        db.execute(INSERT_LINE, (end,))
+        assert db.in_transaction
+        db.execute(end)
+        assert not db.in_transaction, end
+    assert db.execute("SELECT count(*) FROM line").fetchone() == (3,)
+
+
+@pytest.mark.parametrize(
+    ("call", "changes"),
+    [
+        (lambda db: db.ask("members", change="promote", node="n9"), True),
+        (lambda db: db.ask("settings", changes={"survive": "zone"}), True),
+        (lambda db: db.transfer_leadership("n9"), True),
+        (lambda db: db.execute("UPDATE account SET money = 1"), True),
+        (lambda db: db.outcome(idempotency_key="of nobody"), True),
+        (lambda db: db.ask("members"), False),
+        (lambda db: db.execute("SELECT 1"), False),
+    ],
+)
+def test_what_was_cancelled_may_be_done_if_it_was_sent(
+    members: Members, call: Any, changes: bool
+) -> None:
+    with raftdb.connect(members.founded.url) as db:
+        db.execute("DELETE FROM line")
+        do = db._driver._do
+        carry_out = do[Await]
+
+        def cancel(_action: Any) -> Any:
+            do[Await] = carry_out
+            db.cancel()
+            return ()
+
+        do[Await] = cancel
+        with pytest.raises(raftdb.OperationalError) as cancelled:
+            call(db)
+        outcome = "unknown" if changes else "not_applied"
+        assert (cancelled.value.code, cancelled.value.outcome) == ("cancelled", outcome)
+
+
+def test_a_session_that_is_not_taken_is_replaced_before_it_begins(db: Connection) -> None:
+    """As after a restore to before it was opened. The transaction went on, and its COMMIT found no
+    session; so did that of every later one."""
+    core = db._core
+    assert core.session is not None
+    core.session.session_id = core.session.session_id[:24] + bytes(16)
+    with db.transaction():
+        db.execute("UPDATE account SET money = 6")
+    assert money(db) == 6
