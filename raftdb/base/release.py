@@ -70,6 +70,9 @@ UNSAFE_OPTIONS = "unsafe_options"
 """Options of full-text indexes that stop every node are refused."""
 LOCAL_ANSWERS = "local_answers"
 """EXPLAIN in a batch or a transaction, whose answer differs from node to node, is refused."""
+USERS_CHANGES = "users_changes"
+"""What raftdb writes for itself when a table with VIRTUAL columns is altered is not counted by
+changes() and total_changes()."""
 
 FEATURES: Mapping[str, int] = {
     DATABASE_FENCE: 2,
@@ -77,6 +80,7 @@ FEATURES: Mapping[str, int] = {
     HIDDEN_LAST_ROWID: 2,
     UNSAFE_OPTIONS: 2,
     LOCAL_ANSWERS: 2,
+    USERS_CHANGES: 2,
 }
 """By name: the level that turns it on."""
 

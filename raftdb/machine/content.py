@@ -392,7 +392,10 @@ class ContentHasher:
             table.name, table.sql = name, sql
             table.set_layout(layout)
         self._changed[table.id] = table
-        if scan:
+        if scan and table.kind == _BY_ROWID and self._settings.counts_users_changes():
+            # At the end: what is written for it then is none of what changes() tells of.
+            table.touched = self.touched_now[table.id] = None
+        elif scan:
             self._scan(table)
         return table
 
@@ -443,10 +446,7 @@ class ContentHasher:
         for id in self._dropped:
             self._write(f"DELETE FROM {PREFIX}hash WHERE id = ? {MARK}", (id,))
             self._write(f"DELETE FROM {PREFIX}row WHERE tbl = ? {MARK}", (id,))
-        if self._has_sequences:
-            self._sequence_sum()
-        elif self._sequences:
-            self._sequences, self._sequence_rows = 0, []
+        self._sequence_sum()
         for kind, total, committed in (
             ("s", self._schema, self._schema_committed),
             ("q", self._sequences, self._sequences_committed),
@@ -458,6 +458,9 @@ class ContentHasher:
                 )
 
     def _sequence_sum(self) -> None:
+        if not self._has_sequences:
+            self._sequences, self._sequence_rows = 0, []
+            return
         rows = sorted(self._run(f"SELECT name, seq FROM sqlite_sequence {MARK}"), key=repr)
         if rows != self._sequence_rows:
             self._sequence_rows = rows
@@ -473,13 +476,8 @@ class ContentHasher:
             rest = self._schema, self._sequences
             if table.kind <= _REAL and self.totals.note_one(index, position, table, rest):
                 return
-        if self._has_sequences:
-            self._sequence_sum()
-        elif self._sequences:
-            self._sequences, self._sequence_rows = 0, []
-        for table in self._changed.values():
-            if table.kind >= _BY_ROWID:
-                self._settle(table)
+        self._sequence_sum()
+        self.settle()
         rest = self._schema, self._sequences
         every = self._tables.values()
         self.totals.note(index, position, self._changed.values(), every, rest, self._dropped)

@@ -19,6 +19,7 @@ from raftdb.base.release import (
     LOCAL_ANSWERS,
     SETTING,
     UNSAFE_OPTIONS,
+    USERS_CHANGES,
     allows,
     level_of,
     version_for,
@@ -92,6 +93,10 @@ class Settings:
     def refuses_local(self) -> bool:
         """Whether EXPLAIN is refused in a logged request; as of this request."""
         return allows(LOCAL_ANSWERS, level_of(self._next))
+
+    def counts_users_changes(self) -> bool:
+        """Whether changes() tells of users' rows alone after a change of the schema."""
+        return allows(USERS_CHANGES, level_of(self._next))
 
     def committed(self) -> None:
         """What was changed is to be seen now."""

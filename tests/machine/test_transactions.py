@@ -9,11 +9,11 @@ import pytest
 
 from raftdb.base.errors import DataError, Error, IntegrityError, OverloadedError
 from raftdb.base.limits import Limits
-from raftdb.command import Failed, Results
+from raftdb.command import Configure, Failed, Results
 from raftdb.machine.format import SAVEPOINTS_MAX
 from raftdb.machine.workspace import Workspace
 from raftdb.machine.workspaces import WARM_MAX
-from tests.machine.support import Database, replay
+from tests.machine.support import Database, replay, stamp
 from tests.machine.transactions import Transaction, committed
 
 
@@ -434,3 +434,59 @@ def test_as_many_are_kept_for_the_next_as_there_is_room_for(tmp_path: Path, room
     if room > 1:
         assert use() == first, "none was opened"
     database.close()
+
+
+def test_what_raftdb_writes_for_itself_is_not_counted(database: Database) -> None:
+    """Of tables with VIRTUAL columns rows' hashes are kept. changes() told of them at the COMMIT
+    and not before, so the transaction conflicted for ever."""
+    database.apply(Configure(stamp(2), {"feature_level": 2}))
+    database.run("CREATE TABLE v (x INTEGER PRIMARY KEY, y AS (x * 2) VIRTUAL)")
+    database.run("INSERT INTO v VALUES (1), (2), (3)")
+    counts = "SELECT changes(), total_changes()"
+    raw = sqlite3.connect(":memory:")
+    raw.execute("CREATE TABLE v (x INTEGER PRIMARY KEY, y AS (x * 2) VIRTUAL)")
+    raw.execute("INSERT INTO v VALUES (1), (2), (3)")
+    before = raw.total_changes
+    for sql in ("UPDATE v SET x = x + 10 WHERE x < 3", "ALTER TABLE v ADD COLUMN z DEFAULT 7"):
+        raw.execute(sql)
+    changed, total = raw.execute(counts).fetchone()
+    raw.close()
+    batch = [
+        "UPDATE v SET x = x + 10 WHERE x < 3",
+        "ALTER TABLE v ADD COLUMN z DEFAULT 7",
+        counts,
+        "DELETE FROM v WHERE x = 3",
+        "ALTER TABLE v ADD COLUMN w AS (z + 1) VIRTUAL",
+        "SELECT x, w FROM v",
+    ]
+    one = Transaction(database)
+    assert one.rows("SELECT changes()") == [(0,)]
+    for sql in batch[:2]:
+        one.run(sql)
+    assert one.rows(counts) == [(changed, total - before)]
+    for sql in batch[3:]:
+        one.run(sql)
+    assert committed(one.commit())
+    database.check_hash()
+    database.run("DROP TABLE v")
+    database.run("CREATE TABLE v (x INTEGER PRIMARY KEY, y AS (x * 2) VIRTUAL)")
+    database.run("INSERT INTO v VALUES (1), (2), (3)")
+    results = database.run(*batch)
+    assert results[2].rows == ((changed, total - before),)
+    assert results[5].rows == ((11, 8), (12, 8))
+    database.check_hash()
+    # A savepoint that is rolled back to, and a request that fails, leave nothing half-read.
+    two = Transaction(database)
+    two.run("SAVEPOINT a")
+    two.fail("ALTER TABLE v DROP COLUMN z")
+    two.run("ALTER TABLE v ADD COLUMN u")
+    two.run("INSERT INTO v (x) VALUES (4)")
+    two.run("ROLLBACK TO a")
+    two.run("INSERT INTO v (x) VALUES (5)")
+    assert committed(two.commit())
+    database.check_hash()
+    database.fail("ALTER TABLE v ADD COLUMN u", "INSERT INTO v (x) VALUES (6)", "nonsense")
+    database.check_hash()
+    other = replay(Path(database.directory).parent / "other", database.entries)
+    assert other.content_hash() == database.machine.content_hash()
+    other.close()
