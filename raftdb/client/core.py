@@ -146,7 +146,7 @@ class Core:
         self.seen: ReadToken | None = None
         """What this client has seen: reads of level `session` reflect that at least."""
         self._left: ReadToken | None = None
-        """What it had seen before a restore of the cluster, and was not told yet that it may be gone."""
+        """What it had seen before a restore of the cluster, and was not told yet that is lost."""
         self.session: Session | None = None
         """What writes belong to; None: the next one opens it."""
         self._unsettled: tuple[Write, ...] = ()
