@@ -23,10 +23,10 @@ from raftdb.base.errors import (
 from raftdb.client.actions import LinkError, Steps
 from raftdb.client.answers import LOST, decode_answer, not_applied, results_of, transaction_lost
 from raftdb.client.calls import Answered, Call, Make, Peer, answer_of
-from raftdb.client.core import NEW_SESSIONS_MAX, Core, Session, Write
+from raftdb.client.core import NEW_SESSIONS_MAX, Core, Outcome, Session, Write
 from raftdb.client.sqltext import classify
 from raftdb.client.values import statement_bytes
-from raftdb.command import Failed, Key, Statement, StatementResult, resolved
+from raftdb.command import Failed, Key, Results, Statement, StatementResult, resolved
 from raftdb.wire import AttachSession, Begin, Commit, Request, Rollback, Transact
 
 _STATE = "transaction"
@@ -64,12 +64,12 @@ class OpenTransaction:
         call = self._core.courier.call(timeout_s)
         yield from self._first(call, ())
 
-    def execute(self, statement: Statement, *, timeout_s: float) -> Steps[StatementResult]:
+    def execute(self, statement: Statement, *, timeout_s: float) -> Steps[Outcome]:
         """Execute one statement. Raises what it fails with; `over` then says whether the
         transaction goes on."""
         call = self._core.courier.call(timeout_s)
         *_released, answered = yield from self._send(self._behind(statement), call)
-        return self._result(answered)
+        return Outcome(Results((self._result(answered),)), answered.index)
 
     def execute_all(
         self, statements: Sequence[Statement], *, timeout_s: float

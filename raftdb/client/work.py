@@ -212,10 +212,11 @@ class Work:
     def _one(self, statement: Statement, timeout_s: float) -> Steps[StatementResult]:
         transaction = self._usable()
         try:
-            return (yield from transaction.execute(statement, timeout_s=timeout_s))
+            outcome = yield from transaction.execute(statement, timeout_s=timeout_s)
         except BaseException as error:
             self._failed(transaction, error)
             raise
+        return outcome.results.statements[0]
 
     def _many(self, statements: tuple[Statement, ...], timeout_s: float) -> Steps[Results]:
         transaction = self._usable()
