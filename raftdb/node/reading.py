@@ -39,6 +39,7 @@ PATIENCE_S = 1.0
 TURN_S = 0.004
 """Short reads are done on the loop for so long in one go; then others have their turn."""
 RETRY_AFTER_MS = 50
+_UNPROVED = "cannot prove how old its data is"
 LANE_QUEUE = 4
 """So many long reads for each lane may always wait."""
 
@@ -133,7 +134,8 @@ class Reading:
     ) -> None:
         """Read at that level; the call's answer is the encoded results. `page_rows`: only so many
         of them, and a cursor for the rest."""
-        read = _Read(statements, rows_max, call, max_age_s, page_rows)
+        bound_ms = max_age_s * 1000 + 1 if level == BOUNDED else float("inf")
+        read = _Read(statements, rows_max, call, max_age_s, bound_ms, page_rows)
         if level == LOCAL:
             self._soon(read)
         elif level == SESSION:
@@ -149,7 +151,7 @@ class Reading:
             self._soon(read)
         else:
             if level == BOUNDED:
-                self._be_patient(read, "cannot prove how old its data is", "too_old")
+                self._be_patient(read, _UNPROVED, "too_old")
             self._engine.read_index(lambda outcome: self._confirmed(outcome, level, read))
 
     # ---- waiting
@@ -162,6 +164,14 @@ class Reading:
             return -1
         return int(max(0.0, self._clock.monotonic_s() - fresh_s) * 1000) + 1
 
+    def _proved_ms(self, read: _Read) -> int:
+        """`age_ms`, right before the snapshot is taken. Raises UnavailableError for a bounded read
+        that has waited since its bound was proved for too long."""
+        age_ms = self.age_ms()
+        if age_ms > read.bound_ms:
+            raise self._elsewhere(_UNPROVED, "too_old")
+        return age_ms
+
     def _age_s(self) -> float:
         if self._fresh_s is None:
             return float("inf")
@@ -171,7 +181,7 @@ class Reading:
         if isinstance(outcome, NotApplied):
             error = self._not_applied(outcome)
             if level == BOUNDED and not isinstance(error, OverloadedError):
-                error = self._elsewhere("cannot prove how old its data is", "too_old")
+                error = self._elsewhere(_UNPROVED, "too_old")
             read.call.end(None, error)
             return
         if self._fresh_s is None or outcome.begun_s > self._fresh_s:
@@ -227,6 +237,10 @@ class Reading:
                 self._open_cursor(read)
                 continue
             age_ms = self.age_ms()
+            if age_ms > read.bound_ms:
+                # It has waited for its turn since: what was fresh enough then is not any more.
+                self._ask_again(read)
+                continue
             try:
                 body = self._machine.query_briefly(read.statements, read.rows_max or None, index)
             except Exception as error:
@@ -244,11 +258,15 @@ class Reading:
                 self._executor.call_soon(self._drain)
                 return
 
+    def _ask_again(self, read: _Read) -> None:
+        self._be_patient(read, _UNPROVED, "too_old")
+        self._engine.read_index(lambda outcome: self._confirmed(outcome, BOUNDED, read))
+
     def _on_lane(self, read: _Read) -> None:
         call = read.call
 
         def work(stop: QueryStop) -> Answer:
-            rows_max, age_ms = read.rows_max or None, self.age_ms()
+            rows_max, age_ms = read.rows_max or None, self._proved_ms(read)
             body, index = self._machine.query_reply(read.statements, rows_max, stop)
             return Answer(body, index, age_ms)
 
@@ -284,7 +302,9 @@ class Reading:
     def _open_cursor(self, read: _Read) -> None:
         [statement] = read.statements
         done = self._paged(read.call)
-        read.call.stop = self.cursors.open(statement, read.page_rows, self.age_ms, done)
+        read.call.stop = self.cursors.open(
+            statement, read.page_rows, lambda: self._proved_ms(read), done
+        )
 
     def fetch(self, cursor: int, rows: int, call: Call) -> None:
         """The next page of a cursor. Its call-back may come before this returns."""
@@ -330,7 +350,7 @@ def busy_error(retry_after_ms: int, what: str) -> OverloadedError:
 class _Read:
     """One read on its way."""
 
-    __slots__ = ("call", "max_age_s", "page_rows", "rows_max", "statements")
+    __slots__ = ("bound_ms", "call", "max_age_s", "page_rows", "rows_max", "statements")
 
     def __init__(
         self,
@@ -338,8 +358,11 @@ class _Read:
         rows_max: int,
         call: Call,
         max_age_s: float,
+        bound_ms: float,
         page_rows: int,
     ) -> None:
+        self.bound_ms = bound_ms
+        """The greatest age that may be told of a bounded read."""
         self.page_rows = page_rows
         self.statements = statements
         self.rows_max = rows_max

@@ -9,7 +9,7 @@ import pytest
 
 import raftdb
 from raftdb.client import Connection
-from raftdb.client.actions import Await, Transmit
+from raftdb.client.actions import Await, LinkError, Transmit
 from tests.embedded.conftest import Members
 
 
@@ -254,3 +254,60 @@ def test_a_session_that_is_not_taken_is_replaced_before_it_begins(db: Connection
     with db.transaction():
         db.execute("UPDATE holder SET money = 6")
     assert money_of(db) == 6
+
+
+def _program(db: Connection) -> None:
+    db.begin()
+    db.execute(INSERT_ITEM, (1,))
+    db.batch([(INSERT_ITEM, (2,)), (INSERT_ITEM, (3,))])
+    with pytest.raises(raftdb.ProgrammingError, match="syntax error"):
+        db.batch([(INSERT_ITEM, (4,)), "nonsense", (INSERT_ITEM, (5,))])
+    db.execute("SAVEPOINT s")
+    db.batch([(INSERT_ITEM, (6,)), "DELETE FROM item"])
+    db.execute("ROLLBACK TO s")
+    db.batch([(INSERT_ITEM, (7,)), "SELECT count(*) FROM item"])
+    db.commit()
+
+
+def _cut(db: Connection, place: int, arrives: bool) -> list[Any]:
+    """Its connection is gone at what it sends as number `place`: what that was, once it was."""
+    do = db._driver._do
+    transmit = do[Transmit]
+    sent: list[Any] = []
+    lost: list[Any] = []
+
+    def cut(action: Any) -> Any:
+        sent.append(action)
+        if len(sent) != place + 1:
+            return transmit(action)
+        lost.append(action)
+        if arrives:
+            transmit(action)
+        raise LinkError("is gone", unsent=not arrives)
+
+    do[Transmit] = cut
+    return lost
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+def test_a_connection_that_is_cut_at_every_step(
+    members: Members, db: Connection, arrives: bool
+) -> None:
+    """All of the transaction or nothing, and what was told is true."""
+    for place in range(20):
+        db.execute("DELETE FROM item")
+        with raftdb.connect(members.founded.url) as other:
+            other.execute("DELETE FROM item")
+            lost = _cut(other, place, arrives)
+            told = "applied"
+            try:
+                _program(other)
+            except raftdb.Error as error:
+                told = error.outcome
+            other.rollback()
+            assert not other.unsettled
+        found = [what for (what,) in db.execute("SELECT what FROM item ORDER BY what")]
+        assert found == ([] if told == "not_applied" else [1, 2, 3, 7]), (place, told)
+        if not lost:
+            break
+    assert place == 10, "nine for the program, and a farewell"

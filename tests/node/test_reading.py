@@ -131,6 +131,37 @@ def test_the_age_of_what_waits_for_a_lane_is_that_of_its_snapshot(bench: Bench) 
     assert bench.answers.pop().age_ms == 1001
 
 
+def test_what_waits_for_longer_than_its_bound_is_proved_again(bench: Bench) -> None:
+    """Fresh enough when it came, it was answered with what was older by then."""
+    bench.query("bounded", max_age_s=2.0)
+    confirm(bench, bench.loop.now_s)
+    bench.answers.clear()
+    bench.loop.now_s += 1.5
+    statements = (Statement("SELECT 1"),)
+    bench.replica.query("bounded", statements, 0, 5.0, bench.done, max_age_s=2.0)
+    # The loop is busy with something else.
+    bench.loop.now_s += 1.0
+    bench.loop.run()
+    assert bench.answers == []
+    confirm(bench, bench.loop.now_s)
+    bench.loop.run()
+    assert bench.answers.pop().age_ms == 1
+
+
+def test_what_waits_for_a_lane_for_longer_than_its_bound_goes_elsewhere(bench: Bench) -> None:
+    bench.query("bounded", max_age_s=2.0)
+    confirm(bench, bench.loop.now_s)
+    bench.answers.clear()
+    statements = (Statement("SELECT 1"),)
+    bench.replica.query("bounded", statements, 0, 5.0, bench.done, max_age_s=2.0)
+    bench.loop.step()
+    bench.loop.now_s += 2.5
+    bench.loop.run()
+    (error,) = bench.answers
+    assert isinstance(error, UnavailableError)
+    assert error.code == "too_old"
+
+
 def test_a_confirmation_that_took_too_long_proves_too_little(bench: Bench) -> None:
     bench.query("bounded", max_age_s=0.3)
     begun_s = bench.loop.now_s
