@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from raftdb.base.errors import UNKNOWN, DataError, DeadlineError, Error
+from raftdb.base.errors import (
+    UNKNOWN,
+    AuthError,
+    DataError,
+    DeadlineError,
+    Error,
+    NotSupportedError,
+)
 from raftdb.base.ids import Address
 from raftdb.client.actions import Link, LinkError
 from raftdb.wire import (
@@ -117,6 +124,8 @@ class Answered:
     """An attempt before the one that was answered may have taken effect."""
 
 
+_PERMANENT_CODES = frozenset(("wrong_cluster", "wrong_history", "version"))
+
 Make = Callable[[Peer, int], Sequence[Request]]
 """(connection, timeout_ms) to the messages of one attempt; the last one's reply is the answer."""
 
@@ -147,3 +156,9 @@ def too_large(size: int) -> Error:
         code="result_too_large",
         hint="ask for fewer rows at a time, such as by LIMIT",
     )
+
+
+def permanent(error: Error) -> Error | None:
+    """The error, if trying the address that answered it again soon would not help."""
+    lasting = isinstance(error, AuthError | NotSupportedError) or error.code in _PERMANENT_CODES
+    return error if lasting else None

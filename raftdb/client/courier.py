@@ -25,7 +25,6 @@ from raftdb.base.errors import (
     AuthError,
     Error,
     NotLeaderError,
-    NotSupportedError,
     OverloadedError,
     UnavailableError,
 )
@@ -33,7 +32,7 @@ from raftdb.base.ids import Address
 from raftdb.base.limits import DEFAULT_LIMITS, Limits
 from raftdb.base.ports import Clock, Random
 from raftdb.client.actions import Await, Dial, Drop, Link, LinkError, Pause, Steps, Transmit
-from raftdb.client.calls import Answered, Call, Make, Peer, answer_of, too_large
+from raftdb.client.calls import Answered, Call, Make, Peer, answer_of, permanent, too_large
 from raftdb.client.options import Options
 from raftdb.client.routing import Routes
 from raftdb.wire import (
@@ -61,8 +60,6 @@ QUARANTINE_REST_S = 5.0
 UNMET = ("too_few_locations", "archive_unreachable", "disk_full")
 """Codes of a write that is refused while what it needs is not there: tried until the deadline, and
 then it is the error."""
-
-_PERMANENT_CODES = frozenset(("wrong_cluster", "wrong_history", "version"))
 
 
 class Courier:
@@ -297,7 +294,7 @@ class Courier:
             peer.draining = True
         elif type(message) is ErrorMessage and message.request_id == 0:
             error = message.exception()
-            raise LinkError(error.message, _permanent(error))
+            raise LinkError(error.message, permanent(error))
 
     # ---- whom to ask
 
@@ -415,7 +412,7 @@ class Courier:
             welcome = arrived[0]
             if type(welcome) is ErrorMessage:
                 error = welcome.exception()
-                raise LinkError(error.message, _permanent(error))
+                raise LinkError(error.message, permanent(error))
             if type(welcome) is not Welcome:
                 raise LinkError(f"answers the hello with {type(welcome).__name__}")
             self._check_identity(link, welcome)
@@ -597,9 +594,3 @@ class Courier:
                 pass
         for peer in list(self._peers.values()):
             yield from self.drop(peer)
-
-
-def _permanent(error: Error) -> Error | None:
-    """The error, if trying that address again soon would not help."""
-    lasting = isinstance(error, AuthError | NotSupportedError) or error.code in _PERMANENT_CODES
-    return error if lasting else None
