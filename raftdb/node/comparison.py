@@ -48,6 +48,15 @@ WRITE_AGAIN_S = 5.0
 REASON_MAX = 2_000
 """Characters of a reason that are kept: names of tables are as long as users like."""
 
+HEALS_HINT = (
+    "use another node; this one fetches a copy of the majority's database by itself "
+    "(raftdb status tells)"
+)
+ALONE_HINT = (
+    "there is no other member to fetch a copy from: keep the directory, and restore from the "
+    "archive (raftdb restore, docs/archive.md)"
+)
+
 AGREES, DOUBT, QUARANTINED = "agrees", "doubt", "quarantined"
 
 
@@ -458,8 +467,7 @@ class Comparison:
                 f"{self._node_id} is quarantined: {self.reason}",
                 code="quarantined",
                 retryable=True,
-                hint="use another node; this one fetches a copy of the majority's database by "
-                "itself (raftdb status tells)",
+                hint=HEALS_HINT if self._heard else ALONE_HINT,
             )
         if self.state == DOUBT and not local:
             return OperationalError(

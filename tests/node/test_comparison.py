@@ -423,6 +423,11 @@ def test_doubt_ends_where_nobody_elses_opinion_counts_any_more(trio: Trio) -> No
     trio.loop.pass_time(2)
     assert one.state == AGREES
     assert one.refusal(local=False) is None
+    # What a scrub finds then nobody mends.
+    one.quarantine("its rows are not what was written")
+    refused = one.refusal(local=True)
+    assert refused is not None
+    assert "raftdb restore" in refused.hint
 
 
 def test_a_quarantine_that_finds_no_room_on_the_disk_is_written_when_there_is_some(

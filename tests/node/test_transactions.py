@@ -389,3 +389,19 @@ def test_a_damaged_page_under_the_snapshot_stops_the_node_and_is_told() -> None:
     bench.engine.reads.pop()(ReadReady(Index(50), 1.0))
     bench.loop.run()
     assert bench.answers[-1].code == "page_damaged"
+
+
+def test_a_statement_that_meets_a_damaged_page_ends_the_node_and_says_what_to_do() -> None:
+    bench = Opened()
+
+    def damaged(*_more: Any) -> Any:
+        raise FatalError("page 7 is damaged", code="page_damaged")
+
+    workspace: Any = bench.made[-1]
+    workspace.execute = damaged
+    bench.transaction.execute(Statement("SELECT 1"), 5.0, bench.take)
+    with pytest.raises(FatalError):
+        bench.loop.run()
+    bench.loop.run()
+    failed(bench.answers[-1], "transaction_lost")
+    assert bench.answers[-1].retryable
