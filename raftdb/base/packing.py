@@ -9,6 +9,7 @@ all the loop with its heartbeats, have their turn.
 
 from __future__ import annotations
 
+import struct
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -23,6 +24,9 @@ LONG_BYTES = 64 * 1024
 """Longer values are read in pieces. Shorter ones are a millisecond at most."""
 PIECE = 500
 """Elements that are packed at a time."""
+
+
+_long_header = struct.Struct(">BI").pack
 
 
 class _Local(threading.local):
@@ -47,6 +51,27 @@ def array_header(count: int) -> bytes:
     """What stands before so many elements."""
     header: bytes = _local.header(count)
     return header
+
+
+def binary_header(size: int) -> bytes:
+    """What stands before so many bytes (more than 65,535 of them)."""
+    return _long_header(0xC6, size)
+
+
+def text_header(size: int) -> bytes:
+    """What stands before so many bytes of text (more than 65,535 of them)."""
+    return _long_header(0xDB, size)
+
+
+def pack_binaries(values: Sequence[bytes], before: bytes = b"") -> bytes:
+    """`before`, and an array of byte strings. The library makes four copies of a long value, each
+    with the interpreter to itself; this makes one."""
+    if max(map(len, values), default=0) <= LONG_BYTES:
+        return before + pack(values)
+    parts = [before, array_header(len(values))]
+    for value in values:
+        parts += (binary_header(len(value)), value) if len(value) > LONG_BYTES else (pack(value),)
+    return b"".join(parts)
 
 
 def pack_array(elements: Sequence[Any]) -> bytes:

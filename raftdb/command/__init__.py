@@ -17,7 +17,6 @@ from raftdb.command.codec import (
     encode_reply,
     encode_request,
     is_failure,
-    pack_row,
     pack_statements,
 )
 from raftdb.command.references import resolved
@@ -78,7 +77,6 @@ __all__ = [
     "decode_request",
     "decode_verdict",
     "encode_reply",
-    "pack_row",
     "pack_statements",
     "encode_request",
     "is_failure",

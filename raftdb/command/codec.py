@@ -11,7 +11,15 @@ from typing import Any, NoReturn
 import msgpack
 
 from raftdb.base.errors import DataError, Error, FatalError, from_wire, to_wire
-from raftdb.base.packing import array_header, pack, pack_array, way_giver
+from raftdb.base.packing import (
+    LONG_BYTES,
+    array_header,
+    binary_header,
+    pack,
+    pack_array,
+    text_header,
+    way_giver,
+)
 from raftdb.command.requests import (
     DIGEST_BYTES,
     KEY_CHARACTERS_MAX,
@@ -197,11 +205,38 @@ class ReplyBuilder:
     rows as Python values, nor the interpreter to itself for as long as encoding them all takes."""
 
     def __init__(self) -> None:
-        self._statements: list[tuple[tuple[str, ...], int, bytearray]] = []
+        self._statements: list[tuple[tuple[str, ...], int, list[bytes | bytearray]]] = []
+        self._parts: list[bytes | bytearray] = []
+        self._rows = bytearray()
 
-    def add(self, columns: tuple[str, ...], count: int, rows: bytearray) -> None:
-        """One statement's result: `count` rows, each packed by `pack_row`."""
-        self._statements.append((columns, count, rows))
+    def add_row(self, row: tuple[Any, ...]) -> int:
+        """One row of the statement whose result is gathered; the bytes that it takes. A long value
+        is not copied here. Raises DataError."""
+        for value in row:
+            if (type(value) is bytes or type(value) is str) and len(value) > LONG_BYTES:
+                return self._add_long(row)
+        packed = _pack(row)
+        self._rows += packed
+        return len(packed)
+
+    def _add_long(self, row: tuple[Any, ...]) -> int:
+        parts = [array_header(len(row))]
+        for value in row:
+            if type(value) is bytes and len(value) > LONG_BYTES:
+                parts += (binary_header(len(value)), value)
+            elif type(value) is str and len(value) > LONG_BYTES:
+                data = value.encode()
+                parts += (text_header(len(data)), data)
+            else:
+                parts.append(_pack(value))
+        self._parts += (self._rows, *parts)
+        self._rows = bytearray()
+        return sum(map(len, parts))
+
+    def end_statement(self, columns: tuple[str, ...], count: int) -> None:
+        """It has `count` rows."""
+        self._statements.append((columns, count, [*self._parts, self._rows]))
+        self._parts, self._rows = [], bytearray()
 
     def encode(self) -> bytes:
         """The reply."""
@@ -215,15 +250,10 @@ class ReplyBuilder:
             packer.pack_array_header(4)
             packer.pack(columns)
             packer.pack_array_header(count)
-            parts += (packer.bytes(), rows, b"\0\0")
+            parts += (packer.bytes(), *rows, b"\0\0")
             packer.reset()
         parts.append(packer.bytes())
         return b"".join(parts)
-
-
-def pack_row(row: tuple[Any, ...]) -> bytes:
-    """One row for a ReplyBuilder. Raises DataError."""
-    return _pack(row)
 
 
 def is_failure(data: bytes) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import msgpack
 
 from raftdb.base.errors import FatalError
-from raftdb.base.packing import pack
+from raftdb.base.packing import pack_binaries
 from raftdb.consensus.membership import decode_configuration
 
 NOOP = b"\x01"
@@ -29,7 +29,7 @@ _PAYLOADS_MAX = 1 << 20
 
 def encode_batch(payloads: Sequence[bytes]) -> bytes:
     """Several requests as one entry's data."""
-    return BATCH + pack(payloads)
+    return pack_binaries(payloads, BATCH)
 
 
 def decode_payloads(data: bytes) -> tuple[bytes, ...]:

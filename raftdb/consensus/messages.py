@@ -8,13 +8,12 @@ messages field by field.
 
 from __future__ import annotations
 
-import struct
 from typing import Any, NamedTuple, get_args
 
 import msgpack
 
 from raftdb.base.errors import ProtocolError
-from raftdb.base.packing import LONG_BYTES, array_header, pack
+from raftdb.base.packing import LONG_BYTES, array_header, binary_header, pack
 
 PROTOCOL_VERSION = 1
 NUMBER_MAX = (1 << 63) - 1
@@ -25,7 +24,6 @@ APPEND_ENTRIES_MAX = 1024
 NOTE_BYTES_MAX = 65_536
 """Of one Note's data."""
 _TEXT_MAX = 256
-_LONG_DATA, _BIN32 = struct.Struct(">BI").pack, 0xC6
 """The head of bytes whose length takes more than two."""
 
 
@@ -349,7 +347,7 @@ def encode(message: Message) -> bytes:
         if len(data) > LONG_BYTES:
             # One copy of a long entry, where msgpack makes three: that is on the node's loop.
             head = array_header(len(message) + 1), pack(_CODES[Append]), *map(pack, message[:-1])
-            entry = array_header(1), array_header(2), pack(term), _LONG_DATA(_BIN32, len(data))
+            entry = array_header(1), array_header(2), pack(term), binary_header(len(data))
             return b"".join((*head, *entry, data))
     return pack((_CODES[type(message)], *message))
 

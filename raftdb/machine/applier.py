@@ -112,7 +112,7 @@ class Applier:
         self.keys = Keys(run)
         self.settings = Settings(run)
         self._statements.refuses_local = self.settings.refuses_local
-        self._content = ContentHasher(connection, run, hash_key, self.settings)
+        self._content = ContentHasher(connection, run, hash_key, self.settings, self._statements)
         self.virtual = self._content.virtual
         self.recursive_triggers = RecursiveTriggers(run)
         self._replay = Replay(

@@ -15,10 +15,9 @@ import apsw
 
 from raftdb.base.errors import Error, FatalError
 from raftdb.machine import failures
-from raftdb.machine.format import HASH_MASK, MARK, PREFIX, ROWID_MAX
+from raftdb.machine.format import COLUMNS_MAX, HASH_MASK, MARK, PREFIX, ROWID_MAX
 from raftdb.machine.lastrowid import check_last, check_sequence
 from raftdb.machine.layout import (
-    Layout,
     Run,
     TouchedNow,
     read_all,
@@ -27,9 +26,11 @@ from raftdb.machine.layout import (
     read_layout,
     with_reals,
 )
+from raftdb.machine.longrows import LongRows, Running
 from raftdb.machine.rowhash import RowHasher, from_bytes, to_bytes
 from raftdb.machine.schemasum import schema_sum, users_objects
 from raftdb.machine.settings import Settings
+from raftdb.machine.tables import BY_ROWID, PLAIN, REAL, WHOLE, Table
 from raftdb.machine.totals import RequestTotals
 from raftdb.machine.virtual import VirtualTables
 
@@ -40,62 +41,17 @@ _CHUNK_ROWS = 1_000
 
 _INSERT, _DELETE = int(apsw.SQLITE_INSERT), int(apsw.SQLITE_DELETE)
 
-_PLAIN, _REAL, _BY_ROWID, _WHOLE = range(4)
-"""How a table is followed: values from the hook; the same with integers of REAL columns made
-reals; rowids from the hook and values read afterwards; read as a whole when touched."""
-
-
-class _Table:
-    """A table's running sum."""
-
-    __slots__ = (
-        "committed",
-        "has_rowid",
-        "id",
-        "is_statistics",
-        "kind",
-        "layout",
-        "name",
-        "root",
-        "sql",
-        "total",
-        "touched",
-        "weight",
-    )
-
-    def __init__(self, id: int, name: str, root: int, sql: str, layout: Layout) -> None:
-        self.id = id
-        self.name = name
-        self.root = root
-        self.sql = sql
-        self.total = 0
-        self.weight = 1
-        """Of its sum in the digest; follows the name."""
-        self.committed: tuple[int, str] | None = None
-        """Sum and name in the database; None when it has no row there yet."""
-        self.touched: set[int] | None = set()
-        """Rowids to read again; None: read the whole table (kinds _BY_ROWID and _WHOLE)."""
-        self.is_statistics = name.lower().startswith("sqlite_stat")
-        self.set_layout(layout)
-
-    def set_layout(self, layout: Layout) -> None:
-        """Its rows are read so from now on."""
-        self.layout = layout
-        self.kind = _kind(layout)
-        self.has_rowid = bool(layout.rowid)
-
-
-def _kind(layout: Layout) -> int:
-    if layout.has_virtual:
-        return _BY_ROWID if layout.rowid else _WHOLE
-    return _REAL if layout.reals else _PLAIN
-
 
 class ContentHasher:
     """Follows one connection. All methods on the apply lane."""
 
     def __init__(
-        self, connection: apsw.Connection, run: Run, key: bytes, settings: Settings
+        self,
+        connection: apsw.Connection,
+        run: Run,
+        key: bytes,
+        settings: Settings,
+        running: Running,
     ) -> None:
         self._run = run
         self._settings = settings
@@ -103,9 +59,10 @@ class ContentHasher:
         self._hasher = RowHasher(key)
         self._hash = self._hasher.hash
         self._fresh = self._hasher.fresh
-        self._tables: dict[str, _Table] = {}
+        self._long = LongRows(connection, run, self._hasher, running)
+        self._tables: dict[str, Table] = {}
         self._delta: dict[str, int] = {}
-        self._changed: dict[int, _Table] = {}
+        self._changed: dict[int, Table] = {}
         """By id: tables whose sum may differ from the stored one."""
         self._dropped: list[int] = []
         self._schema = 0
@@ -152,7 +109,7 @@ class ContentHasher:
                 self.error = self.virtual.refusal(self._settings, name, update) or self.error
             return
         try:
-            plain = table.kind == _PLAIN and update.opcode == _INSERT and not self.careful
+            plain = table.kind == PLAIN and update.opcode == _INSERT and not self.careful
             if plain and not self.virtual.exist:
                 # `_change` of the commonest kind, without its calls: each is a tenth of the price.
                 rowid = update.rowid_new if table.has_rowid else None
@@ -162,7 +119,7 @@ class ContentHasher:
                 state = self._fresh()
                 state.update(self._hasher.pack((rowid, *new)))
                 change = int.from_bytes(state.digest(), "little")
-            elif table.kind <= _REAL:
+            elif table.kind <= REAL:
                 change = self._change(table, update)
             else:
                 self._touch(table, update)
@@ -173,7 +130,7 @@ class ContentHasher:
             self.error = error if isinstance(error, Error) else failures.no_utf8(name)
             self.virtual.undone((name,))
 
-    def _change(self, table: _Table, update: apsw.PreUpdate) -> int:
+    def _change(self, table: Table, update: apsw.PreUpdate) -> int:
         """By how much the row's change moves the table's sum."""
         operation = update.opcode
         if self.virtual.exist and (no := self.virtual.refusal(self._settings, table.name, update)):
@@ -184,7 +141,7 @@ class ContentHasher:
             if update.rowid_new == ROWID_MAX:
                 check_last(self._settings, table.name, table.has_rowid)
             values: Any = update.new
-            if table.kind == _REAL:
+            if table.kind == REAL:
                 values = with_reals(values, table.layout.reals)
             change = self._hash((rowid, *values))
         if operation != _INSERT:
@@ -192,10 +149,16 @@ class ContentHasher:
             in_place = operation == _DELETE and update.blob_write >= 0
             if (in_place or self._blobs) and self._is_taken_off((table.name, rowid), in_place):
                 return change
+            if table.looks > 0 and rowid is not None:
+                long = self._long.old_hash(table, rowid)
+                if long is not None:
+                    return change - long
             values = update.old
-            if table.kind == _REAL:
+            if table.kind == REAL:
                 values = with_reals(values, table.layout.reals)
             change -= self._hash((rowid, *values))
+        if self._hasher.longest:
+            self._long.noticed(table)
         return change
 
     def _is_taken_off(self, place: tuple[str, int | None], in_place: bool) -> bool:
@@ -224,12 +187,12 @@ class ContentHasher:
                 self._delta[name] = self._delta.get(name, 0) + self._hash(image)
         self._blobs.clear()
 
-    def _touch(self, table: _Table, update: apsw.PreUpdate) -> None:
+    def _touch(self, table: Table, update: apsw.PreUpdate) -> None:
         rows = self.touched_now.setdefault(table.id, set())
         self._changed[table.id] = table
         if update.opcode != _DELETE and update.rowid_new == ROWID_MAX:
             check_last(self._settings, table.name, table.has_rowid)
-        if table.kind == _WHOLE:
+        if table.kind == WHOLE:
             self.touched_now[table.id] = table.touched = None
             return
         if rows is not None:
@@ -355,7 +318,7 @@ class ContentHasher:
         rows = self._read_schema()
         names = {row[1] for row in rows if row[0] == "table"}
         vanished = {t.root: t for t in self._tables.values() if t.name not in names}
-        tables: dict[str, _Table] = {}
+        tables: dict[str, Table] = {}
         for kind, name, _table, root, sql in rows:
             if kind != "table" or not root or name == "sqlite_sequence":
                 continue
@@ -380,11 +343,13 @@ class ContentHasher:
         self._has_sequences = any(row[1] == "sqlite_sequence" for row in rows)
         return rows
 
-    def _look_at(self, table: _Table | None, name: str, root: int, sql: str) -> _Table:
+    def _look_at(self, table: Table | None, name: str, root: int, sql: str) -> Table:
         """A table that is new, was renamed or was altered."""
         layout = read_layout(self._run, name)
+        if len(layout.columns) > COLUMNS_MAX:
+            raise failures.too_many_columns(name)
         if table is None:
-            table = _Table(self._next_id, name, root, sql, layout)
+            table = Table(self._next_id, name, root, sql, layout)
             self._next_id += 1
             scan = True
         else:
@@ -392,17 +357,17 @@ class ContentHasher:
             table.name, table.sql = name, sql
             table.set_layout(layout)
         self._changed[table.id] = table
-        if scan and table.kind == _BY_ROWID and self._settings.counts_users_changes():
+        if scan and table.kind == BY_ROWID and self._settings.counts_users_changes():
             # At the end: what is written for it then is none of what changes() tells of.
             table.touched = self.touched_now[table.id] = None
         elif scan:
             self._scan(table)
         return table
 
-    def _scan(self, table: _Table) -> None:
+    def _scan(self, table: Table) -> None:
         """Sum all of a table's rows."""
         table.touched = set()
-        if table.kind != _BY_ROWID:
+        if table.kind != BY_ROWID:
             images = read_images(self._run, table.name, table.layout)
             table.total = self._hasher.sum(images)
             return
@@ -413,9 +378,10 @@ class ContentHasher:
             for image in chunk:
                 total += self._write_row(table, image)
             last = chunk[-1][0]
+            chunk.clear()
         table.total = total & HASH_MASK
 
-    def _write_row(self, table: _Table, image: tuple[Any, ...]) -> int:
+    def _write_row(self, table: Table, image: tuple[Any, ...]) -> int:
         value = self._hasher.hash(image)
         self._write(
             f"INSERT OR REPLACE INTO {PREFIX}row(tbl, row, hash) VALUES (?, ?, ?) {MARK}",
@@ -474,7 +440,7 @@ class ContentHasher:
         if alone and len(self._changed) == 1:
             (table,) = self._changed.values()
             rest = self._schema, self._sequences
-            if table.kind <= _REAL and self.totals.note_one(index, position, table, rest):
+            if table.kind <= REAL and self.totals.note_one(index, position, table, rest):
                 return
         self._sequence_sum()
         self.settle()
@@ -485,10 +451,10 @@ class ContentHasher:
     def settle(self) -> None:
         """Bring the sums of tables that are read afterwards up to date."""
         for table in self._changed.values():
-            if table.kind >= _BY_ROWID:
+            if table.kind >= BY_ROWID:
                 self._settle(table)
 
-    def _settle(self, table: _Table) -> None:
+    def _settle(self, table: Table) -> None:
         touched = table.touched
         if touched is None:
             self._scan(table)
@@ -586,7 +552,7 @@ class ContentHasher:
                 if ("t", name) not in stored:
                     raise failures.wrong_sums(f"table {name} has no stored hash")
                 id, total = stored.pop(("t", name))
-                table = _Table(id, name, root, sql, read_layout(self._run, name))
+                table = Table(id, name, root, sql, read_layout(self._run, name))
                 table.total = total
                 table.committed = (total, name)
                 self._tables[name] = table

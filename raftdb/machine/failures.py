@@ -19,7 +19,7 @@ from raftdb.base.errors import (
     OperationalError,
     ProgrammingError,
 )
-from raftdb.machine.format import MESSAGE_CHARACTERS_MAX, ROWID_MAX
+from raftdb.machine.format import COLUMNS_MAX, MESSAGE_CHARACTERS_MAX, ROWID_MAX
 
 if TYPE_CHECKING:
     from raftdb.command import Execute
@@ -266,6 +266,15 @@ def no_utf8(table: str) -> DataError:
         f"a text value for table {table} is not valid UTF-8",
         code="utf8",
         hint="keep such bytes as a BLOB",
+    )
+
+
+def too_many_columns(table: str) -> DataError:
+    """Of a table whose rows could not be read as a whole."""
+    return DataError(
+        f"table {table} would have more than {COLUMNS_MAX} columns",
+        code="too_many_columns",
+        hint="keep the rest of them in a table beside it",
     )
 
 

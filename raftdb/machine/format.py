@@ -30,6 +30,9 @@ SQL_BYTES_MAX = 1 * MIB
 PARAMETERS_MAX = 32_766
 ROW_BYTES_MAX = 64 * MIB
 """Of one value and of one row (SQLITE_LIMIT_LENGTH)."""
+COLUMNS_MAX = 1_999
+"""Of a table, without VIRTUAL ones: SQLite takes 2,000, and no more in a result, where the hash
+needs the rowid too."""
 RESULT_BYTES_MAX = 32 * MIB
 """Of the encoded reply of one request."""
 MESSAGE_CHARACTERS_MAX = 2_000

@@ -16,6 +16,7 @@ TouchedRows = set[int] | None
 TouchedNow = dict[int, TouchedRows]
 """By raftdb's number of the table."""
 
+CHUNK_BYTES = 4 << 20
 _VIRTUAL, _HIDDEN = 2, 1
 _ROWID_NAMES = ("rowid", "_rowid_", "oid")
 
@@ -90,10 +91,20 @@ def read_all(run: Run, table: str, layout: Layout, rowids: TouchedRows) -> None:
 
 
 def read_chunk(run: Run, table: str, layout: Layout, after: int | None, limit: int) -> list[Any]:
-    """Up to `limit` rows as the hash sees them, by rowid, above `after` (None: from the first)."""
+    """Up to `limit` rows as the hash sees them, by rowid, above `after` (None: from the first), and
+    no more of them than make up CHUNK_BYTES."""
     where = "" if after is None else f"WHERE {layout.rowid} > {after}"
     order = f"ORDER BY {layout.rowid} LIMIT {limit}"
-    return list(run(f"{_select(table, layout)} {where} {order} {MARK}"))
+    cursor = run(f"{_select(table, layout)} {where} {order} {MARK}")
+    chunk: list[Any] = []
+    room = CHUNK_BYTES
+    for image in cursor:
+        chunk.append(image)
+        room -= sum(len(value) for value in image if type(value) is str or type(value) is bytes)
+        if room < 0:
+            break
+    cursor.close()
+    return chunk
 
 
 def _select(table: str, layout: Layout) -> str:

@@ -12,11 +12,14 @@ where aborting does.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import apsw
 
 from raftdb.base.errors import OperationalError
 from raftdb.command import Failed, encode_reply
+
+_Value = TypeVar("_Value")
 
 HOLD_STEPS = 5_000_000
 """Some 0.1 s of work, or 1 s where rows are written. More waits for the verdict: executed twice,
@@ -77,12 +80,12 @@ class Steps:
         self.begin(free=True)
         self._expired = expired
 
-    def uncounted(self, work: Callable[[], None]) -> None:
+    def uncounted(self, work: Callable[[], _Value]) -> _Value:
         """Do raftdb's own work in the midst of a request: it is no step of it."""
         before = self._looks, self._limit, self._expired
         self._limit, self._expired = float("inf"), None
         try:
-            work()
+            return work()
         finally:
             self._looks, self._limit, self._expired = before
 

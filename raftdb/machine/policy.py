@@ -246,6 +246,8 @@ class WriteAuthorizer(_Authorizer):
         self.uses_changes = False
         self.long_steps = False
         """As ReadAuthorizer.long_steps."""
+        self.tables: set[str] = set()
+        """That the statement names."""
         rules = self._rules
         for code in (apsw.SQLITE_INSERT, apsw.SQLITE_UPDATE, apsw.SQLITE_DELETE):
             rules[code] = self._write
@@ -270,6 +272,7 @@ class WriteAuthorizer(_Authorizer):
         """A statement of a user is about to be compiled for the first time."""
         self.is_dml = is_dml
         self.uses_changes = self.long_steps = False
+        self.tables.clear()
         self.reason = ""
 
     def _write(self, table: str | None, _column: str | None, database: str | None) -> str:
@@ -278,6 +281,7 @@ class WriteAuthorizer(_Authorizer):
             return _TEMPORARY
         if _is_own(name):
             return OWN_NAMES
+        self.tables.add(name)
         if self.is_dml and name.startswith("sqlite_stat"):
             return "statistics are written by ANALYZE alone"
         return ""
@@ -286,6 +290,7 @@ class WriteAuthorizer(_Authorizer):
         name = (table or "").lower()
         if _is_own(name):
             return OWN_NAMES
+        self.tables.add(name)
         if name in _LOCAL_TABLES:
             return f"{table} differs from node to node: read it without writing"
         return ""

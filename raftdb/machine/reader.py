@@ -15,7 +15,7 @@ from raftdb.base.errors import (
     OperationalError,
     ProgrammingError,
 )
-from raftdb.command import ReplyBuilder, pack_row
+from raftdb.command import ReplyBuilder
 from raftdb.command.requests import Parameters, Statement
 from raftdb.command.results import Results, StatementResult
 from raftdb.machine import failures
@@ -187,8 +187,7 @@ class Reader:
         builder = ReplyBuilder()
         with self._snapshot() as index:
             for statement in statements:
-                packed = bytearray()
-                count = 0
+                count = size = 0
                 columns: tuple[str, ...] = ()
                 for parameters in statement.parameter_sets:
                     columns = self.begin(statement.sql, parameters)
@@ -196,14 +195,13 @@ class Reader:
                     while not last:
                         rows, last = self.more(_ROWS_AT_ONCE, _BYTES_AT_ONCE)
                         count += len(rows)
-                        for row in rows:
-                            packed += pack_row(row)
-                        if count > rows_max or len(packed) > bytes_max:
+                        size += sum(map(builder.add_row, rows))
+                        if count > rows_max or size > bytes_max:
                             self._reset_cursor()
                             raise _too_large(count <= rows_max)
-                bytes_max -= len(packed)
+                bytes_max -= size
                 rows_max -= count
-                builder.add(columns, count, packed)
+                builder.end_statement(columns, count)
         return builder.encode(), index
 
     def _query_all(self, statements: Sequence[Statement], bytes_max: int, rows_max: int) -> Results:

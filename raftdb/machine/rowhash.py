@@ -49,10 +49,21 @@ class ContentHash:
     It is not part of `total`, since it tells the way and not the place."""
 
 
+@dataclass(slots=True)
+class LongValue:
+    """A value of more than LONG_BYTES bytes that is read while it is hashed."""
+
+    is_text: bool
+    size: int
+    """In bytes."""
+    pieces: Iterable[memoryview]
+    """All its bytes, in order. One may be overwritten by the next."""
+
+
 class RowHasher:
     """Hashes rows. Not for several threads at once."""
 
-    __slots__ = ("_key", "_parts", "fresh", "pack")
+    __slots__ = ("_key", "_parts", "fresh", "longest", "pack")
 
     def __init__(self, key: bytes) -> None:
         assert len(key) == HASH_BYTES, "the hash key has 16 bytes"
@@ -62,6 +73,8 @@ class RowHasher:
         self.fresh = blake2b(key, digest_size=HASH_BYTES).copy
         """A state that a row's bytes go into; its digest, little-endian, is the row's hash."""
         self._parts: dict[tuple[str, str], Callable[[], Any]] = {}
+        self.longest = 0
+        """Bytes of the longest value so far, if it had more than LONG_BYTES."""
 
     def renew(self) -> None:
         """Let go of the packer's buffer: it keeps that of the longest row for good."""
@@ -72,24 +85,31 @@ class RowHasher:
         """Of one row or any other tuple of SQLite's values."""
         for value in values:
             if (type(value) is bytes or type(value) is str) and len(value) > LONG_BYTES:
-                return self._hash_long(values)
+                return self.hash_long(values)
         state, packed = self.fresh(), self.pack(values)
         state.update(packed)
         if len(packed) > BUFFER_KEPT_BYTES:
             self.renew()
         return int.from_bytes(state.digest(), "little")
 
-    def _hash_long(self, values: Sequence[Any]) -> int:
-        """The same without copies of long values, each of which would keep the interpreter from
-        the other threads: of 40 MB, for longer than a heartbeat may be late on a busy machine."""
+    def hash_long(self, values: Sequence[Any]) -> int:
+        """The same, of LongValues too, without copies of long values, each of which would keep the
+        interpreter from the other threads: of 40 MB, for longer than a heartbeat may be late on a
+        busy machine."""
         state = self.fresh()
         state.update(array_header(len(values)))
         for value in values:
+            if type(value) is LongValue:
+                state.update(_long_head(_LONG_TEXT if value.is_text else _LONG_BLOB, value.size))
+                for piece in value.pieces:
+                    state.update(piece)
+                continue
             data = value.encode() if type(value) is str else value
             if type(data) is bytes and len(data) > LONG_BYTES:
                 state.update(
                     _long_head(_LONG_TEXT if type(value) is str else _LONG_BLOB, len(data))
                 )
+                self.longest = max(self.longest, len(data))
                 state.update(data)
             else:
                 state.update(self.pack(value))

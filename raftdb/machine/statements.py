@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import apsw
 
@@ -22,6 +22,8 @@ from raftdb.machine.format import MARK, PREFIX, RESULT_BYTES_MAX, SQL_BYTES_MAX
 from raftdb.machine.patience import Steps
 from raftdb.machine.policy import WriteAuthorizer
 from raftdb.machine.sqltext import DML, is_blank, leading_verb, words
+
+_Value = TypeVar("_Value")
 
 _INFOS_MAX = 1_024
 _INFO_BYTES_MAX = 16_384
@@ -43,6 +45,8 @@ class StatementInfo:
     long_steps: bool
     """It may be busy for long where nothing can stop it."""
     can_cache: bool
+    tables: frozenset[str]
+    """That it names, in lower case, those of its triggers and views included."""
 
 
 def inspect_statement(cursor: apsw.Cursor, sql: str) -> tuple[Any, ...]:
@@ -160,6 +164,14 @@ class StatementRunner:
         """What may be busy for long where nothing can stop it is given up: InterruptError."""
         self.refuses_local: Callable[[], bool] = lambda: True
         """Whether EXPLAIN is refused: its answer has addresses and counters of the connection."""
+        self.changes_rows = False
+        """A user's statement runs that changes rows and nothing else."""
+        self.long_tables: set[str] = set()
+        """Tables that have long rows, in lower case: to change or read one is busy for long."""
+
+    def uncounted(self, work: Callable[[], _Value]) -> _Value:
+        """As Steps.uncounted."""
+        return self.steps.uncounted(work)
 
     def begin_request(self, seed: bytes) -> None:
         """A request begins: nothing of the one before shows."""
@@ -189,10 +201,14 @@ class StatementRunner:
         try:
             if info is None:
                 info = self._inspect(sql)
-            if info.long_steps and self.brief:
+            if self.brief and (
+                info.long_steps
+                or (self.long_tables and not self.long_tables.isdisjoint(info.tables))
+            ):
                 raise apsw.InterruptError("not in passing")
             if info.uses_changes and self._fresh:
                 self._reset_changes()
+            self.changes_rows = info.is_dml and not info.is_readonly
             if len(statement.parameter_sets) == 1:
                 return self._run_once(sql, info, statement.parameter_sets[0], number)
             return self._run_many(sql, info, statement.parameter_sets, number)
@@ -200,7 +216,7 @@ class StatementRunner:
             self._reset_cursor()
             raise
         finally:
-            authorizer.user = False
+            authorizer.user = self.changes_rows = False
 
     def _run_once(
         self, sql: str, info: StatementInfo, parameters: Parameters, number: int
@@ -331,6 +347,7 @@ class StatementRunner:
             # Control SQL, which an authorizer must see each time, is never taken from the cache;
             # nor is what a user copied from raftdb's own statements.
             can_cache=is_dml and MARK not in sql,
+            tables=frozenset(authorizer.tables),
         )
         if info.can_cache and len(sql) <= _INFO_BYTES_MAX:
             if len(self._infos) >= _INFOS_MAX:

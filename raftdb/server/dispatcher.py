@@ -5,7 +5,8 @@ It has no bytes and no socket: messages come in by `handle`, answers go out by `
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 import raftdb.wire as wire
@@ -30,6 +31,11 @@ from raftdb.node import (
 )
 from raftdb.server.asks import ASKS
 
+PIECES_AT_ONCE = 4
+"""Pieces of a long answer (256 KiB each) that are sent in one turn of the loop: each is cut,
+packed, framed and encrypted, and 32 MiB of them would hold up heartbeats and everybody's answers.
+"""
+
 Send = Callable[[Any], None]
 Describe = Callable[[], dict[str, Any]]
 
@@ -45,9 +51,12 @@ class Dispatcher:
         administer: bool,
         hold: Callable[[float], None] | None = None,
         pressed: Callable[[], None] = lambda: None,
+        soon: Callable[..., object] | None = None,
     ) -> None:
         """`hold`: take no more from this client for so many seconds. `pressed`: told whenever
-        something is refused because too much waits."""
+        something is refused because too much waits. `soon`: calls a function in the next turn of
+        the loop; without it a long answer is sent in one."""
+        self._soon = soon or _now
         self._pressed = pressed
         self._hold = hold
         self._replica = replica
@@ -393,16 +402,26 @@ class Dispatcher:
         self._send_result(request_id, answer)
 
     def _send_rows(self, request_id: int, answer: Answer) -> None:
-        for rows in wire.rows_messages(request_id, answer.index, answer.body, age_ms=answer.age_ms):
-            self._send(rows)
+        self._send_pieces(
+            wire.rows_messages(request_id, answer.index, answer.body, age_ms=answer.age_ms)
+        )
 
     def _send_page(self, request_id: int, answer: Answer) -> None:
         if answer.cursor:
             self._cursors.add(answer.cursor)
-        for rows in wire.page_messages(
-            request_id, answer.cursor, answer.index, answer.body, answer.age_ms
-        ):
-            self._send(rows)
+        self._send_pieces(
+            wire.page_messages(request_id, answer.cursor, answer.index, answer.body, answer.age_ms)
+        )
+
+    def _send_pieces(self, pieces: Iterator[wire.Rows | wire.CursorRows]) -> None:
+        """Some now, the rest in further turns of the loop."""
+        if self._closed:
+            return
+        for piece in islice(pieces, PIECES_AT_ONCE):
+            self._send(piece)
+            if piece.last:
+                return
+        self._soon(self._send_pieces, pieces)
 
     def _send_done(self, request_id: int, _answer: Answer) -> None:
         self._send(wire.Done(request_id))
@@ -415,6 +434,10 @@ def _no_transaction() -> Error:
     return InterfaceError(
         "no transaction is open on this connection", code="transaction_none", hint="BEGIN one"
     )
+
+
+def _now(function: Callable[..., None], *arguments: object) -> None:
+    function(*arguments)
 
 
 _HANDLERS: dict[type, Callable[[Dispatcher, Any], None]] = {

@@ -318,6 +318,7 @@ class ClientConnection:
             administer=True,
             hold=self.hold,
             pressed=owner.press,
+            soon=owner.ports.executor.call_soon,
         )
         self.send(welcome)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from typing import Any
 
@@ -16,8 +17,12 @@ from raftdb.command import (
     Execute,
     Key,
     Reference,
+    ReplyBuilder,
+    Results,
     Statement,
+    StatementResult,
     decode_request,
+    encode_reply,
     encode_request,
     pack_statements,
 )
@@ -36,6 +41,40 @@ def test_arrays_in_pieces_are_those_of_msgpack(count: int) -> None:
     assert packing.pack_array([(n, "é") for n in range(count)]) == msgpack.packb(
         [(n, "é") for n in range(count)]
     )
+
+
+ROWS_OF_REPLIES: list[list[tuple[Any, ...]]] = [
+    [],
+    [(1, "x", None), (2.5, b"y", "é")],
+    [(1, "é" * packing.LONG_BYTES, b"z" * (packing.LONG_BYTES + 1))],
+    [(1, "x"), ("y" * (packing.LONG_BYTES + 1), 2), (3, b""), (b"b" * (packing.LONG_BYTES + 1),)],
+]
+
+
+@pytest.mark.parametrize("rows", ROWS_OF_REPLIES, ids=["none", "short", "long", "mixed"])
+def test_a_reply_made_row_by_row_is_the_same(rows: list[tuple[Any, ...]]) -> None:
+    builder = ReplyBuilder()
+    results = []
+    for columns in (("a",), ("b", "c")):
+        sizes = [builder.add_row(row) for row in rows]
+        assert sizes == [len(msgpack.packb(row)) for row in rows]
+        builder.end_statement(columns, len(rows))
+        results.append(StatementResult(columns, tuple(rows), 0, 0))
+    assert builder.encode() == encode_reply(Results(tuple(results)))
+
+
+def test_a_long_value_of_a_reply_is_copied_once() -> None:
+    value = b"x" * (8 << 20)
+    builder = ReplyBuilder()
+    tracemalloc.start()
+    try:
+        builder.add_row((1, value))
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+        builder.end_statement(("a", "b"), 1)
+        builder.encode()
+        assert tracemalloc.get_traced_memory()[1] < len(value) + (1 << 20)
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("key", [None, Key("order-42", 77)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import sys
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -236,3 +237,21 @@ def test_a_long_entry_is_encoded_as_msgpack_does(size: int, count: int) -> None:
     message = Append(7, 1 << 40, 3, 7, (1 << 63) - 1, entries)
     assert encode(message) == msgpack.packb((20, *message), use_bin_type=True)
     assert decode(encode(message)) == message
+
+
+@pytest.mark.parametrize("size", [65_535, 65_536, 65_537, 1 << 20])
+@pytest.mark.parametrize("others", [0, 3, 16])
+def test_a_long_payload_is_packed_as_msgpack_does(size: int, others: int) -> None:
+    payloads = [*[bytes((number,)) for number in range(others)], b"x" * size]
+    assert encode_batch(payloads) == BATCH + msgpack.packb(payloads)
+    assert decode_payloads(encode_batch(payloads)) == tuple(payloads)
+
+
+def test_a_long_payload_is_copied_once() -> None:
+    payload = b"x" * (8 << 20)
+    tracemalloc.start()
+    try:
+        encode_batch((b"y", payload))
+        assert tracemalloc.get_traced_memory()[1] < len(payload) + (1 << 20)
+    finally:
+        tracemalloc.stop()

@@ -53,6 +53,7 @@ FREE = frozenset(
         *(
             "logcheck",
             "logguard",
+            "longrows",
             "machine",
             "overlay",
             "pages",
@@ -63,7 +64,7 @@ FREE = frozenset(
             "scan",
             "stored",
         ),
-        *("streams", "vacuum", "workspace", "workspaces"),
+        *("streams", "tables", "vacuum", "workspace", "workspaces"),
     )
 )
 """Those that do not: their texts are one node's own."""
