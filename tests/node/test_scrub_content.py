@@ -126,6 +126,24 @@ def test_what_changed_behind_sqlite_is_found(node: Node, table: str, sql: str) -
     assert (node.last["result"], node.last["table"]) == ("differs", table)
 
 
+def test_a_block_of_zeros_that_no_checksum_tells_is_found(node: Node) -> None:
+    """The checksum of a page of zeros is zero, and the last page of a long value ends with it."""
+    node.database.run(("INSERT INTO c VALUES (?)", ("lost " * 1500,)))
+    node.database.machine.checkpoint()
+    # The write-ahead log begins again: the page is in the file alone.
+    node.database.run("INSERT INTO b VALUES (3, 3)")
+    path = Path(f"{current(FILES, node.database.directory)}/database.sqlite")
+    data = path.read_bytes()
+    pages = [data[place : place + 4096] for place in range(0, len(data), 4096)]
+    [number] = [n for n, page in enumerate(pages) if page[:4] == bytes(4) and b"lost lost" in page]
+    with path.open("r+b") as file:
+        file.seek(number * 4096)
+        file.write(bytes(4096))
+    node.loop.pass_time(FIRST_S + 20)
+    [wrong] = node.wrong
+    assert "table c " in wrong
+
+
 def test_an_index_that_says_something_else_is_found(node: Node) -> None:
     behind(node.database, "UPDATE a SET t = 'rom 7' WHERE id = 7")
     generation = current(FILES, node.database.directory)
