@@ -13,6 +13,7 @@ from raftdb.node import RETRY_AFTER_MS, Replica
 from raftdb.server.dispatcher import Describe, Dispatcher
 from raftdb.server.greeting import greet
 from raftdb.server.prepare import read_long
+from raftdb.server.shared import Shared
 
 UNSENT_PAUSE_BYTES = 1 << 20
 """A client that does not read its answers is not read from either."""
@@ -37,7 +38,7 @@ class ClientListener:
         self.replica = replica
         self.ports = ports
         self.limits = limits
-        self.describe = describe
+        self.describe = Shared(describe, ports.clock).tell
         self._listener: Listener | None = None
         self._connections: dict[int, ClientConnection] = {}
         self._accepted = 0

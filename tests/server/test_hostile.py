@@ -10,10 +10,12 @@ import pytest
 import raftdb.wire as wire
 from raftdb.base.cluster import ClusterSettings
 from raftdb.base.errors import ConfigError, OverloadedError
+from raftdb.base.ids import Address
 from raftdb.base.limits import Limits
 from raftdb.command import Reference, Statement
 from raftdb.node import Answer, cursor_gone
 from raftdb.node.membership import Membership
+from raftdb.server import ClientListener
 from raftdb.server.listener import SLOW_FRAME_S
 from tests.server.test_listener import Client, FakeConnection, long_read, refused_ms, rows, second
 
@@ -49,6 +51,32 @@ class Budget(Client):
             found.append(connection)
         assert self.listener.requests_bytes > 990_000
         return found
+
+
+def test_a_thousand_questions_for_the_status_are_a_few_looks() -> None:
+    """In one piece they kept the loop for a third of a second."""
+    looks: list[int] = []
+
+    def describe() -> dict[str, Any]:
+        looks.append(1)
+        client.bench.loop.now_s += 0.001
+        return {"node_id": "n1", "looks": len(looks)}
+
+    client = Client()
+    client.listener = ClientListener(
+        replica=client.bench.replica,
+        ports=client.bench.ports,
+        limits=client.bench.limits,
+        describe=describe,
+    )
+    client.listener.open(Address("127.0.0.1", 1), lambda error: None)
+    client.handler = client.accept()
+    client.handler.connection_made(client.connection)
+    client.hello()
+    told = client.raw(b"".join(client.wire.send(wire.Status(n)) for n in range(1, 1_001)))
+    assert told == [wire.Info(n, {"node_id": "n1", "looks": 1}) for n in range(1, 1_001)]
+    client.bench.loop.pass_time(0.02)
+    assert client.say(wire.Status(2_000)) == [wire.Info(2_000, {"node_id": "n1", "looks": 2})]
 
 
 # ---- half a request
