@@ -154,13 +154,29 @@ def look_at_identity(files: Files, data_dir: str) -> tuple[NodeIdentity | None, 
     return copied or found, damage
 
 
+def _names_in(files: Files, data_dir: str) -> list[str] | None:
+    """None: it is not there. Raises ConfigError where it may be there, and cannot be read: that is
+    no lost disk."""
+    try:
+        return files.list_directory(data_dir)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read the data directory {data_dir}: {error.strerror}",
+            hint="check data_dir in the configuration, the mount, and that it and what is in it "
+            "belong to the user that runs the node",
+        ) from error
+
+
 def check_identity(files: Files, config: NodeConfig, log: Log | None = None) -> NodeIdentity:
     """Whose data `config.data_dir` holds: this node's, a member's, or ConfigError with what to
     do. A damaged node.json is made anew when its copy says that it was this node's."""
     data_dir = config.data_dir
     path = posixpath.join(data_dir, IDENTITY_FILE)
-    if not files.exists(data_dir) or not files.list_directory(data_dir):
-        problem = "is empty" if files.exists(data_dir) else "does not exist"
+    names = _names_in(files, data_dir)
+    if not names:
+        problem = "does not exist" if names is None else "is empty"
         raise ConfigError(
             f"the data directory {data_dir} {problem}, and node {config.node_id} is a member of "
             "the cluster: starting without its data could lose acknowledged writes",

@@ -7,7 +7,7 @@ import errno
 from raftdb.base.errors import ConfigError, FatalError, JournalCorruptError
 from raftdb.journal.format import FormatError, UnknownVersionError
 
-__all__ = ["corrupt", "format_problem", "io_problem"]
+__all__ = ["corrupt", "creating_problem", "format_problem", "io_problem", "opening_problem"]
 
 _CORRUPT_HINT = (
     "a member of a cluster asks the others to relieve it of its vote, and begins anew with a copy "
@@ -22,6 +22,12 @@ _IO_HINTS = {
     errno.EMFILE: "raise the limit on open files, then start the node again",
 }
 _IO_HINT = "check the device and the kernel's log, then start the node again"
+
+
+_ACCESS_HINT = (
+    "all of a node's files belong to the user that runs it: look for some that another one made "
+    "(a command that was run as root, say), and give them back (chown -R)"
+)
 
 
 def corrupt(path: str, offset: int, text: str) -> JournalCorruptError:
@@ -41,6 +47,23 @@ def format_problem(path: str, problem: FormatError, base: int = 0) -> ConfigErro
             hint="start it with the release of raftdb that wrote it, or a later one",
         )
     return corrupt(path, base + problem.offset, problem.text)
+
+
+def opening_problem(doing: str, error: OSError) -> ConfigError | FatalError:
+    """The same at a start, when nothing was written yet: what this user may not do is no damage."""
+    if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return io_problem(doing, error)
+    return ConfigError(
+        f"{doing} failed: {error}",
+        code="journal_access",
+        hint=_IO_HINTS.get(error.errno, _ACCESS_HINT),
+    )
+
+
+def creating_problem(doing: str, error: OSError) -> ConfigError:
+    """The same where a new node is made: nobody was promised anything."""
+    hint = "check the disk, its room and who may write there, then begin again in a new directory"
+    return ConfigError(f"{doing} failed: {error}", code="journal_access", hint=hint)
 
 
 def io_problem(doing: str, error: OSError) -> FatalError:

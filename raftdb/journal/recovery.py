@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from raftdb.base.atomic import NEW_SUFFIX, make_directory_durably, replace_file
-from raftdb.base.errors import ConfigError, JournalCorruptError
+from raftdb.base.errors import ConfigError, FatalError, JournalCorruptError
 from raftdb.base.ids import Term
 from raftdb.base.ports import File, Files, Log, Random
 from raftdb.journal.format import (
@@ -40,7 +40,13 @@ from raftdb.journal.format import (
     segment_name,
     segment_number,
 )
-from raftdb.journal.problems import corrupt, format_problem, io_problem
+from raftdb.journal.problems import (
+    corrupt,
+    creating_problem,
+    format_problem,
+    io_problem,
+    opening_problem,
+)
 from raftdb.journal.scan import Cursor, Replay, check_torn, read_batches
 from raftdb.journal.segments import SealedSegment, SegmentReader, Segments
 
@@ -101,7 +107,7 @@ def create_journal(
     that entry; the log goes on behind it, as after a reset.
 
     Durable on return, the directory's own name included. Raises ConfigError when there is one
-    already or another process works there, FatalError when the system refuses.
+    already, another process works there, or the system refuses.
     """
     try:
         make_directory_durably(files, directory)
@@ -116,7 +122,7 @@ def create_journal(
         finally:
             release()
     except OSError as error:
-        raise io_problem(f"creating a journal in {directory}", error) from error
+        raise creating_problem(f"creating a journal in {directory}", error) from error
 
 
 def refound_journal(files: Files, directory: str, random: Random, behind: tuple[int, int]) -> None:
@@ -180,7 +186,7 @@ def recover_journal(
     except (FileNotFoundError, NotADirectoryError):
         names = []
     except OSError as error:
-        raise io_problem(f"opening the journal in {directory}", error) from error
+        raise opening_problem(f"opening the journal in {directory}", error) from error
     if not any(segment_number(name) for name in names):
         raise ConfigError(
             f"there is no journal in {directory}",
@@ -191,13 +197,16 @@ def recover_journal(
     try:
         release = _lock(files, directory)
     except OSError as error:
-        raise io_problem(f"locking the journal in {directory}", error) from error
+        raise opening_problem(f"locking the journal in {directory}", error) from error
     try:
         return _Recovery(files, directory, log, salvage).run(release)
     except BaseException as error:
         release()
-        if isinstance(error, OSError):
-            raise io_problem(f"opening the journal in {directory}", error) from error
+        # A read that the system refused has been told already, without saying that it is a start.
+        told = type(error) is FatalError and error.code == "journal_io"
+        cause = error.__cause__ if told else error
+        if isinstance(cause, OSError):
+            raise opening_problem(f"opening the journal in {directory}", cause) from cause
         raise
 
 

@@ -121,7 +121,10 @@ def stopped_node(node: NodeDirectory, files: Files) -> Iterator[None]:
         yield
         return
     except OSError as error:
-        raise ConfigError(f"cannot lock {node.journal}: {error.strerror}") from error
+        raise ConfigError(
+            f"cannot lock {node.journal}: {error.strerror}",
+            hint="run it as the user that runs the node, where the node's data can be written to",
+        ) from error
     try:
         yield
     finally:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import stat
 from dataclasses import replace
 from pathlib import Path
@@ -67,6 +69,22 @@ def test_an_empty_directory_is_not_a_member(config: NodeConfig) -> None:
         assert "raftdb init" in caught.value.hint
         assert "new member" in caught.value.hint
         assert not (Path(config.data_dir) / IDENTITY_FILE).exists()
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR])
+def test_a_directory_that_cannot_be_read_is_no_lost_disk(config: NodeConfig, number: int) -> None:
+    """Who takes it for one gives a node up that has all its data."""
+
+    class Closed(RealFiles):
+        def exists(self, path: str) -> bool:
+            return False
+
+        def list_directory(self, path: str) -> list[str]:
+            raise OSError(number, os.strerror(number), path)
+
+    with pytest.raises(ConfigError, match=os.strerror(number)) as caught:
+        check_identity(Closed(), config)
+    assert "replace" not in caught.value.hint
 
 
 def test_a_removed_node_stays_removed(config: NodeConfig) -> None:

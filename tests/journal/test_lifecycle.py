@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import random
 
 import pytest
 
 from raftdb.base.errors import ConfigError, InternalError
+from raftdb.base.exits import ExitCode, exit_code
 from tests.journal.support import DIRECTORY, Bench, entry, run_of, sim_bench
 from tests.sim.disk import SimFiles
 
@@ -39,6 +42,37 @@ def test_a_second_opening_is_refused_and_closing_allows_it() -> None:
         other.create()
     assert bench.close(journal) is None
     assert other.open().last_index == 1
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS])
+@pytest.mark.parametrize("call", ["list_directory", "lock", "open", "read_file"])
+def test_what_this_user_may_not_do_is_no_damage_and_no_broken_promise(
+    monkeypatch: pytest.MonkeyPatch, call: str, number: int
+) -> None:
+    """Files of another user, as a command that was run as root leaves them."""
+    bench = sim_bench()
+    bench.close(bench.open())
+
+    def refused(path: str, *_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number), path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.files, call, refused)
+        with pytest.raises(ConfigError, match=os.strerror(number)) as caught:
+            Bench(bench.files).open()
+    assert caught.value.code == "journal_access"
+    assert exit_code(caught.value) == ExitCode.USAGE
+    assert Bench(bench.files).open().last_index == 1
+
+
+def test_where_a_new_one_cannot_be_made_nothing_is_broken() -> None:
+    class Full(SimFiles):
+        def make_directory(self, path: str) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device", path)
+
+    with pytest.raises(ConfigError, match="No space left") as caught:
+        Bench(Full(random.Random(0))).create()
+    assert exit_code(caught.value) == ExitCode.USAGE
 
 
 def test_closing_writes_what_is_queued_and_refuses_more() -> None:
