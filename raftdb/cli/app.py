@@ -81,6 +81,14 @@ class LazyGroup(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # Whoever read has enough (`| head`): click would make a failure of it.
+            _close_output()
+            return int(ExitCode.OK)
+
 
 @click.command(
     cls=LazyGroup,

@@ -118,6 +118,7 @@ def recover(
 def _carry_out(plan: Any, here: Sequence[Any], bundle: Path | None) -> dict[str, Any]:
     from raftdb.base.ids import HistoryId
     from raftdb.consensus.entry import decode_payloads
+    from raftdb.ops.making import making
     from raftdb.ops.recover import check_unmoved, claim_fork, make_bundle
     from raftdb.ops.rejoin import join_from, read_bundle
     from raftdb.runtime.clock import RealClock
@@ -131,15 +132,16 @@ def _carry_out(plan: Any, here: Sequence[Any], bundle: Path | None) -> dict[str,
     if place.exists():
         raise click.UsageError(f"{place} is there already: give a new directory.")
     try:
-        made = make_bundle(
-            plan,
-            history,
-            place,
-            files=files,
-            log=StreamLog(level="error"),
-            payloads=decode_payloads,
-            clock=clock,
-        )
+        with making():
+            made = make_bundle(
+                plan,
+                history,
+                place,
+                files=files,
+                log=StreamLog(level="error"),
+                payloads=decode_payloads,
+                clock=clock,
+            )
         if plan.archives is not None:
             claim_fork(plan.archives, history, made["index"], clock)
             source = plan.source.config

@@ -36,6 +36,7 @@ from raftdb.base.settings import MemberConfig
 from raftdb.base.startup import NodeIdentity, time_text, write_identity
 from raftdb.journal import Journal
 from raftdb.machine import Machine
+from raftdb.ops.making import making
 from raftdb.ops.ports import free_ports
 from raftdb.ops.target import CLIENT_DIRECTORY, CLIENT_FILE, cluster_url, render_client_file
 from raftdb.runtime.clock import RealClock
@@ -325,11 +326,12 @@ def found_data(
     )
     make_directory_durably(files, journal_path(config.data_dir))
     make_directory_durably(files, database_path(config.data_dir))
-    if origin is not None:
-        origin.fill(config)
-        return
-    Journal.create(files, journal_path(config.data_dir), random)
-    Machine.create(database_path(config.data_dir), config.history, files=files)
+    with making():
+        if origin is not None:
+            origin.fill(config)
+            return
+        Journal.create(files, journal_path(config.data_dir), random)
+        Machine.create(database_path(config.data_dir), config.history, files=files)
 
 
 def _found_client(founded: LocalCluster, files: Files) -> None:

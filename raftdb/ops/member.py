@@ -28,6 +28,7 @@ from raftdb.ops.found import (
     node_config,
     write_config,
 )
+from raftdb.ops.making import making
 from raftdb.runtime.log import StreamLog
 from raftdb.security import issue_node, load_authority
 
@@ -263,17 +264,18 @@ def _authority_of(directory: Path, cluster_id: str) -> str:
 def note_members(config: NodeConfig, body: bytes, files: Files) -> None:
     """It takes itself for a learner until the log says otherwise: a node that holds nothing counts
     nowhere (rule J5)."""
-    machine = Machine.open(
-        database_path(config.data_dir),
-        history=config.history,
-        limits=config.limits,
-        files=files,
-        log=StreamLog(level="error"),
-    )
-    try:
-        machine.seed_configuration(body)
-    finally:
-        machine.close()
+    with making():
+        machine = Machine.open(
+            database_path(config.data_dir),
+            history=config.history,
+            limits=config.limits,
+            files=files,
+            log=StreamLog(level="error"),
+        )
+        try:
+            machine.seed_configuration(body)
+        finally:
+            machine.close()
 
 
 def member_config(facts: Mapping[str, Any]) -> MemberConfig:

@@ -32,6 +32,7 @@ from raftdb.base.settings import MemberConfig, parse_history_id
 from raftdb.base.startup import IDENTITY_FILE, NodeIdentity, look_at_identity, write_identity
 from raftdb.journal import Journal
 from raftdb.ops.inspect import CONFIG_FILE
+from raftdb.ops.making import making
 from raftdb.ops.recover import BUNDLE_FILE, BUNDLE_FORMAT, fill_from
 from raftdb.ops.survivors import data_set_aside
 
@@ -116,7 +117,8 @@ def join_from(
     if identity is None or identity.history != bundle.history:
         _check_data(bundle, config, identity, aside, files, lost_disk)
         fresh = os.path.normpath(config.data_dir) + NEW_DATA
-        _make_data(bundle, config, fresh, files, random)
+        with making():
+            _make_data(bundle, config, fresh, files, random)
         if files.exists(config.data_dir):
             if files.list_directory(config.data_dir):
                 files.rename(config.data_dir, aside)

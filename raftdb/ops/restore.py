@@ -14,6 +14,7 @@ from raftdb.base.ports import Clock, Files, Log
 from raftdb.base.startup import logged_time, time_text
 from raftdb.machine import DATABASE_FILE, make_plain
 from raftdb.ops.archive import Destinations, parse_time
+from raftdb.ops.making import making
 
 __all__ = [
     "check_damage",
@@ -126,15 +127,16 @@ def restore_copy(
 ) -> Restored:
     """Restore into a work directory, which a later try goes on with."""
     plan = found.sources.plan(target)
-    return restore(
-        found.sources,
-        plan,
-        str(work),
-        files=files,
-        log=log,
-        decode=decode,
-        progress=progress,
-    )
+    with making():
+        return restore(
+            found.sources,
+            plan,
+            str(work),
+            files=files,
+            log=log,
+            decode=decode,
+            progress=progress,
+        )
 
 
 def make_file(done: Restored, target: Path, files: Files) -> None:
@@ -143,7 +145,8 @@ def make_file(done: Restored, target: Path, files: Files) -> None:
     if target.exists():
         raise ConfigError(f"{target} is there already", hint="a restore overwrites nothing")
     copy = os.path.join(done.copy, DATABASE_FILE)
-    make_plain(copy)
+    with making():
+        make_plain(copy)
     target.parent.mkdir(parents=True, exist_ok=True)
     os.replace(copy, target)
     files.sync_directory(str(target.parent.absolute()))

@@ -100,6 +100,7 @@ def test_exit_codes(error: BaseException, code: ExitCode) -> None:
         (KeyboardInterrupt(), 130, ""),
         (PermissionError(13, "Permission denied", "/x"), 2, "/x: Permission denied"),
         (Error("odd", outcome="unknown"), 5, "outcome: unknown"),
+        (BrokenPipeError(32, "Broken pipe"), 0, ""),
     ],
 )
 def test_whatever_is_raised_becomes_an_exit_code(

@@ -335,6 +335,21 @@ def test_as_a_process_in_a_pipe(cluster: Cluster) -> None:
     assert [json.loads(line) for line in done.out.splitlines()] == [[{"a": "é"}], [{"b": 2}]]
 
 
+def test_a_reader_that_has_enough_ends_a_query_without_a_failure(cluster: Cluster) -> None:
+    count = "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c LIMIT 60000)"
+    done = subprocess.run(
+        f"{sys.executable} -m raftdb.cli sql --dir {cluster.directory} --format csv "
+        f"-c '{count} SELECT n FROM c' | head -2; echo ${{PIPESTATUS[0]}}",
+        shell=True,
+        executable="/bin/bash",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert (done.stdout.split(), done.stderr) == (["n", "1", "0"], "")
+
+
 def test_a_prompt_on_a_terminal(cluster: Cluster, tmp_path: Path) -> None:
     """The interactive way, on a real pseudo-terminal."""
     master, slave = pty.openpty()

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from raftdb.base.config import load_config
-from raftdb.base.errors import ConfigError, Error
+from raftdb.base.errors import ConfigError, Error, FatalError
+from raftdb.base.exits import ExitCode, exit_code
 from raftdb.base.ids import Address, NodeId
 from raftdb.base.layout import database_path, journal_path
 from raftdb.base.settings import MemberConfig
@@ -244,3 +245,27 @@ def test_a_node_that_joins_a_recovered_cluster(
         assert lost_disk or len(list(node.glob("data.before-*"))) == 1
         fresh()
     assert starts(node / "raftdb.toml")
+
+
+def test_a_disk_that_is_full_breaks_no_promise_of_what_is_not_made_yet(
+    recovered: tuple[Path, LocalCluster], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise FatalError("the database failed: FullError", code="database_failed")
+
+    def found() -> None:
+        found_local(tmp_path / "c", insecure=True)
+
+    bundle, node = recovered[0], tmp_path / "n3"
+    shutil.copytree(recovered[1].directory / "n3", node)
+
+    def rejoin() -> None:
+        join_from(read_bundle(bundle, FILES), node, FILES, RealRandom())
+
+    for name, make in (("create", found), ("install", rejoin)):
+        with monkeypatch.context() as patch:
+            patch.setattr(Machine, name, full)
+            with pytest.raises(ConfigError, match="FullError") as caught:
+                make()
+        assert (caught.value.code, exit_code(caught.value)) == ("not_made", ExitCode.USAGE)
+        make()
