@@ -260,7 +260,8 @@ def keygen(file: Path, key_id: str | None, as_json: bool) -> None:
 
     files = RealFiles()
     path = str(file.absolute())
-    known = parse_keys(files.read_file(path).decode(), path).keys if files.exists(path) else {}
+    before = files.read_file(path).decode("utf-8", "replace") if files.exists(path) else ""
+    known = parse_keys(before, path).keys if before else {}
     name = key_id or f"k{len(known) + 1}"
     if name in known:
         raise click.UsageError(f"{file} has a key {name!r} already.")

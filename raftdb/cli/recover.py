@@ -198,7 +198,7 @@ def _accounts(path: Path) -> list[Any]:
 
     try:
         value = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not JSON: {error}") from error
     rows = value.get("survivors", ()) if isinstance(value, dict) else ()
     if not rows:

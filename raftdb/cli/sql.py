@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from raftdb.base.errors import Error
+from raftdb.base.errors import ConfigError, Error
 from raftdb.base.exits import ExitCode, exit_code
 from raftdb.cli.output import error_facts, json_option
 from raftdb.cli.target import open_connection, target_of, target_options
@@ -177,7 +177,6 @@ def _hooks(connection: Any, target: Target, as_json: bool) -> Hooks:
     def import_file(_: Any, wanted: Import, messages: TextIO) -> None:
         from raftdb.ops.load import LoadOptions, load_text
         from raftdb.ops.positional import load_positional
-        from raftdb.ops.rows import guess_format
 
         path, table, clock = Path(wanted.file), wanted.table, RealClock()
         if wanted.style:
@@ -191,7 +190,7 @@ def _hooks(connection: Any, target: Target, as_json: bool) -> Hooks:
             if not wanted.verbose:
                 return
         else:
-            form = guess_format(path)
+            form = _import_format(path)
             report = load_text(connection, path, table, form, LoadOptions(create=True), clock)
         messages.write(f"{report.rows} rows loaded into {table}\n")
 
@@ -206,6 +205,24 @@ def _hooks(connection: Any, target: Target, as_json: bool) -> Hooks:
         return str(connection.status().get("leader") or "none is known")
 
     return Hooks(import_file, status, leader, _describe_json if as_json else None)
+
+
+def _import_format(path: Path) -> str:
+    """What `.import` takes a file for. Raises ConfigError."""
+    from raftdb.ops.rows import guess_format
+
+    try:
+        form = guess_format(path)
+    except ConfigError as error:
+        if path.is_file():
+            error.hint = ".import --csv FILE TABLE reads any name, as sqlite3 does"
+        raise
+    if form == "sqlite":
+        raise ConfigError(
+            f"{path} is a SQLite database",
+            hint=f"outside of the shell: raftdb load {path} --create",
+        )
+    return form
 
 
 def _describe_json(error: Error, piece: Piece | None, source: str) -> list[str]:

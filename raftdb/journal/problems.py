@@ -7,7 +7,7 @@ import errno
 from raftdb.base.errors import ConfigError, FatalError, JournalCorruptError
 from raftdb.journal.format import FormatError, UnknownVersionError
 
-__all__ = ["corrupt", "creating_problem", "format_problem", "io_problem", "opening_problem"]
+__all__ = ["corrupt", "format_problem", "io_problem", "opening_problem"]
 
 _CORRUPT_HINT = (
     "a member of a cluster asks the others to relieve it of its vote, and begins anew with a copy "
@@ -58,12 +58,6 @@ def opening_problem(doing: str, error: OSError) -> ConfigError | FatalError:
         code="journal_access",
         hint=_IO_HINTS.get(error.errno, _ACCESS_HINT),
     )
-
-
-def creating_problem(doing: str, error: OSError) -> ConfigError:
-    """The same where a new node is made: nobody was promised anything."""
-    hint = "check the disk, its room and who may write there, then begin again in a new directory"
-    return ConfigError(f"{doing} failed: {error}", code="journal_access", hint=hint)
 
 
 def io_problem(doing: str, error: OSError) -> FatalError:

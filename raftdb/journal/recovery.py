@@ -42,7 +42,6 @@ from raftdb.journal.format import (
 )
 from raftdb.journal.problems import (
     corrupt,
-    creating_problem,
     format_problem,
     io_problem,
     opening_problem,
@@ -107,7 +106,7 @@ def create_journal(
     that entry; the log goes on behind it, as after a reset.
 
     Durable on return, the directory's own name included. Raises ConfigError when there is one
-    already, another process works there, or the system refuses.
+    already or another process works there, FatalError when the system refuses.
     """
     try:
         make_directory_durably(files, directory)
@@ -122,7 +121,7 @@ def create_journal(
         finally:
             release()
     except OSError as error:
-        raise creating_problem(f"creating a journal in {directory}", error) from error
+        raise io_problem(f"creating a journal in {directory}", error) from error
 
 
 def refound_journal(files: Files, directory: str, random: Random, behind: tuple[int, int]) -> None:

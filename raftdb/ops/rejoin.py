@@ -80,7 +80,7 @@ def read_bundle(directory: Path, files: Files) -> Bundle:
             archive=bool(facts["archive"]),
             facts=facts,
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(
             f"{path} is not the description of a recovery: {error}",
             hint="give the bundle that `raftdb recover` made, copied whole",

@@ -71,8 +71,11 @@ def read_client_file(path: Path) -> Target:
             f"{path} is missing",
             hint="give the directory that `raftdb init` made, or one with its client directory",
         ) from None
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot read {path}: {error}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(
+            f"cannot read {path}: {error}",
+            hint="`raftdb init` wrote it: copy the client directory from there again",
+        ) from error
     unknown = [key for key in value if key not in _KEYS]
     if unknown:
         raise ConfigError(f"{path}: unknown key {unknown[0]!r}", hint=nearest(unknown[0], _KEYS))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -26,6 +28,8 @@ from raftdb.base.errors import (
 )
 from raftdb.base.exits import ExitCode, exit_code
 from raftdb.cli.app import COMMANDS
+from raftdb.cli.sql import _import_format
+from raftdb.ops.found import found_local
 from tests.cli.conftest import Command
 
 
@@ -209,3 +213,45 @@ def test_a_node_does_not_carry_the_shells_libraries() -> None:
     assert "apsw" in loaded
     heavy = {"prompt_toolkit", "rich", "sqlite_utils", "tabulate", "pygments", "airportsdata"}
     assert loaded & heavy == set()
+
+
+def test_files_that_are_something_else_are_no_surprise(raftdb: Command, tmp_path: Path) -> None:
+    """Bytes of anything, and what nests deeper than a parser goes."""
+    odd, deep = tmp_path / "odd", tmp_path / "deep.json"
+    odd.write_bytes(bytes(range(128, 256)))
+    deep.write_text("[" * 100_000)
+    place = tmp_path / "c" / "client"
+    place.mkdir(parents=True)
+    (tmp_path / "b").mkdir()
+    shutil.copy(deep, tmp_path / "b" / "bundle.json")
+    found_local(tmp_path / "d", insecure=True)
+    node = tmp_path / "d" / "n1"
+    commands: list[tuple[object, ...]] = [
+        ("archive", "keygen", odd),
+        ("rejoin", tmp_path / "b", node),
+        ("recover", node, "--account", deep),
+        ("recover", node, "--account", odd),
+        ("join", odd, "--data", node, "--location", "a", "--peer", "h:1", "--client", "h:2"),
+        ("start", "--config", odd),
+        ("start", "--config", deep),
+    ]
+    for text in (b"a = " + b"[" * 100_000, odd.read_bytes()):
+        (place / "client.toml").write_bytes(text)
+        done = raftdb("status", "--dir", tmp_path / "c")
+        assert (done.code, "Traceback" in done.err) == (2, False), done
+    for command in commands:
+        done = raftdb(*command)
+        assert (done.code, "Traceback" in done.err) == (2, False), (command, done)
+
+
+def test_what_import_does_not_take_has_a_way_in(tmp_path: Path) -> None:
+    (tmp_path / "data.txt").write_text("a\n")
+    with pytest.raises(ConfigError) as caught:
+        _import_format(tmp_path / "data.txt")
+    assert "--csv" in caught.value.hint
+    (tmp_path / "d.csv").write_bytes(b"SQLite format 3\0")
+    with pytest.raises(ConfigError, match="is a SQLite database") as caught:
+        _import_format(tmp_path / "d.csv")
+    assert "raftdb load" in caught.value.hint
+    (tmp_path / "d.csv").write_text("a\n")
+    assert _import_format(tmp_path / "d.csv") == "csv"

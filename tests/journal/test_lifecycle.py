@@ -65,16 +65,6 @@ def test_what_this_user_may_not_do_is_no_damage_and_no_broken_promise(
     assert Bench(bench.files).open().last_index == 1
 
 
-def test_where_a_new_one_cannot_be_made_nothing_is_broken() -> None:
-    class Full(SimFiles):
-        def make_directory(self, path: str) -> None:
-            raise OSError(errno.ENOSPC, "No space left on device", path)
-
-    with pytest.raises(ConfigError, match="No space left") as caught:
-        Bench(Full(random.Random(0))).create()
-    assert exit_code(caught.value) == ExitCode.USAGE
-
-
 def test_closing_writes_what_is_queued_and_refuses_more() -> None:
     bench = sim_bench()
     journal = bench.open()
