@@ -4,6 +4,10 @@
     memoryview → BLOB; datetime.datetime and date → TEXT in ISO 8601, as SQLite's own date
     functions read it ("2024-05-06 07:08:09.000001+00:00", "2024-05-06")
 
+For all but the exact types None, int, float, str and bytes, what a program registered with
+sqlite3.register_adapter counts here too, and so does a method __conform__
+(https://docs.python.org/3/library/sqlite3.html#sqlite3-adapters).
+
 Everything else is an error that says what to pass instead: to guess a text for a Decimal or a UUID
 would be to choose a database format for the user.
 """
@@ -12,6 +16,8 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import importlib
+import sys
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
@@ -27,6 +33,7 @@ INTEGER_MIN, INTEGER_MAX = -(1 << 63), (1 << 63) - 1
 _PIECE = 256
 """Parameter sets that are looked at together."""
 _ROWS = frozenset((tuple, list))
+_STORED = frozenset((type(None), int, float, str, bytes))
 
 
 def adapt(value: Any, place: int | str) -> Value:
@@ -52,6 +59,12 @@ def adapt(value: Any, place: int | str) -> Value:
 
 
 def _adapt_others(value: Any, place: int | str) -> Value:
+    adapted = _registered(value)
+    if adapted is not value:
+        if type(adapted) in _STORED:
+            return adapt(adapted, place)
+        why = f"{type(value).__name__} was adapted to {type(adapted).__name__}"
+        raise _refusal(place, why, "an adapter gives None, int, float, str or bytes")
     if isinstance(value, bool | int):
         return adapt(int(value), place)
     if isinstance(value, float):
@@ -74,7 +87,24 @@ def _adapt_others(value: Any, place: int | str) -> Value:
         dict: "pass json.dumps(value)",
     }
     hint = hints.get(type(value), "pass None, int, float, str or bytes")
+    hint += ", or register an adapter (sqlite3.register_adapter)"
     raise _refusal(place, f"values of type {type(value).__name__} are not stored", hint)
+
+
+def _registered(value: Any) -> Any:
+    """What an adapter of the program makes of it; the value itself where there is none."""
+    kind = type(value)
+    module = sys.modules.get("sqlite3")
+    if module is not None:
+        adapter = module.adapters.get((kind, module.PrepareProtocol))
+        # Its own ones, for dates, make what this file makes; and warn of themselves.
+        if adapter is not None and getattr(adapter, "__module__", "") != "sqlite3.dbapi2":
+            return adapter(value)
+    conform = getattr(kind, "__conform__", None)
+    if conform is None:
+        return value
+    made = conform(value, importlib.import_module("sqlite3").PrepareProtocol)
+    return value if made is None else made
 
 
 def _check_text(value: str, place: int | str) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import datetime
 import decimal
 import enum
+import sqlite3
 import uuid
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -162,3 +164,39 @@ def test_too_many_values_for_one_request() -> None:
     with pytest.raises(DataError) as caught:
         adapt_sets(rows)
     assert caught.value.code == "too_many_values"
+
+
+class Money:
+    def __init__(self, cents: int) -> None:
+        self.cents = cents
+
+    def __conform__(self, protocol: object) -> Any:
+        assert protocol is sqlite3.PrepareProtocol
+        return self.cents if self.cents else None
+
+
+@pytest.fixture
+def adapters() -> Iterator[None]:
+    before = dict(sqlite3.adapters)
+    yield
+    sqlite3.adapters.clear()
+    sqlite3.adapters.update(before)
+
+
+@pytest.mark.usefixtures("adapters")
+def test_what_is_registered_with_sqlite3_counts() -> None:
+    """A program that goes over from sqlite3 has said so already."""
+    sqlite3.register_adapter(decimal.Decimal, str)
+    sqlite3.register_adapter(Text, lambda text: text.upper())
+    sqlite3.register_adapter(datetime.date, datetime.date.toordinal)
+    moment = datetime.datetime(2024, 5, 6, 7, 8)
+    given = (decimal.Decimal("1.10"), Text("a"), datetime.date(2024, 5, 6), moment, Money(5), 5)
+    stored = ("1.10", "A", 739_012, "2024-05-06 07:08:00", 5, 5)
+    assert adapt_parameters(given) == stored
+    assert adapt_sets([given, given]) == (stored, stored)
+    with pytest.raises(DataError, match="type Money") as caught:
+        adapt_parameters([Money(0)])
+    assert "register_adapter" in caught.value.hint
+    sqlite3.register_adapter(uuid.UUID, lambda value: value.fields)
+    with pytest.raises(DataError, match="UUID was adapted to tuple"):
+        adapt_parameters([uuid.UUID(int=5)])

@@ -95,6 +95,8 @@ class Stand:
                 setattr(made, name, value)
         for name in (*raftdb.__all__, "Connection", "Cursor", "Row", "Warning"):
             setattr(made, name, getattr(raftdb, name))
+        for name in ("adapt", "adapters", "register_adapter", "PrepareProtocol"):
+            setattr(made, name, getattr(sqlite3, name))  # What is registered there counts.
         made.connect = self.connect  # type: ignore[attr-defined]
         made.datetime = datetime  # type: ignore[attr-defined]
         made.enable_callback_tracebacks = lambda _on: None  # type: ignore[attr-defined]

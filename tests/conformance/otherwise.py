@@ -10,7 +10,7 @@ _CLASSES = (
 )
 _FILES = "connect takes a cluster's URL, not a file; its options are raftdb's own"
 _FACTORIES = "no factories of connections, cursors or texts: row_factory makes rows"
-_CONVERTERS = "values are adapted by one table; no registered adapters, no converters"
+_CONVERTERS = "no converters of columns; no adapters of the exact types int, float, str and bytes"
 _COMMITS = "no isolation_level: each request is committed, unless BEGIN or autocommit=False"
 _HOOKS = "no callbacks into SQLite: it runs on the nodes"
 _LIMITS = "limits are the cluster's, not a connection's"
@@ -117,7 +117,6 @@ OTHERWISE: dict[str, str] = {
     "test_regression.RegressionTests.test_recursive_cursor_use": (
         "executemany takes all its rows before it sends any"
     ),
-    "test_regression.RegressionTests.test_register_adapter": _CONVERTERS,
     "test_regression.RegressionTests.test_statement_reset": _FILES,
     "test_regression.RegressionTests.test_surrogates": "a connection is not called",
     "test_regression.RegressionTests.test_table_lock_cursor_non_readonly_select": _FUNCTIONS,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 
 from raftdb.client.sqltext import split
@@ -23,6 +24,8 @@ class Tally:
     refused: int = 0
     """Statements that raftdb refuses by design (docs/sql.md); SQLite is not given them either."""
     differences: list[str] = field(default_factory=list)
+    labels: dict[str, str] = field(default_factory=dict)
+    """Of queries with a label, a digest of what the target found: all of one label say the same."""
 
 
 def run(text: str, plain: Target, target: Target) -> Tally:
@@ -41,6 +44,7 @@ def run(text: str, plain: Target, target: Target) -> Tally:
 
 def _record(record: Record, plain: Target, target: Target, tally: Tally) -> None:
     wanted: Outcome | None = None
+    found: Outcome | None = None
     for sql in split(record.sql) or [record.sql]:  # A few records hold several statements.
         found = target.run(sql)
         if isinstance(found, Failure) and found.refused:
@@ -52,6 +56,11 @@ def _record(record: Record, plain: Target, target: Target, tally: Tally) -> None
             tally.differences.append(f"line {record.line}: {why}\n  {sql}")
         if isinstance(wanted, Failure):
             break
+    if record.label and isinstance(found, list):
+        lines = "\n".join(result_lines(record, found))
+        digest = hashlib.md5(lines.encode(), usedforsecurity=False).hexdigest()
+        if tally.labels.setdefault(record.label, digest) != digest:
+            tally.differences.append(f"line {record.line}: others of {record.label} differ")
     if wanted is not None and not _as_expected(record, wanted):
         tally.stale += 1
 
@@ -83,4 +92,6 @@ def target_text(outcome: Outcome) -> str:
 def _as_expected(record: Record, outcome: Outcome) -> bool:
     if record.kind == "statement":
         return isinstance(outcome, Failure) == record.fails
+    if isinstance(outcome, list) and any(len(row) != len(record.types) for row in outcome[:1]):
+        return False
     return not isinstance(outcome, Failure) and agrees(record, result_lines(record, outcome))

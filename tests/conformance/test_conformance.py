@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance.run import run
+from tests.conformance.run import _as_expected, run
 from tests.conformance.script import Record, agrees, parse, result_lines
 from tests.conformance.targets import Failure, OneMachine, Outcome, Plain
 
@@ -94,3 +94,36 @@ def test_scripts_are_read_as_they_are_meant() -> None:
     assert agrees(hashed, ["1", "2"])
     with pytest.raises(ValueError, match="line 2"):
         list(parse("\nnonsense here\n"))
+
+
+def test_scripts_of_other_runners_are_read_too() -> None:
+    text = (
+        "\ufeffstatement count 1\r\nCREATE TABLE t (a)\r\n\r\nquery II nosort x#1\r\n"
+        "SELECT 1, 2\r\n----\r\n1\t2\r\n\r\n"
+        "query R\nSELECT -9223372036854775808.0\n----\n-9223372036854776000.000\n\n"
+        "query R\nSELECT 9e999\n----\ninf\n\n"
+    )
+    plain, target = Plain(), OneMachine()
+    try:
+        tally = run(text, plain, target)
+    finally:
+        plain.close()
+        target.close()
+    assert (tally.statements, tally.queries, tally.stale, tally.differences) == (1, 3, 0, [])
+    for wrong in ("statement", "statement maybe", "query", "query I sorted"):
+        with pytest.raises(ValueError, match="line 1"):
+            list(parse(f"{wrong}\nSELECT 1\n"))
+
+
+def test_queries_of_one_label_say_the_same() -> None:
+    plain, target = Plain(), Plain()
+    same = "query I rowsort same\nSELECT {} UNION ALL SELECT {}\n----\n1\n2\n\n"
+    try:
+        tally = run(same.format(1, 2) + same.format(2, 1) + same.format(1, 3), plain, target)
+    finally:
+        plain.close()
+        target.close()
+    assert tally.differences == ["line 13: others of same differ"]
+    assert tally.stale == 1
+    narrow = Record(1, "", "query", types="II", expected=["1"])
+    assert not _as_expected(narrow, [(1,)])

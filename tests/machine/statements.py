@@ -54,6 +54,14 @@ SCHEMA = (
     " PRIMARY KEY (a, b)) STRICT, WITHOUT ROWID",
     "CREATE VIRTUAL TABLE areas USING rtree_i32(id, x0, x1, +label)",
     "CREATE VIRTUAL TABLE mirror USING fts5(c, content='plain', content_rowid='id')",
+    "CREATE VIRTUAL TABLE papers USING/**/fts4(t, n, tokenize=porter, prefix='2')",
+    "CREATE VIRTUAL TABLE notes USING fts3(t)",
+    "CREATE VIRTUAL TABLE bare USING fts5(t, content='', contentless_delete=1, detail=column)",
+    "CREATE VIRTUAL TABLE terms USING fts5vocab(words, row)",
+    "CREATE VIRTUAL TABLE shapes USING geopoly(label)",
+    "CREATE TABLE pragma_table_xinfo(a REAL, b AS (a + 1))",
+    "CREATE TRIGGER docs_gone AFTER DELETE ON docs BEGIN INSERT INTO words(words, rank)"
+    " VALUES ('rank', 'bm25(5.0)'); SELECT RAISE(ABORT, 'kept') WHERE old.id % 2; END",
     "CREATE TRIGGER mirror_in AFTER INSERT ON plain BEGIN"
     " INSERT INTO mirror(rowid, c) VALUES (new.id, new.c); END",
 )
@@ -93,6 +101,10 @@ _TABLES = {
     "docs": ["id", "j"],
     "collated": ["a", "b", "c"],
     "areas": ["id", "x0", "x1", "label"],
+    "papers": ["docid", "t", "n"],
+    "notes": ["docid", "t"],
+    "bare": ["rowid", "t"],
+    "pragma_table_xinfo": ["a"],
 }
 _FREE = [
     "INSERT INTO nokey SELECT random(), randomblob(2), strftime('%f') FROM log LIMIT 3",
@@ -138,6 +150,44 @@ _FREE = [
     "INSERT INTO mirror(mirror) VALUES ('integrity-check')",
     "SELECT rowid FROM mirror('hello OR a') ORDER BY rowid",
     "DELETE FROM words WHERE words MATCH 'hello'",
+    "INSERT INTO words(words, rank) VALUES ('secure-delete', 1)",
+    "INSERT INTO words(words, rank) VALUES ('secure-delete', 0)",
+    "INSERT INTO words(words, rank) VALUES ('rank', 'bm25(10.0, 2.0)')",
+    "INSERT INTO words(words, rank) VALUES ('automerge', 2)",
+    "INSERT INTO words(words, rank) VALUES ('crisismerge', 3)",
+    "INSERT INTO words(words, rank) VALUES ('crisismerge', 1999)",
+    "INSERT INTO words(words, rank) VALUES ('pgsz', 64)",
+    "INSERT INTO words(words, rank) VALUES ('deletemerge', 5)",
+    "INSERT INTO words(words, rank) VALUES ('merge', 4)",
+    "INSERT INTO words(words) VALUES ('delete-all')",
+    "INSERT INTO bare(bare, rank) VALUES ('automerge', 4)",
+    "INSERT INTO bare(bare) VALUES ('delete-all')",
+    "INSERT INTO log(what, n) SELECT term, doc || '/' || cnt FROM terms",
+    "INSERT INTO log(what, n) SELECT 'rank', rank FROM words('hello OR a*')",
+    "DELETE FROM docs",
+    "INSERT INTO papers(papers) VALUES ('automerge=2')",
+    "INSERT INTO papers(papers) VALUES ('merge=9,2')",
+    "INSERT INTO notes(notes) VALUES ('automerge=4')",
+    "INSERT INTO notes(notes) VALUES ('automerge=0')",
+    "INSERT INTO notes(notes) VALUES ('optimize')",
+    "INSERT INTO papers(papers) VALUES ('rebuild')",
+    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 40)"
+    " INSERT INTO papers(t, n) SELECT 'hello ' || i, i * 7 FROM n",
+    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 9)"
+    " INSERT INTO words(rowid, x) SELECT 1000 - i, 'hello ' || i FROM n",
+    "SELECT snippet(papers), hex(matchinfo(papers, 'pcnalx')) FROM papers"
+    " WHERE papers MATCH 'hel*'",
+    "INSERT INTO shapes(_shape, label) VALUES (geopoly_regular(1, 2, 3.3, 5), random())",
+    "UPDATE shapes SET _shape = geopoly_xform(_shape, 0.7, 0.7, -0.7, 0.7, 1, 0)",
+    "SELECT rowid, geopoly_area(_shape) FROM shapes WHERE geopoly_overlap(_shape,"
+    " '[[0,0],[3,0],[3,3],[0,0]]')",
+    "EXPLAIN SELECT * FROM words",
+    "EXPLAIN QUERY PLAN SELECT * FROM plain WHERE a > 1",
+    "INSERT INTO log(what, n) SELECT name, type FROM pragma_table_list WHERE schema = 'main'",
+    "INSERT INTO log(what, n) SELECT name, rootpage FROM sqlite_schema",
+    "INSERT INTO nokey SELECT a, b, c FROM plain LIMIT 3",
+    "UPDATE nokey SET b = (SELECT group_concat(a) FROM plain), c = (SELECT total(b) FROM keyed)",
+    "INSERT INTO log(what, n) SELECT 'math', sin(n) FROM log WHERE typeof(n) = 'integer' LIMIT 5",
 ]
 SCHEMA_CHANGES = [
     "ALTER TABLE plain ADD COLUMN extra REAL DEFAULT 5",

@@ -17,7 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from raftdb.base.limits import Limits
+from raftdb.base.release import LEVEL_MAX
 from raftdb.command import (
+    Configure,
     Execute,
     OpenSession,
     ResultDropped,
@@ -157,7 +159,10 @@ def make_log(
         )
         for number, body in enumerate([tuple(map(Statement, SCHEMA)), *bodies])
     ]
-    groups = [(encode_request(OpenSession(stamp(0), b"t" * 16, "")),)]
+    groups = [
+        (encode_request(OpenSession(stamp(0), b"t" * 16, "")),),
+        (encode_request(Configure(stamp(0), {"feature_level": LEVEL_MAX})),),
+    ]
     due: list[Verdict] = []
     for start in range(0, len(payloads), per_entry):
         said, due = due, []
