@@ -66,8 +66,6 @@ DEMANDED_GREETING = "demanded_greeting"
 HIDDEN_LAST_ROWID = "hidden_last_rowid"
 """The last rowid is refused where no name reads it, too, and in sqlite_sequence."""
 
-UNSAFE_OPTIONS = "unsafe_options"
-"""Options of full-text indexes that stop every node are refused."""
 LOCAL_ANSWERS = "local_answers"
 """EXPLAIN in a batch or a transaction, whose answer differs from node to node, is refused."""
 USERS_CHANGES = "users_changes"
@@ -78,7 +76,6 @@ FEATURES: Mapping[str, int] = {
     DATABASE_FENCE: 2,
     DEMANDED_GREETING: 2,
     HIDDEN_LAST_ROWID: 2,
-    UNSAFE_OPTIONS: 2,
     LOCAL_ANSWERS: 2,
     USERS_CHANGES: 2,
 }

@@ -20,6 +20,7 @@ from raftdb.machine.rowhash import ContentHash
 from raftdb.machine.samples import MARK_EVERY, Sample
 from raftdb.machine.scan import Part
 from raftdb.machine.sqltext import leading_verb
+from raftdb.machine.statements import check_no_listing
 from raftdb.machine.streams import RowStream, cursor_gone
 from raftdb.machine.workspace import Executed, Workspace
 
@@ -45,6 +46,7 @@ __all__ = [
     "Workspace",
     "arithmetic_sample",
     "begin_history",
+    "check_no_listing",
     "cursor_gone",
     "fingerprint",
     "inspect_database",

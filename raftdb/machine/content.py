@@ -106,7 +106,7 @@ class ContentHasher:
                 self.error = check_sequence(self._settings, update) or self.error
             elif not name.startswith(PREFIX):
                 self.unknown_table = True
-                self.error = self.virtual.refusal(self._settings, name, update) or self.error
+                self.error = self.virtual.refusal(name, update) or self.error
             return
         try:
             plain = table.kind == PLAIN and update.opcode == _INSERT and not self.careful
@@ -133,7 +133,7 @@ class ContentHasher:
     def _change(self, table: Table, update: apsw.PreUpdate) -> int:
         """By how much the row's change moves the table's sum."""
         operation = update.opcode
-        if self.virtual.exist and (no := self.virtual.refusal(self._settings, table.name, update)):
+        if self.virtual.exist and (no := self.virtual.refusal(table.name, update)):
             raise no
         change = 0
         if operation != _DELETE:

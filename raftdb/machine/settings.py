@@ -18,7 +18,6 @@ from raftdb.base.release import (
     LEVEL_MAX,
     LOCAL_ANSWERS,
     SETTING,
-    UNSAFE_OPTIONS,
     USERS_CHANGES,
     allows,
     level_of,
@@ -85,10 +84,6 @@ class Settings:
     def refuses_hidden(self) -> bool:
         """Whether the last rowid is refused where no name reads it, too; as of this request."""
         return allows(HIDDEN_LAST_ROWID, level_of(self._next))
-
-    def refuses_options(self) -> bool:
-        """Whether options of FTS are refused that no replica can follow; as of this request."""
-        return allows(UNSAFE_OPTIONS, level_of(self._next))
 
     def refuses_local(self) -> bool:
         """Whether EXPLAIN is refused in a logged request; as of this request."""

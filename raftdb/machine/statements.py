@@ -93,6 +93,15 @@ def check_text(sql: str) -> None:
         )
 
 
+def check_no_listing(sql: str) -> None:
+    """Refuse EXPLAIN (but not EXPLAIN QUERY PLAN) in what is logged. Raises NotSupportedError."""
+    if leading_verb(sql) == "EXPLAIN" and words(sql, 2)[1:] != ["QUERY"]:
+        raise NotSupportedError(
+            "refused: EXPLAIN in a batch or a transaction lists what differs from node to node",
+            hint="execute it by itself, or use EXPLAIN QUERY PLAN",
+        )
+
+
 def check_single(sql: str, first_length: int, has_vdbe: bool) -> None:
     """Refuse several statements in one, and none. Raises ProgrammingError."""
     if not is_blank(sql[first_length:]):
@@ -322,11 +331,8 @@ class StatementRunner:
                 "refused: VACUUM rewrites the whole database, and changes row ids",
                 hint="free pages are used again; `raftdb vacuum` gives them back to the disk",
             )
-        if verb == "EXPLAIN" and words(sql, 2)[1:] != ["QUERY"] and self.refuses_local():
-            raise NotSupportedError(
-                "refused: EXPLAIN in a batch or a transaction lists what differs from node to node",
-                hint="execute it by itself, or use EXPLAIN QUERY PLAN",
-            )
+        if verb == "EXPLAIN" and self.refuses_local():
+            check_no_listing(sql)
         cursor = self._connection.cursor()
         try:
             inspected = inspect_statement(cursor, sql)

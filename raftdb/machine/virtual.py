@@ -24,7 +24,6 @@ from raftdb.base.errors import NotSupportedError
 from raftdb.machine.determinism import as_integer
 from raftdb.machine.format import CRISISMERGE_MAX, MARK
 from raftdb.machine.layout import Run, quote
-from raftdb.machine.settings import Settings
 
 _DELETE = int(apsw.SQLITE_DELETE)
 _AUTOMERGE_ROW = 2
@@ -78,11 +77,10 @@ class VirtualTables:
         if self.exist and any(name.startswith(self._shadows) for name in tables):
             self.stale = True
 
-    def refusal(
-        self, settings: Settings, table: str, update: apsw.PreUpdate
-    ) -> NotSupportedError | None:
-        """A row is about to be written: why not, if it is an option that no replica can follow."""
-        if table not in self._options or update.opcode == _DELETE or not settings.refuses_options():
+    def refusal(self, table: str, update: apsw.PreUpdate) -> NotSupportedError | None:
+        """A row is about to be written: why not, if it is an option that no replica can follow.
+        At every feature level: under 0.1.0 all nodes stop of it, if not at once."""
+        if table not in self._options or update.opcode == _DELETE:
             return None
         try:
             new: Any = update.new

@@ -75,8 +75,6 @@ class SnapshotState:
     """Counts commits that changed the schema or the planner's statistics."""
     has_virtual: bool = False
     """There are virtual tables."""
-    refuses_local: bool = False
-    """See StatementRunner."""
 
 
 class _Content(NoContent):
@@ -139,7 +137,7 @@ class Workspace:
         self._seed = b""
         self._recursive_triggers = False
         self._epoch = -1
-        self._has_virtual = self._refuses_local = False
+        self._has_virtual = False
         self._wrote = False
         """Something that may have to be forgotten."""
         self._begun_ms = self._time_ms = 0
@@ -171,7 +169,7 @@ class Workspace:
             self._foreign_keys = foreign_keys
             self._control(f"PRAGMA foreign_keys = {int(foreign_keys)} {MARK}")
         self._seed, self._recursive_triggers = seed, state.recursive_triggers
-        self._has_virtual, self._refuses_local = state.has_virtual, state.refuses_local
+        self._has_virtual = state.has_virtual
         self._wrote, wrote = False, self._wrote
         if state.epoch != self._epoch or (wrote and state.has_virtual):
             self._epoch = state.epoch
@@ -220,7 +218,6 @@ class Workspace:
         self._statements = StatementRunner(
             connection, self._authorizer, RequestFunctions(connection)
         )
-        self._statements.refuses_local = lambda: self._refuses_local
         self._content.forget = self._statements.forget_infos
         self._runner = TransactionRunner(connection, self._control, self._statements, self._content)
         return connection

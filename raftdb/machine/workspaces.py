@@ -45,7 +45,6 @@ def state_of(writer: apsw.Connection, applier: Applier) -> SnapshotState:
         applier.recursive_triggers.on,
         applier.epoch.value,
         applier.virtual.exist,
-        applier.settings.refuses_local(),
     )
 
 

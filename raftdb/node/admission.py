@@ -13,6 +13,7 @@ from raftdb.base.errors import DataError, InterfaceError
 from raftdb.base.limits import Limits
 from raftdb.command import Commit, Execute, Statement, encode_request, pack_statements
 from raftdb.command.requests import KEY_CHARACTERS_MAX, Parameters
+from raftdb.machine import check_no_listing
 
 MANY = 16
 """Parameter sets, from which on they are looked at together first."""
@@ -35,10 +36,13 @@ class Admission:
         self._limits = limits
 
     def encode(self, request: Execute | Commit) -> bytes:
-        """The request as log payload. Raises DataError or InterfaceError, and then nothing of it
-        was or will be applied. (A transaction's statements were checked one by one.)"""
+        """The request as log payload. Raises DataError, InterfaceError or NotSupportedError, and
+        then nothing of it was or will be applied. (A transaction's statements were checked one by
+        one.)"""
         if isinstance(request, Execute):
             self.check_statements(request.statements)
+            for statement in request.statements:
+                check_no_listing(statement.sql)
         if request.key is not None and not 0 < len(request.key.name) <= KEY_CHARACTERS_MAX:
             raise DataError(
                 f"an idempotency key has 1 to {KEY_CHARACTERS_MAX} characters", code="key_length"

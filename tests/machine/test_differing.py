@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from raftdb.base.errors import NotSupportedError
 from raftdb.base.limits import Limits
 from raftdb.command import (
     Configure,
@@ -25,6 +26,7 @@ from raftdb.command.requests import session_number
 from raftdb.machine import Machine
 from raftdb.machine.format import CRISISMERGE_MAX
 from raftdb.machine.indexscan import entries, index_names, lookups
+from raftdb.node.admission import Admission
 from tests.machine.support import FILES, HISTORY, Database, Entry, MemoryLog, stamp
 from tests.machine.transactions import Transaction, committed
 
@@ -176,7 +178,6 @@ def test_automerge_writes_while_sqlite_commits(tmp_path: Path, module: str) -> N
 def test_an_index_that_is_full_stops_no_node(database: Database) -> None:
     """FTS5 says SQLITE_FULL when it has 2,000 segments, which otherwise means a full disk."""
     database.run("CREATE VIRTUAL TABLE f USING fts5(x)")
-    database.apply(Configure(stamp(1), {"feature_level": 2}))
     option = "INSERT INTO f(f, rank) VALUES (?, ?)"
     for name, value in (("crisismerge", 1999), ("CrisisMerge", CRISISMERGE_MAX + 1)):
         error = database.fail((option, (name, value)))
@@ -189,11 +190,20 @@ def test_an_index_that_is_full_stops_no_node(database: Database) -> None:
     database.check_hash()
 
 
-def test_below_the_level_what_0_1_0_takes_is_taken(database: Database) -> None:
-    database.run("CREATE VIRTUAL TABLE f USING fts5(x)", "CREATE VIRTUAL TABLE g USING fts4(x)")
-    database.run("INSERT INTO f(f, rank) VALUES ('crisismerge', 1999)")
-    database.run("INSERT INTO g(g) VALUES ('automerge=4')")
+def test_explain_is_refused_before_it_is_logged(database: Database) -> None:
+    """A node of 0.1.0 beside would take it; from level 2 on the machine refuses it, too."""
+    admission = Admission(Limits())
+    for body in (("explain SELECT 1",), ("SELECT 1", "/* a */ EXPLAIN SELECT 1")):
+        with pytest.raises(NotSupportedError, match="EXPLAIN in a batch"):
+            admission.encode(database.request(*body, sequence=1, floor=0))
+    fine = ("EXPLAIN QUERY PLAN SELECT 1", "SELECT 'EXPLAIN'")
+    admission.encode(database.request(*fine, sequence=1, floor=0))
     database.run("EXPLAIN SELECT 1")
+    database.apply(Configure(stamp(1), {"feature_level": 2}))
+    assert database.fail("EXPLAIN SELECT 1").code == "not_supported"
+    transaction = Transaction(database)
+    assert transaction.fail("EXPLAIN SELECT 1").code == "not_supported"
+    transaction.end()
 
 
 NAMES = ("pragma_table_xinfo", "pragma_table_list", "pragma_index_list", "pragma_index_xinfo")
