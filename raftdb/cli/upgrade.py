@@ -201,8 +201,10 @@ def check(to: str, url: str | None, directory: Path | None, timeout: float, as_j
     """
     from raftdb.embedded import computes
     from raftdb.ops.status import connect_to_node
+    from raftdb.ops.upgrade import check_version
     from raftdb.ops.upgrade_check import check_upgrade
 
+    check_version(to)
     target = target_of(url, directory)
     state = _state(target, timeout)
     found = check_upgrade(state, connect_to_node(target, timeout), computes(), to, timeout)

@@ -7,6 +7,7 @@ what is under way, so nothing else has to be done before its package is exchange
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ __all__ = [
     "Plan",
     "Releases",
     "Step",
+    "check_version",
     "in_order",
     "make_plan",
     "pending",
@@ -41,6 +43,7 @@ COMMAND = (
 )
 """What exchanges a node's release where it is installed as docs/upgrade.md has it."""
 POLL_S = 0.25
+_VERSION = re.compile(r"[0-9]{1,6}(?:\.[0-9]{1,6}){1,3}(?:[.+-]?[A-Za-z][A-Za-z0-9.+-]{0,30})?")
 FIELDS = ("node", "version", "host", "location")
 
 
@@ -121,6 +124,13 @@ class Plan:
     to: str
     steps: list[Step] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+
+
+def check_version(text: str) -> str:
+    """What a release may be called: it goes into paths and commands. Raises ConfigError."""
+    if not _VERSION.fullmatch(text):
+        raise ConfigError(f"{text!r} is no release", hint=f"such as {RELEASES[-1].version}")
+    return text
 
 
 def version_key(version: str) -> tuple[tuple[int, int | str], ...]:
@@ -216,7 +226,7 @@ def in_order(releases: Releases) -> list[NodeRelease]:
 def make_plan(releases: Releases, to: str, command: str = COMMAND, cluster: str = "") -> Plan:
     """Who is to change to that release, in which order. `cluster`: how the commands that follow
     name it. Raises ConfigError where the release does not run the cluster's level."""
-    if releases.level > level_of_version(to):
+    if releases.level > level_of_version(check_version(to)):
         raise ConfigError(
             f"raftdb {to} does not run feature level {releases.level}, which this cluster has",
             code="finalized",

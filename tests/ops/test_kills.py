@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from raftdb.base.config import load_config
+from raftdb.base.config import ArchiveConfig, load_config
 from raftdb.base.errors import ConfigError, Error, FatalError
 from raftdb.base.exits import ExitCode, exit_code
-from raftdb.base.ids import Address, NodeId
+from raftdb.base.ids import Address, HistoryId, NodeId
 from raftdb.base.layout import database_path, journal_path
 from raftdb.base.settings import MemberConfig
 from raftdb.base.startup import check_identity
@@ -23,14 +23,17 @@ from raftdb.cli.app import run
 from raftdb.cli.member import with_learner
 from raftdb.consensus.membership import decode_configuration
 from raftdb.journal import inspect_journal
-from raftdb.machine import Machine
+from raftdb.machine import Machine, inspect_database
+from raftdb.ops.archive import Destinations
 from raftdb.ops.found import LocalCluster, found_cluster, found_local, local_members
 from raftdb.ops.member import prepare_member
+from raftdb.ops.recreate import recreate_cluster
 from raftdb.ops.rejoin import join_from, read_bundle
 from raftdb.runtime import RealClock
 from raftdb.runtime.files import RealFiles
 from raftdb.runtime.log import StreamLog
 from raftdb.runtime.random import RealRandom
+from tests.archive.support import filled, restored, sources
 
 FILES = RealFiles()
 CHANGES = (
@@ -58,6 +61,9 @@ class Dying:
             self._life[0] -= 1
             if self._life[0] < 0:
                 raise Killed
+            if name in ("sync", "sync_directory"):
+                # Who is killed loses nothing that was written.
+                return None
             done = found(*arguments, **more)
             return Dying(done, self._life) if name == "open" else done
 
@@ -108,9 +114,11 @@ def starts(config_file: Path) -> bool:
     return True
 
 
-def every_kill(try_it: Callable[[Any], None], patch: pytest.MonkeyPatch) -> Iterator[int]:
-    """Each place in turn, until one try comes to its end."""
-    for changes in itertools.count():
+def every_kill(
+    try_it: Callable[[Any], None], patch: pytest.MonkeyPatch, step: int = 1
+) -> Iterator[int]:
+    """Each place in turn (or each `step`th), until one try comes to its end."""
+    for changes in itertools.count(step=step):
         with dying_after(changes, patch) as files:
             try_it(files)
         if "killed" not in files.__dict__:
@@ -126,15 +134,55 @@ def test_a_founding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         found_cluster(place, members, files, RealRandom(), RealClock(), insecure=True)
 
     whole = 0
-    for _changes in every_kill(found, monkeypatch):
+    for _changes in every_kill(found, monkeypatch, 3):
         whole += starts(place / "n1" / "raftdb.toml")
         if place.exists() and any(place.iterdir()):
             with pytest.raises(ConfigError, match="is not empty"):
                 found(FILES)
         shutil.rmtree(place, ignore_errors=True)
     # What is left then is the client's file.
-    assert whole < 12
+    assert whole < 6
     assert starts(place / "n1" / "raftdb.toml")
+
+
+def test_a_restored_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is there of a node starts with all that was restored, or not at all."""
+    live = filled(tmp_path)
+    found = sources(live.store)
+    point = found.last()
+    _plan, done = restored(found, tmp_path / "work", point)
+    archives = tuple(one.archive for one in found.timelines)
+    place = tmp_path / "c"
+
+    def recreate(files: Any) -> None:
+        recreate_cluster(
+            *(Destinations(archives, found, ()), done, place, local_members(2, 20_001)),
+            replace=True,
+            history=HistoryId("e" * 32),
+            files=files,
+            random=RealRandom(),
+            clock=RealClock(),
+            insecure=True,
+            archive=ArchiveConfig(),
+        )
+
+    def holds(name: str) -> bool:
+        if not starts(place / name / "raftdb.toml"):
+            return False
+        config = load_config(str(place / name / "raftdb.toml"))
+        report = inspect_database(database_path(config.data_dir), files=FILES)
+        assert (int(report.index), report.content.total) == (done.index, done.content)
+        assert report.history == config.history
+        return True
+
+    begun = [0, 0]
+    for _changes in every_kill(recreate, monkeypatch, 11):
+        begun = [begun[0] + holds("n1"), begun[1] + holds("n2")]
+        shutil.rmtree(place, ignore_errors=True)
+    assert 0 < begun[1] < begun[0]
+    assert holds("n1")
+    assert holds("n2")
+    live.close()
 
 
 def test_a_member_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +200,7 @@ def test_a_member_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
             insecure=True,
         )
 
-    for _changes in every_kill(prepare, monkeypatch):
+    for _changes in every_kill(prepare, monkeypatch, 3):
         if (place / "raftdb.toml").exists():
             assert is_learner(place)
         elif place.exists():
@@ -230,7 +278,7 @@ def test_a_node_that_joins_a_recovered_cluster(
         return load_config(str(node / "raftdb.toml")).history
 
     fresh()
-    for _changes in every_kill(join, monkeypatch):
+    for _changes in every_kill(join, monkeypatch, 4):
         if starts(node / "raftdb.toml"):
             # As it was before, or as a whole member of the new history.
             assert history() == bundle.history or not lost_disk

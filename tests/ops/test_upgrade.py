@@ -86,6 +86,17 @@ def test_a_plan_has_who_does_not_run_it_yet() -> None:
     assert make_plan(releases_of(three(NEW, NEW, NEW)), NEW).steps == []
 
 
+@pytest.mark.parametrize("text", ["", "abc", "0", "0.2.0; reboot", "../0.2.0", "v0.2.0", "0.2.0 "])
+def test_what_goes_into_commands_is_a_release(text: str) -> None:
+    with pytest.raises(ConfigError, match="is no release"):
+        make_plan(releases_of(three(OLD, OLD, OLD)), text)
+
+
+def test_releases_are_called_as_they_are_tagged() -> None:
+    for text in ("0.1.0", "1.10", "0.3.0rc1", "0.3.0.dev4", "0.2.0+local.7", "0.2.0-beta"):
+        assert make_plan(releases_of(three(OLD, OLD, OLD)), text).to == text
+
+
 def test_the_command_is_the_users_own() -> None:
     releases = releases_of(three(OLD, OLD, OLD))
     plan = make_plan(releases, NEW, "ssh {host} use {version} for {node} in {location}")
