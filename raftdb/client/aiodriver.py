@@ -236,21 +236,17 @@ async def _connect(
 ) -> None:
     """TCP, and TLS above it. Raises OSError."""
     # Late, as in link.py: who only asks for help loads no event loop.
-    from raftdb.runtime.dialling import open_socket
+    from raftdb.runtime.dialling import answering
     from raftdb.runtime.secure import SecureTransport
 
     loop = asyncio.get_running_loop()
-    raw = await open_socket(loop, address)
-    try:
-        if context is None:
-            await loop.create_connection(lambda: link, sock=raw)
-            return
-        # asyncio's own layer costs some 35 us more for each message there and back.
-        secure = SecureTransport(
-            loop, context, link, server_side=False, handshake_timeout_s=max(left_s, 0.001)
-        )
-        await loop.create_connection(lambda: secure, sock=raw)
-    except BaseException:
-        raw.close()
-        raise
+    place = await answering(loop, address)
+    if context is None:
+        await loop.create_connection(lambda: link, place.host, place.port)
+        return
+    # asyncio's own layer costs some 35 us more for each message there and back.
+    secure = SecureTransport(
+        loop, context, link, server_side=False, handshake_timeout_s=max(left_s, 0.001)
+    )
+    await loop.create_connection(lambda: secure, place.host, place.port)
     await secure.shaken()

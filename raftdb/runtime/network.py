@@ -17,7 +17,7 @@ from raftdb.base.limits import DEFAULT_LIMITS, Limits
 from raftdb.base.ports import ExpectedPeer, Handler, Listener, Log, Peer
 from raftdb.runtime.connection import RealConnection
 from raftdb.runtime.credentials import Credentials
-from raftdb.runtime.dialling import open_socket
+from raftdb.runtime.dialling import answering
 from raftdb.runtime.executor import LoopExecutor
 from raftdb.runtime.listener import RealListener, open_sockets
 from raftdb.runtime.secure import SecureTransport
@@ -226,22 +226,18 @@ class RealNetwork:
         credentials = self._credentials
         try:
             async with asyncio.timeout(timeout_s):
-                raw = await open_socket(self.loop, address)
-                try:
-                    if credentials is None:
-                        await self.loop.create_connection(lambda: connection, sock=raw)
-                        return
-                    secure = SecureTransport(
-                        self.loop,
-                        credentials.dialler,
-                        connection,
-                        server_side=False,
-                        handshake_timeout_s=self.handshake_timeout_s,
-                    )
-                    await self.loop.create_connection(lambda: secure, sock=raw)
-                except BaseException:
-                    raw.close()
-                    raise
+                place = await answering(self.loop, address)
+                if credentials is None:
+                    await self.loop.create_connection(lambda: connection, place.host, place.port)
+                    return
+                secure = SecureTransport(
+                    self.loop,
+                    credentials.dialler,
+                    connection,
+                    server_side=False,
+                    handshake_timeout_s=self.handshake_timeout_s,
+                )
+                await self.loop.create_connection(lambda: secure, place.host, place.port)
                 await secure.shaken()
         except TimeoutError as error:
             # The system's ETIMEDOUT is a TimeoutError too, with an errno of its own.

@@ -19,7 +19,7 @@ from raftdb.client.dialling import Lookups, LookupTimeoutError, connected
 from raftdb.client.link import Dialler
 from raftdb.client.options import Options
 from raftdb.runtime import RealClock
-from raftdb.runtime.dialling import open_socket
+from raftdb.runtime.dialling import answering
 from tests.client.server import LOCAL, FakeNode, listening_socket
 
 NAME = "cluster.example"
@@ -150,16 +150,17 @@ def test_who_gives_up_leaves_no_socket_behind() -> None:
     async def run(hole: int, port: int) -> None:
         loop = asyncio.get_running_loop()
         named: Any = Loop(loop, hole, hole)
-        task = loop.create_task(open_socket(named, Address(NAME, 1)))
+        task = loop.create_task(answering(named, Address(NAME, 1)))
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.01):
                 await task
         await asyncio.sleep(0)
         named = Loop(loop, hole, port)
-        with await open_socket(named, Address(NAME, 1)) as made:
-            assert made.getpeername() == (LOCAL, port)
-        with await open_socket(loop, Address(LOCAL, port)) as made:
-            assert made.getpeername() == (LOCAL, port)
+        assert await answering(named, Address(NAME, 1)) == Address(LOCAL, port)
+        # What there is no choice of is not tried before it is dialled.
+        named = Loop(loop, hole)
+        assert await answering(named, Address(NAME, 1)) == Address(LOCAL, hole)
+        assert await answering(loop, Address(LOCAL, port)) == Address(LOCAL, port)
         await asyncio.sleep(0)
 
     with black_hole() as hole, listening_socket() as open_one:
