@@ -453,11 +453,14 @@ class Core:
                 )
             raise self.note_refused(not_applied(answered.error))
         results = results_of(decode_answer(answered.encoded))
-        self.note_seen(answered.peer, answered.index)
+        self.note_seen(answered.peer, answered.index, kept=level == SESSION)
         return Outcome(results, answered.index, answered.age_ms)
 
-    def note_seen(self, peer: Peer, index: int) -> None:
-        """Something of that log index was shown to the user."""
+    def note_seen(self, peer: Peer, index: int, *, kept: bool = False) -> None:
+        """Something of that log index was shown to the user. `kept`: the node took the token, so
+        that all that was seen is in its history, whichever it is."""
+        if kept and self.seen is not None and self.seen.history.hex() != peer.history:
+            self.seen = None
         self.note_shown(peer.history, index)
 
     def note_shown(self, of_history: str, index: int) -> None:

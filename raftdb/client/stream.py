@@ -114,7 +114,7 @@ def open_stream(
             raise not_a_query()
         answered.error.outcome = NOT_APPLIED
         raise core.note_refused(answered.error)
-    core.note_seen(answered.peer, answered.index)
+    core.note_seen(answered.peer, answered.index, kept=level == SESSION)
     return Stream(answered)
 
 

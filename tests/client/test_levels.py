@@ -160,6 +160,18 @@ def test_a_client_that_lives_through_a_restore_is_told_once() -> None:
     assert ReadToken.from_text(before).history.hex() != world.history
 
 
+def test_a_history_that_goes_on_from_what_was_seen_is_no_news() -> None:
+    """Restored to a moment after all that this client saw: the node takes its token."""
+    world = World(leader=2)
+    core = world.core(prefer="n3")
+    write(world, core, "a")
+    restored(world, "e" * 32)
+    ask(world, core, "session")
+    write(world, core, "b")
+    ask(world, core, "session")
+    assert ReadToken.from_text(core.token()).history.hex() == world.history
+
+
 def test_a_token_that_a_node_refuses_is_forgotten() -> None:
     """The client was told so: it goes on with what it sees from now on."""
     world = World(leader=2)
