@@ -24,6 +24,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 import raftdb
 from raftdb.base.ids import Address, ClusterId, NodeId
 from raftdb.client.actions import LinkError
+from raftdb.client.dialling import connected
 from raftdb.client.link import Dialler
 from raftdb.client.options import Options
 from raftdb.command import Statement
@@ -294,10 +295,9 @@ def test_a_connection_that_ends_before_tls_begins(
 ) -> None:
     """The port of a node that is dying: it takes the connection, and that is all."""
     port = listening_socket()
-    connect = socket.create_connection
 
     def connect_and_see_it_end(*args: Any) -> socket.socket:
-        sock = connect(*args)
+        sock = connected(*args)
         accepted, _ = port.accept()
         if ending == "reset":
             accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -307,10 +307,11 @@ def test_a_connection_that_ends_before_tls_begins(
         assert ended.poll(5_000)
         return sock
 
-    monkeypatch.setattr(socket, "create_connection", connect_and_see_it_end)
+    monkeypatch.setattr("raftdb.client.link.connected", connect_and_see_it_end)
     dialler = Dialler(Options(**client_files(pki)), RealClock())  # type: ignore[arg-type]
-    with pytest.raises(LinkError):
+    with pytest.raises(LinkError) as caught:
         dialler.dial(Address(LOCAL, port.getsockname()[1]), RealClock().monotonic_s() + 5)
+    assert not caught.value.silent, "it was seen to end, and not waited for"
     gc.collect()  # A socket left open would warn here, and a warning is an error.
     port.close()
 

@@ -14,6 +14,7 @@ from raftdb.base.ids import Address, NodeId
 from raftdb.base.ports import Peer
 from raftdb.runtime.connection import CLOSED
 from raftdb.runtime.network import RealNetwork
+from tests.client.server import listening_socket
 from tests.runtime.conftest import CLUSTER, Pki
 from tests.runtime.harness import LOCAL, Bench, End, free_port, small_limits
 
@@ -208,9 +209,7 @@ def test_a_closed_listener_keeps_its_connections(both: Bench, made_pki: Pki) -> 
 def test_closing_the_network_ends_everything(both: Bench, made_pki: Pki) -> None:
     dialled, served = pair(both, made_pki)
     pending = End(both.changed)
-    silent = socket.socket()
-    silent.bind((LOCAL, free_port()))
-    silent.listen()
+    silent = listening_socket()
     address = Address(*silent.getsockname())
     from raftdb.base.ports import ExpectedPeer
 
